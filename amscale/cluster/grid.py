@@ -1,0 +1,97 @@
+"""Run trials by Ray Tune: start or join a Ray cluster, hand over what the ledger lacks, tell what happens."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from amscale.cluster.launcher import Placement
+from amscale.cluster.listener import Listener
+from amscale.errors import InputError
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial to run."""
+
+    label: str
+    folder: Path
+    placement: Placement
+
+
+@contextmanager
+def ray_cluster(address: str | None, cpus: int) -> Iterator[None]:
+    """Join the Ray cluster at `address`, or start one on this machine that ends with this block.
+
+    Args:
+        address: of a running cluster, or `auto`; None starts Ray here, reachable on loopback only.
+        cpus: CPU cores to offer where Ray is started here.
+
+    Raises:
+        InputError: no cluster answers at the address.
+    """
+    # Tune must neither catch Ctrl-C nor keep records of its own: the ledger is the record.
+    os.environ |= {
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    import ray
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL", "configure_logging": True}
+    if address is None:
+        ray.init(num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+    else:
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"launch.address={address!r}: no Ray cluster answers there: {reason}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def run_jobs(jobs: Sequence[Job], listener: Listener, *, retries: int, concurrent: int | None, state: Path) -> None:
+    """Run every job, in the order given where places are short; returns when all have ended or failed.
+
+    Args:
+        jobs: trials to run, longest first.
+        listener: told of everything.
+        retries: how often a failed trial is started again.
+        concurrent: at most this many at a time, or None.
+        state: folder for Ray's own notes.
+    """
+    import logging
+
+    from ray import tune
+
+    from amscale.cluster.callback import Callback
+    from amscale.cluster.trial import Trial, placement_group
+
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    placements = {job.label: job.placement for job in jobs}
+    space = tune.grid_search(
+        [{"label": j.label, "folder": str(j.folder), "placement": j.placement.to_dict()} for j in jobs]
+    )
+    trainable = tune.with_resources(Trial, lambda config: placement_group(placements[config["job"]["label"]]))
+    tuner = tune.Tuner(
+        trainable,
+        param_space={"job": space},
+        tune_config=tune.TuneConfig(max_concurrent_trials=concurrent, reuse_actors=False),
+        run_config=tune.RunConfig(
+            storage_path=str(state.parent),
+            name=state.name,
+            verbose=0,
+            callbacks=[Callback(listener)],
+            failure_config=tune.FailureConfig(max_failures=retries),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
+        ),
+    )
+    tuner.fit()

@@ -1,0 +1,114 @@
+"""Own a process tree: run a command, and leave nothing of it behind whoever dies first.
+
+    python guard.py LOG COMMAND [ARGUMENT …]
+
+The guard is started by the process that owns a trial on one machine, with a pipe as standard input. When that pipe
+closes (the owner ended, was killed, or asks for an end) or the guard is told to terminate, every descendant of the
+command is ended: first asked (SIGTERM), then killed. Descendants that moved to sessions of their own are found too:
+the guard is their subreaper, so whatever loses its parent becomes its child. If the guard itself is killed, the kernel
+kills the command (parent-death signal), and `accelerate launch`'s ranks end in the same way.
+
+Standard library only, so that it starts in a few milliseconds and imports nothing that could hang.
+"""
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+
+GRACE_SECONDS = 3.0
+"""How long descendants may take to end by themselves before they are killed."""
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent dies; end at once if it is dead already."""
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def descendants(root: int) -> list[int]:
+    """Process ids of everything below `root`, from /proc."""
+    children: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{entry}/stat", encoding="utf-8", errors="replace") as stat:
+                fields = stat.read().rpartition(")")[2].split()
+                if fields[0] != "Z":
+                    children.setdefault(int(fields[1]), []).append(int(entry))
+    found, queue = [], [root]
+    while queue:
+        below = children.get(queue.pop(), [])
+        found += below
+        queue += below
+    return found
+
+
+def end_descendants(root: int) -> None:
+    """End everything below `root`: SIGTERM, a grace period, then SIGKILL until nothing is left."""
+    _signal_all(descendants(root), signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_SECONDS
+    while (left := descendants(root)) and time.monotonic() < deadline:
+        _reap()
+        time.sleep(0.05)
+    while left:
+        _signal_all(left, signal.SIGKILL)
+        _reap()
+        time.sleep(0.02)
+        left = descendants(root)
+
+
+def _signal_all(processes: list[int], number: int) -> None:
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, number)
+
+
+def _reap() -> None:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            continue
+
+
+def main(log: str, command: list[str]) -> int:
+    """Run the command with its output appended to `log`; returns its exit status, or 128 + the signal that ended it."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    asked: list[int] = []
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    signal.set_wakeup_fd(wake_write)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda got, _: asked.append(got))
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    with open(log, "ab", buffering=0) as output:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
+    while child.poll() is None and not asked:
+        ready, _, _ = select.select([0, wake_read], [], [])
+        if wake_read in ready:
+            os.read(wake_read, 4096)
+        if 0 in ready and not os.read(0, 1):
+            break
+    status = child.poll()
+    end_descendants(os.getpid())
+    if status is None:
+        return 128 + signal.SIGTERM
+    return status if status >= 0 else 128 - status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2:]))

@@ -1,0 +1,86 @@
+"""The exact command that starts one machine's share of a trial: `accelerate launch` with DeepSpeed, nothing implied."""
+
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from amscale.files import packaged
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a trial runs: machines, processes, device and DeepSpeed stage. Not part of its identity."""
+
+    machines: int
+    processes_per_machine: int
+    cpus_per_process: int
+    device: Literal["cpu", "cuda"]
+    zero_stage: int
+    precision: Literal["fp32", "bf16"]
+    micro_batch: int
+    """Sequences per process and forward pass."""
+    accumulation: int
+    """Forward passes per optimiser step."""
+
+    @property
+    def world_size(self) -> int:
+        """Processes of the trial over all its machines."""
+        return self.machines * self.processes_per_machine
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, for a spec."""
+        return asdict(self)
+
+
+def launch_command(
+    placement: Placement, arguments: list[str], *, rank: int, address: str, port: int, python: str = sys.executable
+) -> list[str]:
+    """Argument vector of `accelerate launch` for one machine.
+
+    Args:
+        placement: machines, processes and stage of the whole trial.
+        arguments: arguments of `amscale.train`.
+        rank: this machine's rank, 0 for the one at `address`.
+        address: rendezvous address, machine 0's.
+        port: rendezvous port on machine 0.
+        python: the interpreter to start.
+    """
+    return [
+        python,
+        "-m",
+        "accelerate.commands.launch",
+        "--use_deepspeed",
+        "--deepspeed_config_file",
+        str(packaged("launch") / f"zero{placement.zero_stage}.json"),
+        # `standard` starts ranks by torch's own launcher; the default would be pdsh over ssh.
+        "--deepspeed_multinode_launcher",
+        "standard",
+        "--num_machines",
+        str(placement.machines),
+        "--num_processes",
+        str(placement.world_size),
+        "--machine_rank",
+        str(rank),
+        "--main_process_ip",
+        address,
+        "--main_process_port",
+        str(port),
+        "--same_network",
+        "--mixed_precision",
+        "bf16" if placement.precision == "bf16" else "no",
+        "--dynamo_backend",
+        "no",
+        "--module",
+        "amscale.train",
+        *arguments,
+    ]
+
+
+def launch_environment(placement: Placement) -> dict[str, str]:
+    """Variables that the ranks need, the same on every machine."""
+    threads = str(placement.cpus_per_process)
+    environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
+    if placement.device == "cpu":
+        # Without this DeepSpeed looks for an accelerator, and Accelerate for MPI.
+        environment |= {"DS_ACCELERATOR": "cpu", "ACCELERATE_USE_CPU": "false", "CUDA_VISIBLE_DEVICES": ""}
+    return environment

@@ -1,0 +1,102 @@
+"""One machine of one trial: its address, its port, and the processes it runs.
+
+The same object works in the trial's own actor (machine 0) and as a Ray actor on every further machine.
+"""
+
+import os
+import shlex
+import socket
+import subprocess
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+import psutil
+
+from amscale.cluster import guard
+from amscale.cluster.ports import Port
+from amscale.ledger import START_MARK
+
+LOOPBACK = "127.0.0.1"
+
+
+def interface_of(address: str) -> str:
+    """Name of the network interface that carries an address.
+
+    gloo and NCCL otherwise choose by host name, and hang where that resolves to loopback.
+
+    Raises:
+        RuntimeError: no interface of this machine has the address.
+    """
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(entry.family == socket.AF_INET and entry.address == address for entry in addresses):
+            return name
+    raise RuntimeError(f"no network interface of {socket.gethostname()} has the address {address}")
+
+
+class Machine:
+    """Starts, watches and ends the processes of one trial on this machine."""
+
+    def __init__(self) -> None:
+        self._guard: subprocess.Popen[bytes] | None = None
+        self._port: Port | None = None
+
+    def address(self) -> str:
+        """The address of this machine in the Ray cluster."""
+        import ray
+
+        return str(ray.util.get_node_ip_address())
+
+    def reserve_port(self, address: str) -> int:
+        """A port on `address` for the rendezvous, kept from other trials until the next `stop`."""
+        if self._port is None:
+            self._port = Port(address)
+        return self._port.number
+
+    def start(self, command: list[str], environment: dict[str, str], address: str, log: str) -> None:
+        """Start a command, guarded, with its output appended to `log`.
+
+        Args:
+            command: argument vector.
+            environment: variables on top of this process's own.
+            address: this machine's address, whose interface the collectives shall use.
+            log: path on this machine.
+        """
+        self._end()
+        interface = interface_of(address)
+        names = ("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+        with Path(log).open("a", encoding="utf-8") as file:
+            file.write(
+                f"{START_MARK}{datetime.now(timezone.utc).isoformat(timespec='seconds')}: {shlex.join(command)}\n"
+            )
+        self._guard = subprocess.Popen(
+            [sys.executable, "-S", "-E", guard.__file__, log, *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **dict.fromkeys(names, interface), **environment},
+            start_new_session=True,
+        )
+
+    def poll(self) -> int | None:
+        """Exit status of the command, or None while it runs."""
+        return self._guard.poll() if self._guard else None
+
+    def stop(self) -> None:
+        """End the command and all below it, and give the port back. Returns when nothing is left."""
+        self._end()
+        if self._port is not None:
+            self._port.release()
+            self._port = None
+
+    def _end(self) -> None:
+        if self._guard is None:
+            return
+        if self._guard.stdin:
+            self._guard.stdin.close()
+        try:
+            self._guard.wait(timeout=guard.GRACE_SECONDS + 10)
+        except subprocess.TimeoutExpired:
+            self._guard.kill()
+            self._guard.wait()
+        self._guard = None

@@ -1,0 +1,93 @@
+"""What the machines have: processes, memory and devices, from a Ray cluster or from this machine alone."""
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+import psutil
+
+# Peak dense bf16 FLOP/s of a device times a usual utilisation; only a first guess for the plan's time column.
+_GPU_FLOPS = 1.2e14
+_CPU_CORE_FLOPS = 2.5e10
+
+
+@dataclass(frozen=True)
+class Host:
+    """One machine."""
+
+    cpus: int
+    gpus: int
+    memory: int
+    """Bytes of main memory."""
+    gpu_memory: int = 0
+    """Bytes of one GPU's memory."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """The machines that a sweep may use."""
+
+    hosts: tuple[Host, ...]
+
+    @property
+    def has_gpus(self) -> bool:
+        """Whether any machine has a GPU."""
+        return any(host.gpus for host in self.hosts)
+
+    def processes(self, device: str, cpus_per_process: int) -> list[int]:
+        """Processes that each machine can run at a time, most first."""
+        slots = [h.gpus if device == "cuda" else h.cpus // cpus_per_process for h in self.hosts]
+        return sorted(slots, reverse=True)
+
+    def device_memory(self, device: str) -> int:
+        """Bytes for one process: a GPU's memory, or an even share of a machine's main memory per core."""
+        if device == "cuda":
+            return min((h.gpu_memory for h in self.hosts if h.gpus), default=0)
+        return min(h.memory // max(h.cpus, 1) for h in self.hosts)
+
+    def describe(self) -> str:
+        """One line for the plan."""
+        gpus = sum(h.gpus for h in self.hosts)
+        machines = f"{len(self.hosts)} machine{'s' if len(self.hosts) > 1 else ''}"
+        return f"{machines}, {sum(h.cpus for h in self.hosts)} CPU cores, {gpus} GPUs"
+
+
+def assumed_flops(device: str, cpus_per_process: int) -> float:
+    """Training FLOP/s of one process that the plan assumes until a trial of the sweep has been measured."""
+    return _GPU_FLOPS if device == "cuda" else _CPU_CORE_FLOPS * cpus_per_process
+
+
+def this_machine() -> Resources:
+    """The machine that this process runs on."""
+    gpus, memory = _nvidia()
+    affinity = len(psutil.Process().cpu_affinity() or [0])
+    return Resources((Host(cpus=affinity, gpus=gpus, memory=psutil.virtual_memory().total, gpu_memory=memory),))
+
+
+def cluster() -> Resources:
+    """The Ray cluster that this process is connected to."""
+    import ray
+
+    _, gpu_memory = _nvidia()
+    hosts = [
+        Host(
+            cpus=int(node["Resources"].get("CPU", 0)),
+            gpus=int(node["Resources"].get("GPU", 0)),
+            memory=int(node["Resources"].get("memory", 0)),
+            gpu_memory=gpu_memory,
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    return Resources(tuple(hosts))
+
+
+def _nvidia() -> tuple[int, int]:
+    """Number of NVIDIA GPUs here, and the least memory of one in bytes; asked without importing torch."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return 0, 0
+    query = [program, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+    sizes = [int(line) for line in answer.stdout.split() if line.strip().isdigit()]
+    return len(sizes), min(sizes, default=0) * 2**20

@@ -1,0 +1,130 @@
+"""The schema of an experiment, one class per section of the YAML file. Every field carries its unit and a default."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from amscale.data import DataSettings
+from amscale.models.settings import ModelSettings
+from amscale.probes.settings import ProbeSettings
+from amscale.settings import Settings, Size, parse_size
+
+
+def _auto_or_size(value: Any) -> Any:
+    return value if value == "auto" else parse_size(value)
+
+
+AutoOrSize = Annotated[Literal["auto"] | int, BeforeValidator(_auto_or_size)]
+
+
+class TrainSettings(Settings):
+    """How one model is trained. Everything here is part of a trial's identity."""
+
+    steps: Size | None = Field(None, ge=1)
+    """Optimiser steps. Give this or `epochs`, not both."""
+    epochs: float | None = Field(None, gt=0)
+    """Passes over the D unique tokens. Give this or `steps`, not both."""
+    batch_tokens: Size = Field(16384, ge=1)
+    """Tokens in one global batch, whatever the number of processes; sequences of it = this / mean sequence length."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Peak learning rate of AdamW."""
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
+    """After the warm-up: cosine or linear decay over the rest, constant, or warm-up-stable-decay (decay at the end)."""
+    warmup: float = Field(0.05, ge=0)
+    """Linear warm-up: a share of the steps where below 1, a number of steps otherwise."""
+    decay: float = Field(0.2, gt=0, le=1)
+    """The last share of the steps in which `wsd` decays linearly."""
+    final_learning_rate: float = Field(0.1, ge=0, le=1)
+    """Learning rate at the end of a decay, as a share of the peak."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's decay rates of the first and second moment."""
+    epsilon: float = Field(1e-8, gt=0)
+    """AdamW's denominator constant."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay of matrices; vectors (norms, biases) are never decayed."""
+    gradient_clip: float = Field(1.0, ge=0)
+    """Largest global gradient norm; 0 does not clip."""
+    validate_every: Size = Field(100, ge=1)
+    """Steps between measurements of the validation loss. It is measured at the last step too."""
+    validation_tokens: Size = Field(65536, ge=1)
+    """Validation tokens measured each time: the first of the held-out documents, always the same."""
+    patience: int | None = Field(None, ge=1)
+    """Stop after this many validations in a row without a new least validation loss. None trains to the end."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "TrainSettings":
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give exactly one of train.steps and train.epochs")
+        return self
+
+
+class LaunchSettings(Settings):
+    """Where and how trials run. Nothing here but `precision` is part of a trial's identity."""
+
+    machines: int = Field(1, ge=1)
+    """Machines of one trial."""
+    processes_per_machine: AutoOrSize = "auto"
+    """Processes (GPUs, or CPU ranks) of one trial on each machine. auto: as few as the memory estimate allows."""
+    cpus_per_process: int = Field(1, ge=1)
+    """CPU cores, and threads, of one process."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the tensors live. auto: cuda where the machines have it."""
+    zero_stage: Literal["auto", 0, 1, 2, 3] = "auto"
+    """DeepSpeed ZeRO stage. auto: the smallest whose memory estimate fits the device."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the model. auto: bf16 on a GPU, fp32 on a CPU. What was asked for is part of a trial's identity."""
+    micro_batch: AutoOrSize = "auto"
+    """Sequences per process and forward pass. auto: the largest power of two whose memory estimate fits."""
+    device_memory: AutoOrSize = "auto"
+    """Memory in bytes of one process's device (`80G`). auto: read from the machines."""
+    concurrent_trials: int | None = Field(None, ge=1)
+    """At most this many trials at a time. None: as many as fit the cluster."""
+    retries: int = Field(2, ge=0)
+    """How often a failed trial is started again, from its newest checkpoint."""
+    checkpoint_every: Size = Field(500, ge=1)
+    """Steps between checkpoints."""
+    keep_checkpoints: int = Field(2, ge=1)
+    """Checkpoints kept for each unfinished trial."""
+    address: str | None = None
+    """Address of a running Ray cluster (`auto` finds one). None starts Ray on this machine, bound to loopback."""
+
+
+class FitSettings(Settings):
+    """What is estimated once the trials are done."""
+
+    count: Literal["non_embedding", "non_embedding_with_norms", "with_head", "total"] = "non_embedding"
+    """The parameters that count as N. The paper's are attention and feed-forward only."""
+    window: float = Field(0.2, gt=0)
+    """Window of the D* criterion: a share of the steps before the least validation loss where at most 1, else steps."""
+    threshold: float = Field(0.04, gt=0)
+    """Threshold of the D* criterion, in nats squared."""
+    hypotheses: tuple[float, ...] = (1.0, 1.35, 2.0, 4.0)
+    """Exponents k of N = C·D^k that are tested."""
+
+
+Axis = Annotated[tuple[Any, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list | tuple) else (v,))]
+
+
+class Experiment(Settings):
+    """One experiment: a grid of trials over settings that the trials share."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """Name of the sweep, and of its folder."""
+    grid: dict[str, Axis] = Field(default_factory=dict)
+    """Axes: any dotted key to a list of its values. The trials are their product."""
+    model: ModelSettings
+    """The model family and its shape."""
+    data: DataSettings
+    """The corpus, its tokenizer and how much of it is used."""
+    train: TrainSettings
+    """Optimisation and its length."""
+    probes: ProbeSettings = ProbeSettings()
+    """What is measured while training."""
+    launch: LaunchSettings = LaunchSettings()
+    """Machines, processes and memory."""
+    fit: FitSettings = FitSettings()
+    """Estimates afterwards."""
+    seed: int = Field(0, ge=0)
+    """Seed of initialisation, batches and dropout."""
+    storage: str = "results"
+    """Folder for results, on a disk that every machine of the cluster shares."""

@@ -1,0 +1,125 @@
+"""Sequences and batches of them, each a pure function of its index: resuming needs nothing but the step."""
+
+import numpy as np
+
+from amscale.data.subsets import Subset
+from amscale.errors import InputError
+
+IGNORED = -100
+"""Target that does not count; the value that cross-entropy in PyTorch ignores."""
+
+
+class Sequences:
+    """A subset cut into sequences, in the subset's order; every token of the subset is a target exactly once.
+
+    Under `document` packing a sequence is one document, or a piece of one longer than `context`; under `stream`
+    packing it is the next `context` tokens. The input is the target one token earlier; before a document, and so
+    before the subset, that is an end token, which doubles as the beginning mark.
+    """
+
+    def __init__(self, subset: Subset, context: int) -> None:
+        """
+        Args:
+            context: tokens a sequence, at most.
+
+        Raises:
+            InputError: a context below 1.
+        """
+        if context < 1:
+            raise InputError(f"data.context: {context} tokens a sequence; give at least 1")
+        self.subset = subset
+        self.context = context
+        if subset.packing == "document":
+            lengths = np.diff(subset.offsets)
+            pieces = -(-lengths // context)
+            first = np.repeat(np.cumsum(pieces) - pieces, pieces)
+            self._starts = np.repeat(subset.offsets[:-1], pieces) + context * (np.arange(pieces.sum()) - first)
+            self._stops = np.minimum(self._starts + context, np.repeat(subset.offsets[1:], pieces))
+        else:
+            self._starts = np.arange(0, subset.unique_tokens, context)
+            self._stops = np.minimum(self._starts + context, subset.unique_tokens)
+
+    @property
+    def sequences_total(self) -> int:
+        return len(self._starts)
+
+    @property
+    def tokens_per_epoch(self) -> int:
+        """Targets that count in one pass; all of the subset's tokens."""
+        return self.subset.unique_tokens
+
+    @property
+    def mean_targets_per_sequence(self) -> float:
+        return self.tokens_per_epoch / self.sequences_total
+
+    def batch(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The sequences of these indices [B].
+
+        Returns:
+            inputs_BT and targets_BT, int64. T is the longest sequence's length, rounded up to a multiple of 8 (the
+            tile of matrix hardware, and fewer distinct shapes) but at most `context`. Shorter sequences are padded
+            on the right with the end token and targets of -100.
+        """
+        starts_B, stops_B = self._starts[indices], self._stops[indices]
+        lengths_B = stops_B - starts_B
+        width = min(-(-int(lengths_B.max()) // 8) * 8, self.context)
+        counts_BT = np.arange(width) < lengths_B[:, None]
+        position_BT = np.where(counts_BT, starts_B[:, None] + np.arange(width), 0)
+        targets_BT = np.where(counts_BT, self.subset.tokens[position_BT].astype(np.int64), IGNORED)
+        before_BT = self.subset.tokens[np.maximum(position_BT - 1, 0)].astype(np.int64)
+        inputs_BT = np.where(counts_BT & (position_BT > 0), before_BT, self.subset.end_token)
+        return inputs_BT, targets_BT
+
+
+class Batches:
+    """Training batches without end: epoch after epoch, each in its own order, without replacement within one."""
+
+    def __init__(self, subset: Subset, context: int, sequences: int, seed: int) -> None:
+        """
+        Args:
+            context: tokens a sequence, at most.
+            sequences: B, sequences in a batch over all processes.
+            seed: of the order of the epochs.
+
+        Raises:
+            InputError: a context or a batch below 1.
+        """
+        if sequences < 1:
+            raise InputError(f"a batch of {sequences} sequences; give at least 1")
+        self.data = Sequences(subset, context)
+        self.sequences = sequences
+        self.seed = seed
+        self._orders: dict[int, np.ndarray] = {}
+
+    @property
+    def sequences_total(self) -> int:
+        return self.data.sequences_total
+
+    @property
+    def tokens_per_epoch(self) -> int:
+        """Targets that count in one epoch."""
+        return self.data.tokens_per_epoch
+
+    @property
+    def mean_targets_per_sequence(self) -> float:
+        return self.data.mean_targets_per_sequence
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Not a whole number in general: a batch may run from one epoch into the next."""
+        return self.sequences_total / self.sequences
+
+    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """inputs_BT and targets_BT of a step counted from 0, as `Sequences.batch` gives them."""
+        place_B = np.arange(step * self.sequences, (step + 1) * self.sequences)
+        epoch_B, within_B = np.divmod(place_B, self.sequences_total)
+        epochs = range(epoch_B[0], epoch_B[-1] + 1)
+        return self.data.batch(np.concatenate([self._order(epoch)[within_B[epoch_B == epoch]] for epoch in epochs]))
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if epoch not in self._orders:
+            if len(self._orders) >= 2:  # a batch rarely spans more than two epochs; the newest are worth keeping
+                del self._orders[min(self._orders)]
+            generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, epoch])))
+            self._orders[epoch] = generator.permutation(self.sequences_total)
+        return self._orders[epoch]

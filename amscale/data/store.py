@@ -1,0 +1,151 @@
+"""A tokenised corpus on disk, memory-mapped: opening it costs milliseconds whatever its size.
+
+A store is a folder that never changes once it has its name:
+
+    tokens.bin      all documents end to end, uint16 or uint32: training documents in subset order, then validation ones
+    offsets.npy     int64 [documents + 1], where each document starts, and the end of the last
+    store.json      counts, tokenizer, known entropy, and the settings that made it
+    tokenizer.json  the tokenizer, where it is more than bytes
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amscale.data.settings import Packing
+from amscale.data.subsets import Subset
+from amscale.data.tokenizers import Tokenizer, saved_tokenizer
+from amscale.errors import InputError
+from amscale.settings import format_size
+
+FORMAT = 1
+
+
+def token_type(vocabulary_size: int) -> np.dtype:
+    """The narrowest of uint16 and uint32 that holds every id.
+
+    Raises:
+        InputError: the vocabulary needs more than 32 bits.
+    """
+    for candidate in (np.uint16, np.uint32):
+        if vocabulary_size <= np.iinfo(candidate).max + 1:
+            return np.dtype(candidate).newbyteorder("<")
+    raise InputError(f"data.tokenizer: a vocabulary of {vocabulary_size} needs more than 32 bits; use a smaller one")
+
+
+@dataclass(frozen=True)
+class TokenStore:
+    """An opened store; see `open_store`."""
+
+    folder: Path
+    facts: dict[str, Any]
+    """The contents of store.json."""
+    tokens: np.ndarray
+    """[tokens], read-only."""
+    offsets: np.ndarray
+    """[documents + 1], read-only."""
+
+    @property
+    def corpus(self) -> str:
+        return self.facts["settings"]["corpus"]
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Token ids lie below it; the end token is one of them."""
+        return self.facts["vocabulary_size"]
+
+    @property
+    def end_token(self) -> int:
+        return self.facts["end_token"]
+
+    @property
+    def longest_document(self) -> int:
+        """Tokens of the longest document, end token included: the context that cuts no document."""
+        return self.facts["longest_document"]
+
+    @property
+    def training_documents(self) -> int:
+        return self.facts["training_documents"]
+
+    @property
+    def training_tokens(self) -> int:
+        """The largest D there is."""
+        return int(self.offsets[self.training_documents])
+
+    @property
+    def entropy_per_document(self) -> float | None:
+        """Exact entropy of the source in nats per document, or None where nobody knows it."""
+        return self.facts["entropy_per_document"]
+
+    @property
+    def entropy_per_token(self) -> float | None:
+        """Entropy of the source in nats per token, end tokens counted, or None where nobody knows it."""
+        return self.facts["entropy_per_token"]
+
+    def memorised_per_token(self, documents: int) -> float:
+        """Loss in nats per token of a model that knows that many documents by heart and no more.
+
+        It holds each equally likely and pays ln(documents) for one; copies among them make the true figure lower.
+        """
+        return math.log(documents) / self.facts["tokens_per_document"]
+
+    def training(self, size: int | None = None, packing: Packing = "document") -> Subset:
+        """The first training documents with at least `size` tokens, all of them by default; `stream` cuts at `size`.
+
+        Subsets are prefixes of one order: a smaller one is the beginning of a larger one.
+
+        Raises:
+            InputError: the corpus has fewer than `size` training tokens.
+        """
+        available = self.training_tokens
+        size = available if size is None else size
+        if not 0 < size <= available:
+            raise InputError(
+                f"data.size: {size} tokens ({format_size(size)}) wanted, but {self.corpus} has {available} "
+                f"({format_size(available)}) training tokens; lower data.size or raise {self.facts['more']}"
+            )
+        documents = int(np.searchsorted(self.offsets[1 : self.training_documents + 1], size)) + 1
+        offsets = np.array(self.offsets[: documents + 1])
+        if packing == "stream":
+            offsets[-1] = size
+        return Subset(self.tokens[: offsets[-1]], offsets, self.end_token, packing)
+
+    def validation(self, packing: Packing = "document") -> Subset:
+        """The held-out documents: the same whatever the training size, and none of them a copy of a training one."""
+        offsets = self.offsets[self.training_documents :]
+        return Subset(self.tokens[offsets[0] :], offsets - offsets[0], self.end_token, packing)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return saved_tokenizer(self.folder, self.facts["tokenizer"])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some token ids; end tokens are left out."""
+        return self.tokenizer.decode(ids)
+
+
+def open_store(folder: Path | str) -> TokenStore:
+    """Open a store that `prepare` made.
+
+    Raises:
+        InputError: the folder is no whole store of this format.
+    """
+    folder = Path(folder)
+    try:
+        facts = json.loads((folder / "store.json").read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} is not a token store ({error}); prepare the data again") from None
+    if facts.get("format") != FORMAT:
+        raise InputError(f"{folder} has store format {facts.get('format')}, not {FORMAT}; prepare the data again")
+    dtype = token_type(facts["vocabulary_size"])
+    path = folder / "tokens.bin"
+    if not path.exists() or path.stat().st_size != facts["tokens"] * dtype.itemsize:
+        raise InputError(f"{path} is not {facts['tokens']} tokens long; delete its folder and prepare the data again")
+    tokens = np.memmap(path, dtype=dtype, mode="r", shape=(facts["tokens"],))
+    return TokenStore(folder, facts, tokens, np.load(folder / "offsets.npy", mmap_mode="r"))

@@ -1,0 +1,184 @@
+"""Text to token ids and back: words, bytes, trained byte-level pairs, or a tokenizer from a file or the hub."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from amscale.data.settings import CorpusSettings
+from amscale.errors import InputError
+
+if TYPE_CHECKING:
+    import tokenizers
+
+END_OF_DOCUMENT = "<end of document>"
+"""The end token of tokenizers made here; its blanks keep it apart from every word."""
+_FILE = "tokenizer.json"
+
+
+class Tokenizer(Protocol):
+    """Token ids lie in [0, vocabulary_size); end_token closes each document and is not part of what encode returns."""
+
+    vocabulary_size: int
+    end_token: int
+    facts: dict[str, Any]
+
+    def encode(self, texts: list[str]) -> list[np.ndarray]: ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+    def save(self, folder: Path) -> None: ...
+
+
+class ByteTokenizer:
+    """UTF-8 bytes are their own ids, and 256 ends a document."""
+
+    vocabulary_size = 257
+    end_token = 256
+
+    def __init__(self) -> None:
+        self.facts: dict[str, Any] = {"kind": "byte"}
+
+    def encode(self, texts: list[str]) -> list[np.ndarray]:
+        return [np.frombuffer(text.encode(), dtype=np.uint8) for text in texts]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return bytes(i for i in ids if i != self.end_token).decode(errors="replace")
+
+    def save(self, folder: Path) -> None:
+        """Nothing to keep: the kind says it all."""
+
+
+class LibraryTokenizer:
+    """A tokenizer of the `tokenizers` library and the id that ends a document."""
+
+    def __init__(self, inner: "tokenizers.Tokenizer", end: str, source: str) -> None:
+        inner.no_truncation()
+        inner.no_padding()
+        # The end token's name written in a text is text; read as the token, it would cut the document in two.
+        inner.encode_special_tokens = True
+        if inner.token_to_id(end) is None:
+            inner.add_special_tokens([end])
+        self.inner = inner
+        vocabulary = inner.get_vocab(with_added_tokens=True)
+        self.end_token = vocabulary[end]
+        self.vocabulary_size = max(vocabulary.values()) + 1
+        self.facts = {"kind": "library", "source": source, "end": end}
+
+    def encode(self, texts: list[str]) -> list[np.ndarray]:
+        encoded = self.inner.encode_batch_fast(texts, add_special_tokens=False)
+        return [np.array(encoding.ids, dtype=np.int64) for encoding in encoded]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.inner.decode([int(i) for i in ids if i != self.end_token], skip_special_tokens=False)
+
+    def save(self, folder: Path) -> None:
+        self.inner.save(str(folder / _FILE))
+
+
+def saved_tokenizer(folder: Path, facts: dict[str, Any]) -> Tokenizer:
+    """The tokenizer that a store was made with, from the store's own files."""
+    if facts["kind"] == "byte":
+        return ByteTokenizer()
+    import tokenizers
+
+    return LibraryTokenizer(tokenizers.Tokenizer.from_file(str(folder / _FILE)), facts["end"], facts["source"])
+
+
+def make_tokenizer(settings: CorpusSettings) -> Tokenizer:
+    """The tokenizer that `settings.tokenizer` names; `word` and `bpe` read the whole corpus where they must.
+
+    Raises:
+        InputError: a file, a folder or a hub name that gives no tokenizer.
+    """
+    if settings.tokenizer == "byte":
+        return ByteTokenizer()
+    if settings.tokenizer == "word":
+        return word_tokenizer(settings.word_types() or _collect_words(settings))
+    if settings.tokenizer == "bpe":
+        return _train_bpe(settings)
+    path = Path(settings.tokenizer).expanduser()
+    return _from_file(path) if path.is_file() else _from_transformers(settings.tokenizer)
+
+
+def tokenizer_identity(name: str) -> str:
+    """What determines a tokenizer: the hash of its local files, else its name."""
+    path = Path(name).expanduser()
+    if name in ("word", "byte", "bpe") or not path.exists():
+        return name
+    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in (".json", ".txt", ".model"))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}:{file.stat().st_size}:".encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def word_tokenizer(words: Iterable[str]) -> LibraryTokenizer:
+    """Blank-separated words, numbered in the order given; the end token comes last."""
+    import tokenizers
+
+    vocabulary = {word: i for i, word in enumerate(words)}
+    vocabulary[END_OF_DOCUMENT] = len(vocabulary)
+    # `unk_token` must be a word of the vocabulary; the vocabulary covers the corpus, so it never comes up.
+    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token=END_OF_DOCUMENT))
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    return LibraryTokenizer(inner, END_OF_DOCUMENT, "word")
+
+
+def _collect_words(settings: CorpusSettings) -> list[str]:
+    words: set[str] = set()
+    for texts in settings.texts():
+        for text in texts:
+            words.update(text.split())
+    return sorted(words)
+
+
+def _train_bpe(settings: CorpusSettings) -> LibraryTokenizer:
+    import tokenizers
+
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE())
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=settings.tokenizer_vocabulary,
+        special_tokens=[END_OF_DOCUMENT],
+        initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    inner.train_from_iterator(settings.texts(), trainer)
+    return LibraryTokenizer(inner, END_OF_DOCUMENT, "bpe")
+
+
+def _from_file(path: Path) -> LibraryTokenizer:
+    import tokenizers
+
+    try:
+        inner = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception for every fault of the file
+        reason = str(error).split("\n")[0]
+        raise InputError(
+            f"data.tokenizer: {path} is no tokenizer.json ({reason}); give one, or word, byte, bpe"
+        ) from None
+    return LibraryTokenizer(inner, END_OF_DOCUMENT, str(path))
+
+
+def _from_transformers(name: str) -> LibraryTokenizer:
+    import transformers
+
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+    except Exception as error:  # OSError, ValueError, KeyError and more, depending on what is missing
+        where = "that folder" if Path(name).expanduser().is_dir() else "a local path or the Hugging Face hub"
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"data.tokenizer: no tokenizer {name!r} from {where} ({reason}); "
+            "give word, byte, bpe, or the path of a downloaded tokenizer.json or folder"
+        ) from None
+    if not tokenizer.is_fast:
+        raise InputError(
+            f"data.tokenizer: {name!r} has no tokenizer.json form; convert it and give the path of its tokenizer.json"
+        )
+    return LibraryTokenizer(tokenizer.backend_tokenizer, tokenizer.eos_token or END_OF_DOCUMENT, name)

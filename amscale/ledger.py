@@ -1,0 +1,275 @@
+"""What ran: trial identity by content, trial folders, atomic results.
+
+A sweep folder holds `trials/<trial>/` with `spec.yaml`, `metrics.jsonl`, `tb/`, `checkpoints/`, `log.txt` and, written
+last and atomically, `result.json`: a trial is done if and only if that file is there. Ray keeps no record that counts.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from amscale.config import Experiment
+from amscale.errors import InputError
+from amscale.settings import Settings, format_size
+
+FORMAT = 1
+"""Version of the folder's layout. A folder of another version is refused, not overwritten."""
+
+START_MARK = "=== start "
+"""Begins the line that a trial's log gets at each start."""
+
+RESULT_VERSION = 1
+"""Raised when a change of this software changes what a trial's result would be; part of every trial's identity."""
+
+
+def trial_id(cell: Experiment, shape: dict[str, Any]) -> str:
+    """Twelve hexadecimal digits from what determines the outcome of one cell of a grid.
+
+    Model, data, training, seed, precision asked for and result version count; machines, ZeRO stage, micro-batch,
+    probes and names do not. Settings at their defaults are left out, so that a new setting does not orphan old results.
+
+    Args:
+        cell: settings of the trial.
+        shape: the model's resolved shape, as plain data: a wanted size and the same shape by numbers are one trial.
+    """
+    identity = {
+        "result_version": RESULT_VERSION,
+        "shape": shape,
+        "data": cell.data.model_dump(mode="json", exclude_defaults=True) | {"corpus": cell.data.corpus},
+        "train": cell.train.model_dump(mode="json", exclude_defaults=True),
+        "seed": cell.seed,
+        "precision": cell.launch.precision,
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def trial_label(cell: Experiment, non_embedding: int, tokens: int, identity: str) -> str:
+    """A folder name that a person can read: family, N, D, seed, and the identity that makes it unique."""
+    return f"{cell.model.family}-N{format_size(non_embedding)}-D{format_size(tokens)}-seed{cell.seed}-{identity}"
+
+
+@dataclass(frozen=True)
+class TrialFolder:
+    """Paths of one trial."""
+
+    path: Path
+
+    @property
+    def spec(self) -> Path:
+        return self.path / "spec.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tb"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "model.safetensors"
+
+    @property
+    def failures_file(self) -> Path:
+        return self.path / "failures.jsonl"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    def done(self) -> bool:
+        """Whether the trial has its result."""
+        return self.result.is_file()
+
+    def read_result(self) -> dict[str, Any] | None:
+        """The result, or None while there is none.
+
+        Raises:
+            InputError: the file is not a result of this version.
+        """
+        try:
+            text = self.result.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        try:
+            result = json.loads(text)
+        except ValueError:
+            raise InputError(f"{self.result}: not valid JSON; remove the file to run the trial again") from None
+        if not isinstance(result, dict) or result.get("format") != FORMAT:
+            raise InputError(f"{self.result}: written by another version; this one reads format {FORMAT}")
+        return result
+
+    def publish(self, result: dict[str, Any]) -> None:
+        """Write the result, atomically: from this moment the trial is done."""
+        write_atomically(self.result, json.dumps(result, indent=1))
+
+    def read_spec(self) -> dict[str, Any]:
+        """The spec that started the trial.
+
+        Raises:
+            InputError: there is none, or it is of another version.
+        """
+        try:
+            spec = yaml.safe_load(self.spec.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"{self.spec}: no such trial") from None
+        except (yaml.YAMLError, UnicodeDecodeError):
+            raise InputError(f"{self.spec}: not a trial's spec; remove the folder to run the trial again") from None
+        if not isinstance(spec, dict) or spec.get("format") != FORMAT:
+            raise InputError(f"{self.spec}: written by another version; this one reads format {FORMAT}")
+        return spec
+
+    def read_metrics(self, kind: str | None = None) -> Iterator[dict[str, Any]]:
+        """The records of `metrics.jsonl`, in order; a torn last line is passed over, as a crash may leave one."""
+        if not self.metrics.is_file():
+            return
+        with self.metrics.open(encoding="utf-8") as lines:
+            for line in lines:
+                if not line.endswith("\n"):
+                    return
+                record = json.loads(line)
+                if kind is None or record["kind"] == kind:
+                    yield record
+
+    def failures(self) -> list[dict[str, Any]]:
+        """Failed starts of the trial, each with `time` and `reason`."""
+        if not self.failures_file.is_file():
+            return []
+        lines = self.failures_file.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines if line]
+
+    def add_failure(self, reason: str) -> None:
+        """Record why a start of the trial failed."""
+        with self.failures_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"time": time.time(), "reason": reason}) + "\n")
+
+    def reason(self, lines: int = 12) -> str:
+        """Why the newest start of the trial failed: the last lines that its ranks wrote.
+
+        The launcher's own report of the failure, which follows them, says only that a rank ended.
+        """
+        if not self.log.is_file():
+            return ""
+        with self.log.open("rb") as file:
+            file.seek(max(0, self.log.stat().st_size - 65536))
+            text = file.read().decode("utf-8", errors="replace")
+        said = text.rpartition(START_MARK)[2].splitlines()[1:]
+        launcher = next((i for i, line in enumerate(said) if "torch/distributed/elastic" in line), len(said))
+        return "\n".join((said[:launcher] or said)[-lines:])
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """One sweep's folder: `<storage>/<name>`."""
+
+    path: Path
+
+    @property
+    def trials(self) -> Path:
+        return self.path / "trials"
+
+    def trial(self, label: str) -> TrialFolder:
+        """The folder of one trial, by its label."""
+        return TrialFolder(self.trials / label)
+
+    def all_trials(self) -> list[TrialFolder]:
+        """Every trial folder there is, in order of name."""
+        if not self.trials.is_dir():
+            return []
+        return [TrialFolder(path) for path in sorted(self.trials.iterdir()) if (path / "spec.yaml").is_file()]
+
+    def create(self, config: Experiment) -> None:
+        """Make the folder, and record the configuration that it now serves.
+
+        Raises:
+            InputError: the folder is of another version, or cannot be written.
+        """
+        marker = self.path / "sweep.yaml"
+        if marker.is_file():
+            found = yaml.safe_load(marker.read_text(encoding="utf-8"))
+            if not isinstance(found, dict) or found.get("format") != FORMAT:
+                raise InputError(
+                    f"{self.path}: a sweep folder of another version (this one writes format {FORMAT}); "
+                    "choose another name or storage"
+                )
+        elif self.path.is_dir() and any(p.name != ".driver" for p in self.path.iterdir()):
+            raise InputError(f"{self.path}: exists and is not a sweep folder; choose another name or storage")
+        self.trials.mkdir(parents=True, exist_ok=True)
+        tree = {"format": FORMAT, **config.model_dump(mode="json", exclude_unset=True)}
+        write_atomically(marker, yaml.safe_dump(tree, sort_keys=False))
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Hold the folder for one driver.
+
+        Raises:
+            InputError: another driver holds it; the message names it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".driver").open("a+", encoding="utf-8") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                lock.seek(0)
+                raise InputError(
+                    f"{self.path}: another driver runs this sweep ({lock.read().strip() or 'unknown'}); wait for it"
+                ) from None
+            lock.seek(0)
+            lock.truncate()
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            lock.flush()
+            yield
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a crash at any instant leaves either the old or the new one whole."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_spec(folder: TrialFolder, cell: Experiment, placement: dict[str, Any], store: Path, identity: str) -> None:
+    """Record what a trial is (settings) and where this start of it runs (placement)."""
+    folder.path.mkdir(parents=True, exist_ok=True)
+    spec = {
+        "format": FORMAT,
+        "trial": identity,
+        "label": folder.path.name,
+        "placement": placement,
+        "store": str(store),
+        "settings": settings_of(cell),
+    }
+    write_atomically(folder.spec, yaml.safe_dump(spec, sort_keys=False))
+
+
+def settings_of(cell: Settings) -> dict[str, Any]:
+    """All settings of a cell, defaults included, as plain data."""
+    return cell.model_dump(mode="json")

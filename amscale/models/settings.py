@@ -1,0 +1,10 @@
+"""The settings of a model: those of its family, told apart by `family`."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from amscale.models.gpt2 import GPT2Settings
+from amscale.models.vanilla import VanillaSettings
+
+ModelSettings = Annotated[VanillaSettings | GPT2Settings, Field(discriminator="family")]

@@ -1,0 +1,93 @@
+"""What a model looks like before it exists: its dimensions and its parameter counts, in plain numbers."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+Convention = Literal["non_embedding", "non_embedding_with_norms", "with_head", "total"]
+"""Which parameters count as N. `non_embedding` is attention + feed-forward; the others add to it the norms, the output
+head (a tied head has no parameters of its own and adds none), or everything."""
+
+CONVENTIONS: tuple[str, ...] = get_args(Convention)
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """Parameters by component; together they are every parameter of the model, each counted once."""
+
+    embedding: int
+    """Token embedding and learned positions."""
+    output_head: int
+    """Output projection; 0 where it is tied to the token embedding."""
+    attention: int
+    """Query, key, value and output projections, with biases."""
+    feed_forward: int
+    """Feed-forward matrices, with biases."""
+    norms_and_rest: int
+    """Layer norms, and whatever fits nowhere else."""
+    tied: bool = False
+    """Whether the output head is the token embedding."""
+
+    @property
+    def total(self) -> int:
+        return self.embedding + self.output_head + self.attention + self.feed_forward + self.norms_and_rest
+
+    def under(self, convention: str) -> int:
+        """N under one of CONVENTIONS.
+
+        Raises:
+            ValueError: no such convention.
+        """
+        non_embedding = self.attention + self.feed_forward
+        match convention:
+            case "non_embedding":
+                return non_embedding
+            case "non_embedding_with_norms":
+                return non_embedding + self.norms_and_rest
+            case "with_head":
+                return non_embedding + self.output_head
+            case "total":
+                return self.total
+        raise ValueError(f"{convention!r} is not a counting convention; allowed are {', '.join(CONVENTIONS)}")
+
+    def as_dict(self) -> dict[str, int]:
+        """The six counts that a result records."""
+        names = ("embedding", "output_head", "attention", "feed_forward", "norms_and_rest", "total")
+        return {name: int(getattr(self, name)) for name in names}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Everything that `build` needs to make a model, and nothing about where or how it is trained."""
+
+    family: str
+    layers: int
+    width: int
+    """Width d of the residual stream."""
+    heads: int
+    """Attention heads; each has width / heads dimensions."""
+    feed_forward: int
+    """Width of the hidden layer of the feed-forward blocks."""
+    vocabulary: int
+    """Tokens in the vocabulary."""
+    context: int
+    """Longest sequence, in tokens."""
+    options: Any
+    """The family's own choices, a frozen dataclass."""
+    parameters: ParameterCounts
+    wanted: int | None = None
+    """The size that was asked for under `count`; None where the dimensions were given."""
+    count: Convention = "non_embedding"
+    """The convention under which `wanted` is meant."""
+
+    @property
+    def reached(self) -> int:
+        """N under the convention that the size was asked for."""
+        return self.parameters.under(self.count)
+
+    def describe(self) -> str:
+        """Layers x width and heads, such as `4 x 64, 4 heads`."""
+        return f"{self.layers} x {self.width}, {self.heads} head{'s' if self.heads > 1 else ''}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for a record; parameters are recorded on their own."""
+        return {name: value for name, value in asdict(self).items() if name != "parameters"}

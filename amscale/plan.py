@@ -1,0 +1,33 @@
+"""Show what a sweep would run and cost, before anything is spent."""
+
+import sys
+
+
+def plan(*arguments: str, commands: bool = False) -> int:
+    """Print the table of trials: shape, N, D, steps, FLOPs, memory, ZeRO stage, processes, time.
+
+    Args:
+        arguments: [CONFIG] [key=value …], as for the sweep.
+        commands: also print the command that starts each trial by hand.
+    """
+    from amscale.config import load, split_arguments, storage_folder
+    from amscale.planning.plan import plan_sweep
+    from amscale.planning.resources import sweep_resources
+    from amscale.planning.table import print_commands, print_plan
+    from amscale.reporting.console import make_console
+
+    path, overrides = split_arguments(arguments)
+    settings = load(path, overrides)
+    with sweep_resources(settings.launch.address) as resources:
+        planned = plan_sweep(settings, storage_folder(settings), resources)
+    console = make_console()
+    print_plan(planned, console)
+    if commands:
+        print_commands(planned, path, overrides, console)
+    return 0
+
+
+if __name__ == "__main__":
+    from amscale.cli import run
+
+    run(plan, sys.argv[1:])

@@ -1,0 +1,108 @@
+"""Where a trial runs: the fewest processes, the smallest ZeRO stage and the largest micro-batch that fit."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from amscale.cluster.launcher import Placement
+from amscale.cluster.resources import Resources
+from amscale.config import Experiment
+from amscale.errors import InputError
+from amscale.models import Shape
+from amscale.planning.memory import Memory, estimate, fits
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A placement and the memory that it is expected to need."""
+
+    placement: Placement
+    memory: Memory
+
+
+def choose(cell: Experiment, shape: Shape, sequences: int, resources: Resources) -> Choice:
+    """Place one trial: what the settings force is kept, the rest follows from the memory estimate.
+
+    The fewest processes come first, then the smallest ZeRO stage (the fastest), then the largest micro-batch.
+
+    Args:
+        cell: settings of the trial.
+        shape: its model.
+        sequences: sequences of a global batch.
+        resources: what the machines have.
+
+    Raises:
+        InputError: no placement fits the machines.
+    """
+    launch = cell.launch
+    device = _device(cell, resources)
+    precision: Literal["fp32", "bf16"] = "bf16" if device == "cuda" else "fp32"
+    if launch.precision != "auto":
+        precision = launch.precision
+    device_memory = resources.device_memory(device) if launch.device_memory == "auto" else launch.device_memory
+    stages = (0, 1, 2, 3) if launch.zero_stage == "auto" else (launch.zero_stage,)
+    memory = None
+    for processes in _process_counts(cell, device, resources):
+        world = launch.machines * processes
+        for stage in stages:
+            for micro_batch in _micro_batches(launch.micro_batch, sequences, world):
+                memory = estimate(shape, stage, world, precision, micro_batch, device)
+                if fits(memory, device_memory) or (launch.micro_batch != "auto" and launch.zero_stage != "auto"):
+                    placement = Placement(
+                        machines=launch.machines,
+                        processes_per_machine=processes,
+                        cpus_per_process=launch.cpus_per_process,
+                        device=device,
+                        zero_stage=stage,
+                        precision=precision,
+                        micro_batch=micro_batch,
+                        accumulation=math.ceil(sequences / (world * micro_batch)),
+                    )
+                    return Choice(placement, memory)
+    assert memory is not None
+    raise InputError(
+        f"model.size: {shape.parameters.total:,} parameters need {memory.total / 1e9:.1f} GB a process at best, and a "
+        f"device has {device_memory / 1e9:.1f} GB; give more machines, a smaller model, or launch.device_memory"
+    )
+
+
+def _device(cell: Experiment, resources: Resources) -> Literal["cpu", "cuda"]:
+    device = cell.launch.device
+    if device == "auto":
+        return "cuda" if resources.has_gpus else "cpu"
+    if device == "cuda" and not resources.has_gpus:
+        raise InputError("launch.device=cuda: the machines have no GPU; give cpu or auto")
+    return device
+
+
+def _process_counts(cell: Experiment, device: str, resources: Resources) -> list[int]:
+    """Processes per machine to try, fewest first.
+
+    Raises:
+        InputError: more machines or processes than the cluster has.
+    """
+    launch = cell.launch
+    slots = resources.processes(device, launch.cpus_per_process)
+    if launch.machines > len(slots):
+        raise InputError(f"launch.machines={launch.machines}: the cluster has {len(slots)}; give at most that many")
+    most = slots[launch.machines - 1]
+    unit = "GPUs" if device == "cuda" else f"slots of {launch.cpus_per_process} CPU core(s)"
+    if launch.processes_per_machine == "auto":
+        if most < 1:
+            raise InputError(f"launch.cpus_per_process={launch.cpus_per_process}: no machine has that many CPU cores")
+        return [2**k for k in range(most.bit_length()) if 2**k <= most]
+    if launch.processes_per_machine > most:
+        raise InputError(
+            f"launch.processes_per_machine={launch.processes_per_machine}: the cluster's machines have {most} {unit}; "
+            "give at most that many"
+        )
+    return [launch.processes_per_machine]
+
+
+def _micro_batches(wanted: Any, sequences: int, world: int) -> list[int]:
+    """Micro-batches to try, largest first; never larger than a process's share of the batch."""
+    share = math.ceil(sequences / world)
+    if wanted != "auto":
+        return [min(int(wanted), share)]
+    smaller = [2**k for k in range(share.bit_length()) if 2**k < share]
+    return [share, *reversed(smaller)]

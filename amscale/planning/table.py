@@ -1,0 +1,73 @@
+"""The plan as a table for the terminal."""
+
+import shlex
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from amscale.cluster.launcher import launch_command, launch_environment
+from amscale.planning.plan import SweepPlan, TrialPlan, setting
+from amscale.settings import format_size
+
+
+def print_plan(plan: SweepPlan, console: Console) -> None:
+    """The trials, what each costs, and what all of them cost."""
+    table = Table(title=f"plan: {len(plan.trials)} trials on {plan.resources.describe()}", title_justify="left")
+    for heading in ("shape", "N", "D", "seed", "steps", "FLOPs", "memory", "ZeRO", "processes", "time"):
+        table.add_column(heading, justify="left" if heading == "shape" else "right", no_wrap=True)
+    for trial in plan.trials:
+        table.add_row(*_row(trial))
+    console.print(table)
+    console.print(
+        f"N counts {plan.count} parameters; D is unique tokens; FLOPs by {plan.flops_formula}; memory per process.\n"
+        f"All trials: {sum(t.flops for t in plan.trials):.3g} FLOPs, {_hours(plan.trials)}, about "
+        f"{duration(plan.seconds)} of wall time ({plan.time_basis}).",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def print_commands(plan: SweepPlan, config: str, overrides: list[str], console: Console) -> None:
+    """The command that starts each trial by hand on one machine."""
+    for trial in plan.trials:
+        values = {key: setting(trial.cell, key) for key in plan.axes}
+        arguments = [config, *overrides, *(f"{key}={value}" for key, value in values.items())]
+        command = launch_command(trial.placement, arguments, rank=0, address="127.0.0.1", port=0, python="python")
+        environment = [f"{name}={value}" for name, value in launch_environment(trial.placement).items()]
+        console.print(f"\n# {trial.label}", highlight=False, soft_wrap=True)
+        console.print(shlex.join(["env", *environment, *command]), highlight=False, markup=False, soft_wrap=True)
+
+
+def _row(trial: TrialPlan) -> list[str]:
+    placement = trial.placement
+    processes = f"{placement.machines} x {placement.processes_per_machine} {placement.device}"
+    return [
+        trial.shape.describe(),
+        format_size(trial.n),
+        format_size(trial.tokens),
+        str(trial.cell.seed),
+        f"{trial.length.steps:,}",
+        f"{trial.flops:.2g}",
+        f"{trial.memory.total / 1e9:.2f} GB",
+        str(placement.zero_stage),
+        processes,
+        duration(trial.seconds),
+    ]
+
+
+def _hours(trials: Sequence[TrialPlan]) -> str:
+    hours = sum(t.seconds * t.placement.world_size for t in trials) / 3600
+    unit = "GPU-hours" if any(t.placement.device == "cuda" for t in trials) else "process-hours"
+    return f"{hours:.3g} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `3 min`, `2.5 h` or `4.1 d`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} d"

@@ -1,0 +1,88 @@
+"""The outputs of named modules during forward passes.
+
+    with capture(model, ["layers.0", "layers.1"]) as records:
+        model(tokens_BT)
+    records["layers.1"][0]      # the output of that module's first call, detached
+
+Nothing is registered outside the context, so a model that is not captured pays nothing.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from amscale.errors import InputError
+
+# Attributes under which wrappers (data parallel, engines, compiled modules) keep the model they wrap.
+_WRAPPED = ("module", "_orig_mod")
+
+
+def _unwrappings(model: nn.Module) -> Iterator[nn.Module]:
+    yield model
+    for attribute in _WRAPPED:
+        inner = getattr(model, attribute, None)
+        if isinstance(inner, nn.Module):
+            yield from _unwrappings(inner)
+
+
+def find_modules(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
+    """The named modules of a model, or of the model that it wraps, in the order of the names.
+
+    Raises:
+        InputError: no names, or a name that the model does not have.
+    """
+    if not names:
+        raise InputError("no module is named; name at least one of the model's modules")
+    for candidate in _unwrappings(model):
+        modules = dict(candidate.named_modules())
+        if all(name in modules for name in names):
+            return {name: modules[name] for name in names}
+    missing = next(name for name in names if name not in modules)
+    known = ", ".join(list(filter(None, modules))[:8])
+    raise InputError(f"the model has no module {missing!r}; it has {known} and so on")
+
+
+def _first_tensor(output: Any, name: str) -> Tensor:
+    while isinstance(output, tuple | list) and output:
+        output = output[0]
+    if not isinstance(output, Tensor):
+        raise InputError(f"module {name!r} answers with {type(output).__name__}; name one that answers with a tensor")
+    return output.detach()
+
+
+@contextmanager
+def capture(
+    model: nn.Module, names: Sequence[str], reduce: Callable[[Tensor], Tensor] | None = None
+) -> Iterator[dict[str, list[Tensor]]]:
+    """Record what named modules answer while the context is open.
+
+    Args:
+        model: a module, wrapped or not; names are those of the unwrapped model.
+        names: module names as in `named_modules`.
+        reduce: applied to each output as it arrives, so that large activations need not be kept.
+
+    Yields:
+        One list per name, with one detached tensor per call: the output, or the first tensor of a tuple.
+
+    Raises:
+        InputError: a name that the model does not have, or a module that answers with no tensor.
+    """
+    records: dict[str, list[Tensor]] = {name: [] for name in names}
+    handles = []
+
+    def hook_for(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            tensor = _first_tensor(output, name)
+            records[name].append(tensor if reduce is None else reduce(tensor))
+
+        return hook
+
+    try:
+        for name, module in find_modules(model, names).items():
+            handles.append(module.register_forward_hook(hook_for(name)))
+        yield records
+    finally:
+        for handle in handles:
+            handle.remove()

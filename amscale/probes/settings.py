@@ -1,0 +1,27 @@
+"""Settings of the measurements made while training."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from amscale.settings import Settings, Size
+
+Pattern = Literal["last_token", "mean_token", "flattened"]
+
+
+class ProbeSettings(Settings):
+    """What is measured inside the network while it trains. Training is the same with and without."""
+
+    every: Size = Field(100, ge=0)
+    """Steps between probes. The last step is probed too; 0 probes it alone."""
+    sequences: Size = Field(128, ge=0)
+    """Training sequences that are stored as patterns, and as many validation sequences as queries. 0 probes nothing."""
+    pattern: Pattern = "last_token"
+    """What one sequence is: its last token's activation, the mean over its tokens, or the whole padded sequence."""
+
+    @field_validator("sequences")
+    @classmethod
+    def _a_neighbour(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("one pattern has no neighbour; give 2 or more, or 0 to probe nothing")
+        return value

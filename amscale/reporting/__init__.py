@@ -1,0 +1,1 @@
+"""Tables, live progress, figures and the report: what people look at."""

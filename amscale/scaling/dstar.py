@@ -1,0 +1,140 @@
+"""D*(N): the least D at which a model of N parameters does not over-fit (arXiv 2405.08707, section on N against D).
+
+    D*(N) = min{ D : mean over the W iterations before the step of least validation loss of
+                     (train loss - least validation loss)^2 < threshold }
+
+The grid of D makes D* known only up to an interval: (previous D of the grid, D*].
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from amscale.errors import InputError
+from amscale.scaling.table import Curves, Point
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """The criterion of one run, nats² per token²: value = gap² + variance.
+
+    `gap` is the mean of (train loss - least validation loss) over the window and `variance` the variance of the train
+    loss there, which a small batch raises on its own.
+    """
+
+    value: float
+    gap: float
+    variance: float
+    step: int
+    window: int
+    cut: bool
+    at_end: bool
+
+
+@dataclass(frozen=True)
+class DStar:
+    """D* of one N: inside (lower, upper]; lower 0 is left-censored, upper infinite right-censored.
+
+    `value` is D* by its definition, None where no D passes. `D` and `criteria` are the grid and the criterion there
+    (mean over seeds).
+    """
+
+    N: float
+    lower: float
+    upper: float
+    value: float | None
+    D: tuple[float, ...]
+    criteria: tuple[float, ...]
+    flags: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """interval, left, right, or none (nothing known)."""
+        left, right = self.lower == 0, math.isinf(self.upper)
+        return {(False, False): "interval", (True, False): "left", (False, True): "right", (True, True): "none"}[
+            (left, right)
+        ]
+
+
+def check_window(window: float) -> None:
+    """Raises InputError unless `window` is a share of the run below 1 or a whole number of steps."""
+    number = isinstance(window, int | float) and not isinstance(window, bool)
+    if not number or not (0 < window < 1 or (window >= 1 and window == int(window))):
+        raise InputError(f"window={window!r} must be a whole number of steps (1000) or a share of the run (0.2)")
+
+
+def criterion(curves: Curves, window: float = 0.2) -> Criterion:
+    """The criterion of one run over `window` iterations, a number of steps or a share (below 1) of the run's steps.
+
+    Raises:
+        ValueError: there is no validation loss, or no train loss inside the window.
+    """
+    finite = np.isfinite(curves.validation_losses)
+    if not finite.any():
+        raise ValueError("no finite validation loss")
+    least = int(np.argmin(np.where(finite, curves.validation_losses, np.inf)))
+    step, floor = int(curves.validation_steps[least]), float(curves.validation_losses[least])
+    width = max(1, round(window * curves.steps)) if window < 1 else int(window)
+    inside = (curves.train_steps > step - width) & (curves.train_steps <= step)
+    losses = curves.train_losses[inside]
+    if not losses.size or not np.isfinite(losses).all():
+        raise ValueError(f"no finite train losses in the {width} steps before step {step}")
+    gap = losses - floor
+    return Criterion(
+        value=float(np.mean(gap**2)),
+        gap=float(gap.mean()),
+        variance=float(gap.var()),
+        step=step,
+        window=width,
+        cut=step < width,
+        at_end=least == len(curves.validation_steps) - 1,
+    )
+
+
+def locate(N: float, D: Sequence[float], criteria: Sequence[float], threshold: float = 0.04) -> DStar:
+    """D* of one N from the criterion on a grid of D.
+
+    Where passing is not monotone in D, the interval that enters the fit is widened to (last D before which none passed,
+    first D from which all pass], because the threshold may be crossed anywhere between; `value` keeps the definition.
+    """
+    order = np.argsort(D)
+    grid, values = np.asarray(D, dtype=float)[order], np.asarray(criteria, dtype=float)[order]
+    passed = values < threshold
+    flags: tuple[str, ...] = ()
+    if not passed.any():
+        return DStar(N, float(grid[-1]), math.inf, None, tuple(grid), tuple(values))
+    first = int(np.argmax(passed))
+    lower = float(grid[first - 1]) if first else 0.0
+    upper = float(grid[first])
+    if not passed[first:].all():
+        last_failure = int(np.flatnonzero(~passed)[-1])
+        upper = float(grid[last_failure + 1]) if last_failure + 1 < len(grid) else math.inf
+        flags = (f"passing is not monotone in D: passes at {grid[first]:.4g}, fails at {grid[last_failure]:.4g}",)
+    return DStar(N, lower, upper, float(grid[first]), tuple(grid), tuple(values), flags)
+
+
+def cell_criteria(
+    cells: dict[tuple[float, float], list[Point]], window: float
+) -> tuple[dict[tuple[float, float], list[Criterion]], list[str]]:
+    """The criterion of every run by (N, D), and a line for each run that has none."""
+    criteria: dict[tuple[float, float], list[Criterion]] = {}
+    left_out: list[str] = []
+    for cell, points in cells.items():
+        for point in points:
+            try:
+                if point.curves is None:
+                    raise ValueError("no loss curve")
+                criteria.setdefault(cell, []).append(criterion(point.curves, window))
+            except ValueError as error:
+                left_out.append(f"{point.name}: {error}")
+    return criteria, left_out
+
+
+def locate_all(criteria: dict[tuple[float, float], list[float]], threshold: float = 0.04) -> list[DStar]:
+    """D* of every N, ascending; several seeds of a cell enter by their mean."""
+    rows: dict[float, list[tuple[float, float]]] = {}
+    for (N, D), values in sorted(criteria.items()):
+        rows.setdefault(N, []).append((D, float(np.mean(values))))
+    return [locate(N, [D for D, _ in row], [value for _, value in row], threshold) for N, row in rows.items()]

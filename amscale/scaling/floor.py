@@ -1,0 +1,146 @@
+"""The loss floor as observed: the least losses of a sweep beside 1 and beside what the corpus is known to allow.
+
+The associative-memory claim (arXiv 2405.08707, proposition 4) puts the floor at 1 nat. A corpus of known entropy
+puts the validation loss no lower than that entropy, and the train loss of a model that memorised its data below it.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from amscale.scaling.estimate import Estimate, Hypothesis
+from amscale.scaling.table import Curves, Point, Table
+
+_BLOCKS = 8
+_WORDS = {"entropy": "entropy", "memorised": "memorised loss"}
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Mean train loss at the end of a run and its standard error from the means of consecutive blocks."""
+
+    mean: float
+    standard_error: float
+    records: int
+
+
+def settled_loss(curves: Curves, share: float = 0.1) -> Settled | None:
+    """Train loss over the last `share` of the run; None with fewer than two records for each of the blocks.
+
+    Means of blocks, and not single records, because neighbouring batches and a slow drift are correlated.
+    """
+    tail = curves.train_losses[curves.train_steps > curves.steps * (1 - share)]
+    if len(tail) < 2 * _BLOCKS or not np.isfinite(tail).all():
+        return None
+    means = np.array([block.mean() for block in np.array_split(tail, _BLOCKS)])
+    return Settled(float(tail.mean()), float(means.std(ddof=1) / math.sqrt(_BLOCKS)), len(tail))
+
+
+def references(table: Table) -> dict[str, float]:
+    """The figures that a floor is held against: 1, and the corpus's entropy and memorised loss where they are known."""
+    found = {"1": 1.0}
+    for key, name in (("entropy_per_token", "entropy"), ("memorised_per_token", "memorised")):
+        values = {point.result.get("data", {}).get(key) for point in table.points} - {None}
+        if len(values) == 1:
+            found[name] = float(values.pop())
+    return found
+
+
+def floors(table: Table) -> list[Estimate]:
+    """Rows for the settled train loss and for the least validation loss of the sweep."""
+    known = references(table)
+    beside = ", ".join(f"{name} {value:.4g}" if name != "1" else "1" for name, value in known.items())
+    return [_train_floor(table, known, beside), _validation_floor(table, known, beside)]
+
+
+def _train_floor(table: Table, known: dict[str, float], beside: str) -> Estimate:
+    from scipy.stats import t
+
+    tails = [(point, settled_loss(point.curves)) for point in table.points if point.curves is not None]
+    usable = [(point, tail) for point, tail in tails if tail is not None]
+    short = tuple(
+        f"{point.name}: fewer than {2 * _BLOCKS} train losses in the last tenth"
+        for point, tail in tails
+        if tail is None
+    )
+    shared: dict[str, Any] = {
+        "estimand": "least settled train loss",
+        "convention": "nats per token, dropout as in training",
+        "objective": "mean over the last tenth of the steps",
+        "method": f"t interval from {_BLOCKS} block means, Bonferroni over runs",
+        "used": len(usable),
+        "left_out": table.reasons + short,
+    }
+    observed = _observed(table, "train_least")
+    remarks = (f"beside {beside}", *_passed(table, "train", "train_least", known))
+    details: dict[str, Any] = {"references": known, "least_observed": observed}
+    if not usable:
+        return Estimate(**shared, refusal="no run has enough train losses to settle", remarks=remarks, details=details)
+    point, tail = min(usable, key=lambda pair: pair[1].mean)
+    # The least of m runs is picked after looking: each run's interval holds at 1 - 0.05/m, so that all hold at once.
+    reach = float(t.ppf(1 - 0.025 / len(usable), _BLOCKS - 1)) * tail.standard_error
+    interval = (tail.mean - reach, tail.mean + reach)
+    tests = tuple(
+        Hypothesis(
+            f"train loss stays at or above {name}" + ("" if name == "1" else f" ({value:.4g})"),
+            value,
+            interval[1] < value,
+            f"upper end {interval[1]:.4g} is {'below' if interval[1] < value else 'not below'} it",
+        )
+        for name, value in known.items()
+    )
+    details |= {"trial": point.name, "records": tail.records}
+    return Estimate(**shared, value=tail.mean, interval=interval, remarks=remarks, hypotheses=tests, details=details)
+
+
+def _validation_floor(table: Table, known: dict[str, float], beside: str) -> Estimate:
+    shared: dict[str, Any] = {
+        "estimand": "least validation loss",
+        "convention": "nats per token, over all evaluations of all runs",
+        "objective": "least observed value",
+        "method": "t interval over the seeds of its cell",
+        "used": len(table.points),
+        "left_out": table.reasons,
+    }
+    remarks = (f"beside {beside}", *_passed(table, "validation", "validation_least", known))
+    if not table.points:
+        return Estimate(**shared, refusal="no finished run", remarks=remarks, details={"references": known})
+    cell = min(table.cells().values(), key=lambda points: float(np.mean([point.loss for point in points])))
+    losses = np.array([point.loss for point in cell])
+    interval = None
+    if len(losses) > 1:
+        from scipy.stats import t
+
+        reach = float(t.ppf(0.975, len(losses) - 1) * losses.std(ddof=1) / math.sqrt(len(losses)))
+        interval = (float(losses.mean()) - reach, float(losses.mean()) + reach)
+    else:
+        remarks += ("no interval: one seed",)
+    details = {"references": known, "cell": {"N": cell[0].N, "D": cell[0].D, "seeds": len(cell)}}
+    return Estimate(**shared, value=float(losses.mean()), interval=interval, remarks=remarks, details=details)
+
+
+def _finite(point: Point, key: str) -> float | None:
+    value = point.result.get("losses", {}).get(key)
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _observed(table: Table, key: str) -> float | None:
+    values = [value for point in table.points if (value := _finite(point, key)) is not None]
+    return min(values, default=None)
+
+
+def _passed(table: Table, name: str, key: str, known: dict[str, float]) -> tuple[str, ...]:
+    """Plain statements: in how many runs the least loss went below each figure."""
+    values = [value for point in table.points if (value := _finite(point, key)) is not None]
+    if not values:
+        return (f"no run records {key}",)
+    lines = [f"least {name} loss observed {min(values):.4g}"]
+    for label, figure in known.items():
+        below = sum(value < figure for value in values)
+        text = (
+            "1" if label == "1" else f"the {label} {'figure' if label == 'memorised' else 'of the corpus'} {figure:.4g}"
+        )
+        lines.append(f"{name} loss passed below {text} in {below} of {len(values)} runs")
+    return tuple(lines)

@@ -1,0 +1,110 @@
+"""Many fits of one law at once: Levenberg-Marquardt over a batch of starts and resamples, with analytic derivatives.
+
+A robust loss is minimised by reweighting: its quadratic majoriser at the present residuals is a weighted sum of
+squares.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from amscale.scaling.table import Array
+
+Predict = Callable[[Array], tuple[Array, Array]]
+"""theta (S, P) -> ln loss (S, R) and its derivatives (S, R, P)."""
+
+DELTA = 1e-3
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is minimised: the sum over rows of Huber(DELTA) on ln loss, or of squares on the loss itself."""
+
+    name: str
+    text: str
+    parametrisation: str
+
+    def residuals(self, log_loss: Array, target: Array) -> Array:
+        """Residuals (S, R) for `log_loss` (S, R) and observed losses `target`, which broadcasts."""
+        return log_loss - np.log(target) if self.name == "huber_log" else np.exp(log_loss) - target
+
+    def value(self, residuals: Array) -> Array:
+        """Contribution of each row."""
+        if self.name == "squared":
+            return residuals**2
+        size = np.abs(residuals)
+        return np.where(size <= DELTA, 0.5 * size**2, DELTA * (size - 0.5 * DELTA))
+
+    def weight(self, residuals: Array) -> Array:
+        """Weights of the quadratic majoriser: value'(r) / r, up to a constant factor."""
+        if self.name == "squared":
+            return np.ones_like(residuals)
+        return DELTA / np.maximum(np.abs(residuals), DELTA)
+
+
+HUBER_LOG = Objective("huber_log", f"sum of Huber(δ={DELTA:g}) on ln loss", "LSE(a - α ln N, b - β ln D, e)")
+SQUARED = Objective("squared", "sum of squares on loss", "E + A/N^α + B/D^β")
+
+
+def minimise(
+    predict: Predict,
+    objective: Objective,
+    starts: Array,
+    target: Array,
+    weights: Array,
+    low: Array,
+    high: Array,
+    iterations: int = 400,
+    tolerance: float = 1e-9,
+) -> tuple[Array, Array]:
+    """The end of the search from every start, theta (S, P), and the objective there, (S,).
+
+    Args:
+        starts: (S, P). target: (R,) or (S, R), observed losses. weights: (R,) or (S, R), how often each row counts.
+        low, high: (P,), bounds that every step is clipped to.
+    """
+    theta = np.clip(starts, low, high)
+    rows = len(theta), np.shape(target)[-1]
+    target, weights = np.broadcast_to(target, rows), np.broadcast_to(weights, rows)
+    values = np.full(len(theta), np.inf)
+    active = np.arange(len(theta))
+    damping = np.full(len(theta), 1e-2)
+    calm = np.zeros(len(theta), dtype=int)
+    log_loss, jacobian = predict(theta)
+    values = (weights * objective.value(objective.residuals(log_loss, target))).sum(1)
+    for _ in range(iterations):
+        step = _step(objective, log_loss, jacobian, target[active], weights[active], damping[active])
+        trial = np.clip(theta[active] + step, low, high)
+        new_log_loss, new_jacobian = predict(trial)
+        new = (weights[active] * objective.value(objective.residuals(new_log_loss, target[active]))).sum(1)
+        better = new < values[active]
+        gain = np.where(better, values[active] - new, 0.0)
+        small = gain <= tolerance * values[active]
+        calm[active] = np.where(small, calm[active] + 1, 0)
+        damping[active] = np.clip(damping[active] * np.where(better, 0.2, 8.0), 1e-12, 1e12)
+        moved = active[better]
+        theta[moved], values[moved] = trial[better], new[better]
+        log_loss = np.where(better[:, None], new_log_loss, log_loss)
+        jacobian = np.where(better[:, None, None], new_jacobian, jacobian)
+        going = calm[active] < 5
+        if not going.all():
+            active, log_loss, jacobian = active[going], log_loss[going], jacobian[going]
+        if not active.size:
+            break
+    return theta, values
+
+
+def _step(
+    objective: Objective, log_loss: Array, jacobian: Array, target: Array, weights: Array, damping: Array
+) -> Array:
+    residuals = objective.residuals(log_loss, target)
+    if objective.name == "squared":
+        jacobian = jacobian * np.exp(log_loss)[..., None]
+    weighted = (weights * objective.weight(residuals))[..., None] * jacobian
+    normal = np.matmul(weighted.transpose(0, 2, 1), jacobian)
+    gradient = np.matmul(weighted.transpose(0, 2, 1), residuals[..., None])
+    scale = np.einsum("spp->sp", normal)
+    scale = np.maximum(scale, 1e-12 * scale.max(axis=1, keepdims=True) + 1e-300)
+    normal = normal + (damping[:, None] * scale)[..., None] * np.eye(normal.shape[-1])
+    return -np.linalg.solve(normal, gradient)[..., 0]

@@ -1,0 +1,191 @@
+"""N = C·D^k: from exact points by least squares in logs, from censored D* by interval-censored regression."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from amscale.scaling.censored import SlopeDistribution, feasible_slopes, slope_distribution
+from amscale.scaling.dstar import DStar
+from amscale.scaling.estimate import Estimate, Hypothesis, interval_text
+from amscale.scaling.table import Array
+
+HYPOTHESES = {
+    1.0: "Chinchilla",
+    1.35: "Kaplan's over-fitting guard",
+    2.0: "associative memory",
+    4.0: "associative memory, width eliminated",
+}
+"""Competing exponents k in N ∝ D^k."""
+
+LAW = "N = C·D^k"
+_CENSORED = "interval-censored normal likelihood of ln D* on ln N, noise integrated out"
+
+
+@dataclass(frozen=True)
+class LogLogFit:
+    """y = exp(intercept)·x^slope by least squares in logs; `interval` is the 95 % t interval of the slope."""
+
+    slope: float
+    intercept: float
+    standard_error: float
+    interval: tuple[float, float]
+    residual_deviation: float
+    n: int
+
+    def p_value(self, slope: float) -> float:
+        """Two-sided p value of `slope`."""
+        from scipy.stats import t
+
+        if self.standard_error == 0:
+            return 1.0 if math.isclose(slope, self.slope) else 0.0
+        return float(2 * t.sf(abs(self.slope - slope) / self.standard_error, self.n - 2))
+
+
+def fit_loglog(x: Sequence[float] | Array, y: Sequence[float] | Array) -> LogLogFit:
+    """Least squares of ln y on ln x.
+
+    Raises:
+        ValueError: fewer than 3 points, a value that is not positive, or a single x.
+    """
+    from scipy.stats import t
+
+    u, v = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if len(u) < 3 or len(u) != len(v):
+        raise ValueError(f"{len(u)} points; an interval needs at least 3")
+    if not (np.all(u > 0) and np.all(v > 0) and np.all(np.isfinite(u)) and np.all(np.isfinite(v))):
+        raise ValueError("a power law needs positive, finite values")
+    u, v = np.log(u), np.log(v)
+    square = float(np.sum((u - u.mean()) ** 2))
+    if square == 0:
+        raise ValueError("all x are alike")
+    slope = float(np.sum((u - u.mean()) * (v - v.mean())) / square)
+    intercept = float(v.mean() - slope * u.mean())
+    deviation = math.sqrt(float(np.sum((v - intercept - slope * u) ** 2)) / (len(u) - 2))
+    error = deviation / math.sqrt(square)
+    reach = float(t.ppf(0.975, len(u) - 2)) * error
+    return LogLogFit(slope, intercept, error, (slope - reach, slope + reach), deviation, len(u))
+
+
+def named(k: float) -> str:
+    """`k = 2 (associative memory)`; a user's own value stands alone."""
+    name = HYPOTHESES.get(float(k))
+    return f"k = {k:g}" + (f" ({name})" if name else "")
+
+
+def exponent_from_dstar(
+    dstars: Sequence[DStar],
+    convention: str,
+    criterion: str,
+    hypotheses: Sequence[float] = tuple(HYPOTHESES),
+    left_out: Sequence[str] = (),
+) -> Estimate:
+    """k in N = C·D*^k from censored D*: ln D*_i = a + (1/k) ln N_i + noise, with D*_i in (lower_i, upper_i].
+
+    Two ranges of k are given. The *noise-free range*: every k for which one exact power law passes through all
+    intervals (linear programming). The *95 % interval*: the 2.5 and 97.5 % points of the slope with the noise
+    integrated out (`censored.slope_distribution`), widened to hold the noise-free range; the value is the median. A k
+    is rejected when it lies outside that interval.
+    """
+    usable = [dstar for dstar in dstars if dstar.kind != "none"]
+    informative = [dstar for dstar in usable if dstar.kind == "interval"]
+    shared: dict[str, Any] = {
+        "estimand": f"k of {LAW} at D*(N)",
+        "convention": convention,
+        "objective": _CENSORED,
+        "used": len(usable),
+        "left_out": tuple(left_out),
+    }
+    method = f"D*: {criterion}"
+    remarks = _describe(dstars)
+    if len(informative) < 3:
+        reason = f"D* is known on both sides for {len(informative)} of {len(dstars)} N; at least 3 are needed"
+        return Estimate(**shared, method=method, remarks=remarks, refusal=reason, details={"dstar": list(dstars)})
+    x = np.log([dstar.N for dstar in usable])
+    shift = x.mean()
+    lower = np.array([math.log(dstar.lower) if dstar.lower else -math.inf for dstar in usable])
+    upper = np.log([dstar.upper for dstar in usable])
+    return _fit(shared, method, remarks, x - shift, lower, upper, dstars, informative, hypotheses)
+
+
+def _fit(
+    shared: dict[str, Any],
+    method: str,
+    remarks: tuple[str, ...],
+    x: Array,
+    lower: Array,
+    upper: Array,
+    dstars: Sequence[DStar],
+    informative: Sequence[DStar],
+    hypotheses: Sequence[float],
+) -> Estimate:
+    feasible = feasible_slopes(x, lower, upper)
+    distribution = slope_distribution(x, lower, upper)
+    middle = distribution.quantile(0.5)
+    slopes = distribution.quantile(0.025), distribution.quantile(0.975)
+    if feasible is not None:
+        slopes = min(slopes[0], feasible[0]), max(slopes[1], feasible[1])
+    details = {
+        "dstar": list(dstars),
+        "slope_of_ln_D_on_ln_N": middle,
+        "slope_interval": slopes,
+        "noise_free_range_of_k": None if feasible is None else exponents(feasible),
+        "exponent_with_dstar_taken_as_exact": _exact_exponent(informative),
+    }
+    if middle <= 0:
+        reason = "D* does not grow with N over these points: no finite positive exponent"
+        return Estimate(**shared, method=method, remarks=remarks, refusal=reason, details=details)
+    interval = exponents(slopes)
+    if feasible is None:
+        remarks += ("no exact power law passes through all intervals of D*",)
+    else:
+        remarks += (f"noise-free range {interval_text(exponents(feasible))}",)
+    if math.isinf(interval[1]):
+        remarks += ("unbounded above: a D* that does not grow with N is not excluded",)
+    return Estimate(
+        **shared,
+        method=method,
+        value=1 / middle,
+        interval=interval,
+        remarks=remarks,
+        hypotheses=tuple(_test(k, slopes, distribution, feasible) for k in hypotheses),
+        details=details,
+    )
+
+
+def _exact_exponent(informative: Sequence[DStar]) -> float | None:
+    """The slope that takes every D* for exact, as the paper does; None where all D* are one and the same."""
+    if len({dstar.upper for dstar in informative}) < 2:
+        return None
+    return fit_loglog([dstar.upper for dstar in informative], [dstar.N for dstar in informative]).slope
+
+
+def exponents(slopes: tuple[float, float]) -> tuple[float, float]:
+    """The positive k = 1/slope inside a range of slopes; a slope of 0 or below leaves k unbounded above."""
+    low, high = slopes
+    return (1 / high if math.isfinite(high) and high > 0 else 0.0), (1 / low if low > 0 else math.inf)
+
+
+def _test(
+    k: float, slopes: tuple[float, float], distribution: SlopeDistribution, feasible: tuple[float, float] | None
+) -> Hypothesis:
+    slope = 1 / k
+    inside = slopes[0] <= slope <= slopes[1]
+    how = f"{'inside' if inside else 'outside'} the 95 % interval"
+    if feasible is None:
+        return Hypothesis(named(k), float(k), not inside, how, distribution.tail(slope))
+    noise_free = feasible[0] <= slope <= feasible[1]
+    how += f", {'inside' if noise_free else 'outside'} the noise-free range"
+    return Hypothesis(named(k), float(k), not inside, how, None if noise_free else distribution.tail(slope))
+
+
+def _describe(dstars: Sequence[DStar]) -> tuple[str, ...]:
+    kinds = [dstar.kind for dstar in dstars]
+    remarks = []
+    for kind, text in (("left", "every D passes (D* ≤ least D)"), ("right", "no D passes (D* > greatest D)")):
+        if kind in kinds:
+            remarks.append(f"{kinds.count(kind)} of {len(kinds)} N: {text}")
+    remarks += [f"N = {dstar.N:.4g}: {flag}" for dstar in dstars for flag in dstar.flags]
+    return tuple(remarks)

@@ -1,0 +1,114 @@
+"""Points, with their loss curves, from the trials of a sweep folder."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amscale.errors import InputError
+from amscale.scaling.table import COUNTS, Array, Curves, Point, Table, check_count
+
+
+def read_sweep(folder: str | Path, count: str = "non_embedding") -> Table:
+    """The finished trials of `folder`; unfinished and diverged ones are left out by name.
+
+    Where several trials share N, D and seed (another key is an axis of the grid), the one of least validation loss
+    stands for the cell and the others are left out by name.
+
+    Raises:
+        InputError: no such folder, no trial in it, an unknown `count`, or a result that lacks a key.
+    """
+    check_count(count)
+    trials = Path(folder) / "trials"
+    if not trials.is_dir():
+        raise InputError(f"{folder} is not a sweep folder: it has no folder 'trials'")
+    paths = sorted(path for path in trials.iterdir() if path.is_dir())
+    if not paths:
+        raise InputError(f"{trials} holds no trial; run the sweep first")
+    table = Table(str(folder), f"N = {count} ({' + '.join(COUNTS[count])})", [])
+    for path in paths:
+        result = _read_result(path, table)
+        if result is not None:
+            _add(path, result, count, table)
+    _keep_best_of_repeats(table)
+    families = {point.result.get("shape", {}).get("family") for point in table.points}
+    if len(families) > 1:
+        table.warnings.append(f"the points mix model families: {', '.join(sorted(map(str, families)))}")
+    return table
+
+
+def _read_result(path: Path, table: Table) -> dict[str, Any] | None:
+    file = path / "result.json"
+    if not file.is_file():
+        table.left_out.append((path.name, "not finished"))
+        return None
+    try:
+        result = json.loads(file.read_text())
+    except ValueError as error:
+        raise InputError(f"{file} is not valid JSON ({error}); delete it to run the trial again") from error
+    if result.get("state") != "finished":
+        reason = result.get("reason")
+        table.left_out.append((path.name, f"{result.get('state')}" + (f": {reason}" if reason else "")))
+        return None
+    return result
+
+
+def _add(path: Path, result: dict[str, Any], count: str, table: Table) -> None:
+    try:
+        N = float(sum(result["parameters"][part] for part in COUNTS[count]))
+        D = float(result["data"]["unique_tokens"])
+        loss = result["losses"]["validation_least"]
+        steps = int(result["steps"])
+        flops = result["flops"]["total"]
+        seed = result.get("seed")
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path / 'result.json'} lacks {error}; it was not written by this version") from error
+    if N <= 0 or D <= 0:
+        raise InputError(f"{path / 'result.json'} has N = {N:g}, D = {D:g}; both must be positive")
+    if loss is None or not math.isfinite(loss) or loss <= 0:
+        table.left_out.append((path.name, f"least validation loss is {loss}"))
+        return
+    curves = _read_curves(path, steps, table)
+    table.points.append(Point(path.name, N, D, float(loss), seed, flops, curves, result))
+
+
+def _read_curves(path: Path, steps: int, table: Table) -> Curves | None:
+    file = path / "metrics.jsonl"
+    if not file.is_file():
+        table.warnings.append(f"{path.name}: no metrics.jsonl")
+        return None
+    losses: dict[str, dict[int, float]] = {"train": {}, "validation": {}}
+    for number, line in enumerate(file.read_text().splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            if record["kind"] in losses:
+                # A resumed run writes the steps after its checkpoint again: the later record is the one that counts.
+                losses[record["kind"]][int(record["step"])] = float(record["loss"])
+        except (ValueError, KeyError, TypeError):
+            table.warnings.append(f"{path.name}: line {number} of metrics.jsonl is torn and was ignored")
+    return Curves(*_arrays(losses["train"]), *_arrays(losses["validation"]), steps)
+
+
+def _arrays(losses: dict[int, float]) -> tuple[Array, Array]:
+    steps = sorted(losses)
+    return np.array(steps, dtype=float), np.array([losses[step] for step in steps], dtype=float)
+
+
+def _keep_best_of_repeats(table: Table) -> None:
+    best: dict[tuple[float, float, int | None], Point] = {}
+    for point in table.points:
+        key = (point.N, point.D, point.seed)
+        if key not in best or point.loss < best[key].loss:
+            best[key] = point
+    kept = {point.name for point in best.values()}
+    repeats = [point for point in table.points if point.name not in kept]
+    for point in repeats:
+        winner = best[(point.N, point.D, point.seed)]
+        table.left_out.append((point.name, f"same N, D and seed as {winner.name}, which has the lower validation loss"))
+    if repeats:
+        table.warnings.append(f"{len(repeats)} trials share N, D and seed with a better one and were left out")
+    table.points = [point for point in table.points if point.name in kept]

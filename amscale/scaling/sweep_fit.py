@@ -1,0 +1,177 @@
+"""All estimates that the points of a sweep, or of a table, allow."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import amscale
+from amscale.errors import InputError
+from amscale.scaling.bootstrap import seed_interval
+from amscale.scaling.dstar import Criterion, cell_criteria, check_window, locate_all
+from amscale.scaling.estimate import Estimate, plain
+from amscale.scaling.floor import floors
+from amscale.scaling.laws.chinchilla import chinchilla_estimates
+from amscale.scaling.nopt import exponent_from_optima
+from amscale.scaling.power_law import HYPOTHESES, exponent_from_dstar
+from amscale.scaling.read_sweep import read_sweep
+from amscale.scaling.read_table import read_table
+from amscale.scaling.table import Table, drop_highest
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class SweepFit:
+    """The estimates of one source, with the points that they rest on."""
+
+    table: Table
+    estimates: list[Estimate]
+    settings: dict[str, Any]
+    criteria: dict[tuple[float, float], list[Criterion]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as plain JSON types; an infinite end of an interval is null."""
+        points = [
+            {"name": p.name, "N": p.N, "D": p.D, "loss": p.loss, "seed": p.seed, "flops": p.flops}
+            for p in self.table.points
+        ]
+        criteria = [{"N": N, "D": D, "seeds": values} for (N, D), values in self.criteria.items()]
+        return {
+            "format": 1,
+            "amscale": amscale.__version__,
+            "source": self.table.source,
+            "convention": self.table.convention,
+            "settings": plain(self.settings),
+            "points": plain(points),
+            "left_out": [{"name": name, "reason": reason} for name, reason in self.table.left_out],
+            "warnings": list(self.table.warnings),
+            "dstar_criteria": plain(criteria),
+            "estimates": plain(self.estimates),
+        }
+
+    def to_json(self) -> str:
+        """The text of fit.json."""
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
+
+    def write(self, path: str | Path) -> None:
+        """Writes fit.json whole or not at all."""
+        path = Path(path)
+        if not path.parent.is_dir():
+            raise InputError(f"output={str(path)!r}: there is no folder {path.parent}")
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        partial.write_text(self.to_json())
+        partial.replace(path)
+
+    def print(self, console: "Console") -> None:
+        """Tables on the terminal."""
+        from rich.text import Text
+
+        from amscale.scaling.show import print_estimates
+
+        header = f"{self.table.source}: {len(self.table.points)} points, {len(self.table.left_out)} left out"
+        console.print(Text(f"{header}; {self.table.convention}"))
+        for warning in self.table.warnings:
+            console.print(Text(f"warning: {warning}"), style="yellow")
+        print_estimates(console, self.estimates)
+
+
+def fit_sweep(
+    folder: str | Path,
+    count: str = "non_embedding",
+    window: float = 0.2,
+    threshold: float = 0.04,
+    hypotheses: Sequence[float] = tuple(HYPOTHESES),
+    resamples: int = 400,
+) -> SweepFit:
+    """All estimates from the finished trials of a sweep folder.
+
+    `window` is W of the D* criterion, in steps or as a share of the run; `threshold` its σ², nats².
+
+    Raises:
+        InputError: the folder holds no sweep or no finished trial, or a setting is out of range.
+    """
+    check_window(window)
+    _check(threshold, hypotheses, resamples)
+    table = read_sweep(folder, count)
+    if not table.points:
+        raise InputError(
+            f"{folder} has no finished trial ({len(table.left_out)} left out: {'; '.join(table.reasons[:3])})"
+        )
+    criteria, without = cell_criteria(table.cells(), window)
+    wide = f"{window:g} of the run's steps" if window < 1 else f"{int(window)} steps"
+    text = f"mean of (train loss - least validation loss)² over {wide} before it < {threshold:g}"
+    values = {cell: [item.value for item in items] for cell, items in criteria.items()}
+    dstar = exponent_from_dstar(
+        locate_all(values, threshold), table.convention, text, hypotheses, table.reasons + tuple(without)
+    )
+    dstar = _with_remarks(dstar, _criterion_remarks(criteria, threshold) + seed_interval(values, threshold, resamples))
+    estimates = [
+        dstar,
+        exponent_from_optima(table, hypotheses),
+        *floors(table),
+        *chinchilla_estimates(table, hypotheses, resamples),
+    ]
+    settings: dict[str, Any] = {
+        "count": count,
+        "window": window,
+        "threshold": threshold,
+        "hypotheses": list(hypotheses),
+        "resamples": resamples,
+    }
+    return SweepFit(table, estimates, settings, criteria)
+
+
+def fit_table(
+    path: str | Path,
+    hypotheses: Sequence[float] = tuple(HYPOTHESES),
+    resamples: int = 400,
+    highest: int = 0,
+    **columns: str,
+) -> SweepFit:
+    """All estimates from a CSV or Parquet file; `highest` losses are left out by name, `columns` as for `read_table`.
+
+    Raises:
+        InputError: as `read_table`, or a setting is out of range.
+    """
+    _check(0.04, hypotheses, resamples)
+    table = drop_highest(read_table(path, **columns), highest)
+    estimates = [exponent_from_optima(table, hypotheses), *chinchilla_estimates(table, hypotheses, resamples)]
+    settings = {"hypotheses": list(hypotheses), "resamples": resamples, "drop_highest": highest, **columns}
+    return SweepFit(table, estimates, settings, {})
+
+
+def _check(threshold: float, hypotheses: Sequence[float], resamples: int) -> None:
+    if not isinstance(threshold, int | float) or not threshold > 0:
+        raise InputError(f"threshold={threshold!r} must be a positive number of nats², such as 0.04")
+    if not all(isinstance(k, int | float) and not isinstance(k, bool) and k > 0 for k in hypotheses):
+        raise InputError(f"hypotheses={hypotheses!r} must be positive exponents, such as 1,1.35,2,4")
+    if isinstance(resamples, bool) or not isinstance(resamples, int) or resamples < 100:
+        raise InputError(f"resamples={resamples!r} must be a whole number of at least 100")
+
+
+def _with_remarks(estimate: Estimate, remarks: tuple[str, ...]) -> Estimate:
+    return replace(estimate, remarks=estimate.remarks + remarks)
+
+
+def _criterion_remarks(criteria: dict[tuple[float, float], list[Criterion]], threshold: float) -> tuple[str, ...]:
+    """What a reader must know of the runs before trusting D*."""
+    runs = [item for items in criteria.values() for item in items]
+    remarks = []
+    for number, text in (
+        (
+            sum(item.at_end for item in runs),
+            "have their least validation loss at the last evaluation: trained longer, D* may move",
+        ),
+        (sum(item.cut for item in runs), "have a window cut short by the start of the run"),
+        (
+            sum(item.variance >= threshold for item in runs),
+            "have a batch-to-batch variance that alone exceeds the threshold",
+        ),
+    ):
+        if number:
+            remarks.append(f"{number} of {len(runs)} runs {text}")
+    return tuple(remarks)

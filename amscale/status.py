@@ -1,0 +1,29 @@
+"""Show a running or finished sweep at a glance, from its folder alone."""
+
+import sys
+
+
+def status(sweep: str = "results/quick") -> int:
+    """Print one row a trial: state, step, losses, tokens per second.
+
+    Args:
+        sweep: the sweep's folder.
+    """
+    from pathlib import Path
+
+    from amscale.errors import InputError
+    from amscale.ledger import SweepFolder
+    from amscale.reporting.console import make_console
+    from amscale.reporting.results import print_results
+
+    folder = SweepFolder(Path(str(sweep)))
+    if not (folder.path / "sweep.yaml").is_file():
+        raise InputError(f"{sweep}: not a sweep folder; give <storage>/<name> of a sweep")
+    print_results(folder.all_trials(), make_console())
+    return 0
+
+
+if __name__ == "__main__":
+    from amscale.cli import run
+
+    run(status, sys.argv[1:])

@@ -1,0 +1,1 @@
+"""One training run under Accelerate and DeepSpeed: engine, loop, validation, checkpoints, records."""

@@ -1,0 +1,170 @@
+"""The training loop: batches from (seed, step), DeepSpeed's engine, validation, probes, checkpoints."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from amscale.config import TrainSettings
+from amscale.data import Batches
+from amscale.probes.measurement import Measurement
+from amscale.training import checkpoint
+from amscale.training.checkpoint import Progress
+from amscale.training.evaluate import HeldOut
+from amscale.training.loss import summed_loss
+from amscale.training.records import Records
+from amscale.training.schedule import learning_rate
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything a loop needs, made once by `amscale.train`."""
+
+    accelerator: Accelerator
+    engine: Any
+    optimizer: Any
+    settings: TrainSettings
+    steps: int
+    seed: int
+    batches: Batches
+    held_out: HeldOut
+    micro_batch: int
+    probe: Callable[[], Measurement] | None
+    probe_every: int
+    checkpoints: Path
+    checkpoint_every: int
+    keep_checkpoints: int
+    records: Records | None
+    """None on every rank but 0."""
+
+
+@dataclass
+class Outcome:
+    """How a loop ended."""
+
+    state: str = "finished"
+    reason: str | None = None
+    probe_seconds: float = 0.0
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def train(run: Run, progress: Progress) -> Outcome:
+    """Train from `progress` to the last step, to a plateau, or to the first loss that is not finite.
+
+    `progress` is advanced in place.
+    """
+    outcome = Outcome()
+    run.engine.train()
+    while progress.step < run.steps:
+        began = time.perf_counter()
+        step = progress.step + 1
+        rate = learning_rate(run.settings, step, run.steps)
+        for group in run.optimizer.param_groups:
+            group["lr"] = rate
+        loss, targets, norm = _optimiser_step(run, step)
+        if not math.isfinite(loss):
+            outcome.state, outcome.reason = "diverged", f"the training loss of step {step} is {loss}"
+            break
+        elapsed = time.perf_counter() - began
+        progress.step = step
+        progress.tokens += targets
+        progress.device_seconds += elapsed
+        progress.seconds += elapsed
+        if run.records:
+            run.records.train(step, progress.tokens, loss, rate, float(norm), progress.seconds)
+        if _between_steps(run, progress, outcome):
+            break
+    return outcome
+
+
+def _optimiser_step(run: Run, step: int) -> tuple[float, int, float]:
+    """One global batch: (mean loss in nats per token before the update, targets in the batch, gradient norm).
+
+    Each rank knows the whole batch, so it knows how many targets the batch has: the sum of losses divided by that
+    number is the exact token mean, however the batch is cut into micro-batches and ranks.
+    """
+    accelerator, engine = run.accelerator, run.engine
+    world, rank = accelerator.num_processes, accelerator.process_index
+    accumulation = accelerator.gradient_accumulation_steps
+    inputs, targets = run.batches.batch(step - 1)
+    counted = int((targets != -100).sum())
+    total = torch.zeros((), dtype=torch.float64, device=accelerator.device)
+    for micro in range(accumulation):
+        first = (micro * world + rank) * run.micro_batch
+        inputs_BT, targets_BT = _cut(inputs, targets, first, run.micro_batch, accelerator.device)
+        # Dropout from (seed, step, place in the batch): nothing that a checkpoint would have to carry.
+        torch.manual_seed(_mix(run.seed, step, micro * world + rank))
+        summed = summed_loss(engine(inputs_BT), targets_BT)
+        # DeepSpeed's own step boundary, as accelerator.backward sets it; the step is kept apart to read the gradients.
+        engine.set_gradient_accumulation_boundary(is_boundary=micro == accumulation - 1)
+        # DeepSpeed averages over ranks and micro-batches; undo that, and divide by the targets of the whole batch.
+        engine.backward(summed * (world * accumulation / counted))
+        total += summed.detach()
+    if world > 1:
+        total = accelerator.reduce(total, reduction="sum")
+    if not math.isfinite(float(total)):
+        return float(total), counted, math.nan
+    norm = _gradient_norm(engine)
+    engine.step()
+    return float(total) / counted, counted, engine.get_global_grad_norm() if norm is None else norm
+
+
+def _cut(
+    inputs: np.ndarray, targets: np.ndarray, first: int, size: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows [first, first + size) of a batch; a row past its end repeats row 0 with nothing that counts."""
+    rows = np.arange(first, first + size)
+    inside = rows < len(inputs)
+    chosen = np.where(inside, rows, 0)
+    cut_targets = np.where(inside[:, None], targets[chosen], -100)
+    return torch.from_numpy(inputs[chosen]).to(device), torch.from_numpy(cut_targets).to(device)
+
+
+def _mix(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, dtype=np.uint64)[0] >> 1)
+
+
+def _gradient_norm(engine: Any) -> float | None:
+    """Global gradient norm before clipping under stage 0 in fp32; DeepSpeed reports it by itself after other steps."""
+    if engine.zero_optimization_stage() or engine.bfloat16_enabled():
+        return None
+    gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
+    return float(torch.nn.utils.get_total_norm(gradients))
+
+
+def _between_steps(run: Run, progress: Progress, outcome: Outcome) -> bool:
+    """Validate, probe and save where the step asks for it; True ends the run at a plateau."""
+    step, last = progress.step, progress.step == run.steps
+    plateau = False
+    if step % run.settings.validate_every == 0 or last:
+        plateau = _validate(run, progress)
+        last = last or plateau
+    if run.probe and (last or (run.probe_every and step % run.probe_every == 0)):
+        measurement = run.probe()
+        outcome.probe_seconds += measurement.seconds
+        if run.records:
+            run.records.probe(step, measurement)
+    if step % run.checkpoint_every == 0 and not last:
+        if run.records:
+            run.records.flush()
+        checkpoint.save(run.accelerator, run.engine, run.checkpoints, progress, run.keep_checkpoints)
+    return plateau
+
+
+def _validate(run: Run, progress: Progress) -> bool:
+    """Measure the held-out loss; True at a plateau."""
+    loss = run.held_out.loss(run.accelerator, run.engine)
+    if run.records:
+        run.records.validation(progress.step, loss)
+    if loss < progress.validation_least:
+        progress.validation_least, progress.validation_least_step = loss, progress.step
+        progress.validations_since_least = 0
+        return False
+    progress.validations_since_least += 1
+    return run.settings.patience is not None and progress.validations_since_least >= run.settings.patience

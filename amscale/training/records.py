@@ -1,0 +1,103 @@
+"""What a run writes while it trains: `metrics.jsonl` for the ledger, TensorBoard for the eye. Rank 0 only."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from amscale.probes.measurement import Measurement
+
+_FLUSH_SECONDS = 1.0
+
+
+class Records:
+    """Appends records to `metrics.jsonl` and mirrors them as TensorBoard scalars and histograms.
+
+    Args:
+        metrics: the file to append to. Records after `step` are cut off first: they belong to a run that was killed
+            after its newest checkpoint and will be written again.
+        tensorboard: folder of event files.
+        step: the step that training continues from.
+    """
+
+    def __init__(self, metrics: Path, tensorboard: Path, step: int) -> None:
+        cut_after(metrics, step)
+        self._file: TextIO = metrics.open("a", encoding="utf-8")
+        self._flushed = time.monotonic()
+        self._board = SummaryWriter(str(tensorboard), purge_step=step + 1 if step else None, flush_secs=10)
+
+    def train(self, step: int, tokens: int, loss: float, rate: float, norm: float, seconds: float) -> None:
+        """One optimiser step: mean loss over its global batch in nats per token, before the update."""
+        self._write(
+            {
+                "kind": "train",
+                "step": step,
+                "tokens": tokens,
+                "loss": loss,
+                "learning_rate": rate,
+                "gradient_norm": norm,
+                "time": round(seconds, 3),
+            }
+        )
+        self._board.add_scalar("loss/train", loss, step)
+        self._board.add_scalar("optimiser/learning_rate", rate, step)
+        self._board.add_scalar("optimiser/gradient_norm", norm, step)
+
+    def validation(self, step: int, loss: float) -> None:
+        """Mean loss over the held-out tokens, nats per token."""
+        self._write({"kind": "validation", "step": step, "loss": loss})
+        self._board.add_scalar("loss/validation", loss, step)
+
+    def probe(self, step: int, measurement: Measurement) -> None:
+        """One measurement of the probes, what it cost, and why anything is missing."""
+        record = {"kind": "probe", "step": step, "values": measurement.scalars, "seconds": measurement.seconds}
+        if measurement.reasons:
+            record["reasons"] = measurement.reasons
+        self._write(record)
+        for name, value in measurement.scalars.items():
+            self._board.add_scalar(name, value, step)
+        for name, values in measurement.histograms.items():
+            self._board.add_histogram(name, values, step)
+
+    def hyper_parameters(self, settings: Mapping[str, Any], outcome: Mapping[str, float]) -> None:
+        """The run's row in TensorBoard's HParams tab."""
+        writer = self._board._get_file_writer()
+        for summary in hparams(dict(settings), dict(outcome)):
+            writer.add_summary(summary)
+        for name, value in outcome.items():
+            self._board.add_scalar(name, value)
+
+    def flush(self) -> None:
+        """Hand everything to the operating system."""
+        self._file.flush()
+        self._board.flush()
+        self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._file.close()
+        self._board.close()
+
+    def _write(self, record: dict[str, Any]) -> None:
+        self._file.write(json.dumps(record) + "\n")
+        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            self._file.flush()
+            self._flushed = time.monotonic()
+
+
+def cut_after(metrics: Path, step: int) -> None:
+    """Keep the whole records up to and including `step`: a torn last line and later steps are removed."""
+    if not metrics.is_file():
+        return
+    keep = 0
+    with metrics.open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+                break
+            keep += len(line)
+    with metrics.open("r+b") as file:
+        file.truncate(keep)

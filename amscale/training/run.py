@@ -1,0 +1,160 @@
+"""One trial on one rank, from its spec to its result."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from amscale import models
+from amscale.cluster.launcher import Placement
+from amscale.config import Experiment
+from amscale.data import Batches, Sequences, Subset, TokenStore
+from amscale.ledger import TrialFolder
+from amscale.models import Shape
+from amscale.planning.plan import plan_steps
+from amscale.training import checkpoint, engine
+from amscale.training.checkpoint import Progress
+from amscale.training.engine import EngineFacts
+from amscale.training.evaluate import HeldOut
+from amscale.training.loop import Run, train
+from amscale.training.records import Records
+from amscale.training.result import make_result
+
+
+def run_trial(folder: TrialFolder, cell: Experiment, placement: Placement, store: TokenStore) -> None:
+    """Train, continuing from the newest whole checkpoint, and leave weights and `result.json` in the folder.
+
+    Raises:
+        EngineError: DeepSpeed does not run as the placement says.
+    """
+    began = time.time()
+    torch.set_num_threads(placement.cpus_per_process)
+    accelerator = engine.start_accelerator(placement.device, placement.accumulation)
+    subset = store.training(cell.data.size, cell.data.packing)
+    steps = plan_steps(cell, store, subset)
+    shape = models.solve(cell.model, store.vocabulary_size, steps.context)
+    torch.manual_seed(cell.seed)
+    model = models.build(shape)
+    names = models.residual_names(model)
+    prepared, optimizer = engine.prepare(accelerator, model, cell.train, placement.micro_batch)
+    facts = engine.check(
+        accelerator,
+        prepared,
+        world_size=placement.world_size,
+        zero_stage=placement.zero_stage,
+        precision=placement.precision,
+        micro_batch=placement.micro_batch,
+    )
+    progress = _continue(accelerator, prepared, folder, facts)
+    records = Records(folder.metrics, folder.tensorboard, progress.step) if accelerator.is_main_process else None
+    run = Run(
+        accelerator=accelerator,
+        engine=prepared,
+        optimizer=optimizer,
+        settings=cell.train,
+        steps=steps.steps,
+        seed=cell.seed,
+        batches=Batches(subset, steps.context, steps.sequences, cell.seed),
+        held_out=_held_out(cell, store, steps.context, placement.micro_batch),
+        micro_batch=placement.micro_batch,
+        probe=_probe(cell, prepared, names, subset, store, steps.context, accelerator.device),
+        probe_every=cell.probes.every,
+        checkpoints=folder.checkpoints,
+        checkpoint_every=cell.launch.checkpoint_every,
+        keep_checkpoints=cell.launch.keep_checkpoints,
+        records=records,
+    )
+    outcome = train(run, progress)
+    shards = _shards(accelerator, optimizer)
+    _save_weights(accelerator, prepared, folder.weights)
+    if records:
+        records.flush()
+        result = make_result(
+            folder, cell, shape, store, subset, progress, outcome, facts, shards, wall_seconds=time.time() - began
+        )
+        records.hyper_parameters(_hyper_parameters(cell, shape, subset), _finite(result["losses"]))
+        records.close()
+        folder.publish(result)
+        checkpoint.remove_all(folder.checkpoints)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+def _continue(accelerator: Accelerator, prepared: Any, folder: TrialFolder, facts: EngineFacts) -> Progress:
+    newest = checkpoint.newest(folder.checkpoints)
+    if newest is None:
+        return Progress(engine=facts.to_dict())
+    progress = checkpoint.restore(prepared, newest, facts.to_dict())
+    accelerator.wait_for_everyone()
+    return progress
+
+
+def _held_out(cell: Experiment, store: TokenStore, context: int, micro_batch: int) -> HeldOut:
+    sequences = Sequences(store.validation(cell.data.packing), context)
+    count = math.ceil(cell.train.validation_tokens / sequences.mean_targets_per_sequence)
+    # A forward pass without gradients is small: more sequences at a time than in training cost little memory.
+    return HeldOut(sequences, min(count, sequences.sequences_total), micro_batch)
+
+
+def _probe(
+    cell: Experiment,
+    prepared: Any,
+    names: list[str],
+    subset: Subset,
+    store: TokenStore,
+    context: int,
+    device: torch.device,
+) -> Any:
+    """The measurement of the fixed probe set, or None where none is wanted."""
+    from amscale.probes.patterns import Sequences as ProbeSequences
+    from amscale.probes.probe import TrainingProbe
+
+    if not cell.probes.sequences:
+        return None
+
+    def chosen(part: Subset) -> ProbeSequences:
+        sequences = Sequences(part, context)
+        first = range(min(cell.probes.sequences, sequences.sequences_total))
+        tokens, targets = sequences.batch(np.array(first))
+        return ProbeSequences.of_batch(torch.from_numpy(tokens).to(device), torch.from_numpy(targets).to(device))
+
+    queries = chosen(store.validation(cell.data.packing))
+    return TrainingProbe(prepared, names, chosen(subset), queries, cell.probes.pattern, micro_batch=64).measure
+
+
+def _shards(accelerator: Accelerator, optimizer: Any) -> list[int]:
+    """Elements of AdamW's first moment on each rank."""
+    held = torch.tensor([engine.optimizer_elements(optimizer)], device=accelerator.device)
+    return [int(count) for count in accelerator.gather(held)]
+
+
+def _save_weights(accelerator: Accelerator, prepared: Any, path: Path) -> None:
+    """The whole model as safetensors, written beside its place and renamed; gathered from the shards under ZeRO-3."""
+    from safetensors.torch import save_file
+
+    state = accelerator.get_state_dict(prepared)
+    if accelerator.is_main_process:
+        beside = path.with_suffix(".partial")
+        save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}, beside)
+        beside.rename(path)
+
+
+def _hyper_parameters(cell: Experiment, shape: Shape, subset: Subset) -> dict[str, Any]:
+    return {
+        "N": shape.parameters.under("non_embedding"),
+        "D": subset.unique_tokens,
+        "seed": cell.seed,
+        "family": shape.family,
+        "layers": shape.layers,
+        "width": shape.width,
+        "learning_rate": cell.train.learning_rate,
+        "batch_tokens": cell.train.batch_tokens,
+    }
+
+
+def _finite(losses: dict[str, Any]) -> dict[str, float]:
+    return {f"outcome/{k}": v for k, v in losses.items() if isinstance(v, float) and math.isfinite(v)}

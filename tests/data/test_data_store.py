@@ -1,0 +1,155 @@
+"""What a store promises: nested subsets, no leak into validation, one build whatever happens."""
+
+import json
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter
+
+from amscale.data import DataSettings, QuestionFormation, open_store, prepare
+from amscale.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("stores")
+
+
+@pytest.fixture(scope="module")
+def store(root):
+    return prepare(QuestionFormation(documents=12_000, validation=0.1), root)
+
+
+def contents(subset) -> list[bytes]:
+    return [subset.document(i).tobytes() for i in range(subset.documents)]
+
+
+def test_no_validation_document_stands_in_training(store):
+    training, validation = contents(store.training()), contents(store.validation())
+    assert len(set(training)) < len(training)  # the corpus does repeat lines, or this test would prove nothing
+    assert not set(training) & set(validation)
+    assert len(training) + len(validation) == 12_000
+    assert len(validation) == pytest.approx(1200, abs=20)
+
+
+def test_held_out_documents_are_a_fair_sample(store):
+    lengths = np.diff(store.offsets)
+    training, validation = lengths[: store.training_documents], lengths[store.training_documents :]
+    error = lengths.std() * np.sqrt(1 / len(validation) + 1 / len(training))
+    assert abs(training.mean() - validation.mean()) < 5 * error
+
+
+def test_subsets_are_nested_and_no_longer_than_needed(store):
+    sizes = [1, 500, 5_000, 50_000, store.training_tokens]
+    previous = store.training(sizes[0])
+    for size in sizes:
+        subset = store.training(size)
+        assert size <= subset.unique_tokens < size + store.longest_document
+        assert subset.offsets[-2] < size
+        assert subset.unique_tokens == len(subset.tokens) == subset.offsets[-1]
+        np.testing.assert_array_equal(subset.tokens[: previous.unique_tokens], previous.tokens)
+        np.testing.assert_array_equal(store.training(size, "stream").tokens, subset.tokens[:size])
+        previous = subset
+    assert previous.documents == store.training_documents
+    assert all(contents(previous)[i][-2:] == np.uint16(store.end_token).tobytes() for i in range(100))
+
+
+def test_size_beyond_the_corpus_is_refused_in_one_line(store):
+    with pytest.raises(InputError, match=r"^data\.size: 9000000 .* 2\d{5} .*data\.documents$"):
+        store.training(9_000_000)
+
+
+def test_order_follows_the_split_seed(root, store):
+    other = prepare(QuestionFormation(documents=12_000, validation=0.1, split_seed=1), root)
+    assert contents(other.validation()) != contents(store.validation())
+    assert sorted(contents(other.training()) + contents(other.validation())) == sorted(
+        contents(store.training()) + contents(store.validation())
+    )
+
+
+def test_settings_of_use_share_a_store_and_settings_of_content_do_not(root, store):
+    same = QuestionFormation(documents=12_000, validation=0.1, size="20k", packing="stream", context=16)
+    assert prepare(same, root).folder == store.folder
+    assert prepare(QuestionFormation(documents=2500, generator_seed=3), root).folder != store.folder
+
+
+def test_facts(store):
+    assert (store.vocabulary_size, store.end_token, store.longest_document) == (69, 68, 36)
+    assert store.entropy_per_token == pytest.approx(QuestionFormation().grammar.entropy_per_token)
+    assert store.tokens.dtype == np.uint16
+    line = store.decode(store.training().document(0))
+    assert line.split()[-1] in ".?"
+    assert " decl " in line or " quest " in line
+
+
+@pytest.mark.parametrize("tokenizer", ["byte", "bpe"])
+def test_other_tokenizers_hold_the_same_lines(tmp_path, tokenizer):
+    settings = {"documents": 1500, "validation": 100, "tokenizer_vocabulary": 300}
+    other = prepare(QuestionFormation(tokenizer=tokenizer, **settings), tmp_path)
+    words = prepare(QuestionFormation(**settings), tmp_path)
+
+    def lines(store):
+        return sorted(
+            store.decode(subset.document(i))
+            for subset in (store.training(), store.validation())
+            for i in range(subset.documents)
+        )
+
+    assert lines(other) == lines(words)
+    assert other.entropy_per_document == words.entropy_per_document
+    assert other.entropy_per_token == pytest.approx(words.entropy_per_document * 1500 / other.facts["tokens"])
+
+
+def test_builders_at_once_agree_and_leave_nothing_behind(tmp_path):
+    settings = QuestionFormation(documents=3000)
+    stores = []
+    threads = [threading.Thread(target=lambda: stores.append(prepare(settings, tmp_path))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(stores) == 4
+    assert len({store.folder for store in stores}) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [stores[0].folder.name]
+
+
+def test_a_failed_build_leaves_nothing_behind(tmp_path):
+    with pytest.raises(InputError, match=r"^data\.validation: .* 100 documents"):
+        prepare(QuestionFormation(documents=100, validation=100), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_store_is_refused(tmp_path):
+    store = prepare(QuestionFormation(documents=1500), tmp_path)
+    path = store.folder / "tokens.bin"
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(InputError, match="tokens long"):
+        open_store(store.folder)
+    facts = json.loads((store.folder / "store.json").read_text())
+    (store.folder / "store.json").write_text(json.dumps({**facts, "format": 0}))
+    with pytest.raises(InputError, match="format 0"):
+        open_store(store.folder)
+    with pytest.raises(InputError, match="not a token store"):
+        open_store(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"corpus": "questions"},
+        {"corpus": "question_formation", "validation": 0},
+        {"corpus": "text", "files": "a", "x": 1},
+    ],
+)
+def test_bad_settings_are_refused(bad):
+    with pytest.raises(ValueError, match=r"question_formation|validation|x"):
+        TypeAdapter(DataSettings).validate_python(bad)
+
+
+def test_import_is_light():
+    heavy = {"torch", "datasets", "transformers", "tokenizers"}
+    code = f"import sys, amscale.data; print({heavy} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

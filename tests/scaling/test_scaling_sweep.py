@@ -1,0 +1,157 @@
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from made_sweep import write_sweep, write_trial
+from rich.console import Console
+
+from amscale.errors import InputError
+from amscale.fit import fit
+from amscale.scaling.read_sweep import read_sweep
+from amscale.scaling.read_table import read_table
+from amscale.scaling.sweep_fit import fit_sweep, fit_table
+
+
+def by_estimand(result):
+    return {estimate.estimand: estimate for estimate in result.estimates}
+
+
+def test_sweep_with_k_2_is_recovered_and_written_whole(tmp_path):
+    write_sweep(tmp_path, k=2.0)
+    result = fit_sweep(tmp_path, resamples=100)
+    row = by_estimand(result)["k of N = C·D^k at D*(N)"]
+    assert row.interval[0] < 2 < row.interval[1]
+    assert {test.value for test in row.hypotheses if test.rejected} == {1, 1.35, 4}
+    floor = [e for e in result.estimates if e.estimand.startswith("loss floor E")]
+    assert [e.value for e in floor] == pytest.approx([1.2, 1.2], abs=1e-4)
+    fit(str(tmp_path), resamples=100)
+    written = json.loads((tmp_path / "fit.json").read_text())
+    assert len(written["points"]) == 60
+    assert written["amscale"]
+    assert "non_embedding" in written["convention"]
+
+
+def test_count_changes_n_and_is_named(tmp_path):
+    write_trial(tmp_path, "a", 3e6, 1e6, [2.0], [2.0] * 10)
+    sizes = {count: read_sweep(tmp_path, count).N[0] for count in ("non_embedding", "with_head", "total")}
+    assert sizes == {"non_embedding": 3e6, "with_head": 3.75e6, "total": 3.75e6 + 12}
+    with pytest.raises(InputError, match="non_embedding, with_head, total"):
+        read_sweep(tmp_path, "params")
+
+
+def test_only_finished_trials_count_and_the_others_are_named(tmp_path):
+    write_trial(tmp_path, "good", 1e6, 1e6, [2.0], [2.0] * 10)
+    write_trial(tmp_path, "blown", 1e6, 2e6, [2.0], [2.0] * 10, state="diverged")
+    (write_trial(tmp_path, "running", 1e6, 4e6, [2.0], [2.0] * 10) / "result.json").unlink()
+    table = read_sweep(tmp_path)
+    assert [point.name for point in table.points] == ["good"]
+    assert dict(table.left_out) == {"blown": "diverged: loss is nan", "running": "not finished"}
+
+
+def test_torn_line_is_ignored_with_a_warning_and_the_later_record_of_a_step_counts(tmp_path):
+    path = write_trial(tmp_path, "a", 1e6, 1e6, [2.0], [2.0] * 10)
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "train", "step": 3, "loss": 1.25}\n{"kind": "train", "step": 11, "lo')
+    table = read_sweep(tmp_path)
+    assert "torn" in table.warnings[0]
+    assert table.points[0].curves.train_losses[2] == 1.25
+    assert len(table.points[0].curves.train_steps) == 10
+
+
+def test_nine_cells_give_refusals_with_reasons_and_a_plain_statement_on_the_floor(tmp_path):
+    for i, N in enumerate((1e6, 2e6, 4e6)):
+        for j, D in enumerate((1e6, 2e6, 4e6)):
+            loss = 3 - 0.1 * i - 0.2 * j
+            write_trial(tmp_path, f"{i}{j}", N, D, [loss + 0.1, loss], [0.9 + 0.01 * (s % 2) for s in range(200)])
+    result = by_estimand(fit_sweep(tmp_path, resamples=100))
+    assert "at 0 of 3 D" in result["k of N = C·D^k at N_opt(D)"].refusal
+    assert "0 of 3 N" in result["k of N = C·D^k at D*(N)"].refusal
+    settled = result["least settled train loss"]
+    assert settled.interval[1] < 0.996
+    assert all(test.rejected for test in settled.hypotheses)
+    assert "train loss passed below 1 in 9 of 9 runs" in settled.remarks
+    out = io.StringIO()
+    fit_sweep(tmp_path, resamples=100).print(Console(file=out, width=100))
+    assert "refused: D* is known" in " ".join(out.getvalue().split())
+
+
+def test_seeds_enter_by_their_mean(tmp_path):
+    for seed, gap in enumerate((0.05, 0.25)):  # squares .0025 and .0625: the mean .0325 passes, the second alone fails
+        for i, N in enumerate((1e6, 2e6, 4e6)):
+            write_trial(tmp_path, f"s{seed}n{i}", N, 1e6, [2.0], [2.0 - gap] * 10, seed=seed)
+    result = fit_sweep(tmp_path, resamples=100)
+    found = by_estimand(result)["k of N = C·D^k at D*(N)"].details["dstar"]
+    assert [item.criteria[0] for item in found] == pytest.approx([0.0325] * 3)
+    assert {item.kind for item in found} == {"left"}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("N,D\n1,2\n", "no column 'loss'"),
+        ("N,loss\n1,2\n", "--d_column"),
+        ("N,D,loss\n0,2,3\n", "row 1, column 'N' holds 0"),
+        ("N,D,loss\n1,-2,3\n", "row 1, column 'D' holds -2"),
+        ("N,D,loss\n1,x,3\n", "a number is needed"),
+        ("N,D,loss\n1,2,3\n1,4,3\n", "fewer than two sizes"),
+        ("N,D,loss\n", "no rows"),
+    ],
+)
+def test_bad_tables_are_one_line(tmp_path, text, says):
+    path = tmp_path / "points.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=says) as caught:
+        read_table(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_not_a_file():
+    with pytest.raises(InputError, match="is not a file"):
+        fit("nowhere.csv")
+
+
+def test_rows_without_a_loss_and_repeats_are_left_out_by_name(tmp_path):
+    path = tmp_path / "points.csv"
+    path.write_text("n,C,L\n1,12,3\n2,24,nan\n2,24,2.5\n2,24,2.5\n2,24,2.6\n")
+    table = read_table(path, n_column="n", loss_column="L", flops_column="C")
+    assert table.D.tolist() == [2, 2, 2]
+    assert dict(table.left_out) == {"row 2": "loss is nan", "row 4": "repeats row 3 exactly"}
+    assert any("2 of 5 rows left out" in warning for warning in table.warnings)
+
+
+def test_highest_losses_are_dropped_by_name_and_few_cells_refuse_the_law(tmp_path):
+    path = tmp_path / "points.csv"
+    path.write_text("N,D,loss\n1e6,1e6,9\n1e6,2e6,3\n2e6,1e6,3.1\n2e6,2e6,2.9\n")
+    result = fit_table(path, highest=1, resamples=100)
+    assert result.table.reasons == ("row 1: among the 1 highest losses",)
+    assert all("at least 8" in e.refusal for e in result.estimates if "Chinchilla" in e.estimand)
+
+
+@pytest.mark.parametrize("setting", [{"window": -1}, {"window": 1.5}, {"threshold": 0}, {"hypotheses": (0,)}])
+def test_settings_out_of_range_are_refused(tmp_path, setting):
+    write_trial(tmp_path, "a", 1e6, 1e6, [2.0], [2.0] * 10)
+    with pytest.raises(InputError):
+        fit_sweep(tmp_path, **setting)
+
+
+def test_importing_the_command_stays_light():
+    code = "import amscale.fit, sys; print([m for m in ('scipy', 'pandas', 'rich', 'torch') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_published_points_through_the_table_reader(published):
+    result = fit_table(
+        published / "chinchilla_points" / "svg_extracted_data.csv",
+        n_column="Model Size",
+        flops_column="Training FLOP",
+        highest=5,
+        resamples=100,
+    )
+    row = next(e for e in result.estimates if e.estimand.startswith("k = β/α") and "Huber" in e.objective)
+    assert row.used == 240
+    assert row.value == pytest.approx(1.057, abs=0.001)
+    assert {test.value for test in row.hypotheses if test.rejected} == {1.35, 2, 4}
+    assert np.isfinite(row.interval).all()
