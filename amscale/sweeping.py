@@ -7,7 +7,8 @@ from rich.console import Console
 
 from amscale.cluster import resources
 from amscale.config import Experiment, storage_folder
-from amscale.ledger import SweepFolder, TrialFolder, write_spec
+from amscale.errors import InputError
+from amscale.ledger import SweepFolder, write_spec
 from amscale.planning.plan import SweepPlan, TrialPlan, plan_sweep
 from amscale.planning.resources import sweep_resources
 from amscale.planning.table import print_plan
@@ -37,7 +38,7 @@ def run_sweep(config: Experiment, dry_run: bool, console: Console | None = None)
         plan, failed = _run_missing(config, storage, folder, console)
         trials = [folder.trial(trial.label) for trial in plan.trials]
         print_results(trials, console)
-        _fit(config, folder, trials, console)
+        _fit(config, folder, console)
     console.print(f"\nfiles: {folder.path}", highlight=False, soft_wrap=True)
     console.print(f"curves: tensorboard --logdir {shlex.quote(str(folder.trials))}", highlight=False, soft_wrap=True)
     for label, reason in failed.items():
@@ -96,12 +97,16 @@ def _job(trial: TrialPlan, folder: SweepFolder) -> "grid.Job":  # type: ignore[n
     return Job(trial.label, place.path, trial.placement)
 
 
-def _fit(config: Experiment, folder: SweepFolder, trials: list[TrialFolder], console: Console) -> None:
+def _fit(config: Experiment, folder: SweepFolder, console: Console) -> None:
     from amscale.scaling.sweep_fit import fit_sweep
 
     fit = config.fit
-    result = fit_sweep(
-        folder.path, count=fit.count, window=fit.window, threshold=fit.threshold, hypotheses=fit.hypotheses
-    )
+    try:
+        result = fit_sweep(
+            folder.path, count=fit.count, window=fit.window, threshold=fit.threshold, hypotheses=fit.hypotheses
+        )
+    except InputError as refusal:
+        console.print(f"no estimates: {refusal}", highlight=False, markup=False, soft_wrap=True)
+        return
     result.write(folder.path / "fit.json")
     result.print(console)

@@ -1,6 +1,7 @@
 """Run trials by Ray Tune: start or join a Ray cluster, hand over what the ledger lacks, tell what happens."""
 
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from typing import Any
 from amscale.cluster.launcher import Placement
 from amscale.cluster.listener import Listener
 from amscale.errors import InputError
+
+
+_KNOCK_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -40,21 +44,40 @@ def ray_cluster(address: str | None, cpus: int) -> Iterator[None]:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
+    if address is None:
+        # Despite its name this is Ray's switch between a machine's address and loopback; it is read on import.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL", "configure_logging": True}
     if address is None:
-        ray.init(num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+        ray.init(num_cpus=cpus, include_dashboard=False, **quiet)
     else:
         try:
+            _knock(address)
             ray.init(address=address, **quiet)
-        except (ConnectionError, ValueError) as error:
+        except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise InputError(f"launch.address={address!r}: no Ray cluster answers there: {reason}") from None
+            raise InputError(f"launch.address={address!r}: no Ray cluster answers there ({reason})") from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Fail at once where nobody listens; Ray itself would go on trying for minutes.
+
+    Raises:
+        OSError: nobody listens.
+        ValueError: not an address.
+    """
+    if address == "auto":
+        return
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if not separator or not port.isdigit():
+        raise ValueError("write host:port, or auto")
+    socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
 
 
 def run_jobs(jobs: Sequence[Job], listener: Listener, *, retries: int, concurrent: int | None, state: Path) -> None:

@@ -32,9 +32,7 @@ class Placement:
         return asdict(self)
 
 
-def launch_command(
-    placement: Placement, arguments: list[str], *, rank: int, address: str, port: int, python: str = sys.executable
-) -> list[str]:
+def launch_command(placement: Placement, arguments: list[str], *, rank: int, address: str, port: int) -> list[str]:
     """Argument vector of `accelerate launch` for one machine.
 
     Args:
@@ -43,10 +41,9 @@ def launch_command(
         rank: this machine's rank, 0 for the one at `address`.
         address: rendezvous address, machine 0's.
         port: rendezvous port on machine 0.
-        python: the interpreter to start.
     """
     return [
-        python,
+        sys.executable,
         "-m",
         "accelerate.commands.launch",
         "--use_deepspeed",

@@ -34,6 +34,8 @@ def assign(tree: dict[str, Any], key: str, value: Any) -> None:
         tree = tree.setdefault(parent, {})
         if not isinstance(tree, dict):
             raise InputError(f"{key}={value!r}: {parent} is a value, not a section")
+    if isinstance(tree.get(last), dict) and not isinstance(value, dict):
+        raise InputError(f"{key}={value!r}: {last} has keys of its own here ({', '.join(tree[last])}); remove them")
     tree[last] = value
 
 

@@ -36,22 +36,31 @@ def load(path: str, overrides: Sequence[str] = ()) -> Experiment:
     Raises:
         InputError: naming the key, the value and what is allowed.
     """
-    tree = _read(path)
+    tree = read_yaml(path)
     grid = tree.get("grid") or {}
     tree["grid"] = grid
     for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator or not key:
-            raise InputError(f"{override!r} is not an override; write key=value, for example model.size=25k")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise InputError(f"{override!r}: the value is not valid YAML") from None
+        key, value = parse_override(override)
         if isinstance(grid, dict) and (key in grid or key.startswith("grid.")):
             grid[key.removeprefix("grid.")] = value
         else:
             assign(tree, key, value)
     return parse(tree)
+
+
+def parse_override(override: str) -> tuple[str, Any]:
+    """The dotted key and the value, read as YAML, of `key=value`.
+
+    Raises:
+        InputError: it has no key, no `=`, or a value that is not YAML.
+    """
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise InputError(f"{override!r} is not an override; write key=value, for example model.size=25k")
+    try:
+        return key, yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"{override!r}: the value is not valid YAML") from None
 
 
 def parse(tree: dict[str, Any]) -> Experiment:
@@ -97,7 +106,12 @@ def storage_folder(experiment: Experiment) -> Path:
     return folder
 
 
-def _read(path: str) -> dict[str, Any]:
+def read_yaml(path: str) -> dict[str, Any]:
+    """A YAML file as a tree; a bare name is also looked for among the configurations that come with the package.
+
+    Raises:
+        InputError: there is no such file, or it is not a mapping.
+    """
     file = Path(path)
     if not file.exists() and not file.is_absolute():
         shipped = packaged("configs") / file.name

@@ -11,7 +11,12 @@ from amscale.settings import Settings, Size, parse_size
 
 
 def _auto_or_size(value: Any) -> Any:
-    return value if value == "auto" else parse_size(value)
+    if value == "auto":
+        return value
+    size = parse_size(value)
+    if size < 1:
+        raise ValueError(f"{value!r} must be auto or at least 1")
+    return size
 
 
 AutoOrSize = Annotated[Literal["auto"] | int, BeforeValidator(_auto_or_size)]
@@ -44,6 +49,11 @@ class TrainSettings(Settings):
     """Decoupled weight decay of matrices; vectors (norms, biases) are never decayed."""
     gradient_clip: float = Field(1.0, ge=0)
     """Largest global gradient norm; 0 does not clip."""
+    z_loss: float = Field(0.0, ge=0)
+    """Weight of the mean squared log-partition function of the logits that training adds to the cross-entropy (PaLM:
+    1e-4). Losses are reported without it."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of a target's probability that training spreads over the vocabulary. Losses are reported without it."""
     validate_every: Size = Field(100, ge=1)
     """Steps between measurements of the validation loss. It is measured at the last step too."""
     validation_tokens: Size = Field(65536, ge=1)

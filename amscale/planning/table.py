@@ -33,7 +33,7 @@ def print_commands(plan: SweepPlan, config: str, overrides: list[str], console: 
     for trial in plan.trials:
         values = {key: setting(trial.cell, key) for key in plan.axes}
         arguments = [config, *overrides, *(f"{key}={value}" for key, value in values.items())]
-        command = launch_command(trial.placement, arguments, rank=0, address="127.0.0.1", port=0, python="python")
+        command = launch_command(trial.placement, arguments, rank=0, address="127.0.0.1", port=0)
         environment = [f"{name}={value}" for name, value in launch_environment(trial.placement).items()]
         console.print(f"\n# {trial.label}", highlight=False, soft_wrap=True)
         console.print(shlex.join(["env", *environment, *command]), highlight=False, markup=False, soft_wrap=True)

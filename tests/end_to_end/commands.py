@@ -1,0 +1,85 @@
+"""Run the real commands, and look at what they leave running."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+TINY = """
+name: tiny
+grid: {model.size: [1.7k, 6.6k], data.size: [4k, 8k], seed: [0]}
+model: {family: vanilla, layers: 2, dropout: 0.1}
+data: {corpus: question_formation, documents: 2k, validation: 200}
+train: {steps: 30, batch_tokens: 700, learning_rate: 1e-2, validate_every: 10, validation_tokens: 2000}
+probes: {every: 20, sequences: 16}
+"""
+
+
+def environment() -> dict[str, str]:
+    """What a user's shell would have, without settings of the test run's own."""
+    return {**os.environ, "COLUMNS": "160", "NO_COLOR": "1"}
+
+
+def command(name: str, *arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    """Run `python -m amscale.<name>` to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", f"amscale.{name}", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=environment(),
+        check=False,
+    )
+
+
+def processes_naming(path: Path) -> list[psutil.Process]:
+    """Living processes whose command line names a path: the ranks, launchers and guards of its trials."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        arguments = " ".join(process.info["cmdline"] or [])
+        if str(path) in arguments and process.info["status"] != psutil.STATUS_ZOMBIE and process.pid != os.getpid():
+            found.append(process)
+    return found
+
+
+def wait_until(condition, seconds: float, what: str) -> None:
+    """Poll until a condition holds; fail with `what` if it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.05)
+
+
+@dataclass
+class Driver:
+    """A sweep that runs in the background."""
+
+    process: subprocess.Popen[str]
+    folder: Path
+
+    def steps(self, label: str) -> int:
+        """Steps that a trial has recorded."""
+        path = self.folder / "trials" / label / "metrics.jsonl"
+        return path.read_text().count('"kind": "train"') if path.is_file() else 0
+
+    def end(self, number: int) -> int:
+        """Send a signal and wait for the end."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout=60)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished sweep and what its command printed."""
+
+    folder: Path
+    output: str
+    storage: Path
+
+    def results(self) -> list[dict]:
+        return [json.loads(path.read_text()) for path in sorted(self.folder.glob("trials/*/result.json"))]

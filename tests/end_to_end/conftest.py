@@ -1,0 +1,54 @@
+"""Real sweeps through the real commands, small enough for a test."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from end_to_end.commands import TINY, Driver, Finished, command, environment, processes_naming
+
+
+@pytest.fixture
+def start_sweep(tmp_path):
+    """Start a sweep in the background; whatever is left of it is killed afterwards."""
+    drivers = []
+
+    def start(folder: Path, *arguments: str) -> Driver:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "amscale.sweep", *arguments],
+            stdout=(tmp_path / "sweep.log").open("a"),
+            stderr=subprocess.STDOUT,
+            env=environment(),
+            text=True,
+            start_new_session=True,
+        )
+        drivers.append(Driver(process, folder))
+        return drivers[-1]
+
+    yield start
+    for driver in drivers:
+        if driver.process.poll() is None:
+            os.killpg(driver.process.pid, signal.SIGKILL)
+            driver.process.wait()
+        for process in processes_naming(driver.folder):
+            process.kill()
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """A configuration of four trials."""
+    path = tmp_path_factory.mktemp("configuration") / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished(tiny, tmp_path_factory) -> Finished:
+    """The tiny sweep, run once for all tests that look at what it left."""
+    storage = tmp_path_factory.mktemp("results")
+    ran = command("sweep", str(tiny), f"storage={storage}")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert ran.stderr == ""
+    return Finished(storage / "tiny", ran.stdout, storage)

@@ -1,0 +1,55 @@
+"""Bad input through the real commands: one line, exit status 2, nothing started."""
+
+import pytest
+from end_to_end.commands import command
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("model.sise=3", "unknown key model.sise=3"),
+        ("model.size=7", "model.size = 7"),
+        ("data.size=1B", "data.size: 1000000000 tokens (1B) wanted"),
+        ("train.learning_rate=-1", "train.learning_rate=-1"),
+        ("launch.processes_per_machine=999", "launch.processes_per_machine=999"),
+        ("launch.machines=2", "launch.machines=2"),
+        ("model.family=bert", "model.family='bert'"),
+        ("storage=/proc/nowhere", "storage='/proc/nowhere'"),
+        ("launch.address=127.0.0.1:1", "launch.address='127.0.0.1:1'"),
+    ],
+)
+def test_sweep_refuses_in_one_line_and_starts_nothing(override, words, tiny, tmp_path):
+    arguments = [f"storage={tmp_path}", override]
+    ran = command("sweep", str(tiny), *arguments)
+    assert ran.returncode == 2, ran.stdout + ran.stderr
+    assert words in ran.stderr
+    assert ran.stderr.count("\n") == 1, ran.stderr
+    assert not list(tmp_path.glob("*/trials/*"))
+
+
+def test_a_data_file_that_is_no_text(tiny, tmp_path):
+    (tmp_path / "data.txt").write_bytes(bytes(range(256)) * 40)
+    (tmp_path / "text.yaml").write_text(
+        tiny.read_text().replace("{corpus: question_formation, documents: 2k, validation: 200}", "{corpus: text}")
+    )
+    arguments = [f"storage={tmp_path}/results", f"data.files={tmp_path}/data.txt"]
+    ran = command("sweep", str(tmp_path / "text.yaml"), *arguments)
+    assert ran.returncode == 2, ran.stdout + ran.stderr
+    assert "data.txt" in ran.stderr
+    assert ran.stderr.count("\n") == 1, ran.stderr
+
+
+@pytest.mark.parametrize("name", ["sweep", "plan", "status", "fit"])
+def test_an_unknown_flag_and_help(name):
+    ran = command(name, "--wings=2")
+    assert ran.returncode == 2
+    assert "unknown flag --wings=2" in ran.stderr
+    helped = command(name, "--help")
+    assert helped.returncode == 0
+    assert "DESCRIPTION" in helped.stdout + helped.stderr
+
+
+def test_train_says_how_it_is_started(tiny):
+    ran = command("train", str(tiny))
+    assert ran.returncode == 2
+    assert "plan --commands" in ran.stderr

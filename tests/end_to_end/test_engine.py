@@ -1,0 +1,101 @@
+"""DeepSpeed is really engaged: what each rank holds under each stage, and that the stages train alike.
+
+Each trial is started by the very command that `plan --commands` prints.
+"""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from end_to_end.commands import command, environment
+
+
+def run_by_hand(tiny, storage, *settings: str) -> tuple[dict, list[float]]:
+    """Start one trial by the printed command; returns its result and its training losses."""
+    cell = [f"storage={storage}", "model.size=6.6k", "data.size=8k", *settings]
+    planned = command("plan", str(tiny), *cell, "--commands")
+    assert planned.returncode == 0, planned.stderr
+    (line,) = re.findall(r"^env .*$", planned.stdout, re.MULTILINE)
+    ran = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=120, env=environment(), check=False)
+    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
+    (path,) = storage.glob("tiny/trials/*/result.json")
+    losses = [json.loads(line) for line in path.with_name("metrics.jsonl").read_text().splitlines()]
+    return json.loads(path.read_text()), [record["loss"] for record in losses if record["kind"] == "train"]
+
+
+@pytest.fixture(scope="module")
+def one_process(tiny, tmp_path_factory):
+    """The trial on one process without sharding, without dropout: what every other way must agree with."""
+    return run_by_hand(tiny, tmp_path_factory.mktemp("one"), "launch.zero_stage=0", "model.dropout=0")
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_two_processes_shard_as_the_stage_says_and_train_alike(stage, tiny, tmp_path, one_process):
+    result, losses = run_by_hand(
+        tiny,
+        tmp_path,
+        f"launch.zero_stage={stage}",
+        "launch.processes_per_machine=2",
+        "launch.micro_batch=4",
+        "model.dropout=0",
+    )
+    engine = result["engine"]
+    assert (engine["distributed_type"], engine["world_size"], engine["zero_stage"]) == ("DEEPSPEED", 2, stage)
+    assert engine["accumulation"] > 1
+    total = result["parameters"]["total"]
+    for held in engine["optimizer_elements"]:
+        if stage == 0:
+            assert held == total
+        else:
+            # Shards are padded to equal lengths, under stage 3 parameter by parameter.
+            assert 0.5 * total <= held <= 0.55 * total
+    # The same batches and the exact token mean, whatever the ranks and micro-batches: only rounding differs.
+    assert losses == pytest.approx(one_process[1], rel=2e-4)
+
+
+def test_bf16_on_two_processes(tiny, tmp_path, one_process):
+    result, losses = run_by_hand(
+        tiny,
+        tmp_path,
+        "launch.zero_stage=2",
+        "launch.processes_per_machine=2",
+        "launch.precision=bf16",
+        "model.dropout=0",
+    )
+    assert result["engine"]["precision"] == "bf16"
+    assert losses != pytest.approx(one_process[1], rel=1e-6)
+    assert losses == pytest.approx(one_process[1], rel=0.05)
+
+
+def test_a_run_without_deepspeed_is_refused(tiny, tmp_path):
+    """Accelerate without its DeepSpeed flags would train by plain DDP; nothing in a loss curve would tell."""
+    line = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "1",
+        "--module",
+        "amscale.train",
+        str(tiny),
+    ]
+    cell = [f"storage={tmp_path}", "model.size=1.7k", "data.size=4k"]
+    ran = subprocess.run([*line, *cell], capture_output=True, text=True, timeout=120, env=environment(), check=False)
+    assert ran.returncode != 0
+    assert "started by `accelerate launch --use_deepspeed`" in ran.stdout + ran.stderr
+    assert not list(tmp_path.glob("tiny/trials/*/result.json"))
+
+
+def test_an_engine_that_is_not_what_was_asked_for_ends_the_run(tiny, tmp_path):
+    """The launcher starts stage 1, the settings promise stage 2."""
+    cell = [f"storage={tmp_path}", "model.size=1.7k", "data.size=4k", "launch.zero_stage=2"]
+    planned = command("plan", str(tiny), *cell, "--commands")
+    (line,) = re.findall(r"^env .*$", planned.stdout, re.MULTILINE)
+    line = line.replace("zero2.json", "zero1.json")
+    ran = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=120, env=environment(), check=False)
+    assert ran.returncode != 0
+    assert "zero_stage is 1, asked for 2" in ran.stdout + ran.stderr
+    assert not list(tmp_path.glob("tiny/trials/*/result.json"))

@@ -1,0 +1,91 @@
+"""A sweep that is interrupted, killed or fed nonsense: nothing is left running, nothing is lost, nothing is run twice."""
+
+import json
+import os
+import shutil
+import signal
+import time
+
+from end_to_end.commands import command, processes_naming, wait_until
+
+ONE = ("model.size=6.6k", "data.size=8k", "launch.checkpoint_every=20", "train.steps=300", "train.validate_every=50")
+
+
+def losses(path) -> list[tuple[str, int, float]]:
+    """Everything that training recorded, bit for bit."""
+    records = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [(r["kind"], r["step"], r.get("loss")) for r in records if r["kind"] != "probe"]
+
+
+def test_killed_and_resumed_is_never_killed(tiny, tmp_path, start_sweep):
+    """SIGKILL of a rank in mid-run; the sweep starts the trial again from its newest checkpoint."""
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    assert command("sweep", str(tiny), f"storage={calm}", *ONE).returncode == 0
+    driver = start_sweep(killed / "tiny", str(tiny), f"storage={killed}", *ONE)
+    (label,) = [path.name for path in (calm / "tiny" / "trials").iterdir()]
+    checkpoints = driver.folder / "trials" / label / "checkpoints"
+    wait_until(lambda: any(checkpoints.glob("step_*[0-9]")), 60, "a checkpoint")
+    ranks = [p for p in processes_naming(driver.folder) if "-m accelerate" not in " ".join(p.cmdline())]
+    ranks = [p for p in ranks if "amscale.train" in " ".join(p.cmdline()) and "guard.py" not in " ".join(p.cmdline())]
+    assert len(ranks) == 1
+    ranks[0].kill()
+    assert driver.process.wait(timeout=120) == 0
+    assert len((driver.folder / "trials" / label / "failures.jsonl").read_text().splitlines()) == 1
+    assert losses(driver.folder / "trials" / label) == losses(calm / "tiny" / "trials" / label)
+    assert not processes_naming(driver.folder)
+
+
+def test_control_c_leaves_nothing_and_the_same_command_continues(tiny, tmp_path, start_sweep):
+    arguments = (str(tiny), f"storage={tmp_path}", "train.steps=300", "launch.checkpoint_every=50")
+    driver = start_sweep(tmp_path / "tiny", *arguments)
+    trials = driver.folder / "trials"
+    wait_until(lambda: any(trials.glob("*/result.json")), 120, "a finished trial")
+    before = {path: path.read_bytes() for path in trials.glob("*/result.json")}
+    began = time.monotonic()
+    driver.process.send_signal(signal.SIGINT)
+    assert driver.process.wait(timeout=30) == 128 + signal.SIGINT
+    wait_until(lambda: not processes_naming(tmp_path), 10 - (time.monotonic() - began), "an end of every process")
+    again = command("sweep", *arguments)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert again.stdout.count(": starting") == 4 - len(before)
+    assert {path: path.read_bytes() for path in before} == before
+    assert len(list(trials.glob("*/result.json"))) == 4
+
+
+def test_a_killed_driver_leaves_nothing(tiny, tmp_path, start_sweep):
+    driver = start_sweep(tmp_path / "tiny", str(tiny), f"storage={tmp_path}", "train.steps=5000")
+    wait_until(lambda: any((driver.folder / "trials").glob("*/metrics.jsonl")), 60, "a trial that trains")
+    second = command("sweep", str(tiny), f"storage={tmp_path}", "train.steps=5000")
+    assert second.returncode == 2
+    assert f"process {driver.process.pid}" in second.stderr
+    os.kill(driver.process.pid, signal.SIGKILL)
+    wait_until(lambda: not processes_naming(tmp_path), 20, "an end of every process")
+
+
+def test_a_loss_that_is_not_finite_is_recorded_as_diverged(tiny, tmp_path):
+    cell = ("model.size=1.7k", "data.size=[4k]", "grid.train.learning_rate=[1e-2,1e30]", "train.warmup=0")
+    ran = command("sweep", str(tiny), f"storage={tmp_path}", *cell)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    results = {path: json.loads(path.read_text()) for path in tmp_path.glob("tiny/trials/*/result.json")}
+    assert sorted(result["state"] for result in results.values()) == ["diverged", "finished"]
+    ((path, diverged),) = ((path, result) for path, result in results.items() if result["state"] == "diverged")
+    assert "the training loss of step" in diverged["reason"]
+    assert not path.with_name("failures.jsonl").exists()
+    assert f"{diverged['label']}: diverged" in (tmp_path / "tiny" / "fit.json").read_text()
+
+
+def test_a_trial_that_fails_is_named_with_its_reason(tiny, tmp_path):
+    """A file stands where a folder must be made: every start fails, the sweep says why and exits with 1."""
+    cell = (str(tiny), f"storage={tmp_path}", "model.size=1.7k", "data.size=4k", "launch.retries=1")
+    assert command("sweep", *cell).returncode == 0
+    (result,) = tmp_path.glob("tiny/trials/*/result.json")
+    result.unlink()
+    shutil.rmtree(result.with_name("tb"))
+    result.with_name("tb").write_text("in the way")
+    ran = command("sweep", *cell)
+    assert ran.returncode == 1
+    assert ran.stdout.count("failed, starting again") == 1
+    assert "FileExistsError" in ran.stdout
+    assert "Failures:" not in ran.stdout  # the launcher's banner says nothing that a person needs
+    assert not result.exists()
+    assert not processes_naming(tmp_path)

@@ -1,0 +1,110 @@
+"""The command that a user types: plan, train, fit; again, extended, and seen by `status`."""
+
+import json
+import math
+
+import pytest
+import torch
+from end_to_end.commands import command
+from safetensors.torch import load_file
+
+from amscale import models
+from amscale.config import expand, load, parse
+from amscale.data import open_store
+from amscale.ledger import TrialFolder
+
+
+def test_every_trial_ran_under_deepspeed(finished):
+    results = finished.results()
+    assert len(results) == 4
+    for result in results:
+        assert result["state"] == "finished"
+        engine = result["engine"]
+        assert engine["distributed_type"] == "DEEPSPEED"
+        assert engine["engine"] == "DeepSpeedEngine"
+        assert engine["world_size"] == 1
+        assert result["data"]["tokens_seen"] > result["data"]["unique_tokens"] > 0
+        assert result["losses"]["validation_least"] < 4.0
+
+
+def test_planned_size_is_the_size_of_the_model(tiny, finished):
+    """The plan's N, the counts by component and the saved weights are one number."""
+    cells = {cell.model.size: cell for cell in expand(load(str(tiny)))}
+    for result in finished.results():
+        settings = cells[result["settings"]["model"]["size"]]
+        shape = models.solve(settings.model, result["shape"]["vocabulary"], result["shape"]["context"])
+        assert shape.parameters.as_dict() == result["parameters"]
+        assert sum(p.numel() for p in models.build(shape).parameters()) == result["parameters"]["total"]
+        weights = load_file(finished.folder / "trials" / result["label"] / "model.safetensors")
+        assert sum(tensor.numel() for tensor in weights.values()) == result["parameters"]["total"]
+        assert (
+            f"-N{result['parameters']['attention'] + result['parameters']['feed_forward']:.3g}"[:4] in result["label"]
+        )
+
+
+def test_saved_weights_give_the_recorded_loss(finished):
+    """The last validation loss, computed anew from the weights on disk by a plain loop."""
+    result = finished.results()[0]
+    folder = TrialFolder(finished.folder / "trials" / result["label"])
+    spec = folder.read_spec()
+    cell = parse(spec["settings"])
+    store = open_store(spec["store"])
+    model = models.build(models.solve(cell.model, store.vocabulary_size, result["shape"]["context"])).eval()
+    model.load_state_dict(load_file(folder.weights))
+    documents = store.validation()
+    measured = math.ceil(cell.train.validation_tokens / (documents.unique_tokens / documents.documents))
+    total, count = 0.0, 0
+    for index in range(measured):
+        tokens = torch.from_numpy(documents.document(index).astype("int64"))
+        inputs = torch.cat([torch.tensor([store.end_token]), tokens[:-1]])
+        with torch.no_grad():
+            losses = torch.nn.functional.cross_entropy(model(inputs[None])[0], tokens, reduction="sum")
+        total, count = total + float(losses), count + len(tokens)
+    assert total / count == pytest.approx(result["losses"]["validation_last"], abs=1e-5)
+
+
+def test_output_is_for_people(finished):
+    """The plan, progress, results and estimates are printed; the libraries' chatter is not."""
+    for wanted in ("plan: 4 trials", "steps", "ZeRO", ": done, 4 of 4", "validation loss", "k of N = C·D^k at D*(N)"):
+        assert wanted in finished.output
+    for chatter in ("deepspeed", "WARNING", "INFO", "ray::", "Traceback", "FutureWarning"):
+        assert chatter not in finished.output
+    assert (finished.folder / "fit.json").is_file()
+
+
+def test_metrics_and_probes_are_on_record(finished):
+    folder = TrialFolder(finished.folder / "trials" / finished.results()[0]["label"])
+    steps = [record["step"] for record in folder.read_metrics("train")]
+    assert steps == list(range(1, 31))
+    assert [record["step"] for record in folder.read_metrics("validation")] == [10, 20, 30]
+    probes = list(folder.read_metrics("probe"))
+    assert [record["step"] for record in probes] == [20, 30]
+    values = probes[-1]["values"]
+    for layer in ("layer_00", "layer_01"):
+        g, energy = values[f"energy/{layer}/g_mean"], values[f"energy/{layer}/E_mean"]
+        assert energy <= g
+    assert list(folder.tensorboard.glob("events.out.tfevents.*"))
+
+
+def test_again_runs_nothing_and_a_new_column_runs_only_its_cells(tiny, finished):
+    before = {path: path.stat().st_mtime_ns for path in finished.folder.glob("trials/*/result.json")}
+    again = command("sweep", str(tiny), f"storage={finished.storage}")
+    assert again.returncode == 0
+    assert "nothing to run" in again.stdout
+    more = command("sweep", str(tiny), f"storage={finished.storage}", "data.size=[4k,8k,12k]", "model.size=1.7k")
+    assert more.returncode == 0, more.stdout + more.stderr
+    assert more.stdout.count(": starting") == 1
+    after = {path: path.stat().st_mtime_ns for path in finished.folder.glob("trials/*/result.json")}
+    assert {path: after[path] for path in before} == before
+    assert len(after) == len(before) + 1
+    (added,) = set(after) - set(before)
+    assert json.loads(added.read_text())["data"]["unique_tokens"] >= 12_000
+    added.unlink()
+
+
+def test_status_reads_the_ledger_alone(finished):
+    seen = command("status", str(finished.folder))
+    assert seen.returncode == 0
+    for result in finished.results():
+        assert result["label"] in seen.stdout
+    assert seen.stdout.count("finished") >= 4
