@@ -54,7 +54,7 @@ def main() -> None:
     """The console script `amscale <command> …`."""
     from importlib import import_module
 
-    commands = ("sweep", "plan", "train", "fit", "status")
+    commands = ("sweep", "plan", "train", "status", "fit", "report", "probe")
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print("usage: amscale COMMAND [CONFIG] [key=value …] [--flag]\n\ncommands:")

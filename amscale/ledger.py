@@ -89,6 +89,15 @@ class TrialFolder:
     def weights(self) -> Path:
         return self.path / "model.safetensors"
 
+    def log_of(self, machine: int) -> Path:
+        """The log of one machine of the trial: the log itself for machine 0."""
+        return self.log if machine == 0 else self.path / f"log.machine{machine}.txt"
+
+    @property
+    def preempted(self) -> Path:
+        """Stands while ranks have ended because they were told to, after writing a checkpoint."""
+        return self.path / "preempted"
+
     @property
     def failures_file(self) -> Path:
         return self.path / "failures.jsonl"
@@ -163,15 +172,16 @@ class TrialFolder:
         with self.failures_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"time": time.time(), "reason": reason}) + "\n")
 
-    def reason(self, lines: int = 12) -> str:
+    def reason(self, machine: int = 0, lines: int = 12) -> str:
         """Why the newest start of the trial failed: the last lines that its ranks wrote.
 
         The launcher's own report of the failure, which follows them, says only that a rank ended.
         """
-        if not self.log.is_file():
+        log = self.log_of(machine)
+        if not log.is_file():
             return ""
-        with self.log.open("rb") as file:
-            file.seek(max(0, self.log.stat().st_size - 65536))
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 65536))
             text = file.read().decode("utf-8", errors="replace")
         said = text.rpartition(START_MARK)[2].splitlines()[1:]
         launcher = next((i for i, line in enumerate(said) if "torch/distributed/elastic" in line), len(said))

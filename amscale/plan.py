@@ -12,14 +12,14 @@ def plan(*arguments: str, commands: bool = False) -> int:
     """
     from amscale.config import load, split_arguments, storage_folder
     from amscale.planning.plan import plan_sweep
-    from amscale.planning.resources import sweep_resources
+    from amscale.planning.resources import planned_resources
     from amscale.planning.table import print_commands, print_plan
     from amscale.reporting.console import make_console
 
     path, overrides = split_arguments(arguments)
     settings = load(path, overrides)
-    with sweep_resources(settings.launch.address) as resources:
-        planned = plan_sweep(settings, storage_folder(settings), resources)
+    with planned_resources(settings.launch) as resources:
+        planned = plan_sweep(settings, storage_folder(settings), resources, build=False)
     console = make_console()
     print_plan(planned, console)
     if commands:

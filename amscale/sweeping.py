@@ -10,7 +10,7 @@ from amscale.config import Experiment, storage_folder
 from amscale.errors import InputError
 from amscale.ledger import SweepFolder, write_spec
 from amscale.planning.plan import SweepPlan, TrialPlan, plan_sweep
-from amscale.planning.resources import sweep_resources
+from amscale.planning.resources import planned_resources
 from amscale.planning.table import print_plan
 from amscale.reporting.console import make_console
 from amscale.reporting.progress import Progress
@@ -30,8 +30,8 @@ def run_sweep(config: Experiment, dry_run: bool, console: Console | None = None)
     storage = storage_folder(config)
     folder = SweepFolder(storage / config.name)
     if dry_run:
-        with sweep_resources(config.launch.address) as machines:
-            print_plan(plan_sweep(config, storage, machines), console)
+        with planned_resources(config.launch) as machines:
+            print_plan(plan_sweep(config, storage, machines, build=False), console)
         return 0
     with folder.owned():
         folder.create(config)
@@ -39,7 +39,7 @@ def run_sweep(config: Experiment, dry_run: bool, console: Console | None = None)
         trials = [folder.trial(trial.label) for trial in plan.trials]
         print_results(trials, console)
         _fit(config, folder, console)
-    console.print(f"\nfiles: {folder.path}", highlight=False, soft_wrap=True)
+    console.print(f"files: {folder.path}", highlight=False, soft_wrap=True)
     console.print(f"curves: tensorboard --logdir {shlex.quote(str(folder.trials))}", highlight=False, soft_wrap=True)
     for label, reason in failed.items():
         console.print(f"failed: {label}: {reason}", style="red", highlight=False, markup=False, soft_wrap=True)
@@ -93,8 +93,10 @@ def _job(trial: TrialPlan, folder: SweepFolder) -> "grid.Job":  # type: ignore[n
     from amscale.cluster.grid import Job
 
     place = folder.trial(trial.label)
+    assert trial.store is not None
     write_spec(place, trial.cell, trial.placement.to_dict(), trial.store.folder, trial.identity)
-    return Job(trial.label, place.path, trial.placement)
+    launch = trial.cell.launch
+    return Job(trial.label, place.path, trial.placement, launch.grace, launch.stalled_after)
 
 
 def _fit(config: Experiment, folder: SweepFolder, console: Console) -> None:
@@ -110,3 +112,6 @@ def _fit(config: Experiment, folder: SweepFolder, console: Console) -> None:
         return
     result.write(folder.path / "fit.json")
     result.print(console)
+    from amscale.reporting.report import write_report
+
+    console.print(f"\nreport: {write_report(folder.path, result)}", highlight=False, soft_wrap=True)

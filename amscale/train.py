@@ -21,7 +21,8 @@ def train(spec: str, *overrides: str) -> int:
         overrides: `key=value`, with a configuration.
 
     Returns:
-        0 when the trial has a result (a diverged one included).
+        0 when the trial has a result (a diverged one included); 75 when it was told to end by SIGTERM or SIGUSR1,
+        wrote a checkpoint, and wants to be continued.
     """
     if "RANK" not in os.environ:
         raise InputError(
@@ -33,8 +34,7 @@ def train(spec: str, *overrides: str) -> int:
     from amscale.training.run import run_trial
     from amscale.training.spec import resolve
 
-    run_trial(*resolve(str(spec), [str(o) for o in overrides]))
-    return 0
+    return run_trial(*resolve(str(spec), [str(o) for o in overrides]))
 
 
 if __name__ == "__main__":

@@ -4,14 +4,13 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from amscale.cluster.launcher import Placement
 from amscale.cluster.listener import Listener
 from amscale.errors import InputError
-
 
 _KNOCK_SECONDS = 5.0
 
@@ -23,6 +22,14 @@ class Job:
     label: str
     folder: Path
     placement: Placement
+    grace: float
+    """Seconds that its processes have to write a checkpoint when they are told to end."""
+    stalled_after: float
+    """Seconds without a record after which it counts as hung."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, for the trial's actor."""
+        return {**asdict(self), "folder": str(self.folder), "placement": self.placement.to_dict()}
 
 
 @contextmanager
@@ -100,9 +107,7 @@ def run_jobs(jobs: Sequence[Job], listener: Listener, *, retries: int, concurren
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     placements = {job.label: job.placement for job in jobs}
-    space = tune.grid_search(
-        [{"label": j.label, "folder": str(j.folder), "placement": j.placement.to_dict()} for j in jobs]
-    )
+    space = tune.grid_search([job.to_dict() for job in jobs])
     trainable = tune.with_resources(Trial, lambda config: placement_group(placements[config["job"]["label"]]))
     tuner = tune.Tuner(
         trainable,

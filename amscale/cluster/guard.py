@@ -1,12 +1,12 @@
 """Own a process tree: run a command, and leave nothing of it behind whoever dies first.
 
-    python guard.py LOG COMMAND [ARGUMENT …]
+    python guard.py LOG GRACE COMMAND [ARGUMENT …]
 
 The guard is started by the process that owns a trial on one machine, with a pipe as standard input. When that pipe
 closes (the owner ended, was killed, or asks for an end) or the guard is told to terminate, every descendant of the
-command is ended: first asked (SIGTERM), then killed. Descendants that moved to sessions of their own are found too:
-the guard is their subreaper, so whatever loses its parent becomes its child. If the guard itself is killed, the kernel
-kills the command (parent-death signal), and `accelerate launch`'s ranks end in the same way.
+command is ended: first asked (SIGTERM), and killed after GRACE seconds. Descendants that moved to sessions of their own
+are found too: the guard is their subreaper, so whatever loses its parent becomes its child. If the guard itself is
+killed, the kernel kills the command (parent-death signal), and `accelerate launch`'s ranks end in the same way.
 
 Standard library only, so that it starts in a few milliseconds and imports nothing that could hang.
 """
@@ -19,9 +19,6 @@ import signal
 import subprocess
 import sys
 import time
-
-GRACE_SECONDS = 3.0
-"""How long descendants may take to end by themselves before they are killed."""
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -52,10 +49,10 @@ def descendants(root: int) -> list[int]:
     return found
 
 
-def end_descendants(root: int) -> None:
-    """End everything below `root`: SIGTERM, a grace period, then SIGKILL until nothing is left."""
+def end_descendants(root: int, grace: float) -> None:
+    """End everything below `root`: SIGTERM, `grace` seconds, then SIGKILL until nothing is left."""
     _signal_all(descendants(root), signal.SIGTERM)
-    deadline = time.monotonic() + GRACE_SECONDS
+    deadline = time.monotonic() + grace
     while (left := descendants(root)) and time.monotonic() < deadline:
         _reap()
         time.sleep(0.05)
@@ -78,7 +75,7 @@ def _reap() -> None:
             continue
 
 
-def main(log: str, command: list[str]) -> int:
+def main(log: str, grace: float, command: list[str]) -> int:
     """Run the command with its output appended to `log`; returns its exit status, or 128 + the signal that ended it."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     asked: list[int] = []
@@ -104,11 +101,11 @@ def main(log: str, command: list[str]) -> int:
         if 0 in ready and not os.read(0, 1):
             break
     status = child.poll()
-    end_descendants(os.getpid())
+    end_descendants(os.getpid(), grace)
     if status is None:
         return 128 + signal.SIGTERM
     return status if status >= 0 else 128 - status
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2:]))
+    sys.exit(main(sys.argv[1], float(sys.argv[2]), sys.argv[3:]))

@@ -37,7 +37,12 @@ def interface_of(address: str) -> str:
 class Machine:
     """Starts, watches and ends the processes of one trial on this machine."""
 
-    def __init__(self) -> None:
+    def __init__(self, grace: float) -> None:
+        """
+        Args:
+            grace: seconds that processes have to end by themselves.
+        """
+        self._grace = grace
         self._guard: subprocess.Popen[bytes] | None = None
         self._port: Port | None = None
 
@@ -70,7 +75,7 @@ class Machine:
                 f"{START_MARK}{datetime.now(timezone.utc).isoformat(timespec='seconds')}: {shlex.join(command)}\n"
             )
         self._guard = subprocess.Popen(
-            [sys.executable, "-S", "-E", guard.__file__, log, *command],
+            [sys.executable, "-S", "-E", guard.__file__, log, str(self._grace), *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -95,7 +100,7 @@ class Machine:
         if self._guard.stdin:
             self._guard.stdin.close()
         try:
-            self._guard.wait(timeout=guard.GRACE_SECONDS + 10)
+            self._guard.wait(timeout=self._grace + 10)
         except subprocess.TimeoutExpired:
             self._guard.kill()
             self._guard.wait()

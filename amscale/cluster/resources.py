@@ -28,6 +28,8 @@ class Resources:
     """The machines that a sweep may use."""
 
     hosts: tuple[Host, ...]
+    assumed: bool = False
+    """Whether they are what an experiment asks for and not what is there."""
 
     @property
     def has_gpus(self) -> bool:
@@ -48,6 +50,9 @@ class Resources:
     def describe(self) -> str:
         """One line for the plan."""
         gpus = sum(h.gpus for h in self.hosts)
+        if self.assumed:
+            host = self.hosts[0]
+            return f"machines of {host.gpus} GPUs with {host.gpu_memory / 1e9:.0f} GB each (assumed: no GPU is here)"
         machines = f"{len(self.hosts)} machine{'s' if len(self.hosts) > 1 else ''}"
         return f"{machines}, {sum(h.cpus for h in self.hosts)} CPU cores, {gpus} GPUs"
 

@@ -71,8 +71,8 @@ class TrainSettings(Settings):
 class LaunchSettings(Settings):
     """Where and how trials run. Nothing here but `precision` is part of a trial's identity."""
 
-    machines: int = Field(1, ge=1)
-    """Machines of one trial."""
+    machines: AutoOrSize = 1
+    """Machines of one trial. auto: as few as the memory estimate allows."""
     processes_per_machine: AutoOrSize = "auto"
     """Processes (GPUs, or CPU ranks) of one trial on each machine. auto: as few as the memory estimate allows."""
     cpus_per_process: int = Field(1, ge=1)
@@ -91,6 +91,10 @@ class LaunchSettings(Settings):
     """At most this many trials at a time. None: as many as fit the cluster."""
     retries: int = Field(2, ge=0)
     """How often a failed trial is started again, from its newest checkpoint."""
+    stalled_after: float = Field(1800, gt=0)
+    """Seconds without a new record after which a trial counts as hung, is ended, and is started again."""
+    grace: float = Field(5, ge=0)
+    """Seconds that a trial's processes have to write a checkpoint when they are told to end; then they are killed."""
     checkpoint_every: Size = Field(500, ge=1)
     """Steps between checkpoints."""
     keep_checkpoints: int = Field(2, ge=1)

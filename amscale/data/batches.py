@@ -14,7 +14,10 @@ class Sequences:
 
     Under `document` packing a sequence is one document, or a piece of one longer than `context`; under `stream`
     packing it is the next `context` tokens. The input is the target one token earlier; before a document, and so
-    before the subset, that is an end token, which doubles as the beginning mark.
+    before the subset, that is an end token, which doubles as the beginning mark. (Documents that are stored without
+    end tokens have the mark before them under `document` packing; under `stream` only the subset has it.)
+
+    A subset with copies is all of its sequences over again: sequence i is the same as i + n, n the number without.
     """
 
     def __init__(self, subset: Subset, context: int) -> None:
@@ -29,28 +32,38 @@ class Sequences:
             raise InputError(f"data.context: {context} tokens a sequence; give at least 1")
         self.subset = subset
         self.context = context
+        self._pieces: np.ndarray | None = None
         if subset.packing == "document":
-            lengths = np.diff(subset.offsets)
-            pieces = -(-lengths // context)
-            first = np.repeat(np.cumsum(pieces) - pieces, pieces)
-            self._starts = np.repeat(subset.offsets[:-1], pieces) + context * (np.arange(pieces.sum()) - first)
-            self._stops = np.minimum(self._starts + context, np.repeat(subset.offsets[1:], pieces))
+            # The first sequence of each document, and the number of all: enough to find a sequence's place.
+            self._pieces = np.zeros(subset.documents + 1, dtype=np.int64)
+            np.cumsum(-(-np.diff(subset.offsets) // context), out=self._pieces[1:])
+            self._unique = int(self._pieces[-1])
         else:
-            self._starts = np.arange(0, subset.unique_tokens, context)
-            self._stops = np.minimum(self._starts + context, subset.unique_tokens)
+            self._unique = -(-subset.unique_tokens // context)
 
     @property
     def sequences_total(self) -> int:
-        return len(self._starts)
+        return self._unique * self.subset.copies
 
     @property
     def tokens_per_epoch(self) -> int:
-        """Targets that count in one pass; all of the subset's tokens."""
-        return self.subset.unique_tokens
+        """Targets that count in one pass: all of the subset's tokens, as often as it has copies."""
+        return self.subset.unique_tokens * self.subset.copies
 
     @property
     def mean_targets_per_sequence(self) -> float:
         return self.tokens_per_epoch / self.sequences_total
+
+    def _place(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Where sequences start and stop in the subset's tokens, and which of them have the mark before them [B]."""
+        unique_B = np.asarray(indices) % self._unique
+        if self._pieces is None:
+            starts_B = unique_B * self.context
+            return starts_B, np.minimum(starts_B + self.context, self.subset.unique_tokens), starts_B == 0
+        document_B = np.searchsorted(self._pieces, unique_B, side="right") - 1
+        piece_B = unique_B - self._pieces[document_B]
+        starts_B = self.subset.offsets[document_B] + self.context * piece_B
+        return starts_B, np.minimum(starts_B + self.context, self.subset.offsets[document_B + 1]), piece_B == 0
 
     def batch(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The sequences of these indices [B].
@@ -60,14 +73,15 @@ class Sequences:
             tile of matrix hardware, and fewer distinct shapes) but at most `context`. Shorter sequences are padded
             on the right with the end token and targets of -100.
         """
-        starts_B, stops_B = self._starts[indices], self._stops[indices]
+        starts_B, stops_B, marked_B = self._place(indices)
         lengths_B = stops_B - starts_B
         width = min(-(-int(lengths_B.max()) // 8) * 8, self.context)
         counts_BT = np.arange(width) < lengths_B[:, None]
         position_BT = np.where(counts_BT, starts_B[:, None] + np.arange(width), 0)
         targets_BT = np.where(counts_BT, self.subset.tokens[position_BT].astype(np.int64), IGNORED)
         before_BT = self.subset.tokens[np.maximum(position_BT - 1, 0)].astype(np.int64)
-        inputs_BT = np.where(counts_BT & (position_BT > 0), before_BT, self.subset.end_token)
+        inputs_BT = np.where(counts_BT, before_BT, self.subset.end_token)
+        inputs_BT[marked_B, 0] = self.subset.end_token
         return inputs_BT, targets_BT
 
 
@@ -97,7 +111,7 @@ class Batches:
 
     @property
     def tokens_per_epoch(self) -> int:
-        """Targets that count in one epoch."""
+        """Targets that count in one epoch, copies included."""
         return self.data.tokens_per_epoch
 
     @property

@@ -2,25 +2,30 @@
 
 import hashlib
 import json
-import os
 import shutil
-import uuid
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from amscale.data.draft import Draft, content_hashes
+from amscale.data.duplicates import SIGNATURE, first_of_alikes, first_of_equals, signatures
+from amscale.data.hub import Unreachable
+from amscale.data.lock import finish, remove_forgotten, sole_builder
+from amscale.data.news import News
 from amscale.data.settings import CorpusSettings
+from amscale.data.shuffle import shuffle_corpus, shuffle_documents
+from amscale.data.split import HeldOut, write_in_order
 from amscale.data.store import FORMAT, TokenStore, open_store, token_type
-from amscale.data.tokenizers import Tokenizer, make_tokenizer, tokenizer_identity
+from amscale.data.tokenizers import Tokenizer, make_tokenizer, saved_tokenizer, tokenizer_identity
 from amscale.errors import InputError
 
-_COPY = 4096
-"""Documents that are copied at once into their final order."""
-
 Block = tuple[np.ndarray, np.ndarray, int]
-"""Tokens end to end with end tokens, document lengths, and the number of empty documents that were left out."""
+"""Tokens end to end as they are stored, document lengths, and the number of empty documents that were left out."""
 
 
 def store_name(settings: CorpusSettings) -> str:
@@ -32,137 +37,134 @@ def store_name(settings: CorpusSettings) -> str:
 def prepare(settings: CorpusSettings, root: Path | str) -> TokenStore:
     """The store of a corpus under `root`, built if it is not there yet.
 
-    Tokens are streamed; memory holds one block of text and about 100 bytes a document. Processes that build the same
-    store at once each build it whole, and the first to finish gives it its name.
+    Tokens are streamed: memory does not grow with the corpus, beyond its longest document and one to nine bytes a
+    document where duplicates are dropped. Several processes that want one store wait for the first to build it. A
+    build that was cut short goes on after the last block that it had tokenised; a long one reports on stderr.
 
     Raises:
         InputError: a corpus or a tokenizer that cannot be read, or too few distinct documents to hold any out.
     """
     root = Path(root)
-    folder = root / store_name(settings)
-    if folder.is_dir():
-        return open_store(folder)
-    building = root / f".{folder.name}-{uuid.uuid4().hex}"
-    building.mkdir(parents=True)
-    try:
-        _build(settings, building)
-        try:
-            os.rename(building, folder)
-        except OSError:
-            if not folder.is_dir():  # otherwise another process was first, with the same content
+    name = store_name(settings)
+    if (root / name).is_dir():
+        return open_store(root / name)
+    remove_forgotten(root)
+    with sole_builder(root, name) as building:
+        if building is not None:
+            try:
+                _build(settings, building)
+            except Unreachable:
                 raise
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    return open_store(folder)
+            except InputError:
+                shutil.rmtree(building)
+                raise
+            except FileNotFoundError:
+                if not (root / name).is_dir():  # otherwise a builder on another machine was first, and cleared up
+                    raise
+            finish(building, root, name)
+    return open_store(root / name)
 
 
 def _build(settings: CorpusSettings, folder: Path) -> None:
-    tokenizer = make_tokenizer(settings)
-    dtype = token_type(tokenizer.vocabulary_size)
-    corpus_order = folder / "corpus_order.bin"
-    lengths, hashes, empty = _write_tokens(settings, tokenizer, corpus_order, dtype)
-    order, held_out = _split(settings, hashes)
-    _reorder(corpus_order, folder / "tokens.bin", dtype, lengths, order)
-    corpus_order.unlink()
-    np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths[order])]).astype(np.int64))
-    tokenizer.save(folder)
-    facts = _facts(settings, tokenizer, lengths, held_out, empty)
+    draft = Draft(folder)
+    with News(settings.corpus) as news:
+        tokenizer = _tokenise(settings, draft, news)
+        news.turn_to("choosing and ordering documents")
+        kept = None
+        if settings.duplicates == "exact":
+            kept = first_of_equals(draft)
+        elif settings.duplicates == "near":
+            kept = first_of_alikes(draft, settings.similarity)
+        held_out = HeldOut(settings, draft, kept)
+        longest = write_in_order(settings, draft, held_out, kept)
+        if settings.shuffle_tokens == "corpus":
+            news.turn_to("shuffling tokens")
+            shuffle_corpus(folder / "tokens.bin", draft.dtype, tokenizer.end_token, settings.split_seed)
+    facts = _facts(settings, tokenizer, draft, held_out, longest)
+    draft.remove()
     (folder / "store.json").write_text(json.dumps(facts, indent=2) + "\n")
 
 
-def _blocks(settings: CorpusSettings, tokenizer: Tokenizer) -> Iterator[Block]:
+def _tokenise(settings: CorpusSettings, draft: Draft, news: News) -> Tokenizer:
+    """Write the draft from where it stands to its end; returns its tokenizer."""
+    if draft.progress.tokenizer:
+        tokenizer = saved_tokenizer(draft.folder, draft.progress.tokenizer)
+    else:
+        news.turn_to(f"making the {settings.tokenizer} tokenizer")
+        tokenizer = make_tokenizer(settings)
+        tokenizer.save(draft.folder)
+        draft.progress.tokenizer = tokenizer.facts
+        draft.note()
+    dtype = token_type(tokenizer.vocabulary_size)
+    near = settings.duplicates == "near"
+    draft.start(dtype, {"signatures": SIGNATURE} if near else {})
+    news.turn_to("tokenising")
+    for tokens, lengths, empty in token_blocks(settings, tokenizer, draft.progress.blocks):
+        if len(tokens) and not 0 <= tokens.min() <= tokens.max() < tokenizer.vocabulary_size:
+            raise ValueError(f"token {tokens.max()} outside a vocabulary of {tokenizer.vocabulary_size}")
+        tokens = tokens.astype(dtype)
+        rows = {"lengths": lengths, "hashes": content_hashes(tokens, lengths, settings.split_seed)}
+        if near:
+            rows["signatures"] = signatures(tokens, lengths)
+        if settings.shuffle_tokens == "document":
+            seeds = (settings.split_seed, 1, draft.progress.blocks)
+            tokens = shuffle_documents(tokens, lengths, tokenizer.end_token, seeds)
+        draft.append(tokens, empty, **rows)
+        news.count(draft.progress.documents, draft.progress.tokens)
+    return tokenizer
+
+
+def token_blocks(settings: CorpusSettings, tokenizer: Tokenizer, skip: int = 0) -> Iterator[Block]:
+    """The corpus's tokens in its own order, after the first `skip` blocks.
+
+    Two blocks are tokenised ahead in threads, while the caller deals with the last.
+    """
     word_tokens = settings.word_tokens() if settings.tokenizer == "word" else None
     if word_tokens is not None:
-        for tokens, lengths in word_tokens:
-            yield tokens, lengths, 0
+        yield from ((tokens, lengths, 0) for tokens, lengths in islice(word_tokens, skip, None))
         return
-    end = np.array([tokenizer.end_token])
-    for texts in settings.texts():
-        documents = [ids for ids in tokenizer.encode([text for text in texts if text.strip()]) if len(ids)]
-        lengths = np.array([len(ids) + 1 for ids in documents], dtype=np.int64)
-        tokens = np.concatenate([part for ids in documents for part in (ids, end)]) if documents else end[:0]
-        yield tokens, lengths, len(texts) - len(documents)
+    ahead: deque[Future[Block]] = deque()
+    with ThreadPoolExecutor(2) as threads:
+        for texts in islice(settings.texts(), skip, None):
+            ahead.append(threads.submit(_encode, tokenizer, texts))
+            if len(ahead) > 2:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
-def _write_tokens(
-    settings: CorpusSettings, tokenizer: Tokenizer, path: Path, dtype: np.dtype
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Writes the tokens in the corpus's order; returns document lengths, content hashes, and the number left out."""
-    key = settings.split_seed.to_bytes(16, "little")
-    all_lengths, all_hashes, empty = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)], 0
-    with path.open("wb") as file:
-        for tokens, lengths, left_out in _blocks(settings, tokenizer):
-            if len(tokens) and not 0 <= tokens.min() <= tokens.max() < tokenizer.vocabulary_size:
-                raise ValueError(f"token {tokens.max()} outside a vocabulary of {tokenizer.vocabulary_size}")
-            block = tokens.astype(dtype).tobytes()
-            file.write(block)
-            view, stops = memoryview(block), np.cumsum(lengths) * dtype.itemsize
-            digests = b"".join(
-                hashlib.blake2b(view[start:stop], digest_size=8, key=key).digest()
-                for start, stop in zip((stops - lengths * dtype.itemsize).tolist(), stops.tolist(), strict=True)
-            )
-            all_lengths.append(lengths)
-            all_hashes.append(np.frombuffer(digests, dtype="<u8"))
-            empty += left_out
-    return np.concatenate(all_lengths), np.concatenate(all_hashes), empty
-
-
-def _split(settings: CorpusSettings, hashes: np.ndarray) -> tuple[np.ndarray, int]:
-    """The order of documents in the store, training ones first, and the number of validation ones.
-
-    The documents with the least content hashes are held out. A hash knows nothing of how frequent or how long a
-    document is, so each is as likely as any other to be held out and the mean loss over the held-out ones estimates
-    the source's without bias; and all copies of a document have one hash, so none stands on both sides.
-    """
-    total = len(hashes)
-    wanted = settings.validation if settings.validation >= 1 else max(1, round(settings.validation * total))
-    if total == 0:
-        raise InputError(f"data: the {settings.corpus} corpus has no documents; raise {settings.more}")
-    held_out = np.ones(total, dtype=bool)
-    if wanted < total:
-        held_out = hashes <= np.partition(hashes, int(wanted) - 1)[int(wanted) - 1]
-    if held_out.all():
-        raise InputError(
-            f"data.validation: holding out {settings.validation} of {total} documents (copies kept together) "
-            f"leaves none to train on; lower it or raise {settings.more}"
-        )
-    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([settings.split_seed])))
-    order = generator.permutation(total)
-    return np.concatenate([order[~held_out[order]], order[held_out[order]]]), int(held_out.sum())
-
-
-def _reorder(source: Path, target: Path, dtype: np.dtype, lengths: np.ndarray, order: np.ndarray) -> None:
-    """Copies the documents into the store's order, so that every subset is one run of the file."""
-    tokens = np.memmap(source, dtype=dtype, mode="r")
-    stops = np.cumsum(lengths)
-    with target.open("wb") as file:
-        for start in range(0, len(order), _COPY):
-            chosen = order[start : start + _COPY]
-            pieces = [tokens[stops[i] - lengths[i] : stops[i]] for i in chosen]
-            file.write(np.concatenate(pieces).tobytes())
+def _encode(tokenizer: Tokenizer, texts: list[str]) -> Block:
+    tokens, lengths = tokenizer.encode([text for text in texts if text.strip()])
+    some = lengths > 1
+    if not some.all():
+        tokens, lengths = tokens[np.repeat(some, lengths)], lengths[some]
+    return tokens, lengths, len(texts) - len(lengths)
 
 
 def _facts(
-    settings: CorpusSettings, tokenizer: Tokenizer, lengths: np.ndarray, held_out: int, empty: int
+    settings: CorpusSettings, tokenizer: Tokenizer, draft: Draft, held_out: HeldOut, longest: int
 ) -> dict[str, Any]:
-    known = settings.known_entropy()
-    tokens_per_document = float(lengths.mean())
-    if known is not None and known.tokens_per_document is not None:
-        tokens_per_document = known.tokens_per_document
+    offsets = np.load(draft.folder / "offsets.npy", mmap_mode="r")
+    documents, tokens = len(offsets) - 1, int(offsets[-1])
+    # The source is known of documents as they were drawn: not of a choice among them, nor of their shuffled tokens.
+    as_drawn = settings.duplicates == "keep" and settings.shuffle_tokens == "none"
+    source = settings.known_source() if as_drawn else None
+    mean = (source.tokens_per_document if source else None) or tokens / documents
     return {
         "format": FORMAT,
         "vocabulary_size": tokenizer.vocabulary_size,
         "end_token": tokenizer.end_token,
-        "tokens": int(lengths.sum()),
-        "documents": len(lengths),
-        "training_documents": len(lengths) - held_out,
-        "validation_documents": held_out,
-        "empty_documents": empty,
-        "longest_document": int(lengths.max()),
-        "tokens_per_document": tokens_per_document,
-        "entropy_per_document": known.per_document if known else None,
-        "entropy_per_token": known.per_document / tokens_per_document if known else None,
+        "tokens": tokens,
+        "documents": documents,
+        "training_documents": held_out.training_documents,
+        "validation_documents": held_out.validation_documents,
+        "empty_documents": draft.progress.empty,
+        "dropped_duplicates": draft.progress.documents - documents,
+        "longest_document": (source.longest_document if source else None) or longest,
+        "tokens_per_document": mean,
+        "entropy_per_document": source.entropy_per_document if source else None,
+        "entropy_per_token": source.entropy_per_document / mean if source else None,
         "tokenizer": tokenizer.facts,
         "more": settings.more,
-        "settings": settings.model_dump(mode="json", exclude={"size", "packing", "context"}),
+        "settings": settings.model_dump(mode="json", exclude=set(settings.uses)),
     }

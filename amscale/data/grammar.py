@@ -177,14 +177,22 @@ class LineGrammar:
         return sum(p * (fresh[skeleton] - math.log(p)) for skeleton, p in self.skeletons.items())
 
     @cached_property
+    def lengths(self) -> dict[int, float]:
+        """The probability of each length of a line in words, the end token included."""
+        found: dict[int, float] = defaultdict(float)
+        for skeleton, p in self.skeletons.items():
+            found[len(skeleton.classes)] += p
+        return dict(found)
+
+    @cached_property
     def tokens_per_line(self) -> float:
         """Exact mean length of a line in words, the end token included."""
-        return sum(p * len(skeleton.classes) for skeleton, p in self.skeletons.items())
+        return sum(p * length for length, p in self.lengths.items())
 
     @property
     def longest_line(self) -> int:
         """Length of the longest line in words, the end token included."""
-        return max(len(skeleton.classes) for skeleton in self.skeletons)
+        return max(self.lengths)
 
     @property
     def entropy_per_token(self) -> float:

@@ -24,7 +24,7 @@ from amscale.data.tokenizers import Tokenizer, saved_tokenizer
 from amscale.errors import InputError
 from amscale.settings import format_size
 
-FORMAT = 1
+FORMAT = 2
 
 
 def token_type(vocabulary_size: int) -> np.dtype:
@@ -85,7 +85,8 @@ class TokenStore:
 
     @property
     def entropy_per_token(self) -> float | None:
-        """Entropy of the source in nats per token, end tokens counted, or None where nobody knows it."""
+        """Entropy of the source in nats per stored token (end tokens count where documents close with them), or None
+        where nobody knows it."""
         return self.facts["entropy_per_token"]
 
     def memorised_per_token(self, documents: int) -> float:
@@ -95,10 +96,14 @@ class TokenStore:
         """
         return math.log(documents) / self.facts["tokens_per_document"]
 
-    def training(self, size: int | None = None, packing: Packing = "document") -> Subset:
+    def training(self, size: int | None = None, packing: Packing = "document", copies: int = 1) -> Subset:
         """The first training documents with at least `size` tokens, all of them by default; `stream` cuts at `size`.
 
-        Subsets are prefixes of one order: a smaller one is the beginning of a larger one.
+        Subsets are prefixes of one order: a smaller one is the beginning of a larger one. Costs a binary search and
+        no copy of tokens or offsets.
+
+        Args:
+            copies: how often each sequence stands in one epoch; `size` counts it once.
 
         Raises:
             InputError: the corpus has fewer than `size` training tokens.
@@ -111,15 +116,16 @@ class TokenStore:
                 f"({format_size(available)}) training tokens; lower data.size or raise {self.facts['more']}"
             )
         documents = int(np.searchsorted(self.offsets[1 : self.training_documents + 1], size)) + 1
-        offsets = np.array(self.offsets[: documents + 1])
-        if packing == "stream":
-            offsets[-1] = size
-        return Subset(self.tokens[: offsets[-1]], offsets, self.end_token, packing)
+        stop = size if packing == "stream" else int(self.offsets[documents])
+        return Subset(self.tokens[:stop], self.offsets[: documents + 1], self.end_token, packing, copies)
 
     def validation(self, packing: Packing = "document") -> Subset:
         """The held-out documents: the same whatever the training size, and none of them a copy of a training one."""
-        offsets = self.offsets[self.training_documents :]
-        return Subset(self.tokens[offsets[0] :], offsets - offsets[0], self.end_token, packing)
+        return Subset(self.tokens[self.training_tokens :], self._validation_offsets, self.end_token, packing)
+
+    @cached_property
+    def _validation_offsets(self) -> np.ndarray:
+        return self.offsets[self.training_documents :] - self.offsets[self.training_documents]
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -148,4 +154,6 @@ def open_store(folder: Path | str) -> TokenStore:
     if not path.exists() or path.stat().st_size != facts["tokens"] * dtype.itemsize:
         raise InputError(f"{path} is not {facts['tokens']} tokens long; delete its folder and prepare the data again")
     tokens = np.memmap(path, dtype=dtype, mode="r", shape=(facts["tokens"],))
-    return TokenStore(folder, facts, tokens, np.load(folder / "offsets.npy", mmap_mode="r"))
+    offsets = np.load(folder / "offsets.npy", mmap_mode="r")
+    # As plain arrays over the same pages: slicing a memmap object costs ten times as much.
+    return TokenStore(folder, facts, tokens.view(np.ndarray), offsets.view(np.ndarray))

@@ -12,15 +12,18 @@ class Subset:
     """Some documents of a store, memory-mapped, and how they are to be packed into sequences."""
 
     tokens: np.ndarray
-    """Token ids of the documents end to end [unique_tokens]; each document closes with the end token."""
+    """Token ids of the documents end to end [unique_tokens]; each document closes with the end token, unless its
+    corpus stores none."""
     offsets: np.ndarray
-    """Where each document starts, and where the last one ends [documents + 1]."""
+    """Where each document starts, and where the last one ends, before it is cut [documents + 1]."""
     end_token: int
     packing: Packing
+    copies: int = 1
+    """How often each sequence stands in one epoch."""
 
     @property
     def unique_tokens(self) -> int:
-        """Tokens, end tokens counted, copies of a document each counted."""
+        """D: tokens, end tokens counted. A document that the corpus repeats counts each time, `copies` do not."""
         return len(self.tokens)
 
     @property

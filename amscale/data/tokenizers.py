@@ -1,7 +1,8 @@
 """Text to token ids and back: words, bytes, trained byte-level pairs, or a tokenizer from a file or the hub."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,16 +17,19 @@ if TYPE_CHECKING:
 END_OF_DOCUMENT = "<end of document>"
 """The end token of tokenizers made here; its blanks keep it apart from every word."""
 _FILE = "tokenizer.json"
+_TRAINING_TEXT = 1 << 28
+"""Characters that a `bpe` tokenizer is trained on: the trainer holds every distinct word, and more text adds few."""
 
 
 class Tokenizer(Protocol):
-    """Token ids lie in [0, vocabulary_size); end_token closes each document and is not part of what encode returns."""
+    """Token ids lie in [0, vocabulary_size); the end token is one of them, and no text contains it."""
 
     vocabulary_size: int
     end_token: int
     facts: dict[str, Any]
 
-    def encode(self, texts: list[str]) -> list[np.ndarray]: ...
+    def encode(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The texts' tokens end to end, each text followed by the end token, and the length of each [texts]."""
 
     def decode(self, ids: Sequence[int]) -> str: ...
 
@@ -41,8 +45,13 @@ class ByteTokenizer:
     def __init__(self) -> None:
         self.facts: dict[str, Any] = {"kind": "byte"}
 
-    def encode(self, texts: list[str]) -> list[np.ndarray]:
-        return [np.frombuffer(text.encode(), dtype=np.uint8) for text in texts]
+    def encode(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        # A zero byte holds the place of each end token: the texts are joined once, and not copied again.
+        encoded = [text.encode() for text in texts]
+        tokens = np.frombuffer(b"\0".join([*encoded, b""]), dtype=np.uint8).astype(np.uint16)
+        lengths = np.array([len(text) + 1 for text in encoded], dtype=np.int64)
+        tokens[np.cumsum(lengths) - 1] = self.end_token
+        return tokens, lengths
 
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(i for i in ids if i != self.end_token).decode(errors="replace")
@@ -67,9 +76,10 @@ class LibraryTokenizer:
         self.vocabulary_size = max(vocabulary.values()) + 1
         self.facts = {"kind": "library", "source": source, "end": end}
 
-    def encode(self, texts: list[str]) -> list[np.ndarray]:
-        encoded = self.inner.encode_batch_fast(texts, add_special_tokens=False)
-        return [np.array(encoding.ids, dtype=np.int64) for encoding in encoded]
+    def encode(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        ids = [[*encoding.ids, self.end_token] for encoding in self.inner.encode_batch_fast(texts, False, False)]
+        lengths = np.array([len(document) for document in ids], dtype=np.int64)
+        return np.fromiter(chain.from_iterable(ids), dtype=np.uint32, count=int(lengths.sum())), lengths
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.inner.decode([int(i) for i in ids if i != self.end_token], skip_special_tokens=False)
@@ -88,7 +98,8 @@ def saved_tokenizer(folder: Path, facts: dict[str, Any]) -> Tokenizer:
 
 
 def make_tokenizer(settings: CorpusSettings) -> Tokenizer:
-    """The tokenizer that `settings.tokenizer` names; `word` and `bpe` read the whole corpus where they must.
+    """The tokenizer that `settings.tokenizer` names; `word` reads the whole corpus where it must, `bpe` the first 270
+    million characters.
 
     Raises:
         InputError: a file, a folder or a hub name that gives no tokenizer.
@@ -136,6 +147,15 @@ def _collect_words(settings: CorpusSettings) -> list[str]:
     return sorted(words)
 
 
+def _beginning(settings: CorpusSettings) -> Iterator[list[str]]:
+    held = 0
+    for texts in settings.texts():
+        yield texts
+        held += sum(map(len, texts))
+        if held >= _TRAINING_TEXT:
+            return
+
+
 def _train_bpe(settings: CorpusSettings) -> LibraryTokenizer:
     import tokenizers
 
@@ -148,7 +168,7 @@ def _train_bpe(settings: CorpusSettings) -> LibraryTokenizer:
         initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    inner.train_from_iterator(settings.texts(), trainer)
+    inner.train_from_iterator(_beginning(settings), trainer)
     return LibraryTokenizer(inner, END_OF_DOCUMENT, "bpe")
 
 

@@ -4,6 +4,7 @@ Pure functions and nothing else: no input or output, no training. Tensors of any
 is summed in float64. Shape suffixes: Q queries, P stored patterns, N the dimension of a pattern, L layers.
 
     neighbours      distances, the nearest stored pattern, nearest neighbours and exact duplicates
+    nested          the same within the first s of a list of points, and the dimension that the shrinking implies
     energy          g, E, E_MCHN, gradient, retrieval updates, the bounds between them
     global_energy   the energy of several layers together
     volume          balls, r*, and the integrals of exp(-distance) over a ball, all as logarithms

@@ -56,7 +56,7 @@ def paired_squared_distance(x_QN: Tensor, y_QN: Tensor) -> Tensor:
     return torch.cat(pieces) if pieces else torch.zeros(0, dtype=torch.float64, device=x_QN.device)
 
 
-def _block(x_QN: Tensor, y_PN: Tensor, centre_N: Tensor) -> Tensor:
+def squared_distances(x_QN: Tensor, y_PN: Tensor, centre_N: Tensor) -> Tensor:
     """Squared distances (Q, P) of two blocks in float64: expanded about a centre near the data, then repaired."""
     (queries, width), stored = x_QN.shape, y_PN.shape[0]
     distance_QP = torch.zeros(queries, stored, dtype=torch.float64, device=x_QN.device)
@@ -96,7 +96,7 @@ def distance_blocks(x_QN: Tensor, patterns_PN: Tensor) -> Iterator[tuple[slice, 
     centre_N = centre(patterns_PN)
     for query_slice in chunks(x_QN.shape[0], side):
         for pattern_slice in chunks(patterns_PN.shape[0], side):
-            yield query_slice, pattern_slice, _block(x_QN[query_slice], patterns_PN[pattern_slice], centre_N)
+            yield query_slice, pattern_slice, squared_distances(x_QN[query_slice], patterns_PN[pattern_slice], centre_N)
 
 
 def nearest(x_QN: Tensor, patterns_PN: Tensor) -> tuple[Tensor, Tensor]:

@@ -55,14 +55,27 @@ class Family:
     activations_per_token: Callable[[Shape, int, int], float]
     """Bytes kept for the backward pass per token, for so many bytes an element and an element of a dropout mask, with
     attention scores and logits left out."""
-    cpu_scores: Callable[[Shape], int]
+    cpu_scores: Callable[[Shape], float]
     """Float32 values for each query and key that attention on a CPU keeps per head; 0 where its fused kernel runs."""
-    check: Callable[[int, int, int, Any], None]
-    """check(layers, width, heads, options) raises InputError where the family cannot have such a shape."""
+    check: Callable[[Shape], None]
+    """Raises InputError where the family cannot have such a shape."""
     presets: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
     """Published sizes by name: (layers, width, heads)."""
-    feed_forward_ratio: int = 4
-    """Hidden width of the feed-forward blocks / width."""
+    feed_forward: Callable[[Any, Any, Any], Any] = lambda layers, width, options: 4 * width
+    """feed_forward(layers, width, options): hidden width of the feed-forward blocks, the largest where layers differ.
+    Takes arrays as `counts` does."""
+    heads: Callable[[int, int, Any], int] | None = None
+    """heads(layers, width, options) of a family that derives its heads by itself, the most where layers differ."""
+    standing: Callable[[Any], tuple[int, int, int] | None] = lambda options: None
+    """standing(options): (layers, width, heads) where neither a size nor a width is given. None: that is an error."""
+    width_multiple: Callable[[Any], int] = lambda options: 1
+    """Of what a width that is searched for must be a multiple."""
+    query_heads: Callable[[Shape], int] = lambda shape: shape.layers * shape.heads
+    """Query heads, summed over the layers."""
+    query_width: Callable[[Shape], int] = lambda shape: shape.layers * shape.width
+    """Width of the queries (heads times head dimension), summed over the layers."""
+    mean_keys: Callable[[Shape], float] = lambda shape: (shape.context + 1) / 2
+    """Keys that a query meets, averaged over the positions of a sequence and the layers."""
 
 
 def dense_matmul_weights(shape: Shape) -> int:

@@ -5,10 +5,11 @@ from amscale.models.shape import Shape
 
 FLOPS_FORMULAS = {
     "matmul": "6·(matmul weights, output head included) + 6·layers·width·(context + 1) (causal attention scores)",
-    "6ND": "6·N, with N = attention + feed-forward parameters",
+    "6ND": "6·N, with N = attention + (active) feed-forward parameters",
 }
 """What each formula counts. `matmul` is exact for matrix products over sequences of `context` tokens, where a query at
-position t meets t keys: QKᵀ and the weighted sum of values are 2·2·width·(context + 1)/2 a layer and token, forward."""
+position t meets t keys (or those of its sliding window): QKᵀ and the weighted sum of values are 2·2·width·(mean keys) a
+layer and token, forward; width is that of a layer's queries. Experts count as far as a token passes through them."""
 
 FLOPS_FORMULA = "matmul"
 """The formula that results record."""
@@ -21,8 +22,8 @@ def flops_per_token(shape: Shape, formula: str = FLOPS_FORMULA) -> float:
         ValueError: no such formula.
     """
     if formula == "6ND":
-        return 6.0 * shape.parameters.under("non_embedding")
+        return 6.0 * shape.parameters.under("active")
     if formula == "matmul":
-        scores = shape.layers * shape.width * (shape.context + 1)
-        return 6.0 * (FAMILIES[shape.family].matmul_weights(shape) + scores)
+        family = FAMILIES[shape.family]
+        return 6.0 * (family.matmul_weights(shape) + 2 * family.query_width(shape) * family.mean_keys(shape))
     raise ValueError(f"{formula!r} is not a FLOPs formula; allowed are {', '.join(FLOPS_FORMULAS)}")

@@ -1,10 +1,11 @@
-"""GPT-2, as the transformers library implements it."""
+"""GPT-2, as the transformers library implements it, from scratch or from published weights."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
+from amscale.errors import InputError
 from amscale.models.family import Family, FamilySettings, dense_matmul_weights
 from amscale.models.shape import ParameterCounts, Shape
 from amscale.settings import parse_size
@@ -38,11 +39,49 @@ class GPT2Settings(FamilySettings):
     None where layers and width are given."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Probability of dropout on embeddings, attention weights and block outputs."""
+    pretrained: str | None = None
+    """Start from these weights: a folder with `config.json` and `model.safetensors`, or a name on the Hugging Face hub
+    such as `gpt2-medium`. The shape is theirs; the corpus needs their tokenizer. None: from scratch."""
+
+    @model_validator(mode="after")
+    def _shape_of_the_weights(self) -> "GPT2Settings":
+        if self.pretrained is not None:
+            given = [name for name in ("size", "layers", "width", "heads") if getattr(self, name) is not None]
+            if given:
+                raise ValueError(f"pretrained fixes {', '.join(given)}; drop one or the other")
+        return self
 
 
 @dataclass(frozen=True)
 class GPT2Options:
     dropout: float
+    pretrained: str | None = None
+
+
+def published_configuration(name: str) -> Any:
+    """The configuration that comes with published weights.
+
+    Raises:
+        InputError: it cannot be had, or is of another architecture.
+    """
+    from amscale.models.hub_files import load_configuration
+
+    found = load_configuration(name, "model.pretrained")
+    if found.model_type != "gpt2":
+        raise InputError(f"model.pretrained = {name}: a {found.model_type}, not a GPT-2; give weights of a GPT-2")
+    return found
+
+
+def _standing(options: GPT2Options) -> tuple[int, int, int] | None:
+    if options.pretrained is None:
+        return None
+    found = published_configuration(options.pretrained)
+    return found.n_layer, found.n_embd, found.n_head
+
+
+def _feed_forward(layers: Any, width: Any, options: GPT2Options) -> Any:
+    inner = None if options.pretrained is None else published_configuration(options.pretrained).n_inner
+    return 4 * width if inner is None else inner
 
 
 def _counts(
@@ -67,18 +106,33 @@ def _activations_per_token(shape: Shape, element: int, mask: int) -> float:
     return shape.layers * (elements * element + masks + statistics) + 2 * shape.width * element
 
 
-def _check(layers: int, width: int, heads: int, options: GPT2Options) -> None:
-    """Any shape whose heads divide its width will do."""
+def _check(shape: Shape) -> None:
+    name = shape.options.pretrained
+    if name is None:
+        return
+    found = published_configuration(name)
+    if found.vocab_size != shape.vocabulary:
+        raise InputError(
+            f"model.pretrained = {name}: its vocabulary has {found.vocab_size} tokens and the corpus's "
+            f"{shape.vocabulary}; give data.tokenizer = {name}"
+        )
+    if found.n_positions < shape.context:
+        raise InputError(
+            f"data.context = {shape.context}: model.pretrained = {name} has {found.n_positions} positions; give at "
+            "most that many"
+        )
 
 
 FAMILY = Family(
     name="gpt2",
     network="amscale.models.gpt2_network",
-    options=lambda settings: GPT2Options(settings.dropout),
+    options=lambda settings: GPT2Options(settings.dropout, settings.pretrained),
     counts=_counts,
     matmul_weights=dense_matmul_weights,
     activations_per_token=_activations_per_token,
     cpu_scores=lambda shape: 3 if shape.options.dropout else 0,
     check=_check,
     presets=PRESETS,
+    feed_forward=_feed_forward,
+    standing=_standing,
 )

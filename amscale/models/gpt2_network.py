@@ -1,9 +1,25 @@
 """The network of the gpt2 family: the transformers library's model, with its own initialisation."""
 
+from pathlib import Path
+
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from amscale.errors import InputError
+from amscale.models.gpt2 import published_configuration
+from amscale.models.hub_files import first_line
 from amscale.models.shape import Shape
+
+_WEIGHTS = "model.safetensors"
+_KEPT = (
+    "activation_function",
+    "layer_norm_epsilon",
+    "scale_attn_weights",
+    "scale_attn_by_inverse_layer_idx",
+    "reorder_and_upcast_attn",
+)
+"""Fields of published weights' configuration that change what the network computes."""
 
 
 class GPT2(nn.Module):
@@ -32,7 +48,10 @@ class GPT2(nn.Module):
 
 def configuration(shape: Shape) -> GPT2Config:
     """The shape as transformers' configuration; the special tokens of the published vocabulary are left unset."""
+    pretrained = shape.options.pretrained
+    own = {} if pretrained is None else {name: getattr(published_configuration(pretrained), name) for name in _KEPT}
     return GPT2Config(
+        **own,
         vocab_size=shape.vocabulary,
         n_positions=shape.context,
         n_embd=shape.width,
@@ -49,5 +68,47 @@ def configuration(shape: Shape) -> GPT2Config:
 
 
 def build(shape: Shape) -> GPT2:
-    """The model, freshly initialised."""
-    return GPT2(GPT2LMHeadModel(configuration(shape)))
+    """The model, freshly initialised or with its published weights; of their positions the first `context`.
+
+    Raises:
+        InputError: the published weights cannot be had or are not those of the configuration.
+    """
+    model = GPT2LMHeadModel(configuration(shape))
+    if shape.options.pretrained is not None:
+        _load(model, shape.options.pretrained)
+    return GPT2(model)
+
+
+def _load(model: GPT2LMHeadModel, name: str) -> None:
+    """Copy published weights in. The library's own loader would partition the parameters at once under ZeRO-3; here a
+    model is partitioned by the engine that it is given to."""
+    state = {}
+    for key, tensor in load_file(_weights_file(name)).items():
+        key = key.removeprefix("transformer.")
+        if key != "lm_head.weight" and not key.endswith((".attn.bias", ".attn.masked_bias")):  # causal masks
+            state[key] = tensor.float()
+    if "wpe.weight" in state:
+        state["wpe.weight"] = state["wpe.weight"][: model.config.n_positions]
+    try:
+        model.transformer.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()
+        raise InputError(f"model.pretrained = {name}: not the weights of its config.json: {first}") from None
+    model.tie_weights()
+
+
+def _weights_file(name: str) -> str:
+    place = Path(name).expanduser()
+    if place.is_dir():
+        if not (place / _WEIGHTS).is_file():
+            raise InputError(f"model.pretrained = {name}: the folder has no {_WEIGHTS}; give one that has")
+        return str(place / _WEIGHTS)
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return hf_hub_download(name, _WEIGHTS)
+    except OSError as error:
+        raise InputError(
+            f"model.pretrained = {name}: {_WEIGHTS} could not be had from the Hugging Face hub ({first_line(error)}); "
+            "give a folder that holds it beside config.json"
+        ) from None

@@ -28,7 +28,7 @@ def activation_bytes(
     layers = family.activations_per_token(shape, bytes_per_element, mask)
     scores = family.cpu_scores(shape) if device == "cpu" else 0
     if scores:
-        widened = 3 * shape.width * (4 - bytes_per_element)
-        layers += shape.layers * (widened + scores * 4 * shape.heads * shape.context)
+        widened = 3 * family.query_width(shape) * (4 - bytes_per_element)
+        layers += widened + scores * 4 * family.query_heads(shape) * shape.context
     logits = shape.vocabulary * (4 + 4 + (bytes_per_element if bytes_per_element != 4 else 0))
     return float(tokens * (layers + logits))

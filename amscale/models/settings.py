@@ -5,6 +5,8 @@ from typing import Annotated
 from pydantic import Field
 
 from amscale.models.gpt2 import GPT2Settings
+from amscale.models.hub import HubSettings
+from amscale.models.openelm import OpenELMSettings
 from amscale.models.vanilla import VanillaSettings
 
-ModelSettings = Annotated[VanillaSettings | GPT2Settings, Field(discriminator="family")]
+ModelSettings = Annotated[VanillaSettings | GPT2Settings | OpenELMSettings | HubSettings, Field(discriminator="family")]

@@ -3,9 +3,10 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-Convention = Literal["non_embedding", "non_embedding_with_norms", "with_head", "total"]
-"""Which parameters count as N. `non_embedding` is attention + feed-forward; the others add to it the norms, the output
-head (a tied head has no parameters of its own and adds none), or everything."""
+Convention = Literal["non_embedding", "non_embedding_with_norms", "with_head", "total", "active"]
+"""Which parameters count as N. `non_embedding` is attention + feed-forward; the next three add to it the norms, the
+output head (a tied head has no parameters of its own and adds none), or everything. `active` is `non_embedding` with
+only the experts that one token passes through; without experts it is `non_embedding`."""
 
 CONVENTIONS: tuple[str, ...] = get_args(Convention)
 
@@ -26,6 +27,8 @@ class ParameterCounts:
     """Layer norms, and whatever fits nowhere else."""
     tied: bool = False
     """Whether the output head is the token embedding."""
+    active_feed_forward: int | None = None
+    """Feed-forward parameters that one token passes through, where that is not all of them: a mixture of experts."""
 
     @property
     def total(self) -> int:
@@ -47,11 +50,17 @@ class ParameterCounts:
                 return non_embedding + self.output_head
             case "total":
                 return self.total
+            case "active":
+                return self.attention + (
+                    self.feed_forward if self.active_feed_forward is None else self.active_feed_forward
+                )
         raise ValueError(f"{convention!r} is not a counting convention; allowed are {', '.join(CONVENTIONS)}")
 
     def as_dict(self) -> dict[str, int]:
-        """The six counts that a result records."""
-        names = ("embedding", "output_head", "attention", "feed_forward", "norms_and_rest", "total")
+        """The six counts that a result records, and the active feed-forward parameters of a mixture of experts."""
+        names = ["embedding", "output_head", "attention", "feed_forward", "norms_and_rest", "total"]
+        if self.active_feed_forward is not None:
+            names.append("active_feed_forward")
         return {name: int(getattr(self, name)) for name in names}
 
 

@@ -76,7 +76,8 @@ def _cpu_scores(shape: Shape) -> int:
     return 3 if shape.options.dropout else 1 if shape.options.positions == "relative" else 0
 
 
-def _check(layers: int, width: int, heads: int, options: VanillaOptions) -> None:
+def _check(shape: Shape) -> None:
+    options, width, heads = shape.options, shape.width, shape.heads
     if options.positions == "sinusoidal" and width % 2:
         raise InputError(f"model.width = {width} is odd; sinusoidal positions need an even width: give {width + 1}")
     if options.positions == "rotary" and (width // heads) % 2:

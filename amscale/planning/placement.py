@@ -42,14 +42,14 @@ def choose(cell: Experiment, shape: Shape, sequences: int, resources: Resources)
     device_memory = resources.device_memory(device) if launch.device_memory == "auto" else launch.device_memory
     stages = (0, 1, 2, 3) if launch.zero_stage == "auto" else (launch.zero_stage,)
     memory = None
-    for processes in _process_counts(cell, device, resources):
-        world = launch.machines * processes
+    for machines, processes in _process_counts(cell, device, resources):
+        world = machines * processes
         for stage in stages:
             for micro_batch in _micro_batches(launch.micro_batch, sequences, world):
                 memory = estimate(shape, stage, world, precision, micro_batch, device)
                 if fits(memory, device_memory) or (launch.micro_batch != "auto" and launch.zero_stage != "auto"):
                     placement = Placement(
-                        machines=launch.machines,
+                        machines=machines,
                         processes_per_machine=processes,
                         cpus_per_process=launch.cpus_per_process,
                         device=device,
@@ -75,28 +75,34 @@ def _device(cell: Experiment, resources: Resources) -> Literal["cpu", "cuda"]:
     return device
 
 
-def _process_counts(cell: Experiment, device: str, resources: Resources) -> list[int]:
-    """Processes per machine to try, fewest first.
+def _process_counts(cell: Experiment, device: str, resources: Resources) -> list[tuple[int, int]]:
+    """Machines and processes on each of them to try: fewest processes first, then fewest machines.
 
     Raises:
         InputError: more machines or processes than the cluster has.
     """
     launch = cell.launch
     slots = resources.processes(device, launch.cpus_per_process)
-    if launch.machines > len(slots):
-        raise InputError(f"launch.machines={launch.machines}: the cluster has {len(slots)}; give at most that many")
-    most = slots[launch.machines - 1]
     unit = "GPUs" if device == "cuda" else f"slots of {launch.cpus_per_process} CPU core(s)"
+    if not slots or slots[0] < 1:
+        raise InputError(f"launch.cpus_per_process={launch.cpus_per_process}: no machine has that many CPU cores")
+    if launch.machines != "auto" and launch.machines > len(slots):
+        raise InputError(f"launch.machines={launch.machines}: the cluster has {len(slots)}; give at most that many")
+    counts = range(1, len(slots) + 1) if launch.machines == "auto" else [launch.machines]
+    # A trial's machines run equally many processes: what the least of the best `machines` hosts has is the limit.
+    limits = {machines: slots[machines - 1] for machines in counts}
     if launch.processes_per_machine == "auto":
-        if most < 1:
-            raise InputError(f"launch.cpus_per_process={launch.cpus_per_process}: no machine has that many CPU cores")
-        return [2**k for k in range(most.bit_length()) if 2**k <= most]
-    if launch.processes_per_machine > most:
+        pairs = [(m, 2**k) for m, most in limits.items() for k in range(most.bit_length()) if 2**k <= most]
+    else:
+        pairs = [
+            (m, launch.processes_per_machine) for m, most in limits.items() if launch.processes_per_machine <= most
+        ]
+    if not pairs:
         raise InputError(
-            f"launch.processes_per_machine={launch.processes_per_machine}: the cluster's machines have {most} {unit}; "
-            "give at most that many"
+            f"launch.processes_per_machine={launch.processes_per_machine}: the cluster's machines have "
+            f"{max(limits.values())} {unit}; give at most that many"
         )
-    return [launch.processes_per_machine]
+    return sorted(pairs, key=lambda pair: (pair[0] * pair[1], pair[0]))
 
 
 def _micro_batches(wanted: Any, sequences: int, world: int) -> list[int]:

@@ -9,7 +9,7 @@ from amscale import models
 from amscale.cluster.launcher import Placement
 from amscale.cluster.resources import Resources, assumed_flops
 from amscale.config import Experiment, expand
-from amscale.data import CorpusSettings, Subset, TokenStore, prepare
+from amscale.data import CorpusSettings, Subset, TokenStore, known_facts, prepare, store_name
 from amscale.errors import InputError
 from amscale.ledger import SweepFolder, trial_id, trial_label
 from amscale.models import FLOPS_FORMULA, Shape
@@ -54,7 +54,8 @@ class TrialPlan:
     memory: Memory
     seconds: float
     """Expected wall time, start included."""
-    store: TokenStore
+    store: TokenStore | None
+    """None in a plan that was made before the corpus was tokenised."""
 
 
 @dataclass(frozen=True)
@@ -81,29 +82,34 @@ def setting(cell: Experiment, key: str) -> object:
     """The value of a dotted key in one cell."""
     value: object = cell
     for part in key.split("."):
-        value = getattr(value, part)
+        value = value[part] if isinstance(value, dict) else getattr(value, part)
     return value
 
 
-def plan_sweep(config: Experiment, storage: Path, resources: Resources) -> SweepPlan:
+def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build: bool = True) -> SweepPlan:
     """Resolve every cell of the grid.
 
-    The corpus is tokenised first (once: the store is cached by content), since D, the vocabulary and the mean length
-    of a sequence are facts of the tokens.
+    D, the vocabulary and the mean length of a sequence are facts of the tokens, so the corpus is tokenised first (once:
+    the store is cached by content), unless only a plan is wanted and these facts are known without.
+
+    Args:
+        config: the experiment.
+        storage: folder of results and token stores.
+        resources: what the machines have.
+        build: whether to build token stores that are not there yet even where the plan can do without.
 
     Raises:
         InputError: a size that no shape reaches, a corpus smaller than D, a model that fits no machine, or two cells
             that are one trial.
     """
-    folder = SweepFolder(storage / config.name)
-    measured = _measured_flops(folder)
-    stores: dict[CorpusSettings, TokenStore] = {}
+    measured = _measured_flops(SweepFolder(storage / config.name))
+    corpora: dict[CorpusSettings, TokenStore | None] = {}
     trials = []
     for cell in expand(config):
         corpus = cell.data.model_copy(update={"size": None, "packing": "document", "context": None})
-        if corpus not in stores:
-            stores[corpus] = prepare(cell.data, tokens_folder(storage))
-        trials.append(plan_trial(cell, stores[corpus], resources, config.fit.count, measured))
+        if corpus not in corpora:
+            corpora[corpus] = _store(cell.data, tokens_folder(storage), build)
+        trials.append(_plan_cell(cell, corpora[corpus], resources, config.fit.count, measured))
     _refuse_twins(trials, tuple(config.grid))
     return SweepPlan(
         trials=tuple(trials),
@@ -116,24 +122,52 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources) -> Sweep
     )
 
 
+def _store(settings: CorpusSettings, folder: Path, build: bool) -> TokenStore | None:
+    """The corpus's store; None where a plan needs none."""
+    far = not build and settings.size is not None and not _prepared(settings, folder)
+    return None if far and known_facts(settings) is not None else prepare(settings, folder)
+
+
+def _prepared(settings: CorpusSettings, folder: Path) -> bool:
+    try:
+        return (folder / store_name(settings)).is_dir()
+    except InputError:  # the corpus itself is not here, so nothing can have been made of it here
+        return False
+
+
 def plan_steps(cell: Experiment, store: TokenStore, subset: Subset) -> Steps:
     """Batch and length of a run from its settings and the facts of its tokens; the same in plan and training."""
     context = cell.data.context or store.longest_document
     mean = context if cell.data.packing == "stream" else min(context, store.training_tokens / store.training_documents)
+    return _steps(cell, context, mean, subset.unique_tokens)
+
+
+def _steps(cell: Experiment, context: int, mean: float, unique_tokens: int) -> Steps:
     sequences = max(1, round(cell.train.batch_tokens / mean))
     if cell.train.steps is not None:
         return Steps(context, sequences, mean, cell.train.steps)
     assert cell.train.epochs is not None
-    return Steps(context, sequences, mean, math.ceil(cell.train.epochs * subset.unique_tokens / (sequences * mean)))
+    return Steps(context, sequences, mean, math.ceil(cell.train.epochs * unique_tokens / (sequences * mean)))
 
 
-def plan_trial(
-    cell: Experiment, store: TokenStore, resources: Resources, count: str, measured: float | None = None
-) -> TrialPlan:
+def plan_trial(cell: Experiment, store: TokenStore, resources: Resources, count: str) -> TrialPlan:
     """Resolve one cell against its token store; see `plan_sweep`."""
-    subset = store.training(cell.data.size, cell.data.packing)
-    length = plan_steps(cell, store, subset)
-    shape = models.solve(cell.model, store.vocabulary_size, length.context)
+    return _plan_cell(cell, store, resources, count, None)
+
+
+def _plan_cell(
+    cell: Experiment, store: TokenStore | None, resources: Resources, count: str, measured: float | None
+) -> TrialPlan:
+    if store is not None:
+        subset = store.training(cell.data.size, cell.data.packing, cell.data.copies)
+        vocabulary, tokens, length = store.vocabulary_size, subset.unique_tokens, plan_steps(cell, store, subset)
+    else:
+        facts = known_facts(cell.data)
+        assert facts is not None
+        assert cell.data.size is not None
+        vocabulary, tokens = facts.vocabulary_size, cell.data.size
+        length = _steps(cell, facts.context, facts.mean_tokens_per_sequence, tokens)
+    shape = models.solve(cell.model, vocabulary, length.context)
     choice = choose(cell, shape, length.sequences, resources)
     placement = choice.placement
     flops = models.flops_per_token(shape) * length.steps * length.sequences * length.mean
@@ -142,10 +176,10 @@ def plan_trial(
     return TrialPlan(
         cell=cell,
         identity=identity,
-        label=trial_label(cell, shape.parameters.under("non_embedding"), subset.unique_tokens, identity),
+        label=trial_label(cell, shape.parameters.under("non_embedding"), tokens, identity),
         shape=shape,
         n=shape.parameters.under(count),
-        tokens=subset.unique_tokens,
+        tokens=tokens,
         length=length,
         flops=flops,
         placement=placement,

@@ -19,13 +19,13 @@ def print_plan(plan: SweepPlan, console: Console) -> None:
     for trial in plan.trials:
         table.add_row(*_row(trial))
     console.print(table)
-    console.print(
-        f"N counts {plan.count} parameters; D is unique tokens; FLOPs by {plan.flops_formula}; memory per process.\n"
+    for line in (
+        f"N counts {plan.count} parameters, D unique tokens; memory is that of one process.",
+        f"FLOPs ({plan.flops_formula}).",
         f"All trials: {sum(t.flops for t in plan.trials):.3g} FLOPs, {_hours(plan.trials)}, about "
         f"{duration(plan.seconds)} of wall time ({plan.time_basis}).",
-        highlight=False,
-        soft_wrap=True,
-    )
+    ):
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def print_commands(plan: SweepPlan, config: str, overrides: list[str], console: Console) -> None:

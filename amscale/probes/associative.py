@@ -72,28 +72,42 @@ def measure_radius_and_partition(measurement: Measurement, layer: str, stored_PN
 
 
 def measure_global_energy(
-    measurement: Measurement, layers: Sequence[str], queries_LQN: Sequence[Tensor], stored_LPN: Sequence[Tensor]
+    measurement: Measurement,
+    layers: Sequence[str],
+    queries_LQN: Sequence[Tensor],
+    stored_LPN: Sequence[Tensor],
+    start_QN: Tensor | None = None,
 ) -> None:
     """energy/global/: E_global at the last layer, and the share of layer steps that lower E_t and E_global.
 
     A layer step is x^(t−1) → x^(t) of one query. It lowers E_t where E_t(x^(t)) < E_t(x^(t−1)), both against layer t's
     stored patterns, and E_global likewise. The shares of single layers stand under energy/<layer>/.
+
+    Args:
+        measurement: where the numbers go.
+        layers: a label for each layer.
+        queries_LQN: x^(t) of the queries for t = 1 … L.
+        stored_LPN: the patterns of each layer.
+        start_QN: x^(0), what enters the first layer; None where it is unknown, and the first step with it.
     """
-    count, queries = len(layers), queries_LQN[0].shape[0]
-    if len({patterns.shape[1] for patterns in (*queries_LQN, *stored_LPN)}) > 1:
+    points_SQN = [*([] if start_QN is None else [start_QN]), *queries_LQN]
+    queries = queries_LQN[0].shape[0]
+    if len({patterns.shape[1] for patterns in (*points_SQN, *stored_LPN)}) > 1:
         measurement.reasons["energy/global"] = "the probed layers differ in width: no point is common to their energies"
         return
-    # energy_LLQ[t, s] is E_t at x^(s).
-    energy_LLQ = layer_energies(torch.cat(list(queries_LQN)), stored_LPN).reshape(count, count, queries)
-    global_LQ = global_energy(energy_LLQ)
-    measurement.add_distribution("energy/global/E", global_LQ[-1])
-    if count == 1:
-        measurement.reasons["energy/global/steps"] = "one probed layer takes no step; probe two or more"
+    # energy_LSQ[t, s] is E_t at the s-th point; layer t steps from point t + shift − 1 to point t + shift.
+    energy_LSQ = layer_energies(torch.cat(points_SQN), stored_LPN).reshape(len(layers), len(points_SQN), queries)
+    global_SQ = global_energy(energy_LSQ)
+    measurement.add_distribution("energy/global/E", global_SQ[-1])
+    shift = len(points_SQN) - len(layers)
+    steps = [(t, t + shift - 1, t + shift) for t in range(1 - shift, len(layers))]
+    if not steps:
+        measurement.reasons["energy/global/steps"] = "one probed layer of unknown input takes no step; probe more"
         return
-    lowers = [energy_LLQ[t, t] < energy_LLQ[t, t - 1] for t in range(1, count)]
-    lowers_global = [global_LQ[t] < global_LQ[t - 1] for t in range(1, count)]
-    for quantity, steps in (("E", lowers), ("E_global", lowers_global)):
-        for layer, step_Q in zip(layers[1:], steps, strict=True):
-            measurement.add(f"energy/{layer}/steps_lowering_{quantity}", float(step_Q.double().mean()))
-        share = float(torch.stack(steps).double().mean())
+    lowers = [energy_LSQ[t, after] < energy_LSQ[t, before] for t, before, after in steps]
+    lowers_global = [global_SQ[after] < global_SQ[before] for _, before, after in steps]
+    for quantity, step_SQ in (("E", lowers), ("E_global", lowers_global)):
+        for (t, _, _), step_Q in zip(steps, step_SQ, strict=True):
+            measurement.add(f"energy/{layers[t]}/steps_lowering_{quantity}", float(step_Q.double().mean()))
+        share = float(torch.stack(step_SQ).double().mean())
         measurement.add(f"energy/global/steps_lowering_{quantity}", share)

@@ -52,6 +52,41 @@ def _first_tensor(output: Any, name: str) -> Tensor:
     return output.detach()
 
 
+def input_place(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | str | None:
+    """Where a layer's input stands among the arguments of its call: the first tensor of floating numbers, or None."""
+    arguments: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
+    for place, value in arguments:
+        if isinstance(value, Tensor) and value.is_floating_point():
+            return place
+    return None
+
+
+@contextmanager
+def capture_input(model: nn.Module, name: str, reduce: Callable[[Tensor], Tensor]) -> Iterator[list[Tensor]]:
+    """Record what enters a named module while the context is open: one detached tensor per call that has one.
+
+    Args:
+        model: a module, wrapped or not.
+        name: of the module, as in `named_modules`.
+        reduce: applied to each input as it arrives.
+
+    Raises:
+        InputError: a name that the model does not have.
+    """
+    records: list[Tensor] = []
+
+    def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+        place = input_place(args, kwargs)
+        if place is not None:
+            records.append(reduce((args[place] if isinstance(place, int) else kwargs[place]).detach()))
+
+    handle = find_modules(model, [name])[name].register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield records
+    finally:
+        handle.remove()
+
+
 @contextmanager
 def capture(
     model: nn.Module, names: Sequence[str], reduce: Callable[[Tensor], Tensor] | None = None

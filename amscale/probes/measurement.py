@@ -18,6 +18,8 @@ class Measurement:
     """One-dimensional float64 samples by name."""
     reasons: dict[str, str] = field(default_factory=dict)
     """Why a number, or a whole group, could not be measured: one sentence by name."""
+    pattern: str = ""
+    """What one sequence was as a pattern: the vector that every energy, radius and log Z here is of."""
     seconds: float = 0.0
     """Wall time of the probe, forward passes included."""
 

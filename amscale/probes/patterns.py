@@ -18,8 +18,13 @@ class Sequences:
 
     tokens_BT: Tensor
     """Token ids, as the model takes them."""
-    counted_BT: Tensor
-    """True where a position belongs to the sequence, False at padding."""
+    targets_BT: Tensor
+    """The next token of each position, −100 at padding."""
+
+    @property
+    def counted_BT(self) -> Tensor:
+        """True where a position belongs to the sequence, False at padding."""
+        return self.targets_BT != UNCOUNTED
 
     @classmethod
     def of_batch(cls, tokens_BT: Tensor, targets_BT: Tensor) -> "Sequences":
@@ -38,12 +43,16 @@ class Sequences:
             raise InputError(
                 f"a probe set of {tokens_BT.shape[0]} sequences has none or an empty one; each needs a counted token"
             )
-        return cls(tokens_BT, counted_BT)
+        return cls(tokens_BT, targets_BT)
+
+    def first(self, count: int) -> "Sequences":
+        """The first `count` sequences, or all where there are fewer."""
+        return Sequences(self.tokens_BT[:count], self.targets_BT[:count])
 
     def split(self, size: int) -> list["Sequences"]:
         """The same sequences in batches of at most `size`."""
-        batches = zip(self.tokens_BT.split(size), self.counted_BT.split(size), strict=True)
-        return [Sequences(tokens_BT, counted_BT) for tokens_BT, counted_BT in batches]
+        batches = zip(self.tokens_BT.split(size), self.targets_BT.split(size), strict=True)
+        return [Sequences(tokens_BT, targets_BT) for tokens_BT, targets_BT in batches]
 
 
 def to_patterns(activation_BTC: Tensor, counted_BT: Tensor, pattern: Pattern, context: int) -> Tensor:

@@ -10,6 +10,7 @@ rank.
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -17,15 +18,17 @@ from torch import Tensor, nn
 
 from amscale.errors import InputError
 from amscale.probes.associative import measure_energy, measure_global_energy, measure_radius_and_partition
-from amscale.probes.capture import capture, find_modules
+from amscale.probes.attention import measure_attention
+from amscale.probes.capture import capture, capture_input, find_modules
 from amscale.probes.measurement import Measurement
+from amscale.probes.memorisation import Corpus, Recall, measure_memorisation
 from amscale.probes.patterns import Sequences, to_patterns
 from amscale.probes.preserve import preserved
 from amscale.probes.settings import Pattern
 
 
 class TrainingProbe:
-    """Energies, radii and partition functions of a fixed set of sequences, at any moment of training."""
+    """Energies, radii, partition functions, retrieval and memorisation of a fixed set of sequences, while training."""
 
     def __init__(
         self,
@@ -35,6 +38,11 @@ class TrainingProbe:
         queries: Sequences,
         pattern: Pattern = "last_token",
         micro_batch: int = 8,
+        *,
+        attention: Sequence[str] = (),
+        corpus: Corpus | None = None,
+        prefix: int = 8,
+        continuation: int = 8,
     ) -> None:
         """Choose what is measured.
 
@@ -45,17 +53,22 @@ class TrainingProbe:
             queries: validation sequences, whose patterns are the queries.
             pattern: what one sequence is; see `to_patterns`.
             micro_batch: sequences per forward pass.
+            attention: attention modules, each inside the layer whose name begins its own.
+            corpus: what memorised bits are counted against; None where they are not wanted.
+            prefix: tokens given when an exact continuation is asked for.
+            continuation: tokens that are to be reproduced.
 
         Raises:
             InputError: a name that the model does not have, or fewer than one sequence per forward pass.
         """
         if micro_batch < 1:
             raise InputError(f"micro_batch={micro_batch} of a probe must be at least 1")
-        find_modules(model, names)
-        self.model, self.names = model, tuple(names)
+        find_modules(model, [*names, *attention])
+        self.model, self.names, self.attention = model, tuple(names), tuple(attention)
         self.stored, self.queries = stored, queries
         self.pattern, self.micro_batch = pattern, micro_batch
         self.context = max(stored.tokens_BT.shape[1], queries.tokens_BT.shape[1])
+        self.corpus, self.prefix, self.continuation = corpus, prefix, continuation
 
     def measure(self) -> Measurement:
         """Run the probe set through the model and measure; training is untouched, bit for bit.
@@ -66,31 +79,41 @@ class TrainingProbe:
         device = self.stored.tokens_BT.device
         _synchronise(device)
         start = time.perf_counter()
-        measurement = Measurement()
+        measurement = Measurement(pattern=self.pattern)
         with preserved(self.model):
-            stored_LPN = self._patterns(self.stored)
-            queries_LQN = self._patterns(self.queries)
-            self._measure_layers(measurement, stored_LPN, queries_LQN)
+            stored = self._run(self.stored)
+            queries = self._run(self.queries)
+            self._measure_layers(measurement, stored.patterns_LPN, queries)
+            measure_memorisation(measurement, stored.recall, queries.recall, self.corpus)
+            if self.attention:
+                measure_attention(measurement, self.model, self.names, self.attention, self.queries, self.micro_batch)
         _synchronise(device)
         measurement.seconds = time.perf_counter() - start
         return measurement
 
-    def _patterns(self, sequences: Sequences) -> list[Tensor]:
-        """The patterns of each named module, in order: one (B, N) float32 matrix per layer."""
+    def _run(self, sequences: Sequences) -> "_Answers":
+        """The sequences through the model: their patterns at each named module, in order, and what it says to them."""
         pieces: dict[str, list[Tensor]] = {name: [] for name in self.names}
+        starts: list[Tensor] = []
+        recall = Recall(self.prefix, self.continuation)
         for batch in sequences.split(self.micro_batch):
             reduce = partial(to_patterns, counted_BT=batch.counted_BT, pattern=self.pattern, context=self.context)
-            with capture(self.model, self.names, reduce) as records:
-                self.model(batch.tokens_BT)
+            with (
+                capture(self.model, self.names, reduce) as records,
+                capture_input(self.model, self.names[0], reduce) as first,
+            ):
+                recall.add(self.model(batch.tokens_BT), batch)
+            starts += first
             for name, calls in records.items():
                 if len(calls) != 1:
                     raise InputError(
                         f"module {name!r} ran {len(calls)} times in one forward pass; name one that runs once"
                     )
                 pieces[name].append(calls[0])
-        return [torch.cat(pieces[name]) for name in self.names]
+        return _Answers([torch.cat(pieces[name]) for name in self.names], torch.cat(starts) if starts else None, recall)
 
-    def _measure_layers(self, measurement: Measurement, stored_LPN: list[Tensor], queries_LQN: list[Tensor]) -> None:
+    def _measure_layers(self, measurement: Measurement, stored_LPN: list[Tensor], queries: "_Answers") -> None:
+        queries_LQN, start_QN = queries.patterns_LPN, queries.start_PN
         labels = [f"layer_{t:02d}" for t in range(len(self.names))]
         broken = []
         for label, name, stored_PN, queries_QN in zip(labels, self.names, stored_LPN, queries_LQN, strict=True):
@@ -104,10 +127,23 @@ class TrainingProbe:
                 continue
             measure_energy(measurement, label, queries_QN, stored_PN)
             measure_radius_and_partition(measurement, label, stored_PN)
+        if start_QN is not None and not bool(start_QN.isfinite().all()):
+            broken.append("the first layer's input")
         if broken:
             measurement.reasons["energy/global"] = f"activations of {', '.join(broken)} are not finite"
         else:
-            measure_global_energy(measurement, labels, queries_LQN, stored_LPN)
+            measure_global_energy(measurement, labels, queries_LQN, stored_LPN, start_QN)
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What one forward pass over some sequences left behind."""
+
+    patterns_LPN: list[Tensor]
+    """One (P, N) float32 matrix per named module."""
+    start_PN: Tensor | None
+    """The patterns of what enters the first named module, x^(0); None where that is no residual stream."""
+    recall: Recall
 
 
 def _synchronise(device: torch.device) -> None:

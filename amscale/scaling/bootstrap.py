@@ -1,8 +1,7 @@
-"""Resampling: rows, residuals and seeds."""
-
-import math
+"""Resampling: cells, residuals and seeds."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from amscale.scaling.table import Array
 
@@ -18,18 +17,56 @@ def row_weights(rows: int, resamples: int, random: np.random.Generator) -> Array
     return random.multinomial(rows, np.full(rows, 1 / rows), size=resamples).astype(float)
 
 
-def inflated_residuals(residuals: Array, parameters: int, resamples: int, random: np.random.Generator) -> Array:
-    """Residuals drawn for a fixed design, shape (resamples, rows).
+def cells_of(*columns: Array) -> NDArray[np.intp]:
+    """The cell of each row, numbered from 0, shape (rows,): rows of one cell agree in every column to 6 digits."""
+    logs = np.round(np.log(np.stack(columns)) * 1e6)
+    order = np.lexsort(logs)
+    new = np.any(np.diff(logs[:, order], axis=1) != 0, axis=0)
+    cells = np.empty(logs.shape[1], dtype=np.intp)
+    cells[order] = np.concatenate([np.zeros(min(1, len(order)), dtype=np.intp), np.cumsum(new)])
+    return cells
 
-    They are scaled by sqrt(n / (n - p)) for the freedom that the fit took, and by the ratio of the 97.5 % points of
-    Student's t and the normal, so that a linear law gets about its t interval and a small grid does not look too sure.
+
+def cell_weights(cells: NDArray[np.intp], resamples: int, random: np.random.Generator) -> Array:
+    """How often each row is drawn, shape (resamples, rows): cells with replacement, then seeds within each drawn cell.
+
+    Where no cell has two rows this is the plain bootstrap over trials.
     """
-    from scipy.stats import norm, t
+    number = int(cells.max()) + 1
+    drawn = random.multinomial(number, np.full(number, 1 / number), size=resamples)
+    seeds = np.bincount(cells)
+    weights = drawn[:, cells].astype(float)
+    for cell in np.flatnonzero(seeds > 1):
+        inside = np.flatnonzero(cells == cell)
+        weights[:, inside] = random.multinomial(drawn[:, cell] * len(inside), np.full(len(inside), 1 / len(inside)))
+    return weights
 
-    n = len(residuals)
-    free = n - parameters
-    scale = math.sqrt(n / free) * float(t.ppf(0.975, free) / norm.ppf(0.975))
-    return scale * random.choice(residuals - residuals.mean(), size=(resamples, n))
+
+def redrawn_residuals(
+    residuals: Array, cells: NDArray[np.intp], parameters: int, resamples: int, random: np.random.Generator
+) -> Array:
+    """Residuals drawn for a fixed design, shape (resamples, rows): one per cell, and one per seed within its cell.
+
+    Those of the n cells are normal, their deviation being drawn too, from what n - p degrees of freedom leave open: a
+    linear law gets its Student t interval, and a small grid does not look too sure. (A few residuals drawn as they are
+    have no tails, and where few cells decide a parameter its interval is too short.) Those of the seeds are drawn from
+    the residuals and sum to 0 in each cell, whose own has their mean already.
+    """
+    seeds = np.bincount(cells)
+    means = np.bincount(cells, residuals) / seeds
+    number = len(seeds)
+    free = number - parameters
+    scale = np.sqrt(np.sum((means - means.mean()) ** 2) / random.chisquare(free, size=(resamples, 1)))
+    drawn = (scale * random.normal(size=(resamples, number)))[:, cells]
+    if number < len(residuals):
+        several = seeds[cells] > 1
+        within = (residuals - means[cells])[several] / np.sqrt(1 - 1 / seeds[cells][several])
+        between = np.where(several, random.choice(within, size=(resamples, len(residuals))), 0.0)
+        for cell in np.flatnonzero(seeds > 1):
+            inside = cells == cell
+            between[:, inside] -= between[:, inside].mean(axis=1, keepdims=True)
+        drawn = drawn + between
+    return drawn
 
 
 def seed_interval(

@@ -59,14 +59,14 @@ class DStar:
 
 
 def check_window(window: float) -> None:
-    """Raises InputError unless `window` is a share of the run below 1 or a whole number of steps."""
+    """Raises InputError unless `window` is a share of the run, at most 1, or a whole number of steps above 1."""
     number = isinstance(window, int | float) and not isinstance(window, bool)
-    if not number or not (0 < window < 1 or (window >= 1 and window == int(window))):
+    if not number or not (0 < window <= 1 or (window > 1 and window == int(window))):
         raise InputError(f"window={window!r} must be a whole number of steps (1000) or a share of the run (0.2)")
 
 
 def criterion(curves: Curves, window: float = 0.2) -> Criterion:
-    """The criterion of one run over `window` iterations, a number of steps or a share (below 1) of the run's steps.
+    """The criterion of one run over `window` iterations, a number of steps or a share (at most 1) of the run's steps.
 
     Raises:
         ValueError: there is no validation loss, or no train loss inside the window.
@@ -76,7 +76,7 @@ def criterion(curves: Curves, window: float = 0.2) -> Criterion:
         raise ValueError("no finite validation loss")
     least = int(np.argmin(np.where(finite, curves.validation_losses, np.inf)))
     step, floor = int(curves.validation_steps[least]), float(curves.validation_losses[least])
-    width = max(1, round(window * curves.steps)) if window < 1 else int(window)
+    width = max(1, round(window * curves.steps)) if window <= 1 else int(window)
     inside = (curves.train_steps > step - width) & (curves.train_steps <= step)
     losses = curves.train_losses[inside]
     if not losses.size or not np.isfinite(losses).all():

@@ -6,6 +6,10 @@ from typing import Any
 
 import numpy as np
 
+EXPONENT = "N against D: k of N = C·D^k"
+FLOOR = "loss floor, nats per token"
+CAPACITY = "memorisation capacity"
+
 
 @dataclass(frozen=True)
 class Hypothesis:
@@ -22,7 +26,8 @@ class Hypothesis:
 class Estimate:
     """A number with its interval and everything that a reader needs to judge it.
 
-    `value` and `interval` are None in a refusal; an end of the interval may be infinite (that side is unbounded).
+    `group` is the heading that it stands under. `value` and `interval` are None in a refusal; an end of the interval
+    may be infinite (that side is unbounded).
     """
 
     estimand: str
@@ -36,6 +41,7 @@ class Estimate:
     remarks: tuple[str, ...] = ()
     hypotheses: tuple[Hypothesis, ...] = ()
     refusal: str | None = None
+    group: str = EXPONENT
     details: dict[str, Any] = field(default_factory=dict)
 
 
@@ -64,3 +70,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def outside(name: str, value: float, interval: tuple[float, float], how: str) -> Hypothesis:
+    """`value` is rejected where it lies outside `interval`; `how` names the interval."""
+    inside = interval[0] <= value <= interval[1]
+    return Hypothesis(name, float(value), not inside, f"{'inside' if inside else 'outside'} the {how}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from amscale.scaling.estimate import Estimate, Hypothesis
+from amscale.scaling.estimate import FLOOR, Estimate, Hypothesis
 from amscale.scaling.table import Curves, Point, Table
 
 _BLOCKS = 8
@@ -67,6 +67,7 @@ def _train_floor(table: Table, known: dict[str, float], beside: str) -> Estimate
     )
     shared: dict[str, Any] = {
         "estimand": "least settled train loss",
+        "group": FLOOR,
         "convention": "nats per token, dropout as in training",
         "objective": "mean over the last tenth of the steps",
         "method": f"t interval from {_BLOCKS} block means, Bonferroni over runs",
@@ -98,6 +99,7 @@ def _train_floor(table: Table, known: dict[str, float], beside: str) -> Estimate
 def _validation_floor(table: Table, known: dict[str, float], beside: str) -> Estimate:
     shared: dict[str, Any] = {
         "estimand": "least validation loss",
+        "group": FLOOR,
         "convention": "nats per token, over all evaluations of all runs",
         "objective": "least observed value",
         "method": "t interval over the seeds of its cell",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from amscale.scaling.estimate import Estimate, Hypothesis
-from amscale.scaling.power_law import LAW, fit_loglog, named
+from amscale.scaling.power_law import fit_loglog, named
 from amscale.scaling.table import Array, Table
 
 _NEIGHBOURS = 2
@@ -51,10 +51,10 @@ def optimum(D: float, N: Sequence[float] | Array, loss: Sequence[float] | Array)
 
 
 def optima(table: Table) -> list[Optimum]:
-    """The optimum at every D, ascending; several seeds of a cell enter by their mean."""
+    """The optimum at every D, ascending; a cell enters by the mean over its seeds, at its best length of training."""
     rows: dict[float, list[tuple[float, float]]] = {}
-    for (N, D), points in table.cells().items():
-        rows.setdefault(D, []).append((N, float(np.mean([point.loss for point in points]))))
+    for (N, D), loss in table.losses().items():
+        rows.setdefault(D, []).append((N, loss))
     return [optimum(D, [N for N, _ in row], [loss for _, loss in row]) for D, row in sorted(rows.items())]
 
 
@@ -66,7 +66,7 @@ def exponent_from_optima(table: Table, hypotheses: Sequence[float]) -> Estimate:
     dropped: tuple[str, ...] = (f"{few} D with fewer than 3 sizes",) if few else ()
     dropped += tuple(f"D = {item.D:.4g}: {item.reason}" for item in found if item.N is None and item.sizes >= 3)
     shared: dict[str, Any] = {
-        "estimand": f"k of {LAW} at N_opt(D)",
+        "estimand": "k at N_opt(D), least loss at fixed D",
         "convention": table.convention,
         "objective": "least squares of ln N_opt on ln D",
         "method": "N_opt: parabola of validation loss in ln N, up to 5 sizes",

@@ -20,7 +20,6 @@ HYPOTHESES = {
 }
 """Competing exponents k in N ∝ D^k."""
 
-LAW = "N = C·D^k"
 _CENSORED = "interval-censored normal likelihood of ln D* on ln N, noise integrated out"
 
 
@@ -92,7 +91,7 @@ def exponent_from_dstar(
     usable = [dstar for dstar in dstars if dstar.kind != "none"]
     informative = [dstar for dstar in usable if dstar.kind == "interval"]
     shared: dict[str, Any] = {
-        "estimand": f"k of {LAW} at D*(N)",
+        "estimand": "k at D*(N), over-fitting threshold",
         "convention": convention,
         "objective": _CENSORED,
         "used": len(usable),

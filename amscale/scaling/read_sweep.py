@@ -62,6 +62,8 @@ def _add(path: Path, result: dict[str, Any], count: str, table: Table) -> None:
         loss = result["losses"]["validation_least"]
         steps = int(result["steps"])
         flops = result["flops"]["total"]
+        seen = result["data"].get("tokens_seen")
+        step = result["losses"].get("validation_least_step")
         seed = result.get("seed")
     except (KeyError, TypeError) as error:
         raise InputError(f"{path / 'result.json'} lacks {error}; it was not written by this version") from error
@@ -71,7 +73,8 @@ def _add(path: Path, result: dict[str, Any], count: str, table: Table) -> None:
         table.left_out.append((path.name, f"least validation loss is {loss}"))
         return
     curves = _read_curves(path, steps, table)
-    table.points.append(Point(path.name, N, D, float(loss), seed, flops, curves, result))
+    tokens = seen * step / steps if seen and step and steps else None
+    table.points.append(Point(path.name, N, D, float(loss), seed, flops, tokens, curves, result))
 
 
 def _read_curves(path: Path, steps: int, table: Table) -> Curves | None:

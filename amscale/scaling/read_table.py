@@ -1,15 +1,40 @@
-"""Points from a CSV or Parquet file with columns for N, D (or FLOPs) and loss."""
+"""Points from a CSV or Parquet file with columns for N, D (or tokens, or FLOPs) and loss."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from amscale.errors import InputError
-from amscale.scaling.table import Point, Table
+from amscale.scaling.table import Array, Point, Table
 
 if TYPE_CHECKING:
     import pandas as pd
+
+LOSS_UNITS = ("nats", "bits", "bits_per_byte")
+
+
+def nats_per_token(unit: str, bytes_per_token: float | None) -> float:
+    """The factor that turns a loss into nats per token.
+
+    Args:
+        unit: nats or bits, both per token, or bits_per_byte.
+        bytes_per_token: mean bytes of a token; needed for bits_per_byte, and only there.
+
+    Raises:
+        InputError: an unknown unit, or bytes per token are missing or out of place.
+    """
+    if unit not in LOSS_UNITS:
+        raise InputError(f"loss_unit={unit!r} is not a unit of loss; choose one of {', '.join(LOSS_UNITS)}")
+    if unit == "bits_per_byte":
+        number = isinstance(bytes_per_token, int | float) and not isinstance(bytes_per_token, bool)
+        if bytes_per_token is None or not number or not 0 < bytes_per_token < math.inf:
+            raise InputError(f"loss_unit=bits_per_byte needs --bytes_per_token, above 0 (got {bytes_per_token!r})")
+        return math.log(2) * bytes_per_token
+    if bytes_per_token is not None:
+        raise InputError(f"bytes_per_token={bytes_per_token!r} is for loss_unit=bits_per_byte, not for {unit}")
+    return 1.0 if unit == "nats" else math.log(2)
 
 
 def read_table(
@@ -19,35 +44,48 @@ def read_table(
     loss_column: str = "loss",
     flops_column: str = "flops",
     seed_column: str = "seed",
+    tokens_column: str = "tokens",
+    loss_unit: str = "nats",
+    bytes_per_token: float | None = None,
 ) -> Table:
-    """Rows of `path` as points; D = FLOPs / (6 N) where there is no column for D.
+    """Rows of `path` as points; where there is no column for D it is the tokens seen, or else FLOPs / (6 N).
 
     A row without a finite loss, and a row that repeats another in full, are left out by name.
 
     Raises:
-        InputError: the file or a column is missing, N, D or a loss is not a positive number, or all N are alike.
+        InputError: the file or a column is missing, N, D or a loss is not a positive number, all N are alike, or the
+            unit of the loss is unclear.
     """
     path = Path(path)
+    factor = nats_per_token(loss_unit, bytes_per_token)
     frame = _load(path)
     columns = ", ".join(map(str, frame.columns))
     for flag, column in (("n_column", n_column), ("loss_column", loss_column)):
         if column not in frame.columns:
             raise InputError(f"{path} has no column {column!r}; its columns are {columns}: name one with --{flag}")
-    table = Table(str(path), f"N as given in column {n_column!r}", [])
+    for flag, column, default in (("tokens_column", tokens_column, "tokens"), ("seed_column", seed_column, "seed")):
+        if column not in frame.columns and column != default:
+            raise InputError(f"{path} has no column {column!r}; its columns are {columns} (--{flag})")
+    unit = "nats per token" if factor == 1 else f"nats per token, {factor:.4g} times the file's {loss_unit}"
+    table = Table(str(path), f"N as given in column {n_column!r}; loss in {unit}", [])
     N = _positive(frame, n_column, path)
     flops = _positive(frame, flops_column, path) if flops_column in frame.columns else None
+    tokens = _positive(frame, tokens_column, path) if tokens_column in frame.columns else None
     if d_column in frame.columns:
         D = _positive(frame, d_column, path)
-    elif flops is not None and d_column == "D":
+    elif d_column == "D" and tokens is not None:
+        D, tokens = tokens, None
+        table.warnings.append(f"D is not in the file: taken as the tokens seen, {tokens_column}, each seen once")
+    elif d_column == "D" and flops is not None:
         D = flops / (6 * N)
         table.warnings.append(f"D is not in the file: taken as {flops_column} / (6 {n_column})")
     else:
         raise InputError(
             f"{path} has no column {d_column!r}; its columns are {columns}: name one with --d_column, or --flops_column"
         )
-    loss = _numbers(frame, loss_column, path)
+    loss = factor * _numbers(frame, loss_column, path)
     seeds = _numbers(frame, seed_column, path) if seed_column in frame.columns else None
-    _collect(table, N, D, loss, flops, seeds)
+    _collect(table, {"N": N, "D": D, "loss": loss, "flops": flops, "seed": seeds, "tokens": tokens})
     if len({point.N for point in table.points}) < 2:
         raise InputError(
             f"{path} has {len(table.points)} usable rows and fewer than two sizes N; a fit of N and D needs more"
@@ -72,7 +110,7 @@ def _load(path: Path) -> "pd.DataFrame":
     return frame
 
 
-def _numbers(frame: "pd.DataFrame", column: str, path: Path) -> np.ndarray:
+def _numbers(frame: "pd.DataFrame", column: str, path: Path) -> Array:
     import pandas as pd
 
     values = pd.to_numeric(frame[column], errors="coerce")
@@ -85,7 +123,7 @@ def _numbers(frame: "pd.DataFrame", column: str, path: Path) -> np.ndarray:
     return values.to_numpy(dtype=float)
 
 
-def _positive(frame: "pd.DataFrame", column: str, path: Path) -> np.ndarray:
+def _positive(frame: "pd.DataFrame", column: str, path: Path) -> Array:
     values = _numbers(frame, column, path)
     bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
     if bad.size:
@@ -95,25 +133,36 @@ def _positive(frame: "pd.DataFrame", column: str, path: Path) -> np.ndarray:
     return values
 
 
-def _collect(
-    table: Table, N: np.ndarray, D: np.ndarray, loss: np.ndarray, flops: np.ndarray | None, seeds: np.ndarray | None
-) -> None:
-    seen: dict[tuple[float, ...], str] = {}
-    for row in range(len(N)):
-        name = f"row {row + 1}"
-        seed = int(seeds[row]) if seeds is not None and np.isfinite(seeds[row]) else None
-        if not np.isfinite(loss[row]):
-            table.left_out.append((name, f"loss is {loss[row]}"))
-            continue
-        if loss[row] <= 0:
-            raise InputError(f"{table.source}: {name} has loss {loss[row]:g}; a cross-entropy must be positive")
-        key = (N[row], D[row], loss[row], -1.0 if seed is None else float(seed))
-        if key in seen:
-            table.left_out.append((name, f"repeats {seen[key]} exactly"))
-            continue
-        seen[key] = name
-        table.points.append(
-            Point(name, N[row], D[row], loss[row], seed, flops=None if flops is None else float(flops[row]))
+def _collect(table: Table, columns: dict[str, Array | None]) -> None:
+    """Points from the columns N, D, loss and, where there are any, flops, seed and tokens."""
+    import pandas as pd
+
+    frame = pd.DataFrame({name: values for name, values in columns.items() if values is not None})
+    finite = np.isfinite(frame["loss"].to_numpy())
+    negative = np.flatnonzero(finite & (frame["loss"].to_numpy() <= 0))
+    if negative.size:
+        worst = int(negative[0])
+        raise InputError(
+            f"{table.source}: row {worst + 1} has loss {frame['loss'].iloc[worst]:g}; a cross-entropy must be positive"
         )
+    groups = frame.groupby(list(frame.columns), sort=False, dropna=False)
+    first = groups.ngroup().to_numpy()
+    _, leaders = np.unique(first, return_index=True)
+    repeats = finite & (leaders[first] != np.arange(len(frame)))
+    for row in np.flatnonzero(~finite | repeats).tolist():
+        reason = (
+            f"repeats row {leaders[first[row]] + 1} exactly" if repeats[row] else f"loss is {frame['loss'].iloc[row]}"
+        )
+        table.left_out.append((f"row {row + 1}", reason))
+    kept = np.flatnonzero(finite & ~repeats)
+    values = {
+        name: (frame[name].to_numpy()[kept].tolist() if name in frame else [None] * len(kept)) for name in columns
+    }
+    seeds = [None if seed is None or not math.isfinite(seed) else int(seed) for seed in values["seed"]]
+    rows = zip(
+        kept.tolist(), values["N"], values["D"], values["loss"], seeds, values["flops"], values["tokens"], strict=True
+    )
+    table.points.extend(Point(f"row {row + 1}", *others) for row, *others in rows)
     if table.left_out:
-        table.warnings.append(f"{len(table.left_out)} of {len(N)} rows left out: " + "; ".join(table.reasons[:5]))
+        reasons = "; ".join(table.reasons[:5])
+        table.warnings.append(f"{len(table.left_out)} of {len(frame)} rows left out: {reasons}")

@@ -3,42 +3,56 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import amscale
 from amscale.errors import InputError
 from amscale.scaling.bootstrap import seed_interval
+from amscale.scaling.capacity import capacity_estimates
+from amscale.scaling.collapse import exponent_from_collapse
 from amscale.scaling.dstar import Criterion, cell_criteria, check_window, locate_all
 from amscale.scaling.estimate import Estimate, plain
 from amscale.scaling.floor import floors
-from amscale.scaling.laws.chinchilla import chinchilla_estimates
+from amscale.scaling.iso_flop import exponent_from_budgets
+from amscale.scaling.iso_loss import exponent_from_contours
+from amscale.scaling.laws.compare import Comparison, compare
+from amscale.scaling.laws.estimates import law_estimates
+from amscale.scaling.laws.law import rows_of
 from amscale.scaling.nopt import exponent_from_optima
 from amscale.scaling.power_law import HYPOTHESES, exponent_from_dstar
 from amscale.scaling.read_sweep import read_sweep
 from amscale.scaling.read_table import read_table
-from amscale.scaling.table import Table, drop_highest
+from amscale.scaling.sensitivity import Setting, dstar_sensitivity, sensitivity_remark
+from amscale.scaling.table import Table, drop_highest, sample
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
+MOST_ROWS = 20_000
+"""With more rows only the laws are fitted, without intervals: resampling them would take hours."""
+
+_MOST_REFITTED = 2_000_000
+
+
 @dataclass(frozen=True)
 class SweepFit:
-    """The estimates of one source, with the points that they rest on."""
+    """The estimates of one source, with the points that they rest on and the laws side by side."""
 
     table: Table
     estimates: list[Estimate]
+    laws: list[Comparison]
     settings: dict[str, Any]
-    criteria: dict[tuple[float, float], list[Criterion]]
+    criteria: dict[tuple[float, float], list[Criterion]] = field(default_factory=dict)
+    sensitivity: list[Setting] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as plain JSON types; an infinite end of an interval is null."""
-        points = [
-            {"name": p.name, "N": p.N, "D": p.D, "loss": p.loss, "seed": p.seed, "flops": p.flops}
-            for p in self.table.points
-        ]
+        columns = ("name", "N", "D", "loss", "seed", "flops", "tokens")
+        shown = self.table.points if len(self.table.points) <= MOST_ROWS else []
+        points = [{name: getattr(point, name) for name in columns} for point in shown]
         criteria = [{"N": N, "D": D, "seeds": values} for (N, D), values in self.criteria.items()]
         return {
             "format": 1,
@@ -46,10 +60,13 @@ class SweepFit:
             "source": self.table.source,
             "convention": self.table.convention,
             "settings": plain(self.settings),
+            "points_used": len(self.table.points),
             "points": plain(points),
             "left_out": [{"name": name, "reason": reason} for name, reason in self.table.left_out],
             "warnings": list(self.table.warnings),
             "dstar_criteria": plain(criteria),
+            "dstar_sensitivity": plain(self.sensitivity),
+            "laws": plain(self.laws),
             "estimates": plain(self.estimates),
         }
 
@@ -70,13 +87,14 @@ class SweepFit:
         """Tables on the terminal."""
         from rich.text import Text
 
-        from amscale.scaling.show import print_estimates
+        from amscale.scaling.show import print_estimates, print_laws
 
         header = f"{self.table.source}: {len(self.table.points)} points, {len(self.table.left_out)} left out"
         console.print(Text(f"{header}; {self.table.convention}"))
         for warning in self.table.warnings:
             console.print(Text(f"warning: {warning}"), style="yellow")
-        print_estimates(console, self.estimates)
+        print_estimates(console, self.estimates, self.table.convention.split("; "))
+        print_laws(console, self.laws)
 
 
 def fit_sweep(
@@ -102,19 +120,16 @@ def fit_sweep(
             f"{folder} has no finished trial ({len(table.left_out)} left out: {'; '.join(table.reasons[:3])})"
         )
     criteria, without = cell_criteria(table.cells(), window)
-    wide = f"{window:g} of the run's steps" if window < 1 else f"{int(window)} steps"
+    wide = f"{window:g} of the run's steps" if window <= 1 else f"{int(window)} steps"
     text = f"mean of (train loss - least validation loss)² over {wide} before it < {threshold:g}"
     values = {cell: [item.value for item in items] for cell, items in criteria.items()}
     dstar = exponent_from_dstar(
         locate_all(values, threshold), table.convention, text, hypotheses, table.reasons + tuple(without)
     )
-    dstar = _with_remarks(dstar, _criterion_remarks(criteria, threshold) + seed_interval(values, threshold, resamples))
-    estimates = [
-        dstar,
-        exponent_from_optima(table, hypotheses),
-        *floors(table),
-        *chinchilla_estimates(table, hypotheses, resamples),
-    ]
+    sensitivity = dstar_sensitivity(table, window, threshold, hypotheses)
+    remarks = _criterion_remarks(criteria, threshold) + seed_interval(values, threshold, resamples)
+    dstar = replace(dstar, remarks=dstar.remarks + remarks + sensitivity_remark(sensitivity))
+    estimates, laws = _estimates(table, hypotheses, resamples)
     settings: dict[str, Any] = {
         "count": count,
         "window": window,
@@ -122,7 +137,8 @@ def fit_sweep(
         "hypotheses": list(hypotheses),
         "resamples": resamples,
     }
-    return SweepFit(table, estimates, settings, criteria)
+    estimates = [dstar, *estimates, *capacity_estimates(table), *floors(table)]
+    return SweepFit(table, estimates, laws, settings, criteria, sensitivity)
 
 
 def fit_table(
@@ -130,18 +146,48 @@ def fit_table(
     hypotheses: Sequence[float] = tuple(HYPOTHESES),
     resamples: int = 400,
     highest: int = 0,
-    **columns: str,
+    rows: int | None = None,
+    **reading: Any,
 ) -> SweepFit:
-    """All estimates from a CSV or Parquet file; `highest` losses are left out by name, `columns` as for `read_table`.
+    """All estimates from a CSV or Parquet file; `reading` as for `read_table`.
+
+    `highest` losses are left out by name; of what remains, `rows` are drawn at random where it is given.
 
     Raises:
         InputError: as `read_table`, or a setting is out of range.
     """
     _check(0.04, hypotheses, resamples)
-    table = drop_highest(read_table(path, **columns), highest)
-    estimates = [exponent_from_optima(table, hypotheses), *chinchilla_estimates(table, hypotheses, resamples)]
-    settings = {"hypotheses": list(hypotheses), "resamples": resamples, "drop_highest": highest, **columns}
-    return SweepFit(table, estimates, settings, {})
+    table = sample(drop_highest(read_table(path, **reading), highest), rows)
+    estimates, laws = _estimates(table, hypotheses, resamples)
+    settings = {"hypotheses": list(hypotheses), "resamples": resamples, "drop_highest": highest, "sample": rows}
+    return SweepFit(table, estimates, laws, settings | reading)
+
+
+def _estimates(table: Table, hypotheses: Sequence[float], resamples: int) -> tuple[list[Estimate], list[Comparison]]:
+    """What points alone allow: exponents and floors, and the laws side by side."""
+    rows, count = rows_of(table), len(table.points)
+    large = count > MOST_ROWS
+    if large:
+        table.warnings.append(
+            f"{count:,} rows: the laws are fitted to all of them, without intervals, tests or the other estimates, "
+            f"which need at most {MOST_ROWS:,}; --sample {MOST_ROWS} draws so many at random"
+        )
+    elif count * resamples > _MOST_REFITTED:
+        fewer = max(100, _MOST_REFITTED // count)
+        if fewer < resamples:
+            table.warnings.append(f"{count:,} rows: {fewer} resamples instead of {resamples}")
+            resamples = fewer
+    fitted = compare(rows, resamples, large=large)
+    by_law = law_estimates(table, fitted, hypotheses)
+    others = []
+    if not large:
+        others = [
+            exponent_from_optima(table, hypotheses),
+            exponent_from_budgets(table, hypotheses),
+            exponent_from_contours(table, hypotheses),
+            exponent_from_collapse(table, hypotheses, min(resamples, 400)),
+        ]
+    return others + by_law, [item.comparison for item in fitted]
 
 
 def _check(threshold: float, hypotheses: Sequence[float], resamples: int) -> None:
@@ -151,10 +197,6 @@ def _check(threshold: float, hypotheses: Sequence[float], resamples: int) -> Non
         raise InputError(f"hypotheses={hypotheses!r} must be positive exponents, such as 1,1.35,2,4")
     if isinstance(resamples, bool) or not isinstance(resamples, int) or resamples < 100:
         raise InputError(f"resamples={resamples!r} must be a whole number of at least 100")
-
-
-def _with_remarks(estimate: Estimate, remarks: tuple[str, ...]) -> Estimate:
-    return replace(estimate, remarks=estimate.remarks + remarks)
 
 
 def _criterion_remarks(criteria: dict[tuple[float, float], list[Criterion]], threshold: float) -> tuple[str, ...]:

@@ -1,16 +1,24 @@
-"""Whole checkpoints: written beside their place and renamed into it, newest first when read."""
+"""Whole checkpoints: written beside their place, with a checksum of every file, and renamed into it.
+
+DeepSpeed reads and writes its checkpoints with pickle: continue only folders that you or your sweeps have written.
+"""
 
 import json
 import shutil
+import sys
+import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 from amscale.training.engine import EngineError
 
 _TAG = "engine"
+_PROGRESS = "progress.json"
+_MANIFEST = "checksums.json"
 
 
 @dataclass
@@ -27,10 +35,47 @@ class Progress:
     engine: dict[str, Any] = field(default_factory=dict)
 
 
-def newest(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a trial, or None."""
-    whole = sorted(path for path in folder.glob("step_*") if path.suffix != ".partial")
-    return whole[-1] if whole else None
+def newest_whole(accelerator: Accelerator, folder: Path) -> Path | None:
+    """The newest whole checkpoint of a trial, or None; all ranks must ask together.
+
+    A damaged one (a file missing, cut short or changed) is passed over with a warning in the log.
+    """
+    chosen = ""
+    for path in reversed(_finished(folder)) if accelerator.is_main_process else ():
+        damage = _damage(path)
+        if damage is None:
+            chosen = path.name
+            break
+        print(f"warning: checkpoint {path} is damaged ({damage}); falling back to the one before", file=sys.stderr)
+    chosen = gather_object([chosen])[0]
+    return folder / chosen if chosen else None
+
+
+def _finished(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step_*") if path.suffix != ".partial")
+
+
+def _checksums(folder: Path) -> dict[str, int]:
+    sums = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != _MANIFEST:
+            value = 0
+            with path.open("rb") as file:
+                while block := file.read(1 << 22):
+                    value = zlib.crc32(block, value)
+            sums[str(path.relative_to(folder))] = value
+    return sums
+
+
+def _damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, or None."""
+    try:
+        expected = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return f"no readable {_MANIFEST}"
+    found = _checksums(folder)
+    wrong = [name for name, value in expected.items() if found.get(name) != value]
+    return f"{wrong[0]} is missing or changed" if wrong else None
 
 
 def save(accelerator: Accelerator, engine: Any, folder: Path, progress: Progress, keep: int) -> None:
@@ -40,18 +85,18 @@ def save(accelerator: Accelerator, engine: Any, folder: Path, progress: Progress
     """
     place = folder / f"step_{progress.step:09d}"
     partial = place.with_suffix(".partial")
-    if accelerator.is_local_main_process:
+    if accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     accelerator.wait_for_everyone()
     engine.save_checkpoint(str(partial), tag=_TAG)
-    if accelerator.is_local_main_process:
-        (partial / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
     accelerator.wait_for_everyone()
-    if accelerator.is_local_main_process and partial.exists():
+    if accelerator.is_main_process:
+        (partial / _PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
+        (partial / _MANIFEST).write_text(json.dumps(_checksums(partial)), encoding="utf-8")
+        shutil.rmtree(place, ignore_errors=True)
         partial.rename(place)
-        whole = sorted(path for path in folder.glob("step_*") if path.suffix != ".partial")
-        for old in whole[:-keep]:
+        for old in _finished(folder)[:-keep]:
             shutil.rmtree(old, ignore_errors=True)
     accelerator.wait_for_everyone()
 
@@ -62,7 +107,7 @@ def restore(engine: Any, checkpoint: Path, facts: dict[str, Any]) -> Progress:
     Raises:
         EngineError: it was written by another number of processes, ZeRO stage or precision.
     """
-    progress = Progress(**json.loads((checkpoint / "progress.json").read_text(encoding="utf-8")))
+    progress = Progress(**json.loads((checkpoint / _PROGRESS).read_text(encoding="utf-8")))
     different = [
         f"{key} {progress.engine[key]} there, {facts[key]} here"
         for key in ("world_size", "zero_stage", "precision")

@@ -17,7 +17,7 @@ from amscale.probes.measurement import Measurement
 from amscale.training import checkpoint
 from amscale.training.checkpoint import Progress
 from amscale.training.evaluate import HeldOut
-from amscale.training.loss import summed_loss
+from amscale.training.loss import objective
 from amscale.training.records import Records
 from amscale.training.schedule import learning_rate
 
@@ -42,6 +42,8 @@ class Run:
     keep_checkpoints: int
     records: Records | None
     """None on every rank but 0."""
+    told_to_end: Callable[[], bool]
+    """Whether any rank was told to end; asked between steps, on all ranks at once."""
 
 
 @dataclass
@@ -51,6 +53,9 @@ class Outcome:
     state: str = "finished"
     reason: str | None = None
     probe_seconds: float = 0.0
+    """Of the probes of this start."""
+    step_seconds: float = 0.0
+    """Of the optimiser steps of this start, probes and validation not counted."""
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -62,6 +67,10 @@ def train(run: Run, progress: Progress) -> Outcome:
     outcome = Outcome()
     run.engine.train()
     while progress.step < run.steps:
+        if run.told_to_end():
+            outcome.state = "preempted"
+            _save(run, progress)
+            break
         began = time.perf_counter()
         step = progress.step + 1
         rate = learning_rate(run.settings, step, run.steps)
@@ -76,6 +85,7 @@ def train(run: Run, progress: Progress) -> Outcome:
         progress.tokens += targets
         progress.device_seconds += elapsed
         progress.seconds += elapsed
+        outcome.step_seconds += elapsed
         if run.records:
             run.records.train(step, progress.tokens, loss, rate, float(norm), progress.seconds)
         if _between_steps(run, progress, outcome):
@@ -87,7 +97,8 @@ def _optimiser_step(run: Run, step: int) -> tuple[float, int, float]:
     """One global batch: (mean loss in nats per token before the update, targets in the batch, gradient norm).
 
     Each rank knows the whole batch, so it knows how many targets the batch has: the sum of losses divided by that
-    number is the exact token mean, however the batch is cut into micro-batches and ranks.
+    number is the exact token mean, however the batch is cut into micro-batches and ranks. The loss that is returned is
+    the plain cross-entropy, whatever else is minimised beside it.
     """
     accelerator, engine = run.accelerator, run.engine
     world, rank = accelerator.num_processes, accelerator.process_index
@@ -100,11 +111,11 @@ def _optimiser_step(run: Run, step: int) -> tuple[float, int, float]:
         inputs_BT, targets_BT = _cut(inputs, targets, first, run.micro_batch, accelerator.device)
         # Dropout from (seed, step, place in the batch): nothing that a checkpoint would have to carry.
         torch.manual_seed(_mix(run.seed, step, micro * world + rank))
-        summed = summed_loss(engine(inputs_BT), targets_BT)
+        minimised, summed = objective(engine(inputs_BT), targets_BT, run.settings.z_loss, run.settings.label_smoothing)
         # DeepSpeed's own step boundary, as accelerator.backward sets it; the step is kept apart to read the gradients.
         engine.set_gradient_accumulation_boundary(is_boundary=micro == accumulation - 1)
         # DeepSpeed averages over ranks and micro-batches; undo that, and divide by the targets of the whole batch.
-        engine.backward(summed * (world * accumulation / counted))
+        engine.backward(minimised * (world * accumulation / counted))
         total += summed.detach()
     if world > 1:
         total = accelerator.reduce(total, reduction="sum")
@@ -151,10 +162,14 @@ def _between_steps(run: Run, progress: Progress, outcome: Outcome) -> bool:
         if run.records:
             run.records.probe(step, measurement)
     if step % run.checkpoint_every == 0 and not last:
-        if run.records:
-            run.records.flush()
-        checkpoint.save(run.accelerator, run.engine, run.checkpoints, progress, run.keep_checkpoints)
+        _save(run, progress)
     return plateau
+
+
+def _save(run: Run, progress: Progress) -> None:
+    if run.records:
+        run.records.flush()
+    checkpoint.save(run.accelerator, run.engine, run.checkpoints, progress, run.keep_checkpoints)
 
 
 def _validate(run: Run, progress: Progress) -> bool:

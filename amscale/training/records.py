@@ -13,6 +13,25 @@ from amscale.probes.measurement import Measurement
 
 _FLUSH_SECONDS = 1.0
 
+LAYOUT = {
+    "loss": {
+        "nats per token": ["Multiline", ["^loss/train$", "^loss/validation$", "^loss/floor_1$", "^loss/entropy$"]]
+    },
+    "associative memory": {
+        "radius beside r*": ["Multiline", ["^radius/layer_[0-9]+/(sampled_median|r_star)$"]],
+        "layer steps that lower the energy": ["Multiline", ["^energy/global/steps_lowering_E(_global)?$"]],
+        "log Z, unsquared distance": ["Multiline", ["^partition/layer_[0-9]+/log_Z_unsquared$"]],
+    },
+    "attention": {
+        "keys that hold 90 % of the mass": ["Multiline", ["^attention/layer_[0-9]+/keys_for_90_percent_mean$"]]
+    },
+    "memorisation": {
+        "loss without dropout": ["Multiline", ["^memorisation/(train|validation)_loss$", "^loss/entropy$"]],
+        "continuations reproduced": ["Multiline", ["^memorisation/exact_continuation_(train|validation)$"]],
+    },
+}
+"""Charts of TensorBoard's Custom Scalars tab: each a list of patterns of tags."""
+
 
 class Records:
     """Appends records to `metrics.jsonl` and mirrors them as TensorBoard scalars and histograms.
@@ -22,13 +41,21 @@ class Records:
             after its newest checkpoint and will be written again.
         tensorboard: folder of event files.
         step: the step that training continues from.
+        entropy: of the corpus's source in nats per token, where it is known: a line beside the losses.
     """
 
-    def __init__(self, metrics: Path, tensorboard: Path, step: int) -> None:
+    def __init__(self, metrics: Path, tensorboard: Path, step: int, entropy: float | None = None) -> None:
         cut_after(metrics, step)
         self._file: TextIO = metrics.open("a", encoding="utf-8")
         self._flushed = time.monotonic()
         self._board = SummaryWriter(str(tensorboard), purge_step=step + 1 if step else None, flush_secs=10)
+        self._board.add_custom_scalars(LAYOUT)
+        self._lines = {"loss/floor_1": 1.0} | ({} if entropy is None else {"loss/entropy": entropy})
+        self._add_lines(step)
+
+    def _add_lines(self, step: int) -> None:
+        for name, value in self._lines.items():
+            self._board.add_scalar(name, value, step)
 
     def train(self, step: int, tokens: int, loss: float, rate: float, norm: float, seconds: float) -> None:
         """One optimiser step: mean loss over its global batch in nats per token, before the update."""
@@ -51,13 +78,25 @@ class Records:
         """Mean loss over the held-out tokens, nats per token."""
         self._write({"kind": "validation", "step": step, "loss": loss})
         self._board.add_scalar("loss/validation", loss, step)
+        self._add_lines(step)
 
     def probe(self, step: int, measurement: Measurement) -> None:
         """One measurement of the probes, what it cost, and why anything is missing."""
-        record = {"kind": "probe", "step": step, "values": measurement.scalars, "seconds": measurement.seconds}
+        record = {
+            "kind": "probe",
+            "step": step,
+            "pattern": measurement.pattern,
+            "values": measurement.scalars,
+            "seconds": measurement.seconds,
+        }
         if measurement.reasons:
             record["reasons"] = measurement.reasons
         self._write(record)
+        self._board.add_text("probes/pattern", f"What one sequence is as a pattern: {measurement.pattern}.", step)
+        if measurement.reasons:
+            lines = "\n".join(f"* `{name}`: {reason}" for name, reason in measurement.reasons.items())
+            self._board.add_text("probes/not_measured", lines, step)
+        self._board.add_scalar("probes/seconds", measurement.seconds, step)
         for name, value in measurement.scalars.items():
             self._board.add_scalar(name, value, step)
         for name, values in measurement.histograms.items():

@@ -30,6 +30,7 @@ def make_result(
     outcome: Outcome,
     facts: EngineFacts,
     shards: list[int],
+    train_evaluated: float | None,
     wall_seconds: float,
 ) -> dict[str, Any]:
     """`result.json` of a run, in the layout that docs/contracts.md gives."""
@@ -55,11 +56,12 @@ def make_result(
             "entropy_per_token": store.entropy_per_token,
             "memorised_per_token": store.memorised_per_token(subset.documents),
         },
-        "losses": _losses(folder, progress),
+        "losses": _losses(folder, progress) | {"train_evaluated": train_evaluated},
         "time": {
             "wall_seconds": wall_seconds,
             "device_seconds": progress.device_seconds * facts.world_size,
             "probe_seconds": outcome.probe_seconds,
+            "probe_share": outcome.probe_seconds / outcome.step_seconds if outcome.step_seconds else None,
         },
         "memory": {"peak_host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024},
         "engine": facts.to_dict() | {"optimizer_elements": shards},

@@ -21,12 +21,16 @@ from amscale.training.checkpoint import Progress
 from amscale.training.engine import EngineFacts
 from amscale.training.evaluate import HeldOut
 from amscale.training.loop import Run, train
+from amscale.training.preemption import CONTINUE_ME, Preemption
 from amscale.training.records import Records
 from amscale.training.result import make_result
 
 
-def run_trial(folder: TrialFolder, cell: Experiment, placement: Placement, store: TokenStore) -> None:
+def run_trial(folder: TrialFolder, cell: Experiment, placement: Placement, store: TokenStore) -> int:
     """Train, continuing from the newest whole checkpoint, and leave weights and `result.json` in the folder.
+
+    Returns:
+        0 with a result; CONTINUE_ME when told to end, after a checkpoint.
 
     Raises:
         EngineError: DeepSpeed does not run as the placement says.
@@ -34,12 +38,11 @@ def run_trial(folder: TrialFolder, cell: Experiment, placement: Placement, store
     began = time.time()
     torch.set_num_threads(placement.cpus_per_process)
     accelerator = engine.start_accelerator(placement.device, placement.accumulation)
-    subset = store.training(cell.data.size, cell.data.packing)
+    subset = store.training(cell.data.size, cell.data.packing, cell.data.copies)
     steps = plan_steps(cell, store, subset)
     shape = models.solve(cell.model, store.vocabulary_size, steps.context)
     torch.manual_seed(cell.seed)
     model = models.build(shape)
-    names = models.residual_names(model)
     prepared, optimizer = engine.prepare(accelerator, model, cell.train, placement.micro_batch)
     facts = engine.check(
         accelerator,
@@ -50,7 +53,9 @@ def run_trial(folder: TrialFolder, cell: Experiment, placement: Placement, store
         micro_batch=placement.micro_batch,
     )
     progress = _continue(accelerator, prepared, folder, facts)
-    records = Records(folder.metrics, folder.tensorboard, progress.step) if accelerator.is_main_process else None
+    records = None
+    if accelerator.is_main_process:
+        records = Records(folder.metrics, folder.tensorboard, progress.step, store.entropy_per_token)
     run = Run(
         accelerator=accelerator,
         engine=prepared,
@@ -59,22 +64,41 @@ def run_trial(folder: TrialFolder, cell: Experiment, placement: Placement, store
         steps=steps.steps,
         seed=cell.seed,
         batches=Batches(subset, steps.context, steps.sequences, cell.seed),
-        held_out=_held_out(cell, store, steps.context, placement.micro_batch),
+        held_out=_evaluated(cell, store.validation(cell.data.packing), steps.context, placement.micro_batch),
         micro_batch=placement.micro_batch,
-        probe=_probe(cell, prepared, names, subset, store, steps.context, accelerator.device),
+        probe=_probe(cell, prepared, shape, subset, store, placement.micro_batch, accelerator.device),
         probe_every=cell.probes.every,
         checkpoints=folder.checkpoints,
         checkpoint_every=cell.launch.checkpoint_every,
         keep_checkpoints=cell.launch.keep_checkpoints,
         records=records,
+        told_to_end=Preemption(accelerator).told,
     )
     outcome = train(run, progress)
+    if outcome.state == "preempted":
+        if records:
+            records.close()
+            folder.preempted.touch()
+        accelerator.end_training()
+        return CONTINUE_ME
+    training_part = _evaluated(cell, subset, steps.context, placement.micro_batch)
+    train_evaluated = training_part.loss(accelerator, prepared) if outcome.state == "finished" else None
     shards = _shards(accelerator, optimizer)
     _save_weights(accelerator, prepared, folder.weights)
     if records:
         records.flush()
         result = make_result(
-            folder, cell, shape, store, subset, progress, outcome, facts, shards, wall_seconds=time.time() - began
+            folder,
+            cell,
+            shape,
+            store,
+            subset,
+            progress,
+            outcome,
+            facts,
+            shards,
+            train_evaluated,
+            wall_seconds=time.time() - began,
         )
         records.hyper_parameters(_hyper_parameters(cell, shape, subset), _finite(result["losses"]))
         records.close()
@@ -82,10 +106,11 @@ def run_trial(folder: TrialFolder, cell: Experiment, placement: Placement, store
         checkpoint.remove_all(folder.checkpoints)
     accelerator.wait_for_everyone()
     accelerator.end_training()
+    return 0
 
 
 def _continue(accelerator: Accelerator, prepared: Any, folder: TrialFolder, facts: EngineFacts) -> Progress:
-    newest = checkpoint.newest(folder.checkpoints)
+    newest = checkpoint.newest_whole(accelerator, folder.checkpoints)
     if newest is None:
         return Progress(engine=facts.to_dict())
     progress = checkpoint.restore(prepared, newest, facts.to_dict())
@@ -93,8 +118,9 @@ def _continue(accelerator: Accelerator, prepared: Any, folder: TrialFolder, fact
     return progress
 
 
-def _held_out(cell: Experiment, store: TokenStore, context: int, micro_batch: int) -> HeldOut:
-    sequences = Sequences(store.validation(cell.data.packing), context)
+def _evaluated(cell: Experiment, part: Subset, context: int, micro_batch: int) -> HeldOut:
+    """The first sequences of the held-out or of the training documents, as many as `validation_tokens` bounds."""
+    sequences = Sequences(part, context)
     count = math.ceil(cell.train.validation_tokens / sequences.mean_targets_per_sequence)
     # A forward pass without gradients is small: more sequences at a time than in training cost little memory.
     return HeldOut(sequences, min(count, sequences.sequences_total), micro_batch)
@@ -103,13 +129,14 @@ def _held_out(cell: Experiment, store: TokenStore, context: int, micro_batch: in
 def _probe(
     cell: Experiment,
     prepared: Any,
-    names: list[str],
+    shape: Shape,
     subset: Subset,
     store: TokenStore,
-    context: int,
+    micro_batch: int,
     device: torch.device,
 ) -> Any:
     """The measurement of the fixed probe set, or None where none is wanted."""
+    from amscale.probes.memorisation import Corpus
     from amscale.probes.patterns import Sequences as ProbeSequences
     from amscale.probes.probe import TrainingProbe
 
@@ -117,13 +144,23 @@ def _probe(
         return None
 
     def chosen(part: Subset) -> ProbeSequences:
-        sequences = Sequences(part, context)
+        sequences = Sequences(part, shape.context)
         first = range(min(cell.probes.sequences, sequences.sequences_total))
         tokens, targets = sequences.batch(np.array(first))
         return ProbeSequences.of_batch(torch.from_numpy(tokens).to(device), torch.from_numpy(targets).to(device))
 
-    queries = chosen(store.validation(cell.data.packing))
-    return TrainingProbe(prepared, names, chosen(subset), queries, cell.probes.pattern, micro_batch=64).measure
+    return TrainingProbe(
+        prepared,
+        models.residual_names(prepared.module),
+        chosen(subset),
+        chosen(store.validation(cell.data.packing)),
+        cell.probes.pattern,
+        micro_batch,
+        attention=models.attention_names(prepared.module),
+        corpus=Corpus(store.entropy_per_token, subset.unique_tokens, shape.parameters.total),
+        prefix=cell.probes.prefix,
+        continuation=cell.probes.continuation,
+    ).measure
 
 
 def _shards(accelerator: Accelerator, optimizer: Any) -> list[int]:

@@ -69,10 +69,22 @@ def test_a_trained_tokenizer_serves_from_its_file(tmp_path, files):
 
 
 @pytest.mark.parametrize("content", [b"caf\xe9 au lait\n", b"zero\0bytes\n"])
-def test_a_file_that_is_no_text_is_named(tmp_path, content):
+@pytest.mark.parametrize("tokenizer", ["byte", "word", "bpe"])
+def test_a_file_that_is_no_text_is_named(tmp_path, content, tokenizer):
     (tmp_path / "bad.txt").write_bytes(content)
     with pytest.raises(InputError, match=r"^data\.files: .*bad\.txt is not .*text"):
-        prepare(Text(corpus="text", files=f"{tmp_path}/*.txt", tokenizer="byte"), tmp_path / "stores")
+        prepare(Text(corpus="text", files=f"{tmp_path}/*.txt", tokenizer=tokenizer), tmp_path / "stores")
+
+
+def test_empty_documents_among_others_are_left_out_whatever_is_done_with_duplicates(tmp_path, monkeypatch):
+    pytest.importorskip("rensa", reason="pip install rensa")
+    monkeypatch.setattr("amscale.data.files._BLOCK", 8)  # so that some blocks hold empty documents alone
+    (tmp_path / "x.txt").write_text("\n" * 40 + "one two\n" + "\n" * 40 + "three four\n")
+    for duplicates in ("keep", "exact", "near"):
+        settings = {"corpus": "text", "files": f"{tmp_path}/x.txt", "document": "line", "duplicates": duplicates}
+        store = prepare(Text(validation=1, tokenizer_vocabulary=260, **settings), tmp_path / "stores")
+        assert decoded(store) == ["one two", "three four"]
+        assert store.facts["empty_documents"] == 80
 
 
 def test_missing_files_empty_files_and_single_documents_are_refused(tmp_path):

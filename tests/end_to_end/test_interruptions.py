@@ -1,4 +1,4 @@
-"""A sweep that is interrupted, killed or fed nonsense: nothing is left running, nothing is lost, nothing is run twice."""
+"""A sweep that is interrupted or killed: nothing is left running, nothing is lost, nothing is run twice."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 
+import psutil
 from end_to_end.commands import command, processes_naming, wait_until
 
 ONE = ("model.size=6.6k", "data.size=8k", "launch.checkpoint_every=20", "train.steps=300", "train.validate_every=50")
@@ -17,6 +18,12 @@ def losses(path) -> list[tuple[str, int, float]]:
     return [(r["kind"], r["step"], r.get("loss")) for r in records if r["kind"] != "probe"]
 
 
+def ranks_of(folder) -> list[psutil.Process]:
+    """The rank processes of a sweep: neither launchers nor guards."""
+    named = [(process, " ".join(process.cmdline())) for process in processes_naming(folder)]
+    return [p for p, line in named if "amscale.train" in line and "accelerate" not in line and "guard.py" not in line]
+
+
 def test_killed_and_resumed_is_never_killed(tiny, tmp_path, start_sweep):
     """SIGKILL of a rank in mid-run; the sweep starts the trial again from its newest checkpoint."""
     calm, killed = tmp_path / "calm", tmp_path / "killed"
@@ -25,14 +32,36 @@ def test_killed_and_resumed_is_never_killed(tiny, tmp_path, start_sweep):
     (label,) = [path.name for path in (calm / "tiny" / "trials").iterdir()]
     checkpoints = driver.folder / "trials" / label / "checkpoints"
     wait_until(lambda: any(checkpoints.glob("step_*[0-9]")), 60, "a checkpoint")
-    ranks = [p for p in processes_naming(driver.folder) if "-m accelerate" not in " ".join(p.cmdline())]
-    ranks = [p for p in ranks if "amscale.train" in " ".join(p.cmdline()) and "guard.py" not in " ".join(p.cmdline())]
-    assert len(ranks) == 1
-    ranks[0].kill()
+    (rank,) = ranks_of(driver.folder)
+    rank.kill()
     assert driver.process.wait(timeout=120) == 0
     assert len((driver.folder / "trials" / label / "failures.jsonl").read_text().splitlines()) == 1
     assert losses(driver.folder / "trials" / label) == losses(calm / "tiny" / "trials" / label)
     assert not processes_naming(driver.folder)
+
+
+def test_a_rank_told_to_end_is_continued_and_a_damaged_checkpoint_passed_over(tiny, tmp_path, start_sweep):
+    """SIGUSR1 to a rank: it writes a checkpoint, ends, and goes on; then the newest checkpoint is cut short."""
+    calm, told = tmp_path / "calm", tmp_path / "told"
+    slow = (*ONE, "train.steps=400", "launch.keep_checkpoints=3")
+    assert command("sweep", str(tiny), f"storage={calm}", *slow).returncode == 0
+    driver = start_sweep(told / "tiny", str(tiny), f"storage={told}", *slow)
+    (label,) = [path.name for path in (calm / "tiny" / "trials").iterdir()]
+    trial = driver.folder / "trials" / label
+    wait_until(lambda: any((trial / "checkpoints").glob("step_*[0-9]")), 60, "a checkpoint")
+    (rank,) = ranks_of(driver.folder)
+    rank.send_signal(signal.SIGUSR1)
+    wait_until(lambda: ranks_of(driver.folder) not in ([], [rank]), 60, "another start")
+    wait_until(lambda: len(list((trial / "checkpoints").glob("step_*[0-9]"))) == 3, 60, "more checkpoints")
+    (rank,) = ranks_of(driver.folder)
+    rank.kill()
+    newest = max((trial / "checkpoints").glob("step_*[0-9]"))
+    damaged = next(newest.rglob("*model_states.pt"))
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    assert driver.process.wait(timeout=120) == 0
+    assert len((trial / "failures.jsonl").read_text().splitlines()) == 1  # being told to end is no failure
+    assert f"{newest.name} is damaged" in (trial / "log.txt").read_text()
+    assert losses(trial) == losses(calm / "tiny" / "trials" / label)
 
 
 def test_control_c_leaves_nothing_and_the_same_command_continues(tiny, tmp_path, start_sweep):
@@ -40,11 +69,14 @@ def test_control_c_leaves_nothing_and_the_same_command_continues(tiny, tmp_path,
     driver = start_sweep(tmp_path / "tiny", *arguments)
     trials = driver.folder / "trials"
     wait_until(lambda: any(trials.glob("*/result.json")), 120, "a finished trial")
-    before = {path: path.read_bytes() for path in trials.glob("*/result.json")}
+    finished = list(trials.glob("*/result.json"))
     began = time.monotonic()
     driver.process.send_signal(signal.SIGINT)
     assert driver.process.wait(timeout=30) == 128 + signal.SIGINT
     wait_until(lambda: not processes_naming(tmp_path), 10 - (time.monotonic() - began), "an end of every process")
+    before = {path: path.read_bytes() for path in trials.glob("*/result.json")}
+    assert set(finished) <= set(before)
+    assert len(before) < 4
     again = command("sweep", *arguments)
     assert again.returncode == 0, again.stdout + again.stderr
     assert again.stdout.count(": starting") == 4 - len(before)

@@ -65,7 +65,7 @@ def test_saved_weights_give_the_recorded_loss(finished):
 
 def test_output_is_for_people(finished):
     """The plan, progress, results and estimates are printed; the libraries' chatter is not."""
-    for wanted in ("plan: 4 trials", "steps", "ZeRO", ": done, 4 of 4", "validation loss", "k of N = C·D^k at D*(N)"):
+    for wanted in ("plan: 4 trials", "steps", "ZeRO", ": done, 4 of 4", "validation loss", "D*(N)"):
         assert wanted in finished.output
     for chatter in ("deepspeed", "WARNING", "INFO", "ray::", "Traceback", "FutureWarning"):
         assert chatter not in finished.output

@@ -110,6 +110,10 @@ def test_third_proposition_fails_as_printed():
         violated += difference < -spread(patterns) - 1e-9
         assert -spread(patterns) - math.log(6) - 1e-9 <= difference <= 1e-9
     assert violated > 100
+    # The example of docs/theory.md.
+    pair, x = torch.tensor([[-1.0], [1.0]], dtype=torch.float64), torch.tensor([[1.0]], dtype=torch.float64)
+    assert float(energy_mchn(x, pair, 2)) == pytest.approx(0.3375, abs=1e-4)
+    assert float(nearest_squared_distance(x, pair) - 2 * energy_mchn(x, pair, 2)) == pytest.approx(-0.675, abs=1e-4)
 
 
 @settings(max_examples=60, deadline=None)

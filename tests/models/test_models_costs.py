@@ -34,34 +34,11 @@ def test_formulas_are_named():
         flops_per_token(shape, "12ND")
 
 
-def kept_bytes(shape, micro_batch, dtype):
-    """Bytes of the distinct storages saved for backward, parameters aside, and of the logits."""
-    model = build(shape).to(dtype).train()
-    own = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
-    kept, held = {}, []
-
-    def pack(x):
-        storage = x.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-            held.append(storage)  # so that no address is used twice
-        return x
-
-    tokens = torch.randint(shape.vocabulary, (micro_batch, shape.context))
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        logits = model(tokens)
-        loss = F.cross_entropy(logits.flatten(0, 1), tokens.flatten())
-    logits_bytes = logits.numel() * (4 + (2 if dtype is torch.bfloat16 else 0))
-    assert loss.requires_grad
-    assert logits.untyped_storage().data_ptr() not in kept
-    return sum(kept.values()) + logits_bytes
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("family", [VanillaSettings, GPT2Settings])
 @pytest.mark.parametrize(("width", "context", "vocabulary"), [(64, 128, 68), (256, 64, 4000)])
-def test_activation_memory_is_near_what_is_saved(family, dropout, dtype, width, context, vocabulary):
+def test_activation_memory_is_near_what_is_saved(kept_bytes, family, dropout, dtype, width, context, vocabulary):
     shape = solve(family(layers=4, width=width, dropout=dropout), vocabulary, context)
     measured = kept_bytes(shape, 2, dtype)
     estimate = activation_bytes(shape, 2, dtype.itemsize, "cpu")
@@ -74,6 +51,6 @@ def test_activation_memory_is_near_what_is_saved(family, dropout, dtype, width, 
     [{"positions": "rotary"}, {"positions": "relative"}, {"norm": "rmsnorm"}, {"norm_position": "pre"}],
     ids=str,
 )
-def test_activation_memory_of_the_variations(options, dropout):
+def test_activation_memory_of_the_variations(kept_bytes, options, dropout):
     shape = solve(VanillaSettings(layers=4, width=128, dropout=dropout, **options), 500, 64)
     assert activation_bytes(shape, 2, 4, "cpu") == pytest.approx(kept_bytes(shape, 2, torch.float32), rel=0.1)

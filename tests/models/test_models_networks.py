@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from amscale.models import attention_names, build, final_norm_name, residual_names, solve
 from amscale.models.gpt2 import GPT2Settings
+from amscale.models.openelm import OpenELMSettings
 from amscale.models.vanilla import VanillaSettings
 
 VARIANTS = [
@@ -19,7 +20,9 @@ VARIANTS = [
     for place, positions, norm in itertools.product(
         ("post", "pre"), ("sinusoidal", "learned", "rotary", "relative"), ("layernorm", "rmsnorm")
     )
-] + [GPT2Settings(layers=2, width=64, dropout=0.0)]
+]
+OPENELM = OpenELMSettings(layers=2, width=64, head_dimension=8, feed_forward_divisor=8, dropout=0.0)
+VARIANTS += [GPT2Settings(layers=2, width=64, dropout=0.0), OPENELM]
 
 
 def name_of(model):
@@ -41,6 +44,8 @@ def tokens(vocabulary, batch=4, length=32):
 
 def component(name):
     parts = set(name.split("."))
+    if parts & {"query_norm", "key_norm"}:
+        return "norms_and_rest"
     if parts & {"embedding", "positions", "relative_bias", "wte", "wpe"}:
         return "embedding"
     if parts & {"attention", "attn"}:
@@ -66,7 +71,7 @@ def test_counts_are_exact_by_component(base, layers, heads, head_dimension, voca
     for name, parameter in model.named_parameters():
         counted[component(name)] += parameter.numel()
     assert shape.parameters.as_dict() == {**counted, "total": sum(p.numel() for p in model.parameters())}
-    assert shape.parameters.tied == (shape.family == "gpt2")
+    assert shape.parameters.tied == (shape.family in ("gpt2", "openelm"))
 
 
 @variants
@@ -98,14 +103,15 @@ def test_order_matters(model_settings):
 
 @pytest.mark.parametrize("width", [32, 512])
 @pytest.mark.parametrize("vocabulary", [32, 5000])
-@pytest.mark.parametrize("base", [VARIANTS[0], VARIANTS[8], VARIANTS[-1]], ids=name_of)
+@pytest.mark.parametrize("base", [VARIANTS[0], VARIANTS[8], *VARIANTS[-2:]], ids=name_of)
 def test_the_first_loss_is_that_of_a_uniform_guess(base, width, vocabulary):
     _, model = made(base.model_copy(update={"width": width}), vocabulary)
     inputs = tokens(vocabulary, batch=8)
     targets = torch.randint(vocabulary, (8 * 32,), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         loss = F.cross_entropy(model(inputs).flatten(0, 1), targets).item()
-    assert loss == pytest.approx(math.log(vocabulary), rel=0.04)
+    # A published initial deviation of 0.02 shows in a wide model with few tokens: its logits' variance is width / 2500.
+    assert loss == pytest.approx(math.log(vocabulary), rel=0.02 if vocabulary == 5000 or width == 32 else 0.06)
 
 
 @variants

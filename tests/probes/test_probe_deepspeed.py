@@ -1,4 +1,4 @@
-"""The probe under DeepSpeed ZeRO-3 on two CPU processes: it gathers the parameters and leaves training as it was."""
+"""The probe under DeepSpeed on two CPU processes: every ZeRO stage, gradient accumulation and bfloat16, bit for bit."""
 
 import os
 import subprocess
@@ -10,51 +10,69 @@ import pytest
 pytest.importorskip("deepspeed")
 
 SCRIPT = """
-import sys
+import math
 import deepspeed, torch
-from torch import nn
+from torch.nn import functional as F
+from amscale import models
+from amscale.models.vanilla import VanillaSettings
+from amscale.probes.memorisation import Corpus
 from amscale.probes.patterns import Sequences
 from amscale.probes.probe import TrainingProbe
 
 deepspeed.init_distributed(dist_backend="gloo")
 rank = deepspeed.comm.get_rank()
-tokens = torch.randint(20, (32, 6), generator=torch.Generator().manual_seed(1))
-NAMES, CONFIG = ["0", "1"], {
-    "train_micro_batch_size_per_gpu": 4,
-    "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0},
-    "optimizer": {"type": "AdamW", "params": {"lr": 1e-2, "torch_adam": True}},
-}
+tokens = torch.randint(20, (32, 20), generator=torch.Generator().manual_seed(1))
+SETTINGS = VanillaSettings(layers=2, width=16, heads=2, dropout=0.2)
 
 def network():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Embedding(20, 16), nn.Linear(16, 16), nn.Dropout(0.2), nn.Linear(16, 20))
+    return models.build(models.solve(SETTINGS, 20, 20))
 
-def probe_of(model):
+def config(stage, bf16):
+    return {
+        "train_micro_batch_size_per_gpu": 2,
+        "gradient_accumulation_steps": 2,
+        "zero_optimization": {"stage": stage, "stage3_param_persistence_threshold": 0},
+        "optimizer": {"type": "AdamW", "params": {"lr": 1e-2, "torch_adam": True}},
+        "bf16": {"enabled": bf16},
+    }
+
+def probe_of(model, inner):
     stored, queries = (Sequences.of_batch(part, part) for part in (tokens[:8], tokens[8:16]))
-    return TrainingProbe(model, NAMES, stored, queries)
+    attention = models.attention_names(inner)
+    corpus = Corpus(math.log(20), 160, 3000)
+    return TrainingProbe(model, models.residual_names(inner), stored, queries, attention=attention, corpus=corpus)
 
-def train(probed):
-    engine, *_ = deepspeed.initialize(model=(model := network()), model_parameters=model.parameters(), config=CONFIG)
-    probe, losses, scalars = probe_of(engine), [], []
+def train(stage, bf16, probed):
+    engine, *_ = deepspeed.initialize(
+        model=(model := network()), model_parameters=model.parameters(), config=config(stage, bf16)
+    )
+    probe, losses, found = probe_of(engine, engine.module), [], []
     torch.manual_seed(rank)
-    for step in range(4):
-        if probed:
-            scalars.append(probe.measure().scalars)
-        batch = tokens[4 * (2 * step + rank) :][:4]
-        loss = nn.functional.cross_entropy(engine(batch).flatten(0, 1), batch.roll(-1, 1).flatten())
+    for micro in range(6):
+        if probed and micro % 3 == 0:  # at the start, and in the middle of an accumulation
+            found.append(probe.measure())
+        batch = tokens[2 * (2 * micro + rank) :][:2]
+        loss = F.cross_entropy(engine(batch).flatten(0, 1), batch.roll(-1, 1).flatten())
         engine.backward(loss)
         engine.step()
         losses.append(loss.item())
-    partitioned = all(parameter.numel() == 0 for parameter in engine.module.parameters())
-    return losses, scalars, partitioned
+    return losses, found, all(parameter.numel() == 0 for parameter in engine.module.parameters())
 
-losses, scalars, partitioned = train(True)
-assert losses == train(False)[0], losses
-assert partitioned
-plain = probe_of(network()).measure().scalars
-assert set(plain) == set(scalars[0])
-assert all(abs(scalars[0][name] - plain[name]) <= 1e-4 * (1 + abs(plain[name])) for name in plain)
-assert scalars[0] != scalars[-1]
+plain_model = network()
+plain = probe_of(plain_model, plain_model).measure()
+assert any(name.startswith("attention/layer_01/energy_change") for name in plain.scalars)
+assert "memorisation/bits_per_parameter" in plain.scalars
+for stage, bf16 in ((0, False), (1, False), (2, False), (3, False), (1, True), (3, True)):
+    losses, found, partitioned = train(stage, bf16, True)
+    assert losses == train(stage, bf16, False)[0], (stage, bf16, losses)
+    assert partitioned == (stage == 3)
+    assert set(plain.scalars) == set(found[0].scalars), (stage, bf16, found[0].reasons)
+    if not bf16:
+        values = found[0].scalars
+        bad = [n for n, v in plain.scalars.items() if abs(values[n] - v) > 1e-4 * (1 + abs(v))]
+        assert not bad, (stage, bad)
+    assert found[0].scalars != found[-1].scalars
 print(f"rank {rank} is content", flush=True)
 # Left open, the group's threads can outlive the interpreter and abort it at exit.
 deepspeed.comm.barrier()
@@ -62,7 +80,7 @@ deepspeed.comm.destroy_process_group()
 """
 
 
-def test_zero_3_on_two_processes(tmp_path):
+def test_every_stage_on_two_processes(tmp_path):
     script = tmp_path / "train.py"
     script.write_text(SCRIPT, encoding="utf-8")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]

@@ -8,9 +8,12 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from amscale import models
 from amscale.errors import InputError
+from amscale.models.gpt2 import GPT2Settings
 from amscale.probes.associative import measure_radius_and_partition
 from amscale.probes.measurement import Measurement
+from amscale.probes.memorisation import Corpus
 from amscale.probes.patterns import Sequences, to_patterns
 from amscale.probes.probe import TrainingProbe
 from amscale.probes.settings import ProbeSettings
@@ -82,6 +85,87 @@ def test_training_is_bit_identical_with_and_without():
     assert all(torch.equal(weights[name], plain_weights[name]) for name in weights)
 
 
+def gpt2():
+    torch.manual_seed(0)
+    return models.build(models.solve(GPT2Settings(layers=2, width=16, heads=2, dropout=0.2), 12, 24))
+
+
+def everything_probe(model, inner):
+    stored, queries = (Sequences.of_batch(*sequences(count, seed, 24)) for count, seed in ((10, 1), (7, 2)))
+    names = models.residual_names(inner), models.attention_names(inner)
+    corpus = Corpus(math.log(12), 240, 1000)
+    return TrainingProbe(model, names[0], stored, queries, micro_batch=3, attention=names[1], corpus=corpus)
+
+
+@pytest.mark.parametrize("compiled", ["no", "wrapped", "in place"])
+def test_every_measurement_leaves_a_training_step_bit_identical(compiled):
+    """Between two accumulated backward passes: gradients, random state, flags and the next losses are as without."""
+    runs = []
+    for probed in (False, True):
+        inner = gpt2()
+        if compiled == "in place":
+            inner.compile(backend="eager")
+        model = torch.compile(inner, backend="eager") if compiled == "wrapped" else inner
+        optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        losses = []
+        for step in range(3):
+            for micro in range(2):
+                tokens, targets = sequences(4, 10 * step + micro, 24)
+                loss = nn.functional.cross_entropy(model(tokens).flatten(0, 1), targets.flatten())
+                loss.backward()
+                losses.append(loss.item())
+                if probed:
+                    result = everything_probe(model, inner).measure()
+                    assert result.reasons == {}
+                    assert {name.split("/")[0] for name in result.scalars} == {
+                        "energy",
+                        "radius",
+                        "partition",
+                        "attention",
+                        "memorisation",
+                    }
+            optimiser.step()
+            optimiser.zero_grad()
+        runs.append((losses, inner.state_dict(), torch.get_rng_state(), [m.training for m in inner.modules()]))
+    (losses, weights, state, flags), (with_probe, other_weights, other_state, other_flags) = runs
+    assert losses == with_probe
+    assert torch.equal(state, other_state)
+    assert flags == other_flags
+    assert all(torch.equal(weights[name], other_weights[name]) for name in weights)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in inner.modules())
+
+
+def test_compiled_and_plain_models_measure_the_same():
+    inner = gpt2()
+    plain = everything_probe(inner, inner).measure()
+    compiled = torch.compile(inner, backend="eager")
+    compiled(sequences(4, 0, 24)[0])
+    assert everything_probe(compiled, inner).measure().scalars == plain.scalars
+
+
+def test_the_first_layers_step_starts_from_the_embedding():
+    """x^(0) → x^(1) counts where what enters the first layer is a residual stream."""
+    inner = gpt2()
+    probe = everything_probe(inner, inner)
+    result = probe.measure()
+    inner.eval()
+    rows = []
+    for part in (probe.stored, probe.queries):
+        with torch.no_grad():
+            states = inner.model(part.tokens_BT, output_hidden_states=True).hidden_states
+        last = (part.counted_BT * torch.arange(1, 25)).argmax(1)
+        rows.append([state[torch.arange(len(last)), last].double().numpy() for state in states])
+    (_, stored, _), (start, end, _) = rows
+
+    def energy(x):
+        return -np.log(np.exp(-((x[:, None] - stored) ** 2).sum(-1)).sum(1))
+
+    share = float((energy(end) < energy(start)).mean())
+    assert result.scalars["energy/layer_00/steps_lowering_E"] == pytest.approx(share)
+    both = [result.scalars[f"energy/layer_0{t}/steps_lowering_E"] for t in (0, 1)]
+    assert result.scalars["energy/global/steps_lowering_E"] == pytest.approx(np.mean(both))
+
+
 def patterns_by_hand(model, batch, pattern):
     tokens, targets = batch
     model.eval()
@@ -141,7 +225,12 @@ def test_measurement_against_brute_force(pattern):
     assert scalars["energy/global/E_mean"] == pytest.approx(union[-1].mean(), **close)
     lowered = np.mean([union[s] < union[s - 1] for s in sizes[1:]])
     assert scalars["energy/global/steps_lowering_E_global"] == pytest.approx(lowered)
-    assert result.reasons == {}
+    assert set(result.reasons) == {
+        "memorisation/bits",
+        "memorisation/exact_continuation_train",
+        "memorisation/exact_continuation_validation",
+    }
+    assert result.pattern == pattern
     assert result.seconds > 0
 
 

@@ -1,5 +1,6 @@
 """Ownership of processes, ports, the launch command and the choice of a place, without a cluster."""
 
+import itertools
 import os
 import signal
 import socket
@@ -11,7 +12,6 @@ import psutil
 import pytest
 
 from amscale import config, models
-from amscale.cluster import guard
 from amscale.cluster.launcher import Placement, launch_command
 from amscale.cluster.machine import Machine, interface_of
 from amscale.cluster.ports import Port
@@ -27,7 +27,8 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 os.setsid() if os.getpgrp() != os.getpid() else None
 depth = int(sys.argv[1])
 if depth:
-    subprocess.Popen([sys.executable, "-c", open(sys.argv[2]).read(), str(depth - 1), sys.argv[2]], start_new_session=True)
+    source = open(sys.argv[2]).read()
+    subprocess.Popen([sys.executable, "-c", source, str(depth - 1), sys.argv[2]], start_new_session=True)
 print("up", depth, flush=True)
 time.sleep(600)
 """
@@ -68,9 +69,9 @@ def started(machine: Machine, command: list[str], folder) -> None:
     assert len(alive(folder)) >= 3
 
 
-def test_stop_ends_even_what_ignores_it_and_left_its_session(stubborn, tmp_path, monkeypatch):
-    monkeypatch.setattr(guard, "GRACE_SECONDS", 0.5)
-    machine = Machine()
+def test_stop_ends_even_what_ignores_it_and_left_its_session(stubborn, tmp_path):
+
+    machine = Machine(0.5)
     started(machine, stubborn, tmp_path)
     machine.stop()
     assert not alive(tmp_path)
@@ -80,7 +81,7 @@ def test_an_owner_that_is_killed_takes_everything_along(stubborn, tmp_path):
     owner = f"""
 import sys, time
 from amscale.cluster.machine import Machine
-machine = Machine()
+machine = Machine(0.5)
 machine.start({stubborn!r}, {{}}, "127.0.0.1", {str(tmp_path / "log.txt")!r})
 time.sleep(600)
 """
@@ -88,11 +89,11 @@ time.sleep(600)
     wait(lambda: all_up(tmp_path / "log.txt"))
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    wait(lambda: not alive(tmp_path), guard.GRACE_SECONDS + 15)
+    wait(lambda: not alive(tmp_path), 20)
 
 
 def test_a_guard_that_is_killed_takes_the_command_along(tmp_path):
-    machine = Machine()
+    machine = Machine(0.5)
     script = f"import time; open({str(tmp_path / 'up')!r}, 'w'); time.sleep(600)"
     machine.start([sys.executable, "-c", script], {}, "127.0.0.1", str(tmp_path / "log.txt"))
     wait((tmp_path / "up").exists)
@@ -103,7 +104,7 @@ def test_a_guard_that_is_killed_takes_the_command_along(tmp_path):
 
 
 def test_the_exit_status_of_the_command_is_the_guards(tmp_path):
-    machine = Machine()
+    machine = Machine(0.5)
     machine.start([sys.executable, "-c", "raise SystemExit(7)"], {}, "127.0.0.1", str(tmp_path / "log.txt"))
     wait(lambda: machine.poll() is not None)
     assert machine.poll() == 7
@@ -129,7 +130,7 @@ def test_the_interface_is_the_one_that_carries_the_address():
 def test_nothing_in_the_launch_command_is_implied():
     placement = Placement(3, 2, 4, "cuda", 2, "bf16", 8, 1)
     command = launch_command(placement, ["spec.yaml"], rank=1, address="10.0.0.5", port=23456)
-    pairs = dict(zip(command[3:], command[4:], strict=False))
+    pairs = dict(itertools.pairwise(command))
     assert pairs["--deepspeed_multinode_launcher"] == "standard"
     assert (pairs["--num_machines"], pairs["--num_processes"], pairs["--machine_rank"]) == ("3", "6", "1")
     assert (pairs["--main_process_ip"], pairs["--main_process_port"]) == ("10.0.0.5", "23456")

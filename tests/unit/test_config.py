@@ -32,7 +32,7 @@ def test_sizes(text, size):
 
 @pytest.mark.parametrize("text", ["", "k", "1.5", "-3", "4 0", "1e-3", "nan", "inf", True, None, [1]])
 def test_what_is_no_size(text):
-    with pytest.raises(ValueError, match="size|whole"):
+    with pytest.raises(ValueError, match=r"size|whole"):
         parse_size(text)
 
 
@@ -104,3 +104,14 @@ def test_ten_thousand_cells_take_less_than_two_seconds():
     began = time.monotonic()
     assert len(config.expand(config.load(QUICK, overrides))) == 12 * 25 * 34
     assert time.monotonic() - began < 2
+
+
+def test_the_reference_page_is_what_the_schema_says():
+    from pathlib import Path
+
+    from amscale.config.reference import reference
+
+    page = Path(__file__).parents[2] / "docs" / "configuration.md"
+    assert page.read_text() == reference(), "run: python -m amscale.config.reference > docs/configuration.md"
+    assert "learning_rate" in reference()
+    assert "| `` |" not in reference()

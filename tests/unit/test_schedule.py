@@ -1,5 +1,7 @@
 """Learning-rate schedules as functions of the step."""
 
+import itertools
+
 import pytest
 
 from amscale.config import TrainSettings
@@ -22,7 +24,7 @@ def test_warm_up_is_linear_and_reaches_the_peak():
 def test_decays_end_at_the_final_rate_and_never_rise(schedule):
     curve = rates(schedule=schedule, warmup=0)
     assert curve[-1] == pytest.approx(0.1)
-    assert all(later <= earlier + 1e-12 for earlier, later in zip(curve, curve[1:], strict=False))
+    assert all(later <= earlier + 1e-12 for earlier, later in itertools.pairwise(curve))
 
 
 def test_shapes_between():

@@ -4,10 +4,31 @@ from typing import Annotated
 
 from pydantic import Field
 
+from amscale.data.corpora.hub import Hub
+from amscale.data.corpora.jsonl import JsonLines
+from amscale.data.corpora.kjv import KingJames
+from amscale.data.corpora.openwebtext import OpenWebText
+from amscale.data.corpora.parquet import Parquet
 from amscale.data.corpora.question_formation import QuestionFormation
+from amscale.data.corpora.random_tokens import RandomTokens
+from amscale.data.corpora.spgc import Gutenberg
 from amscale.data.corpora.text import Text
 
-DataSettings = Annotated[QuestionFormation | Text, Field(discriminator="corpus")]
+DataSettings = Annotated[
+    QuestionFormation | RandomTokens | OpenWebText | Gutenberg | KingJames | Hub | JsonLines | Parquet | Text,
+    Field(discriminator="corpus"),
+]
 """The `data` section of a configuration, told apart by its `corpus`."""
 
-__all__ = ["DataSettings", "QuestionFormation", "Text"]
+__all__ = [
+    "DataSettings",
+    "Gutenberg",
+    "Hub",
+    "JsonLines",
+    "KingJames",
+    "OpenWebText",
+    "Parquet",
+    "QuestionFormation",
+    "RandomTokens",
+    "Text",
+]

@@ -1,13 +1,16 @@
-"""Lines of the Question-Formation grammar, generated: a corpus whose entropy is known exactly."""
+"""Lines of the Question-Formation grammar, generated: their entropy is known exactly. Or the original files."""
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from amscale.data.files import blocks, find_files, fingerprint, text_lines
 from amscale.data.grammar import LineGrammar, WordClasses
-from amscale.data.settings import CorpusSettings, HeldOut, KnownEntropy
+from amscale.data.settings import CorpusSettings, HeldOut, KnownSource
+from amscale.errors import InputError
 from amscale.settings import Size
 
 _BLOCK = 16384
@@ -15,13 +18,13 @@ _BLOCK = 16384
 
 
 class QuestionFormation(CorpusSettings):
-    """Question-Formation (McCoy, Frank & Linzen 2020), one document a line, from its weighted grammar."""
+    """Question-Formation (McCoy, Frank & Linzen 2020), one document a line, from its weighted grammar or from files."""
 
     corpus: Literal["question_formation"] = "question_formation"
     """Which corpus this is."""
     documents: Size = Field(default=101_000, ge=2)
     """Lines to generate, held-out ones included; by default as many as the original work trains on
-    and holds out, 100,000 + 1,000, which make 2.08M tokens."""
+    and holds out, 100,000 + 1,000, which make 2.34M tokens."""
     generator_seed: int = Field(default=0, ge=0)
     """Seed of the generated lines."""
     validation: HeldOut = 1000
@@ -33,17 +36,38 @@ class QuestionFormation(CorpusSettings):
     """Whether the output follows the task word. Without it a line has the same entropy in half the tokens."""
     declarative_only: bool = False
     """Whether every line is a `decl` line, of any structure."""
+    files: str | list[str] | None = None
+    """Paths or patterns of original files, `question.train` and its like: a line is `source TAB target` and becomes the
+    document `source target`. Their entropy is nobody's to know. None: lines are generated."""
 
     more: ClassVar[str] = "data.documents"
+
+    @model_validator(mode="after")
+    def _files_or_grammar(self) -> "QuestionFormation":
+        for name in ("documents", "generator_seed", "word_classes", "copied_half", "declarative_only"):
+            if self.files is not None and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name} is about generated lines and files gives written ones; leave out one of the two"
+                )
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        identity = super().identity()
+        if self.files is not None:
+            identity["files"] = [fingerprint(path) for path in find_files(self.files)]
+        return identity
 
     @property
     def grammar(self) -> LineGrammar:
         return LineGrammar(self.word_classes, self.copied_half, self.declarative_only)
 
-    def word_types(self) -> list[str]:
-        return self.grammar.vocabulary
+    def word_types(self) -> list[str] | None:
+        return self.grammar.vocabulary if self.files is None else None
 
-    def word_tokens(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def word_tokens(self) -> Iterator[tuple[np.ndarray, np.ndarray]] | None:
+        return self._sample() if self.files is None else None
+
+    def _sample(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         grammar = self.grammar
         for block in range(-(-self.documents // _BLOCK)):
             generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.generator_seed, block])))
@@ -52,13 +76,30 @@ class QuestionFormation(CorpusSettings):
             yield tokens[: wanted.sum()], wanted
 
     def texts(self) -> Iterator[list[str]]:
+        if self.files is not None:
+            yield from blocks(line for path in find_files(self.files) for line in _pairs(path))
+            return
         words = np.array(self.grammar.vocabulary, dtype=object)
-        for tokens, lengths in self.word_tokens():
+        for tokens, lengths in self._sample():
             stops = np.cumsum(lengths)
             yield [
                 " ".join(words[tokens[start : stop - 1]]) for start, stop in zip(stops - lengths, stops, strict=True)
             ]
 
-    def known_entropy(self) -> KnownEntropy:
+    def known_source(self) -> KnownSource | None:
+        if self.files is not None:
+            return None
         grammar = self.grammar
-        return KnownEntropy(grammar.entropy_per_line, grammar.tokens_per_line if self.tokenizer == "word" else None)
+        return KnownSource(grammar.entropy_per_line, grammar.lengths if self.tokenizer == "word" else None)
+
+
+def _pairs(path: Path) -> Iterator[str]:
+    for number, line in enumerate(text_lines(path), 1):
+        if line.strip():
+            source, tab, target = line.strip().partition("\t")
+            if not tab or "\t" in target:
+                raise InputError(
+                    f"data.files: {path}, line {number} is not `source TAB target`; give Question-Formation files, "
+                    "or read others with corpus: text"
+                )
+            yield f"{source} {target}"

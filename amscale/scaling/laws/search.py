@@ -19,32 +19,35 @@ DELTA = 1e-3
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised: the sum over rows of Huber(DELTA) on ln loss, or of squares on the loss itself."""
+    """What is minimised: a sum over rows of Huber(DELTA) or of squares, on ln loss or on the loss itself (`raw`)."""
 
     name: str
     text: str
-    parametrisation: str
+    robust: bool
+    raw: bool
 
     def residuals(self, log_loss: Array, target: Array) -> Array:
         """Residuals (S, R) for `log_loss` (S, R) and observed losses `target`, which broadcasts."""
-        return log_loss - np.log(target) if self.name == "huber_log" else np.exp(log_loss) - target
+        return np.exp(log_loss) - target if self.raw else log_loss - np.log(target)
 
     def value(self, residuals: Array) -> Array:
         """Contribution of each row."""
-        if self.name == "squared":
+        if not self.robust:
             return residuals**2
         size = np.abs(residuals)
         return np.where(size <= DELTA, 0.5 * size**2, DELTA * (size - 0.5 * DELTA))
 
     def weight(self, residuals: Array) -> Array:
         """Weights of the quadratic majoriser: value'(r) / r, up to a constant factor."""
-        if self.name == "squared":
+        if not self.robust:
             return np.ones_like(residuals)
         return DELTA / np.maximum(np.abs(residuals), DELTA)
 
 
-HUBER_LOG = Objective("huber_log", f"sum of Huber(δ={DELTA:g}) on ln loss", "LSE(a - α ln N, b - β ln D, e)")
-SQUARED = Objective("squared", "sum of squares on loss", "E + A/N^α + B/D^β")
+HUBER_LOG = Objective("huber_log", f"sum of Huber(δ={DELTA:g}) on ln loss", robust=True, raw=False)
+SQUARED_LOG = Objective("squared_log", "sum of squares on ln loss", robust=False, raw=False)
+SQUARED = Objective("squared", "sum of squares on loss", robust=False, raw=True)
+OBJECTIVES = (HUBER_LOG, SQUARED_LOG, SQUARED)
 
 
 def minimise(
@@ -99,7 +102,7 @@ def _step(
     objective: Objective, log_loss: Array, jacobian: Array, target: Array, weights: Array, damping: Array
 ) -> Array:
     residuals = objective.residuals(log_loss, target)
-    if objective.name == "squared":
+    if objective.raw:
         jacobian = jacobian * np.exp(log_loss)[..., None]
     weighted = (weights * objective.weight(residuals))[..., None] * jacobian
     normal = np.matmul(weighted.transpose(0, 2, 1), jacobian)

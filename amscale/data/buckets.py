@@ -1,0 +1,60 @@
+"""Records scattered over files and read back a file at a time: sorting and shuffling more than memory holds."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+_BUCKET = 1 << 25
+"""Bytes that a file is to hold, about."""
+
+
+def bucket_count(size: int) -> int:
+    """How many files `size` bytes are scattered over."""
+    return -(-size // _BUCKET) or 1
+
+
+def bucket_of(keys_N: np.ndarray, count: int) -> np.ndarray:
+    """The file of each key [N] of 64 random bits: keys of one file lie between those of its neighbours."""
+    return ((keys_N >> np.uint64(32)) * np.uint64(count)) >> np.uint64(32)
+
+
+class Buckets:
+    """Files of records of one type, written in any order of files and kept in the order of arrival within each."""
+
+    def __init__(self, folder: Path, dtype: np.dtype) -> None:
+        folder.mkdir(exist_ok=True)
+        for left in folder.iterdir():  # by a builder that died
+            left.unlink()
+        self.folder = folder
+        self.dtype = dtype
+
+    def add(self, bucket_N: np.ndarray, records_N: np.ndarray) -> None:
+        """Append each record to the file of its bucket."""
+        order = np.argsort(bucket_N, kind="stable")
+        found, starts = np.unique(bucket_N[order], return_index=True)
+        for bucket, chosen in zip(found.tolist(), np.split(order, starts[1:]), strict=True):
+            self.append(bucket, records_N[chosen])
+
+    def append(self, bucket: int, records: np.ndarray) -> None:
+        """Append records to the file of one bucket; it is open only for that, so that any number of files will do."""
+        with self._path(bucket).open("ab") as file:
+            file.write(records.tobytes())
+
+    def take(self, bucket: int) -> np.ndarray:
+        """The records of one bucket; their file is removed."""
+        path = self._path(bucket)
+        if not path.exists():
+            return np.zeros(0, dtype=self.dtype)
+        records = np.fromfile(path, dtype=self.dtype)
+        path.unlink()
+        return records
+
+    def take_all(self, count: int) -> Iterator[np.ndarray]:
+        """The records of each bucket in turn; the folder goes with the last."""
+        for bucket in range(count):
+            yield self.take(bucket)
+        self.folder.rmdir()
+
+    def _path(self, bucket: int) -> Path:
+        return self.folder / f"{bucket}.bin"

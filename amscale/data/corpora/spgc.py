@@ -1,0 +1,128 @@
+"""The Standardized Project Gutenberg Corpus (Gerlach & Font-Clos 2020, arXiv 1812.08092)."""
+
+import ast
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from amscale.data.files import blocks, fingerprint, text_lines
+from amscale.data.settings import HeldOut, Split, TextSettings
+from amscale.errors import InputError
+from amscale.settings import Size
+
+_BOOK = re.compile(r"PG(\d+)_tokens\.txt")
+
+
+class Gutenberg(TextSettings):
+    """Books as the corpus ships them, `PG<id>_tokens.txt` with one word a line, in the order of their ids.
+
+    One document is one book, its words joined by blanks. The last 5 % of the books are held out.
+    """
+
+    corpus: Literal["spgc"]
+    """Which corpus this is."""
+    folder: str
+    """Folder with the `PG<id>_tokens.txt` files."""
+    metadata: str | None = None
+    """The corpus's table of books, `SPGC-metadata-2018-07-18.csv` or `metadata.csv`; needed for the next two."""
+    language: str | None = None
+    """Only books in this language and no other, as its two-letter code: `en`. None: all."""
+    type: str | None = None
+    """Only books of this type: `Text`, say. None: all, sound and pictures too where they come with words."""
+    words: Size | None = Field(default=None, ge=1)
+    """Only the first words in the order of ids; the last book is cut. None: all."""
+    tokenizer: str = "gpt2"
+    """A name on the Hugging Face hub, a folder, a `tokenizer.json`; or `word`, `byte`, `bpe`."""
+    context: int | None = Field(default=1024, ge=1)
+    """Tokens a sequence, at most."""
+    validation: HeldOut = 0.05
+    """Held out for validation: a share of the documents if below 1, else their count."""
+    split: Split = "last"
+    """Which documents are held out. `last`: the last of the corpus in its own order; copies can stand on both sides.
+    `content`: chosen by a hash of what they say, so that no held-out document has a copy among the training ones."""
+
+    more: ClassVar[str] = "data.words"
+
+    def books(self) -> list[Path]:
+        """The files of the chosen books, in the order of their ids.
+
+        Raises:
+            InputError: no folder with books, no readable metadata, or no book that is chosen.
+        """
+        folder = Path(self.folder).expanduser()
+        found = {}
+        if folder.is_dir():
+            found = {int(m[1]): path for path in folder.iterdir() if (m := _BOOK.fullmatch(path.name))}
+        if not found:
+            raise InputError(
+                f"data.folder: {folder} holds no PG<id>_tokens.txt; give the folder of the corpus's tokens "
+                "(SPGC-tokens-2018-07-18, DOI 10.5281/zenodo.2422560)"
+            )
+        if self.language is None and self.type is None:
+            return [found[number] for number in sorted(found)]
+        chosen = sorted(found.keys() & self._chosen())
+        if not chosen:
+            raise InputError(
+                f"data.language, data.type: none of the {len(found)} books in {folder} is of language "
+                f"{self.language or 'any'} and type {self.type or 'any'} in {self.metadata}; choose others"
+            )
+        return [found[number] for number in chosen]
+
+    def identity(self) -> dict[str, Any]:
+        """Tens of thousands of books are told by name, size and time of change, not by reading each."""
+        identity = super().identity()
+        books = [(path.name, (status := path.stat()).st_size, status.st_mtime_ns) for path in self.books()]
+        identity["folder"] = books
+        identity["metadata"] = fingerprint(self._metadata()) if self.metadata else None
+        return identity
+
+    def texts(self) -> Iterator[list[str]]:
+        return blocks(self._documents())
+
+    def _documents(self) -> Iterator[str]:
+        left = self.words
+        for path in self.books():
+            words = [word for line in text_lines(path) if (word := line.strip())][:left]
+            yield " ".join(words)
+            if left is not None:
+                left -= len(words)
+                if left == 0:
+                    return
+
+    def _metadata(self) -> Path:
+        if self.metadata is None:
+            raise InputError(
+                "data.metadata: choosing by language or type needs the corpus's metadata.csv; give its path"
+            )
+        path = Path(self.metadata).expanduser()
+        if not path.is_file():
+            raise InputError(f"data.metadata: {path} is no file; give the corpus's metadata.csv")
+        return path
+
+    def _chosen(self) -> set[int]:
+        path = self._metadata()
+        numbers = set()
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file)
+            missing = {"id", "language", "type"} - set(rows.fieldnames or ())
+            if missing:
+                raise InputError(f"data.metadata: {path} has no column {', '.join(sorted(missing))}; give metadata.csv")
+            for row in rows:
+                number = row["id"].removeprefix("PG")
+                if number.isdigit() and self._wanted(row):
+                    numbers.add(int(number))
+        return numbers
+
+    def _wanted(self, row: dict[str, str]) -> bool:
+        return self.type in (None, row["type"]) and (
+            self.language is None or _codes(row["language"]) == [self.language]
+        )
+
+
+def _codes(cell: str) -> list[str]:
+    """`['en']`, as the table writes it, or a bare `en`."""
+    return list(ast.literal_eval(cell)) if cell.startswith("[") else [cell]

@@ -1,0 +1,88 @@
+"""The network of the hub family: the transformers library's own, behind the interface of this package."""
+
+import re
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+from amscale.errors import InputError
+from amscale.models.shape import Shape
+
+_ATTENTION = re.compile(r"attn|attention|mixer|mamba")
+_NORM = re.compile(r"norm|^ln_f$|layer_?norm")
+
+
+def model_class(config: PretrainedConfig, remote_code: str | None) -> Any:
+    """The class of the causal language model of a configuration.
+
+    The class itself is called, not the library's `from_config`: under ZeRO-3 that would partition the parameters at
+    once, and this package's models are partitioned by the engine that they are given to.
+    """
+    if remote_code is None:
+        return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+    return get_class_from_dynamic_module(config.auto_map["AutoModelForCausalLM"], remote_code)
+
+
+def layers_of(model: Any) -> tuple[str, nn.ModuleList]:
+    """The model's list of layers, and its name.
+
+    Raises:
+        InputError: there is no list of as many modules as the configuration has layers.
+    """
+    layers = model.config.num_hidden_layers
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == layers:
+            return name, module
+    raise InputError(
+        f"model.architecture: {model.config.model_type} has no plain list of its {layers} layers; choose another"
+    )
+
+
+class Hub(nn.Module):
+    """tokens_BT -> logits_BTV around a causal language model of transformers, which is `.model`."""
+
+    def __init__(self, model: Any, context: int) -> None:
+        super().__init__()
+        self.model = model
+        self.context = context
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        length = tokens_BT.shape[1]
+        if length > self.context:
+            raise ValueError(f"a sequence of {length} tokens is longer than the model's context of {self.context}")
+        logits_BTV: Tensor = self.model(input_ids=tokens_BT, use_cache=False).logits
+        return logits_BTV.float()
+
+    def residual_names(self) -> list[str]:
+        name, layers = layers_of(self.model)
+        return [f"model.{name}.{index}" for index in range(len(layers))]
+
+    def attention_names(self) -> list[str]:
+        """The first child of each layer that is named for attention or for what stands in its place."""
+        name, layers = layers_of(self.model)
+        found = []
+        for index, layer in enumerate(layers):
+            child = next((c for c, _ in layer.named_children() if _ATTENTION.search(c) and not _NORM.search(c)), None)
+            found += [f"model.{name}.{index}.{child}"] if child else []
+        return found
+
+    def final_norm_name(self) -> str | None:
+        """The norm beside the list of layers that comes last, if there is one."""
+        name, _ = layers_of(self.model)
+        parent, _, own = name.rpartition(".")
+        children = [child for child, _ in self.model.get_submodule(parent).named_children()]
+        after = [child for child in children[children.index(own) + 1 :] if _NORM.search(child)]
+        return f"model.{parent}.{after[-1]}" if after else None
+
+
+def build(shape: Shape) -> Hub:
+    """The model, freshly initialised by the library's own rules."""
+    from amscale.models.hub_configuration import configuration
+
+    options = shape.options
+    config = configuration(options, shape.layers, shape.width, shape.heads, shape.vocabulary, shape.context)
+    return Hub(model_class(config, options.remote_code)(config), shape.context)

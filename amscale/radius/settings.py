@@ -1,0 +1,106 @@
+"""Settings of the radius experiment."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from amscale.config.complaints import describe
+from amscale.config.grid import assign
+from amscale.config.load import parse_override, read_yaml
+from amscale.data import DataSettings
+from amscale.errors import InputError
+from amscale.settings import Settings, Size
+
+
+class TrialModel(Settings):
+    """A finished trial of this software."""
+
+    source: Literal["trial"]
+    """A finished trial."""
+    path: str
+    """Its folder, or the folder of a sweep: then its finished trial of most parameters and, among these, most data."""
+
+
+class PretrainedModel(Settings):
+    """A causal language model that the transformers library loads."""
+
+    source: Literal["pretrained"]
+    """A pretrained model."""
+    path: str
+    """A name on the Hugging Face hub, or a local folder."""
+
+
+class SampleSettings(Settings):
+    """Which vectors are measured."""
+
+    chunks: Size = Field(4096, ge=2)
+    """Random chunks of text, k: one vector each."""
+    tokens: int | None = Field(None, ge=1)
+    """Tokens of a chunk, T. None: the corpus's `context`, else the model's. Where the corpus is packed by document, a
+    chunk is a document of at most so many tokens."""
+    layers: tuple[int, ...] = (-1,)
+    """Layers whose output is measured, counted from 0, or from −1 backwards. The last one is measured after the final
+    norm too, where there is one."""
+    seed: int = Field(0, ge=0)
+    """Seed of the choice of chunks, of the random weights and of the other controls."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs and distances are computed. auto: cuda where there is one."""
+
+    @field_validator("layers")
+    @classmethod
+    def _some_layer(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value:
+            raise ValueError("name at least one layer, for example [-1]")
+        return value
+
+
+class RadiusSettings(Settings):
+    """One radius experiment: a model, a corpus and a sample."""
+
+    name: str = Field("radius", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """Name of the folder that is written."""
+    model: Annotated[TrialModel | PretrainedModel, Field(discriminator="source")]
+    """The model whose activations are measured."""
+    data: DataSettings | None = None
+    """The corpus. None: the one that the trial was trained on. Its tokenizer is the pretrained model's unless named."""
+    sample: SampleSettings = SampleSettings()
+    """The chunks and the layers."""
+    storage: str = "results"
+    """Folder for results."""
+
+    @model_validator(mode="after")
+    def _a_corpus(self) -> "RadiusSettings":
+        if self.data is None and self.model.source == "pretrained":
+            raise ValueError("data is missing: a pretrained model needs a corpus, for example data.corpus=text")
+        return self
+
+
+def load(path: str, overrides: Sequence[str] = ()) -> RadiusSettings:
+    """Read a YAML file, apply `key=value` overrides, and check the whole.
+
+    Raises:
+        InputError: naming the key, the value and what is allowed.
+    """
+    tree = read_yaml(path)
+    for override in overrides:
+        key, value = parse_override(override)
+        assign(tree, key, value)
+    return parse(tree)
+
+
+def parse(tree: dict[str, Any]) -> RadiusSettings:
+    """Check a tree of settings.
+
+    Raises:
+        InputError: naming the key, the value and what is allowed.
+    """
+    model, data = tree.get("model"), tree.get("data")
+    if isinstance(model, dict) and model.get("source") == "pretrained" and isinstance(data, dict):
+        tree = {**tree, "data": {"tokenizer": model.get("path"), **data}}
+    try:
+        return RadiusSettings.model_validate(tree)
+    except ValidationError as error:
+        if not error.errors()[0]["loc"]:
+            raise InputError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+        raise InputError(describe(error, tree)) from None

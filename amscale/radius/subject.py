@@ -1,0 +1,198 @@
+"""A model to be measured, from a finished trial or from whatever transformers loads."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from amscale import config, models
+from amscale.config import Experiment
+from amscale.data import TokenStore, prepare
+from amscale.errors import InputError
+from amscale.ledger import SweepFolder, TrialFolder
+from amscale.models import Shape
+from amscale.planning.plan import tokens_folder
+from amscale.radius.settings import PretrainedModel
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model with the names of the places that are measured."""
+
+    name: str
+    """What it is, for a person to read."""
+    model: nn.Module
+    """Holds the named modules; called through `forward`."""
+    forward: Callable[[Tensor], Any]
+    """Takes tokens_BT; what it returns is of no interest."""
+    layers: list[str]
+    """Modules whose first output is the residual stream after each layer, in order."""
+    final_norm: str | None
+    """The norm behind the last layer; None where there is none."""
+    vocabulary: int
+    """Token ids lie below it."""
+    context: int | None
+    """Tokens of the longest sequence that it takes; None where there is no limit."""
+    logits: int
+    """Width of the logits that `forward` computes; 0 where it stops before the output head."""
+    renewed: Callable[[], "Subject"]
+    """The same shape with random weights, by the model's own initialisation and PyTorch's random state."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A finished trial."""
+
+    folder: TrialFolder
+    cell: Experiment
+    result: dict[str, Any]
+    store: TokenStore
+
+    @property
+    def shape(self) -> Shape:
+        recorded = self.result["shape"]
+        return models.solve(self.cell.model, recorded["vocabulary"], recorded["context"])
+
+
+def find_trial(path: str) -> Trial:
+    """The finished trial in a folder, or a sweep's largest: of most parameters N, and of most data D among these.
+
+    Raises:
+        InputError: no trial there, none that is finished, or one whose corpus cannot be found.
+    """
+    place = Path(path).expanduser()
+    if (place / "spec.yaml").is_file():
+        result = TrialFolder(place).read_result()
+        if result is None:
+            raise InputError(f"model.path={path!r}: the trial is not finished; it has no result.json")
+        finished = [(TrialFolder(place), result)]
+    else:
+        found = SweepFolder(place).all_trials()
+        results = [(trial, trial.read_result()) for trial in found]
+        finished = [(t, r) for t, r in results if r and r["state"] == "finished" and t.weights.is_file()]
+        if not finished:
+            raise InputError(
+                f"model.path={path!r}: {len(found)} trials there, none finished; give the folder of a finished trial "
+                "or of a sweep that `python -m amscale.sweep` has run"
+            )
+    folder, result = max(finished, key=lambda pair: (pair[1]["parameters"]["total"], pair[1]["data"]["unique_tokens"]))
+    spec = folder.read_spec()
+    cell = config.parse(spec["settings"])
+    tokens = Path(spec["store"]).parent
+    # The store that the trial was trained on is opened; where it has been moved or removed, it is built again.
+    store = prepare(cell.data, tokens if tokens.is_dir() else tokens_folder(folder.path.parents[2]))
+    if store.vocabulary_size != result["shape"]["vocabulary"]:
+        raise InputError(
+            f"{folder.path}: its corpus now has a vocabulary of {store.vocabulary_size}, in training it had "
+            f"{result['shape']['vocabulary']}; bring back the corpus that the trial was trained on"
+        )
+    return Trial(folder, cell, result, store)
+
+
+def trial_subject(trial: Trial) -> Subject:
+    """The network of a finished trial with its trained weights, on the CPU.
+
+    Raises:
+        InputError: the weights are missing or do not fit the shape.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    shape = trial.shape
+    model = models.build(shape)
+    try:
+        model.load_state_dict(load_file(trial.folder.weights))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(f"{trial.folder.weights}: not the weights of the trial beside it ({reason})") from None
+    return _own_subject(trial.folder.path.name, model, shape)
+
+
+def _own_subject(name: str, model: nn.Module, shape: Shape) -> Subject:
+    return Subject(
+        name=name,
+        model=model,
+        forward=model,
+        layers=models.residual_names(model),
+        final_norm=models.final_norm_name(model),
+        vocabulary=shape.vocabulary,
+        context=shape.context,
+        logits=shape.vocabulary,
+        renewed=lambda: _own_subject(f"{name}, random weights", models.build(shape), shape),
+    )
+
+
+def pretrained_subject(settings: PretrainedModel) -> Subject:
+    """A causal language model from the hub or a local folder, in float32 on the CPU.
+
+    Raises:
+        InputError: nothing there that transformers loads as one, or a model without recognisable layers.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(settings.path, dtype=torch.float32)
+    except Exception as error:  # OSError, ValueError, KeyError, ImportError and more, depending on what is missing
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"model.path={settings.path!r}: no causal language model there ({reason}); give a name on the Hugging Face "
+            "hub or a folder that save_pretrained has written"
+        ) from None
+    return transformers_subject(settings.path, model)
+
+
+def transformers_subject(name: str, model: Any) -> Subject:
+    """A model of the transformers library, without its output head.
+
+    Raises:
+        InputError: the model has no recognisable layers.
+    """
+    from transformers import AutoModelForCausalLM
+
+    base, whole = model.base_model, model.config
+    settings = whole.get_text_config()
+    layers = _layers(name, base, getattr(settings, "num_hidden_layers", None))
+
+    def forward(tokens_BT: Tensor) -> Any:
+        return base(input_ids=tokens_BT, use_cache=False)
+
+    def renewed() -> Subject:
+        fresh = AutoModelForCausalLM.from_config(whole, dtype=torch.float32)
+        return transformers_subject(f"{name}, random weights", fresh)
+
+    return Subject(
+        name=name,
+        model=base,
+        forward=forward,
+        layers=layers,
+        final_norm=_final_norm(base, layers[0].rpartition(".")[0]),
+        vocabulary=int(settings.vocab_size),
+        context=getattr(settings, "max_position_embeddings", None),
+        logits=0,
+        renewed=renewed,
+    )
+
+
+def _layers(name: str, base: nn.Module, count: int | None) -> list[str]:
+    lists = [n for n, m in base.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    if not lists:
+        parts = ", ".join(f"{n} ({type(m).__name__})" for n, m in base.named_children()) or "none"
+        raise InputError(
+            f"model.path={name!r}: no list of {count} layers is recognisable in {type(base).__name__}; "
+            f"its parts are {parts}"
+        )
+    outermost = min(lists, key=lambda n: n.count("."))
+    return [f"{outermost}.{index}" for index in range(count or 0)]
+
+
+def _final_norm(base: nn.Module, layers: str) -> str | None:
+    """The norm beside the list of layers, if there is one; a norm of the embedding is none."""
+    parent = layers.rpartition(".")[0]
+    beside = base.get_submodule(parent).named_children() if parent else base.named_children()
+    norms = [n for n, m in beside if "norm" in type(m).__name__.lower() and "embed" not in n]
+    return f"{parent}.{norms[-1]}".lstrip(".") if norms else None

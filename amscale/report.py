@@ -1,0 +1,18 @@
+"""Write the report of a sweep: one self-contained HTML page, and its figures as files."""
+
+
+def report(sweep: str = "results/quick") -> None:
+    """Write `<sweep>/report.html`, and the figures as PNG and SVG in `<sweep>/figures/`.
+
+    Args:
+        sweep: the sweep's folder, <storage>/<name>.
+    """
+    from amscale.reporting.report import write_report
+
+    print(write_report(str(sweep)))
+
+
+if __name__ == "__main__":
+    from amscale.cli import run
+
+    run(report)

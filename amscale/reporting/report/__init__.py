@@ -1,0 +1,52 @@
+"""The report of a sweep: one self-contained HTML page, and every figure as PNG and SVG beside it.
+
+    write_report("results/quick")        # -> results/quick/report.html, results/quick/figures/*.png and *.svg
+
+Arrows go one way:
+
+    gather         the sweep's folder, read once
+    thin           long curves made short enough to draw
+    chart, axes, palette     figures as plain data, free of any drawing library
+    figures/       from what was gathered to figures
+    sentences, tables        from what was gathered to text
+    interactive, static      figures for Plotly, and for matplotlib
+    page           the HTML
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from amscale.scaling.sweep_fit import SweepFit
+
+
+def write_report(folder: str | Path, fit: "SweepFit | None" = None) -> Path:
+    """Write `<folder>/report.html` and `<folder>/figures/`.
+
+    Args:
+        folder: `<storage>/<name>` of a sweep with at least one finished trial.
+        fit: its estimates where they are at hand; otherwise those of its fit.json, made anew if the trials changed.
+
+    Returns:
+        The page.
+
+    Raises:
+        InputError: not a sweep folder, or no finished trial in it.
+    """
+    from amscale.ledger import write_atomically
+    from amscale.reporting.report.figures import all_figures
+    from amscale.reporting.report.gather import gather
+    from amscale.reporting.report.page import render
+    from amscale.reporting.report.palette import palette_of
+    from amscale.reporting.report.static import write_files
+
+    sweep = gather(folder, fit)
+    charts = all_figures(sweep)
+    palette = palette_of(charts)
+    pictures = sweep.folder / "figures"
+    pictures.mkdir(exist_ok=True)
+    for chart in charts:
+        write_files(chart, palette, pictures)
+    page = sweep.folder / "report.html"
+    write_atomically(page, render(sweep, charts, palette))
+    return page

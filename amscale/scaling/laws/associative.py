@@ -1,0 +1,82 @@
+"""The associative-memory law L = E₀ + log Z + 1/Z - 1 with Z = c·D/N^κ (arXiv 2405.08707, propositions 4 and 5)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from amscale.scaling.laws.law import Problem, Rows, too_few
+from amscale.scaling.table import Array
+
+
+@dataclass(frozen=True)
+class Associative:
+    """The loss is least, E₀, where Z = 1, that is on N ∝ D^(1/κ): κ = ½ is the paper's N ∝ D². κ is free where None.
+
+    The paper states the loss per pattern and has no map to the loss per token; here it is per token, with E₀ free.
+    """
+
+    kappa: float | None = None
+    formula: str = "L = E₀ + log Z + 1/Z - 1, Z = c·D/N^κ"
+
+    @property
+    def name(self) -> str:
+        return "associative memory" if self.kappa is None else f"associative memory, κ = {self.kappa:g}"
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        return ("E_0", "ln_c", "kappa") if self.kappa is None else ("E_0", "ln_c")
+
+    @property
+    def optimum(self) -> str:
+        return "k = 1/κ, least loss, Z = 1" if self.kappa is None else ""
+
+    def unsupported(self, rows: Rows) -> str:
+        return too_few(rows, len(self.parameters), 2 if self.kappa is None else 0, 2)
+
+    def problem(self, rows: Rows) -> Problem:
+        x, y = np.log(rows.N), np.log(rows.D)
+        x_mean, y_mean = float(x.mean()), float(y.mean())
+        x, y = x - x_mean, y - y_mean
+        fixed = self.kappa
+        least = float(np.log(rows.loss.min()))
+
+        def predict(theta: Array) -> tuple[Array, Array]:
+            floor = np.exp(theta[:, 0, None])
+            kappa = theta[:, 2, None] if fixed is None else fixed
+            z = theta[:, 1, None] + y - kappa * x
+            loss = floor + excess(z)
+            slope = -np.expm1(-z) / loss
+            derivatives = [floor / loss, slope] + ([-x * slope] if fixed is None else [])
+            return np.log(loss), np.stack(np.broadcast_arrays(*derivatives), axis=-1)
+
+        def natural(theta: Array) -> Array:
+            kappa = theta[:, 2] if fixed is None else fixed
+            columns = [np.exp(theta[:, 0]), theta[:, 1] - y_mean + kappa * x_mean]
+            return np.stack(columns + ([theta[:, 2]] if fixed is None else []), axis=1)
+
+        reach = float(np.ptp(y)) + 1
+        kappas = np.array([0.05, 0.15, 0.3, 0.5, 0.75, 1.0, 1.5]) if fixed is None else np.array([fixed])
+        kappa, z = (grid.ravel() for grid in np.meshgrid(kappas, np.linspace(-0.7 * reach, 0.7 * reach, 9)))
+        above = excess(z[:, None] + y - kappa[:, None] * x)
+        floor = np.log(np.maximum(np.median(rows.loss - above, axis=1), 1e-2 * rows.loss.min()))
+        starts = np.stack([floor, z] + ([kappa] if fixed is None else []), axis=1)
+        low, high = [least - 7, -30.0, 1e-3], [float(np.log(rows.loss.max())), 30.0, 4.0]
+        size = starts.shape[1]
+        return Problem(
+            predict, starts, np.array(low[:size]), np.array(high[:size]), ("ln E₀", "ln c", "κ")[:size], natural
+        )
+
+    def loss(self, natural: Array, rows: Rows) -> Array:
+        kappa = natural[2] if self.kappa is None else self.kappa
+        return natural[0] + excess(natural[1] + np.log(rows.D) - kappa * np.log(rows.N))
+
+    def exponent(self, natural: Array) -> Array | None:
+        return 1 / natural[..., 2] if self.kappa is None else None
+
+    def floor(self, natural: Array) -> Array | None:
+        return natural[..., 0]
+
+
+def excess(log_Z: Array) -> Array:
+    """log Z + 1/Z - 1, at least 0; 1/Z is capped where a start of the search lies far out."""
+    return log_Z + np.expm1(-np.maximum(log_Z, -50.0))

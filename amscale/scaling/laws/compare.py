@@ -1,0 +1,142 @@
+"""Laws side by side on the same points: objective, R², AICc, and the error on what a fit has not seen."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from amscale.scaling.bootstrap import percentile_interval
+from amscale.scaling.laws import LAWS, Law
+from amscale.scaling.laws.fitting import LawFit, fit_law
+from amscale.scaling.laws.law import Rows
+from amscale.scaling.laws.resample import Resampled, resample_law
+from amscale.scaling.laws.search import OBJECTIVES, Objective
+
+HELD_OUT = {"N": "largest N", "D": "largest D", "C": "largest C"}
+_ALIKE = 1.02
+"""Values of one axis within this factor are held out together."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One law under one objective; `refusal` says why there is no fit.
+
+    `rmse` is of ln loss; `held_out` the same on the rows left out, by which axis' largest value they hold (a text where
+    that could not be done). `intervals` are 95 % by `bootstrap` for each parameter, and for `k` and `floor`.
+    """
+
+    law: str
+    formula: str
+    objective: str
+    used: int
+    parameters: dict[str, float] = field(default_factory=dict)
+    value: float | None = None
+    k: float | None = None
+    floor: float | None = None
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    r_squared: float | None = None
+    rmse: float | None = None
+    aicc: float | None = None
+    held_out: dict[str, float | str] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+    condition: float | None = None
+    starts: int = 0
+    starts_at_optimum: float | None = None
+    bootstrap: str = ""
+    resamples: int = 0
+    refits_at_a_bound: float | None = None
+    refusal: str | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A comparison with the fit and the refits behind it."""
+
+    comparison: Comparison
+    fit: LawFit | None = None
+    resampled: Resampled | None = None
+
+
+def aicc(fit: LawFit, rows: Rows) -> float | None:
+    """Akaike's criterion, corrected for few points, with independent Gaussian errors of one unknown deviation.
+
+    On the loss for squares on loss; on ln loss, carried over to the loss by its Jacobian, for squares on ln loss: the
+    two can be held against each other. None for a robust objective, which is no likelihood, and where n ≤ p + 2.
+    """
+    n, p = len(rows), len(fit.theta) + 1
+    if fit.objective.robust or n - p - 1 <= 0 or fit.value <= 0:
+        return None
+    jacobian = 0.0 if fit.objective.raw else 2 * float(np.log(rows.loss).sum())
+    return n * math.log(2 * math.pi * fit.value / n) + n + jacobian + 2 * p + 2 * p * (p + 1) / (n - p - 1)
+
+
+def held_out_error(law: Law, rows: Rows, objective: Objective, axis: str) -> float | str:
+    """Root mean square error of ln loss on the rows of the largest N, D or C, by a fit on the others; or why not."""
+    values = {"N": rows.N, "D": rows.D, "C": rows.flops}[axis]
+    out = values * _ALIKE >= values.max()
+    reason = law.unsupported(rows.take(~out)) if not out.all() else f"all rows have one {axis}"
+    if reason:
+        return reason
+    predicted = fit_law(law, rows.take(~out), objective).predict(rows.take(out))
+    return _rmse(predicted, rows.loss[out])
+
+
+def _rmse(predicted: np.ndarray, loss: np.ndarray) -> float:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.sqrt(np.mean((np.log(predicted) - np.log(loss)) ** 2)))
+
+
+def compare(rows: Rows, resamples: int, laws: Sequence[Law] = LAWS, large: bool = False) -> list[Fitted]:
+    """Every law under every objective. With `large` there are no refits and no held-out errors, only the fits."""
+    found = []
+    for law in laws:
+        reason = law.unsupported(rows)
+        for objective in OBJECTIVES:
+            if reason:
+                refused = Comparison(law.name, law.formula, objective.name, len(rows), refusal=reason)
+                found.append(Fitted(refused))
+            else:
+                found.append(_fitted(law, rows, objective, resamples, large))
+    return found
+
+
+def _fitted(law: Law, rows: Rows, objective: Objective, resamples: int, large: bool) -> Fitted:
+    fit = fit_law(law, rows, objective)
+    resampled = None if large else resample_law(fit, rows, resamples)
+    intervals = {}
+    if resampled is not None:
+        columns = dict(zip(law.parameters, resampled.natural.T, strict=True))
+        columns |= {"k": law.exponent(resampled.natural), "floor": law.floor(resampled.natural)}
+        intervals = {name: percentile_interval(values) for name, values in columns.items() if values is not None}
+    predicted = fit.predict(rows)
+    spread = float(np.sum((rows.loss - rows.loss.mean()) ** 2))
+    comparison = Comparison(
+        law=law.name,
+        formula=law.formula,
+        objective=objective.name,
+        used=len(rows),
+        parameters=fit.parameters,
+        value=fit.value,
+        k=fit.exponent,
+        floor=fit.floor,
+        intervals=intervals,
+        r_squared=1 - float(np.sum((rows.loss - predicted) ** 2)) / spread if spread > 0 else None,
+        rmse=_rmse(predicted, rows.loss),
+        aicc=aicc(fit, rows),
+        held_out={} if large else {axis: held_out_error(law, rows, objective, axis) for axis in HELD_OUT},
+        flags=fit.flags + _resampling_flags(resampled),
+        condition=fit.condition,
+        starts=fit.starts,
+        starts_at_optimum=fit.share,
+        bootstrap="" if resampled is None else resampled.how,
+        resamples=0 if resampled is None else resamples,
+        refits_at_a_bound=None if resampled is None else resampled.at_bound,
+    )
+    return Fitted(comparison, fit, resampled)
+
+
+def _resampling_flags(resampled: Resampled | None) -> tuple[str, ...]:
+    if resampled is None or resampled.at_bound <= 0.01:
+        return ()
+    return (f"{resampled.at_bound:.0%} of the refits end at a bound",)

@@ -1,0 +1,108 @@
+"""The fit of one law under one objective, and what may be wrong with it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from amscale.scaling.laws.law import Law, Problem, Rows
+from amscale.scaling.laws.search import Objective, minimise
+from amscale.scaling.table import Array
+
+_MOST_CELLS = 250_000
+"""Rows times starts of one search; with more rows the starts are thinned on a part of the rows first."""
+
+_FINALISTS = 2
+
+
+@dataclass(frozen=True)
+class LawFit:
+    """A fit: natural parameters by name, the objective there, and what is wrong with it (`flags`).
+
+    `condition` is the condition number of the scaled derivatives; `share` the share of the starts that end at the least
+    objective, of `starts`. `theta` are the internal parameters.
+    """
+
+    law: Law
+    objective: Objective
+    parameters: dict[str, float]
+    value: float
+    condition: float
+    share: float
+    starts: int
+    flags: tuple[str, ...]
+    theta: Array
+
+    @property
+    def natural(self) -> Array:
+        """(P,), in the order of the law's `parameters`."""
+        return np.array(list(self.parameters.values()))
+
+    @property
+    def exponent(self) -> float | None:
+        """k of N ∝ D^k, None where the law implies none."""
+        k = self.law.exponent(self.natural)
+        return None if k is None else float(k)
+
+    @property
+    def floor(self) -> float | None:
+        """The least loss that the law allows, nats per token."""
+        E = self.law.floor(self.natural)
+        return None if E is None else float(E)
+
+    def predict(self, rows: Rows) -> Array:
+        """Predicted loss (R,), nats per token."""
+        return self.law.loss(self.natural, rows)
+
+
+def fit_law(law: Law, rows: Rows, objective: Objective) -> LawFit:
+    """The least objective over all starts of the law's search."""
+    problem = law.problem(rows)
+    starts, values = problem.starts, np.empty(0)
+    if len(rows) * len(starts) > _MOST_CELLS:
+        part = rows.take(np.linspace(0, len(rows) - 1, _MOST_CELLS // len(starts)).astype(int))
+        theta, values = _search(_on(problem, law, part), objective, part, problem.starts)
+        # theta is about the means of the part: a start for the means of all rows, which the search then moves.
+        starts = theta[np.argsort(values)[:_FINALISTS]]
+    theta, ends = _search(problem, objective, rows, starts, 1e-9 if not len(values) else 1e-6)
+    values = values if len(values) else ends
+    best = int(np.argmin(ends))
+    _, jacobian = problem.predict(theta[best : best + 1])
+    scaled = jacobian[0] / np.maximum(np.linalg.norm(jacobian[0], axis=0), 1e-300)
+    condition = float(np.linalg.cond(scaled))
+    share = float(np.mean(values <= values.min() * (1 + 1e-3) + 1e-15))
+    natural = problem.natural(theta[best : best + 1])[0]
+    flags = _flags(theta[best], problem, condition, share)
+    parameters = dict(zip(law.parameters, map(float, natural), strict=True))
+    value, starts_tried = float(ends[best]), len(problem.starts)
+    return LawFit(law, objective, parameters, value, condition, share, starts_tried, flags, theta[best])
+
+
+def _on(problem: Problem, law: Law, part: Rows) -> Problem:
+    other = law.problem(part)
+    return Problem(other.predict, problem.starts, problem.low, problem.high, problem.names, other.natural)
+
+
+def _search(
+    problem: Problem, objective: Objective, rows: Rows, starts: Array, tolerance: float = 1e-9
+) -> tuple[Array, Array]:
+    weights = np.ones(len(rows))
+    low, high = problem.low, problem.high
+    return minimise(problem.predict, objective, starts, rows.loss, weights, low, high, tolerance=tolerance)
+
+
+def at_bound(theta: Array, problem: Problem) -> Array:
+    """Whether any parameter of theta (S, P) lies on a bound, (S,)."""
+    return np.any((theta - problem.low < 1e-6) | (problem.high - theta < 1e-6), axis=1)
+
+
+def _flags(theta: Array, problem: Problem, condition: float, share: float) -> tuple[str, ...]:
+    flags = []
+    for index, name in enumerate(problem.names):
+        for bound, side in ((problem.low[index], "lower"), (problem.high[index], "upper")):
+            if abs(theta[index] - bound) < 1e-6:
+                flags.append(f"{name} at its {side} bound")
+    if condition > 1e3:
+        flags.append(f"ill-conditioned: condition number {condition:.2g}")
+    if share < 0.05:
+        flags.append(f"only {share:.0%} of the starts reach the least objective")
+    return tuple(flags)

@@ -1,0 +1,177 @@
+"""Separate hosts on one machine: a network namespace each, joined by a bridge, with a Ray node in each.
+
+Needs root and iproute2. Everything made here is removed again; only processes started here are ended.
+"""
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+NETWORK = "10.77.{}"
+HEAD_PORT = 6390
+
+
+def missing() -> str | None:
+    """Why hosts cannot be made here, or None."""
+    if os.geteuid() != 0:
+        return "needs root to make network namespaces"
+    if shutil.which("ip") is None:
+        return "needs iproute2's ip"
+    probe = f"amscale{os.getpid()}"
+    made = subprocess.run(["ip", "netns", "add", probe], capture_output=True, check=False)
+    if made.returncode:
+        return "network namespaces cannot be made here"
+    subprocess.run(["ip", "netns", "delete", probe], check=False)
+    return None
+
+
+def ip(*arguments: str) -> None:
+    """Run one `ip` command."""
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+@dataclass
+class Host:
+    """One host: its namespace, address and Ray node."""
+
+    index: int
+    namespace: str
+    address: str
+    link: str
+    node: subprocess.Popen[bytes] | None = None
+
+    def run(self, *command: str, **options) -> subprocess.Popen[bytes]:
+        """Start a command on this host."""
+        return subprocess.Popen(["ip", "netns", "exec", self.namespace, *command], **options)
+
+    def cut_off(self) -> None:
+        """Take the host off the network."""
+        ip("link", "set", self.link, "down")
+
+    def reconnect(self) -> None:
+        """Put the host back on the network."""
+        ip("link", "set", self.link, "up")
+
+    def processes(self) -> list[psutil.Process]:
+        """Living processes in this host's namespace."""
+        identity = os.stat(f"/run/netns/{self.namespace}").st_ino
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if os.stat(f"/proc/{process.pid}/ns/net").st_ino == identity and process.status() != "zombie":
+                    found.append(process)
+            except (OSError, psutil.Error):
+                continue
+        return found
+
+
+@dataclass
+class Hosts:
+    """Some hosts with a Ray cluster over them."""
+
+    hosts: list[Host]
+    folder: Path
+    environment: dict[str, str] = field(
+        default_factory=lambda: {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    )
+    """What every Ray process of this cluster and its drivers must have: token authentication is on."""
+
+    @property
+    def address(self) -> str:
+        """Address of the Ray cluster."""
+        return f"{self.hosts[0].address}:{HEAD_PORT}"
+
+    def start_ray(self, host: Host, cpus: int = 1) -> None:
+        """Start the Ray node of a host; the first host is the head."""
+        role = ["--head", f"--port={HEAD_PORT}", "--include-dashboard=false"] if host.index == 1 else []
+        role = role or [f"--address={self.address}"]
+        host.node = host.run(
+            sys.executable,
+            "-m",
+            "ray.scripts.scripts",
+            "start",
+            *role,
+            f"--node-ip-address={host.address}",
+            f"--num-cpus={cpus}",
+            "--num-gpus=0",
+            f"--temp-dir={self.folder}/ray{host.index}",
+            "--disable-usage-stats",
+            "--block",
+            env={**os.environ, **self.environment},
+            stdout=(self.folder / f"node{host.index}.log").open("ab"),
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def wait_for_nodes(self, count: int, seconds: float = 60) -> None:
+        """Wait until that many Ray nodes are alive."""
+        script = f"import ray; ray.init(address={self.address!r}, log_to_driver=False, logging_level=50); "
+        script += "print(sum(n['Alive'] for n in ray.nodes()))"
+        deadline = time.monotonic() + seconds
+        while True:
+            asked = subprocess.run(
+                ["ip", "netns", "exec", self.hosts[0].namespace, sys.executable, "-c", script],
+                capture_output=True,
+                text=True,
+                env={**os.environ, **self.environment},
+                check=False,
+            )
+            if asked.stdout.strip().endswith(str(count)):
+                return
+            assert time.monotonic() < deadline, f"{count} Ray nodes: {asked.stdout}{asked.stderr[-2000:]}"
+            time.sleep(0.5)
+
+
+@contextmanager
+def ray_hosts(count: int, cpus: int = 1, subnet: int = 0) -> Iterator[Hosts]:
+    """That many hosts, each with its own address and a Ray node of `cpus` CPUs."""
+    with hosts(count, subnet) as made:
+        for host in made.hosts:
+            made.start_ray(host, cpus)
+            if host.index == 1:
+                made.wait_for_nodes(1)
+        made.wait_for_nodes(count)
+        yield made
+
+
+@contextmanager
+def hosts(count: int, subnet: int = 0) -> Iterator[Hosts]:
+    """That many hosts on one bridge, with nothing running on them."""
+    tag = f"{os.getpid() % 10000}x{subnet}"
+    bridge, network = f"b{tag}", NETWORK.format(subnet)
+    made: list[Host] = []
+    folder = Path(tempfile.mkdtemp(prefix="hosts"))
+    try:
+        ip("link", "add", bridge, "type", "bridge")
+        ip("address", "add", f"{network}.254/24", "dev", bridge)
+        ip("link", "set", bridge, "up")
+        for index in range(1, count + 1):
+            host = Host(index, f"n{index}-{tag}", f"{network}.{index}", f"v{index}-{tag}")
+            made.append(host)
+            ip("netns", "add", host.namespace)
+            ip("link", "add", host.link, "type", "veth", "peer", "name", "e0", "netns", host.namespace)
+            ip("link", "set", host.link, "master", bridge, "up")
+            ip("-n", host.namespace, "address", "add", f"{host.address}/24", "dev", "e0")
+            ip("-n", host.namespace, "link", "set", "e0", "up")
+            ip("-n", host.namespace, "link", "set", "lo", "up")
+        yield Hosts(made, folder)
+    finally:
+        for host in made:
+            for process in host.processes():
+                process.send_signal(signal.SIGKILL)
+        time.sleep(0.2)
+        for host in made:
+            subprocess.run(["ip", "netns", "delete", host.namespace], check=False, capture_output=True)
+        subprocess.run(["ip", "link", "delete", bridge], check=False, capture_output=True)
+        shutil.rmtree(folder, ignore_errors=True)

