@@ -13,9 +13,9 @@ from amscale.config.schema import Experiment
 
 _INTRODUCTION = """# Configuration
 
-One YAML file is one experiment. Every key can be overridden on the command line as `key=value`. Every key of `model`,
-`data`, `train`, `probes`, `launch`, and `seed` can be an axis of `grid`. Sizes are written in full or as `400k`, `1.5M`,
-`9B`, `2e6`. An unknown key is an error. This page comes from the schema: `python -m amscale.config.reference`.
+One YAML file is one experiment. Every key can be overridden on the command line by `key=value`; a key of `model`,
+`data`, `train`, `probes`, `launch`, and `seed` can be an axis of `grid`. Sizes are written in full or as `400k`,
+`1.5M`, `9B`, `2e6`. An unknown key is an error. This page comes from the schema: `python -m amscale.config.reference`.
 """
 
 

@@ -60,7 +60,7 @@ def exponent_from_collapse(table: Table, hypotheses: Sequence[float], resamples:
     """k of the best collapse of the loss on N/D^k, percentile interval by bootstrap over cells.
 
     Best means the least score over k from 0.05 to 20. Refused where even that leaves half of the variance: there is
-    then no curve in N/D^k. A loss that falls in both N and D has none, whatever the k of its optimum.
+    then no curve in N/D^k; and where the best k is at an end of that range. A loss that falls in both N and D has none, whatever the k of its optimum.
     """
     cells = table.losses()
     N, D = np.array(list(cells), dtype=float).reshape(-1, 2).T
@@ -90,6 +90,9 @@ def exponent_from_collapse(table: Table, hypotheses: Sequence[float], resamples:
         return Estimate(
             **shared, remarks=remarks, refusal=f"the loss does not collapse: {least:.0%} unexplained at best"
         )
+    if best in (grid[0], grid[-1]):
+        reason = f"the best k is at the edge of the range searched, {_GRID[0]:g} to {_GRID[-1]:g}"
+        return Estimate(**shared, remarks=remarks, refusal=reason)
     weights = row_weights(len(loss), resamples, np.random.default_rng(seed))
     ends = np.argmin([scores(N, D, loss, k, weights) for k in grid], axis=0)
     low, high = (int(end) for end in np.quantile(ends, [0.025, 0.975], method="nearest"))
