@@ -59,8 +59,8 @@ def _knots(cells: int) -> int:
 def exponent_from_collapse(table: Table, hypotheses: Sequence[float], resamples: int, seed: int = 0) -> Estimate:
     """k of the best collapse of the loss on N/D^k, percentile interval by bootstrap over cells.
 
-    Best means the least score over k from 0.05 to 20. Refused where even that leaves half of the variance (there is then
-    no curve in N/D^k), and where the best k is at an end of that range. A loss that falls in both N and D has no such
+    Best means the least score over k from 0.05 to 20. Refused where even that leaves half of the variance (there is
+    then no curve in N/D^k), and where the best k is at an end of that range. A loss that falls in both N and D has no such
     curve, whatever the k of its optimum.
     """
     cells = table.losses()
