@@ -60,8 +60,8 @@ def exponent_from_collapse(table: Table, hypotheses: Sequence[float], resamples:
     """k of the best collapse of the loss on N/D^k, percentile interval by bootstrap over cells.
 
     Best means the least score over k from 0.05 to 20. Refused where even that leaves half of the variance (there is
-    then no curve in N/D^k), and where the best k is at an end of that range. A loss that falls in both N and D has no such
-    curve, whatever the k of its optimum.
+    then no curve in N/D^k), and where the best k is at an end of that range. A loss that falls in both N and D has
+    no such curve, whatever the k of its optimum.
     """
     cells = table.losses()
     N, D = np.array(list(cells), dtype=float).reshape(-1, 2).T
