@@ -13,16 +13,15 @@ from amscale.cluster.guard import die_with_parent
 from amscale.errors import InputError
 
 
-def train(spec: str, *overrides: str) -> int:
-    """Train one trial on this rank.
+def train(spec: str, *overrides: str) -> None:
+    """Train one trial on this rank, and end the process.
+
+    Its exit status is 0 when the trial has a result (a diverged one included); 75 when it was told to end by SIGTERM or
+    SIGUSR1, wrote a checkpoint, and wants to be continued.
 
     Args:
         spec: `spec.yaml` of a trial folder that a sweep has made, or a configuration.
         overrides: `key=value`, with a configuration.
-
-    Returns:
-        0 when the trial has a result (a diverged one included); 75 when it was told to end by SIGTERM or SIGUSR1,
-        wrote a checkpoint, and wants to be continued.
     """
     if "RANK" not in os.environ:
         raise InputError(
@@ -34,7 +33,12 @@ def train(spec: str, *overrides: str) -> int:
     from amscale.training.run import run_trial
     from amscale.training.spec import resolve
 
-    return run_trial(*resolve(str(spec), [str(o) for o in overrides]))
+    status = run_trial(*resolve(str(spec), [str(o) for o in overrides]))
+    # Everything is on disk and the process group is gone. Left is the interpreter's shutdown around gloo's threads, in
+    # which a rank now and then aborts: "terminate called without an active exception".
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":
