@@ -131,6 +131,11 @@ def _compute_optima(table: Table, item: Fitted) -> list[dict[str, Any]]:
 def _floor(name: str, table: Table, item: Fitted, shared: dict[str, Any]) -> Estimate:
     found = item.comparison
     reason = _unsupported(found)
+    # A floor pushed against the bound of the search, or a fit that mostly ends at bounds, is no measurement of a floor.
+    if reason is None and "ln E at its lower bound" in found.flags:
+        reason = "the floor is at the lower bound of the search: these points do not determine it"
+    if reason is None and (found.refits_at_a_bound or 0) > _MOST_AT_BOUND:
+        reason = f"{found.refits_at_a_bound:.0%} of the refits end at a bound: these points do not determine the law"
     if reason:
         return Estimate(estimand=name, group=FLOOR, **shared, refusal=reason)
     tests: tuple[Hypothesis, ...] = ()
