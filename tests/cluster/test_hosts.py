@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from cluster import hosts as fleet
 from end_to_end.commands import environment, wait_until
@@ -55,9 +56,15 @@ def results(folder: Path) -> dict[int, dict]:
 
 
 def ranks(host) -> list:
-    return [
-        p for p in host.processes() if "amscale.train" in (line := " ".join(p.cmdline())) and "accelerate" not in line
-    ]
+    found = []
+    for process in host.processes():
+        try:
+            line = " ".join(process.cmdline())
+        except psutil.Error:  # it ended while it was being looked at
+            continue
+        if "amscale.train" in line and "accelerate" not in line:
+            found.append(process)
+    return found
 
 
 def losses(folder: Path, label: str) -> list[tuple[str, int, float]]:

@@ -20,7 +20,8 @@ def losses(path) -> list[tuple[str, int, float]]:
 
 def ranks_of(folder) -> list[psutil.Process]:
     """The rank processes of a sweep: neither launchers nor guards."""
-    named = [(process, " ".join(process.cmdline())) for process in processes_naming(folder)]
+    # The command line as it was listed: a process may end while it is being looked at.
+    named = [(process, " ".join(process.info["cmdline"])) for process in processes_naming(folder)]
     return [p for p, line in named if "amscale.train" in line and "accelerate" not in line and "guard.py" not in line]
 
 

@@ -97,7 +97,7 @@ def test_a_guard_that_is_killed_takes_the_command_along(tmp_path):
     script = f"import time; open({str(tmp_path / 'up')!r}, 'w'); time.sleep(600)"
     machine.start([sys.executable, "-c", script], {}, "127.0.0.1", str(tmp_path / "log.txt"))
     wait((tmp_path / "up").exists)
-    (watcher,) = [p for p in alive(tmp_path) if "guard.py" in " ".join(p.cmdline())]
+    (watcher,) = [p for p in alive(tmp_path) if "guard.py" in " ".join(p.info["cmdline"])]
     watcher.kill()
     wait(lambda: not alive(tmp_path), 5)
     machine.stop()
