@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,6 @@ class Outcome:
     """Of the probes of this start."""
     step_seconds: float = 0.0
     """Of the optimiser steps of this start, probes and validation not counted."""
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def train(run: Run, progress: Progress) -> Outcome:

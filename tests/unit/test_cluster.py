@@ -90,6 +90,7 @@ time.sleep(600)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     wait(lambda: not alive(tmp_path), 20)
+    assert not alive(tmp_path)
 
 
 def test_a_guard_that_is_killed_takes_the_command_along(tmp_path):
@@ -100,6 +101,7 @@ def test_a_guard_that_is_killed_takes_the_command_along(tmp_path):
     (watcher,) = [p for p in alive(tmp_path) if "guard.py" in " ".join(p.info["cmdline"])]
     watcher.kill()
     wait(lambda: not alive(tmp_path), 5)
+    assert not alive(tmp_path)
     machine.stop()
 
 

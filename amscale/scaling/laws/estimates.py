@@ -91,11 +91,16 @@ def _unsupported(found: Comparison) -> str | None:
     return None
 
 
+def _undetermined(found: Comparison) -> str | None:
+    if (found.refits_at_a_bound or 0) > _MOST_AT_BOUND:
+        return f"{found.refits_at_a_bound:.0%} of the refits end at a bound: these points do not determine the law"
+    return None
+
+
 def _exponent(name: str, table: Table, item: Fitted, hypotheses: Sequence[float], shared: dict[str, Any]) -> Estimate:
     found = item.comparison
     reason = _unsupported(found)
-    if reason is None and (found.refits_at_a_bound or 0) > _MOST_AT_BOUND:
-        reason = f"{found.refits_at_a_bound:.0%} of the refits end at a bound: these points do not determine the law"
+    reason = reason or _undetermined(found)
     if reason:
         return Estimate(estimand=name, group=EXPONENT, **shared, refusal=reason)
     tests: tuple[Hypothesis, ...] = ()
@@ -134,8 +139,7 @@ def _floor(name: str, table: Table, item: Fitted, shared: dict[str, Any]) -> Est
     # A floor pushed against the bound of the search, or a fit that mostly ends at bounds, is no measurement of a floor.
     if reason is None and "ln E at its lower bound" in found.flags:
         reason = "the floor is at the lower bound of the search: these points do not determine it"
-    if reason is None and (found.refits_at_a_bound or 0) > _MOST_AT_BOUND:
-        reason = f"{found.refits_at_a_bound:.0%} of the refits end at a bound: these points do not determine the law"
+    reason = reason or _undetermined(found)
     if reason:
         return Estimate(estimand=name, group=FLOOR, **shared, refusal=reason)
     tests: tuple[Hypothesis, ...] = ()
