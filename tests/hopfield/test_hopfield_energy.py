@@ -99,17 +99,16 @@ def test_definitions_and_bounds(problem, beta):
 
 
 def test_third_proposition_fails_as_printed():
-    """Without the log P, g − 2E²_MCHN ≥ −G is violated by many random draws, the corrected bound by none."""
+    """Without the log P, g − 2E²_MCHN ≥ −G is violated by 40 to 47 % of Gaussian draws, the corrected bound by none."""
     generator = torch.Generator().manual_seed(0)
     violated = 0
-    for _ in range(300):
-        patterns = torch.randn(6, 3, generator=generator, dtype=torch.float64)
-        patterns /= patterns.norm(dim=1, keepdim=True)
-        x = torch.randn(1, 3, generator=generator, dtype=torch.float64)
+    for _ in range(1000):
+        patterns = torch.randn(5, 2, generator=generator, dtype=torch.float64)
+        x = torch.randn(1, 2, generator=generator, dtype=torch.float64)
         difference = float(nearest_squared_distance(x, patterns) - 2 * energy_mchn(x, patterns, 2))
         violated += difference < -spread(patterns) - 1e-9
-        assert -spread(patterns) - math.log(6) - 1e-9 <= difference <= 1e-9
-    assert violated > 100
+        assert -spread(patterns) - math.log(5) - 1e-9 <= difference <= 1e-9
+    assert 400 <= violated <= 470
     # The example of docs/theory.md.
     pair, x = torch.tensor([[-1.0], [1.0]], dtype=torch.float64), torch.tensor([[1.0]], dtype=torch.float64)
     assert float(energy_mchn(x, pair, 2)) == pytest.approx(0.3375, abs=1e-4)
@@ -151,6 +150,27 @@ def test_global_energy_is_the_energy_of_the_union(seed, layers):
     bounds = global_energy_bounds(layer_energy)
     assert (bounds.lower <= found + 1e-12).all()
     assert (found <= bounds.upper + 1e-12).all()
+
+
+def test_layer_steps_are_rarely_majorise_minimise_steps():
+    """Descending its own energy, a layer seldom meets E_t(x′) ≤ E_global(x), and often raises E_global.
+
+    Steps of each of 24 layers, with three Gaussian patterns in the plane, from one random point; 100 times. Found
+    elsewhere: 2370 and 617 of 2400 steps.
+    """
+    generator = torch.Generator().manual_seed(0)
+    missed = raised = 0
+    for _ in range(100):
+        layers = [torch.randn(3, 2, generator=generator, dtype=torch.float64) for _ in range(24)]
+        union = torch.cat(layers)
+        x = torch.randn(1, 2, generator=generator, dtype=torch.float64)
+        for patterns in layers:
+            step = x - gradient(x, patterns) / 2
+            assert energy(step, patterns) <= energy(x, patterns)
+            missed += bool(energy(step, patterns) > energy(x, union))
+            raised += bool(energy(step, union) > energy(x, union))
+    assert missed == pytest.approx(2370, abs=25)
+    assert raised == pytest.approx(617, abs=65)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
