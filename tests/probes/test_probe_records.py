@@ -7,12 +7,14 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
+from amscale.ledger import TrialFolder
 from amscale.probes.measurement import Measurement
+from amscale.training.fence import Fence
 from amscale.training.records import Records
 
 
 def written(folder, entropy):
-    records = Records(folder / "metrics.jsonl", folder / "tb", 0, entropy)
+    records = Records(folder / "metrics.jsonl", folder / "tb", Fence(TrialFolder(folder)), 0, entropy)
     records.train(1, 100, 3.0, 1e-3, 0.5, 0.1)
     records.validation(1, 2.5)
     measurement = Measurement(pattern="mean_token", seconds=0.25)
