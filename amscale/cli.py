@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from amscale.errors import InputError
+from amscale.errors import CONTINUE_ME, InputError, ToldToEnd
 
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -30,6 +30,16 @@ def run(function: Callable[..., Any], arguments: list[str] | None = None, name: 
         status = fire.Fire(function, command=arguments, name=name, serialize=lambda _: None)
     except InputError as error:
         print(f"{name.split('.')[-1].split()[-1]}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except ToldToEnd:
+        print("told to end: the same command continues from the checkpoints", file=sys.stderr)
+        sys.exit(CONTINUE_ME)
+    except OSError as error:
+        from amscale.storage.trouble import of_disk
+
+        if (told := of_disk(error)) is None:
+            raise
+        print(f"{name.split('.')[-1].split()[-1]}: {told}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

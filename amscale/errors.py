@@ -1,8 +1,28 @@
-"""The one exception that means "the user can mend this"."""
+"""Exceptions that mean something to a command, and are no bugs."""
+
+CONTINUE_ME = 75
+"""Exit status of what ended because it was told to and is to be started again (EX_TEMPFAIL of sysexits.h)."""
 
 
 class InputError(Exception):
     """Bad input: one line that names what was given, what is allowed and what to do.
 
-    Commands print it without a traceback and exit with status 2.
+    Commands print it without a traceback and exit with status 2. Whatever the message quotes, it is one printable line.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
+def one_line(text: str, most: int = 1500) -> str:
+    """A text as one line that a terminal can print: control characters are escaped, a long middle is left out."""
+    line = " ".join(text.split())
+    if len(line) > most:
+        line = f"{line[: most // 2]} … {line[-most // 2 :]}"
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+class ToldToEnd(Exception):
+    """A driver was told to end by SIGTERM, and its trials wrote checkpoints; commands exit with CONTINUE_ME."""

@@ -5,8 +5,10 @@ python -m amscale.fit results/quick --next 3
 python -m amscale.fit points.csv --n_column "Model Size" --flops_column "Training FLOP" --drop_highest 5
 """
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from amscale.errors import InputError
 
@@ -31,12 +33,12 @@ def fit(
     loss_unit: str = "nats",
     bytes_per_token: float | None = None,
 ) -> None:
-    """Fits `source` and prints a table of estimates and one of laws; a sweep's are also written to its fit.json.
+    """Fits `source`, prints tables of estimates and of laws, and writes fit.json and figures/.
 
     Args:
-        source: a sweep folder, or a CSV or Parquet file.
-        output: where to write fit.json; by default inside a sweep folder, and nowhere for a file.
-        count: the convention for N of a sweep: non_embedding, non_embedding_with_norms, with_head or total.
+        source: a sweep's folder or URI, or a CSV or Parquet file.
+        output: the folder for fit.json and figures/; by default the sweep's own, and nothing is written for a file.
+        count: the convention for N of a sweep: non_embedding, non_embedding_with_norms, with_head, total or active.
         window: iterations of the D* criterion, in steps or as a share of the run (sweeps).
         threshold: threshold of the D* criterion, nats² (sweeps).
         hypotheses: exponents k of N ∝ D^k to test.
@@ -53,8 +55,12 @@ def fit(
         loss_unit: nats or bits, both per token, or bits_per_byte.
         bytes_per_token: mean bytes of a token, for a loss in bits_per_byte.
     """
-    from rich.console import Console
+    arguments = locals()
+    if "://" in str(source):
+        from amscale.storage import sweep_at
 
+        with sweep_at(str(source)) as mirror:
+            return fit(**arguments | {"source": str(mirror)})
     exponents = (hypotheses,) if isinstance(hypotheses, int | float) else tuple(hypotheses)
     path = Path(str(source))
     columns = {
@@ -67,28 +73,79 @@ def fit(
         "loss_unit": loss_unit,
         "bytes_per_token": bytes_per_token,
     }
-    if path.is_dir() and (drop_highest or sample is not None):
-        raise InputError("drop_highest and sample are for a table; a sweep leaves out diverged trials itself")
+    given = columns | {"count": count, "window": window, "threshold": threshold}
+    given |= {"drop_highest": drop_highest, "sample": sample}
+    if path.exists():
+        _refuse_misplaced(given, of_a_sweep=path.is_dir())
     if next is not None:
-        from amscale.scaling.next_grid import next_grid_of_sweep, next_grid_of_table
-
-        if path.is_dir():
-            print(next_grid_of_sweep(path, next, count, window, threshold), end="")
-        else:
-            print(next_grid_of_table(path, next, drop_highest, **columns), end="")
+        _print_next(path, next, output, count, window, threshold, drop_highest, columns)
         return
+    from amscale.reporting.console import make_console
+    from amscale.reporting.report import write_figures
     from amscale.scaling.sweep_fit import fit_sweep, fit_table
 
+    folder = _output_folder(output, path)
     if path.is_dir():
         result = fit_sweep(path, count, window, threshold, exponents, resamples)
-        output = output or str(path / "fit.json")
     else:
         result = fit_table(path, exponents, resamples, drop_highest, sample, **columns)
-    console = Console()
+    console = make_console()
     result.print(console)
-    if output:
-        result.write(output)
-        console.print(f"written to {output}", markup=False, highlight=False)
+    if folder is None:
+        text = "nothing is written: --output FOLDER writes fit.json, with all that was found, and the figures"
+    else:
+        result.write(folder / "fit.json")
+        figures = write_figures(result, folder)
+        text = f"written: {folder / 'fit.json'}, and {len(figures)} pictures in {folder / 'figures'}"
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+_OF_A_SWEEP = ("count", "window", "threshold")
+
+
+def _refuse_misplaced(given: dict[str, Any], of_a_sweep: bool) -> None:
+    """Raises InputError for a setting that this kind of source does not know."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(fit).parameters.items()}
+    for name, value in given.items():
+        if value != defaults[name] and (name in _OF_A_SWEEP) != of_a_sweep:
+            kind = "a table of points" if of_a_sweep else "a sweep's folder"
+            raise InputError(f"{name}={value!r} is for {kind}, and the source is none; leave --{name} out")
+
+
+def _output_folder(output: str | None, source: Path) -> Path | None:
+    """Where to write, made if it is missing; the sweep's folder by default, None for a table.
+
+    Raises:
+        InputError: it is a file, or cannot be made.
+    """
+    if output is None:
+        return source if source.is_dir() else None
+    folder = Path(str(output))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"output={output!r}: no folder can be made there ({error.strerror})") from None
+    return folder
+
+
+def _print_next(
+    path: Path,
+    number: int,
+    output: str | None,
+    count: str,
+    window: float,
+    threshold: float,
+    drop_highest: int,
+    columns: dict[str, Any],
+) -> None:
+    from amscale.planning.next_grid import next_grid_of_sweep, next_grid_of_table
+
+    if output is not None:
+        raise InputError("output is for the fit; --next prints a configuration: write it to a file with > next.yaml")
+    if path.is_dir():
+        print(next_grid_of_sweep(path, number, count, window, threshold), end="")
+    else:
+        print(next_grid_of_table(path, number, drop_highest, **columns), end="")
 
 
 if __name__ == "__main__":

@@ -8,9 +8,11 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import socket
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ import yaml
 
 from amscale.config import Experiment
 from amscale.errors import InputError
+from amscale.reading import check_result, parse_json, parse_yaml, read_lines, read_records, read_text
 from amscale.settings import Settings, format_size
 
 FORMAT = 1
@@ -99,6 +102,37 @@ class TrialFolder:
         return self.path / "preempted"
 
     @property
+    def out_of_memory_marker(self) -> Path:
+        """Stands while ranks have ended because one of them ran out of memory, and holds what that one said."""
+        return self.path / "out_of_memory"
+
+    @property
+    def out_of_memory_file(self) -> Path:
+        return self.path / "out_of_memory.jsonl"
+
+    def out_of_memory(self) -> list[dict[str, Any]]:
+        """Placements that did not fit the memory, each with `time` and `reason`."""
+        return _read_lines(self.out_of_memory_file)
+
+    @property
+    def start_file(self) -> Path:
+        return self.path / "start"
+
+    def new_start(self) -> str:
+        """Begin another start of the trial; returns its name. From this moment every other start is an old one.
+
+        A host that was cut off may still reach the storage, and its ranks would go on writing. So every start has a
+        name, and writes only while that name stands in the folder.
+        """
+        start = uuid.uuid4().hex
+        write_atomically(self.start_file, start)
+        return start
+
+    def newest_start(self) -> str | None:
+        """Name of the newest start, or None before the first."""
+        return self.start_file.read_text(encoding="utf-8") if self.start_file.is_file() else None
+
+    @property
     def failures_file(self) -> Path:
         return self.path / "failures.jsonl"
 
@@ -117,16 +151,17 @@ class TrialFolder:
             InputError: the file is not a result of this version.
         """
         try:
-            text = self.result.read_text(encoding="utf-8")
+            result = parse_json(read_text(self.result))
         except FileNotFoundError:
             return None
-        try:
-            result = json.loads(text)
-        except ValueError:
-            raise InputError(f"{self.result}: not valid JSON; remove the file to run the trial again") from None
+        except ValueError as error:
+            raise InputError(f"{self.result}: not valid JSON ({error}); remove it to run the trial again") from None
         if not isinstance(result, dict) or result.get("format") != FORMAT:
             raise InputError(f"{self.result}: written by another version; this one reads format {FORMAT}")
-        return result
+        try:
+            return check_result(result)
+        except ValueError as error:
+            raise InputError(f"{self.result}: {error}; remove the file to run the trial again") from None
 
     def publish(self, result: dict[str, Any]) -> None:
         """Write the result, atomically: from this moment the trial is done."""
@@ -138,34 +173,33 @@ class TrialFolder:
         Raises:
             InputError: there is none, or it is of another version.
         """
+        advice = "remove the folder to run the trial again"
         try:
-            spec = yaml.safe_load(self.spec.read_text(encoding="utf-8"))
+            spec = parse_yaml(read_text(self.spec))
         except FileNotFoundError:
             raise InputError(f"{self.spec}: no such trial") from None
-        except (yaml.YAMLError, UnicodeDecodeError):
-            raise InputError(f"{self.spec}: not a trial's spec; remove the folder to run the trial again") from None
+        except ValueError as error:
+            raise InputError(f"{self.spec}: not a trial's spec ({error}); {advice}") from None
         if not isinstance(spec, dict) or spec.get("format") != FORMAT:
             raise InputError(f"{self.spec}: written by another version; this one reads format {FORMAT}")
+        for name, kind in {"trial": str, "label": str, "placement": dict, "store": str, "settings": dict}.items():
+            if not isinstance(spec.get(name), kind):
+                raise InputError(f"{self.spec}: {name}={str(spec.get(name))[:60]!r} is not what a spec holds; {advice}")
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", spec["label"]):
+            raise InputError(f"{self.spec}: label={spec['label'][:60]!r} is not the name of a trial; {advice}")
         return spec
 
     def read_metrics(self, kind: str | None = None) -> Iterator[dict[str, Any]]:
-        """The records of `metrics.jsonl`, in order; a torn last line is passed over, as a crash may leave one."""
+        """The records of `metrics.jsonl`, in order; a torn or damaged line is passed over, as a crash may leave one."""
         if not self.metrics.is_file():
             return
-        with self.metrics.open(encoding="utf-8") as lines:
-            for line in lines:
-                if not line.endswith("\n"):
-                    return
-                record = json.loads(line)
-                if kind is None or record["kind"] == kind:
-                    yield record
+        for record in read_records(self.metrics):
+            if record is not None and (kind is None or record["kind"] == kind):
+                yield record
 
     def failures(self) -> list[dict[str, Any]]:
         """Failed starts of the trial, each with `time` and `reason`."""
-        if not self.failures_file.is_file():
-            return []
-        lines = self.failures_file.read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines if line]
+        return _read_lines(self.failures_file)
 
     def add_failure(self, reason: str) -> None:
         """Record why a start of the trial failed."""
@@ -208,6 +242,21 @@ class SweepFolder:
             return []
         return [TrialFolder(path) for path in sorted(self.trials.iterdir()) if (path / "spec.yaml").is_file()]
 
+    def read_marker(self) -> dict[str, Any]:
+        """What `sweep.yaml` holds: the format, and the configuration that the folder serves.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        marker = self.path / "sweep.yaml"
+        try:
+            tree = parse_yaml(read_text(marker))
+            if not isinstance(tree, dict):
+                raise ValueError("not a mapping")
+        except (FileNotFoundError, ValueError) as error:
+            raise InputError(f"{marker}: not what a sweep writes ({error}); choose another name or storage") from None
+        return tree
+
     def create(self, config: Experiment) -> None:
         """Make the folder, and record the configuration that it now serves.
 
@@ -216,8 +265,8 @@ class SweepFolder:
         """
         marker = self.path / "sweep.yaml"
         if marker.is_file():
-            found = yaml.safe_load(marker.read_text(encoding="utf-8"))
-            if not isinstance(found, dict) or found.get("format") != FORMAT:
+            found = self.read_marker()
+            if found.get("format") != FORMAT:
                 raise InputError(
                     f"{self.path}: a sweep folder of another version (this one writes format {FORMAT}); "
                     "choose another name or storage"
@@ -266,17 +315,40 @@ def write_atomically(path: Path, text: str) -> None:
         raise
 
 
-def write_spec(folder: TrialFolder, cell: Experiment, placement: dict[str, Any], store: Path, identity: str) -> None:
-    """Record what a trial is (settings) and where this start of it runs (placement)."""
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    return read_lines(path, "time", "reason")
+
+
+def write_spec(
+    folder: TrialFolder,
+    cell: Experiment,
+    placement: dict[str, Any],
+    store: Path,
+    identity: str,
+    label: str | None = None,
+) -> None:
+    """Record what a trial is (settings) and where this start of it runs (placement).
+
+    Args:
+        label: the trial's; the folder's name if None.
+    """
     folder.path.mkdir(parents=True, exist_ok=True)
     spec = {
         "format": FORMAT,
         "trial": identity,
-        "label": folder.path.name,
+        "label": label or folder.path.name,
         "placement": placement,
         "store": str(store),
         "settings": settings_of(cell),
     }
+    write_atomically(folder.spec, yaml.safe_dump(spec, sort_keys=False))
+
+
+def replace_placement(folder: TrialFolder, placement: dict[str, Any]) -> None:
+    """Let the next start of a trial run at another place."""
+    spec = folder.read_spec() | {"placement": placement}
     write_atomically(folder.spec, yaml.safe_dump(spec, sort_keys=False))
 
 

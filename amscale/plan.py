@@ -10,13 +10,20 @@ def plan(*arguments: str, commands: bool = False) -> int:
         arguments: [CONFIG] [key=value …], as for the sweep.
         commands: also print the command that starts each trial by hand.
     """
-    from amscale.config import load, split_arguments, storage_folder
+    from amscale.config import load, split_arguments
+    from amscale.config.load import read_yaml
     from amscale.planning.plan import plan_sweep
     from amscale.planning.resources import planned_resources
     from amscale.planning.table import print_commands, print_plan
+    from amscale.radius.plan import is_radius, print_radius_plan
+    from amscale.radius.settings import load as load_radius
     from amscale.reporting.console import make_console
+    from amscale.storage import storage_folder
 
     path, overrides = split_arguments(arguments)
+    if is_radius(read_yaml(path)):
+        print_radius_plan(load_radius(path, overrides), make_console())
+        return 0
     settings = load(path, overrides)
     with planned_resources(settings.launch) as resources:
         planned = plan_sweep(settings, storage_folder(settings), resources, build=False)

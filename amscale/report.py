@@ -5,11 +5,13 @@ def report(sweep: str = "results/quick") -> None:
     """Write `<sweep>/report.html`, and the figures as PNG and SVG in `<sweep>/figures/`.
 
     Args:
-        sweep: the sweep's folder, <storage>/<name>.
+        sweep: the sweep's folder or URI, <storage>/<name>.
     """
     from amscale.reporting.report import write_report
+    from amscale.storage import sweep_at
 
-    print(write_report(str(sweep)))
+    with sweep_at(str(sweep)) as path:
+        print(write_report(path))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,11 @@ def parse_size(value: Any) -> int:
     if match is None:
         raise ValueError(f"{value!r} is not a size; write a number such as 400k, 1.5M or 2e6")
     mantissa, exponent, suffix = match.groups()
+    if len(exponent or "") > 2 or len(mantissa) > 20:
+        raise ValueError(f"{value!r} is too large a number")
     number = float(mantissa) * 10 ** int(exponent or 0) * _SUFFIXES[suffix.lower()]
+    if number >= 2**63:
+        raise ValueError(f"{value!r} is too large a number")
     if abs(number - round(number)) > 1e-6 * max(1.0, number):
         raise ValueError(f"{value!r} is not a whole number")
     return round(number)
@@ -48,4 +52,4 @@ def format_size(number: float) -> str:
 class Settings(BaseModel):
     """Frozen, typed settings: an unknown key is an error, and every field carries its own description."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)

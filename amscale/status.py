@@ -7,19 +7,19 @@ def status(sweep: str = "results/quick") -> int:
     """Print one row a trial: state, step, losses, tokens per second.
 
     Args:
-        sweep: the sweep's folder.
+        sweep: the sweep's folder or URI.
     """
-    from pathlib import Path
-
     from amscale.errors import InputError
     from amscale.ledger import SweepFolder
     from amscale.reporting.console import make_console
     from amscale.reporting.results import print_results
+    from amscale.storage import sweep_at
 
-    folder = SweepFolder(Path(str(sweep)))
-    if not (folder.path / "sweep.yaml").is_file():
-        raise InputError(f"{sweep}: not a sweep folder; give <storage>/<name> of a sweep")
-    print_results(folder.all_trials(), make_console())
+    with sweep_at(str(sweep)) as path:
+        folder = SweepFolder(path)
+        if not (path / "sweep.yaml").is_file():
+            raise InputError(f"{sweep}: not a sweep folder; give <storage>/<name> of a sweep")
+        print_results(folder.all_trials(), make_console())
     return 0
 
 

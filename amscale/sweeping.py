@@ -1,12 +1,13 @@
 """What `amscale.sweep` does, step by step."""
 
 import shlex
+import tempfile
 from pathlib import Path
 
 from rich.console import Console
 
 from amscale.cluster import resources
-from amscale.config import Experiment, storage_folder
+from amscale.config import Experiment
 from amscale.errors import InputError
 from amscale.ledger import SweepFolder, write_spec
 from amscale.planning.plan import SweepPlan, TrialPlan, plan_sweep
@@ -15,6 +16,7 @@ from amscale.planning.table import print_plan
 from amscale.reporting.console import make_console
 from amscale.reporting.progress import Progress
 from amscale.reporting.results import print_results
+from amscale.storage.driver import SweepStorage
 
 
 def run_sweep(config: Experiment, dry_run: bool, console: Console | None = None) -> int:
@@ -27,34 +29,33 @@ def run_sweep(config: Experiment, dry_run: bool, console: Console | None = None)
         InputError: bad settings, too few machines, or a folder that another driver holds; nothing is started.
     """
     console = console or make_console()
-    storage = storage_folder(config)
-    folder = SweepFolder(storage / config.name)
+    storage = SweepStorage(config)
+    folder = storage.folder
     if dry_run:
         with planned_resources(config.launch) as machines:
-            print_plan(plan_sweep(config, storage, machines, build=False), console)
+            print_plan(plan_sweep(config, folder.path.parent, machines, build=False), console)
         return 0
-    with folder.owned():
+    with storage.owned():
         folder.create(config)
-        plan, failed = _run_missing(config, storage, folder, console)
+        plan, failed = _run_missing(config, storage, console)
         trials = [folder.trial(trial.label) for trial in plan.trials]
         print_results(trials, console)
         _fit(config, folder, console)
-    console.print(f"files: {folder.path}", highlight=False, soft_wrap=True)
+    console.print(f"files: {storage.address}", highlight=False, soft_wrap=True)
     console.print(f"curves: tensorboard --logdir {shlex.quote(str(folder.trials))}", highlight=False, soft_wrap=True)
     for label, reason in failed.items():
         console.print(f"failed: {label}: {reason}", style="red", highlight=False, markup=False, soft_wrap=True)
     return 1 if failed else 0
 
 
-def _run_missing(
-    config: Experiment, storage: Path, folder: SweepFolder, console: Console
-) -> tuple[SweepPlan, dict[str, str]]:
+def _run_missing(config: Experiment, storage: SweepStorage, console: Console) -> tuple[SweepPlan, dict[str, str]]:
     """Plan, print, and train the trials that have no result; returns the plan, and reasons of failure by label."""
     from amscale.cluster import grid
 
-    address = config.launch.address
+    address, folder = config.launch.address, storage.folder
+    storage.fetch_tokens()
     if address is None:
-        plan = plan_sweep(config, storage, resources.this_machine())
+        plan = plan_sweep(config, folder.path.parent, resources.this_machine())
         print_plan(plan, console)
     missing = [] if address else _missing(plan, folder)
     if address is None and not missing:
@@ -63,40 +64,41 @@ def _run_missing(
     cpus = sum(host.cpus for host in resources.this_machine().hosts)
     with grid.ray_cluster(address, cpus):
         if address is not None:
-            plan = plan_sweep(config, storage, resources.cluster())
+            plan = plan_sweep(config, folder.path.parent, resources.cluster())
             print_plan(plan, console)
             missing = _missing(plan, folder)
-        jobs = [_job(trial, folder) for trial in sorted(missing, key=lambda t: -t.seconds)]
+        jobs = [_job(trial, storage) for trial in sorted(missing, key=lambda t: -t.seconds)]
         steps = {trial.label: trial.length.steps for trial in missing}
-        with Progress(console, steps, done=len(plan.trials) - len(missing)) as progress:
+        stores = {trial.store.folder for trial in missing if trial.store}
+        storage.push({trial.label: folder.trial(trial.label) for trial in missing}, stores)
+        with (
+            tempfile.TemporaryDirectory(prefix="amscale-ray-") as notes,
+            Progress(console, steps, done=len(plan.trials) - len(missing)) as progress,
+        ):
             grid.run_jobs(
                 jobs,
                 progress,
                 retries=config.launch.retries,
                 concurrent=config.launch.concurrent_trials,
-                state=folder.path / "ray",
+                state=Path(notes) / "ray",
             )
-    reasons = {}
-    for trial in missing:
-        trial_folder = folder.trial(trial.label)
-        if not trial_folder.done():
-            failures = trial_folder.failures()
-            reasons[trial.label] = failures[-1]["reason"] if failures else "ended without a result"
-    return plan, reasons
+    storage.pull()
+    failed = [trial.label for trial in missing if not folder.trial(trial.label).done()]
+    return plan, {label: progress.reasons.get(label, "ended without a result") for label in failed}
 
 
 def _missing(plan: SweepPlan, folder: SweepFolder) -> list[TrialPlan]:
     return [trial for trial in plan.trials if not folder.trial(trial.label).done()]
 
 
-def _job(trial: TrialPlan, folder: SweepFolder) -> "grid.Job":  # type: ignore[name-defined]  # noqa: F821
+def _job(trial: TrialPlan, storage: SweepStorage) -> "grid.Job":  # type: ignore[name-defined]  # noqa: F821
     from amscale.cluster.grid import Job
 
-    place = folder.trial(trial.label)
+    folder = storage.folder.trial(trial.label)
     assert trial.store is not None
-    write_spec(place, trial.cell, trial.placement.to_dict(), trial.store.folder, trial.identity)
+    write_spec(folder, trial.cell, trial.placement.to_dict(), trial.store.folder, trial.identity)
     launch = trial.cell.launch
-    return Job(trial.label, place.path, trial.placement, launch.grace, launch.stalled_after)
+    return Job(trial.label, storage.place(trial.label), trial.placement, launch.grace, launch.stalled_after)
 
 
 def _fit(config: Experiment, folder: SweepFolder, console: Console) -> None:

@@ -8,6 +8,8 @@ CONFIG with its overrides must name one cell. Everything is written into the tri
 
 import os
 import sys
+import traceback
+from contextlib import suppress
 
 from amscale.cluster.guard import die_with_parent
 from amscale.errors import InputError
@@ -17,7 +19,8 @@ def train(spec: str, *overrides: str) -> None:
     """Train one trial on this rank, and end the process.
 
     Its exit status is 0 when the trial has a result (a diverged one included); 75 when it was told to end by SIGTERM or
-    SIGUSR1, wrote a checkpoint, and wants to be continued.
+    SIGUSR1, wrote a checkpoint, and wants to be continued; 1 when it failed. A rank that ran out of memory leaves the
+    marker `out_of_memory` in the trial's folder.
 
     Args:
         spec: `spec.yaml` of a trial folder that a sweep has made, or a configuration.
@@ -30,14 +33,32 @@ def train(spec: str, *overrides: str) -> None:
         )
     # A rank whose launcher is killed must not live on.
     die_with_parent()
+    from amscale.storage import StorageError, trouble
+    from amscale.training.fence import Fence
+    from amscale.training.memory import is_out_of_memory, report
     from amscale.training.run import run_trial
     from amscale.training.spec import resolve
 
-    status = run_trial(*resolve(str(spec), [str(o) for o in overrides]))
+    folder, cell, placement, store = resolve(str(spec), [str(o) for o in overrides])
+    try:
+        status = run_trial(folder, cell, placement, store)
+    except Exception as error:
+        if isinstance(error, InputError) and not isinstance(error, StorageError):
+            raise
+        status = 1
+        with suppress(OSError):  # the log is on a disk that may be full
+            traceback.print_exc()
+        if is_out_of_memory(error):
+            Fence(folder).check()
+            report(folder, error)
+        elif (told := trouble(error, folder.path)) is not None:
+            with suppress(OSError):
+                print(told, file=sys.stderr, flush=True)
     # Everything is on disk and the process group is gone. Left is the interpreter's shutdown around gloo's threads, in
-    # which a rank now and then aborts: "terminate called without an active exception".
-    sys.stdout.flush()
-    sys.stderr.flush()
+    # which a rank now and then aborts ("terminate called without an active exception"), or waits for another rank.
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(status)
 
 

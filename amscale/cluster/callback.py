@@ -1,12 +1,15 @@
 """Tune's callbacks, turned into a listener's words."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ray import cloudpickle as pickle
 from ray import tune
+from ray.exceptions import RayActorError
 
 from amscale.cluster.listener import Listener
-from amscale.ledger import TrialFolder
+from amscale.storage import TrialPlace
 
 
 class Callback(tune.Callback):  # type: ignore[misc]
@@ -14,7 +17,7 @@ class Callback(tune.Callback):  # type: ignore[misc]
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
-        self._failures: dict[str, int] = {}
+        self._reasons: dict[str, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its settings for a restore that amscale never asks for; a listener is not among them."""
@@ -26,10 +29,19 @@ class Callback(tune.Callback):  # type: ignore[misc]
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
+        if "failure" in result:
+            self._reasons[_label(trial)] = result["failure"]
+            return
         self._listener.progress(_label(trial), result)
+        if "note" in result:
+            self._listener.noted(_label(trial), result["note"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._listener.ended(_label(trial))
+        # A failure that another start would only repeat is reported as an end, since Tune would start the trial again.
+        if trial.last_result.get("failed"):
+            self._listener.failed(_label(trial), trial.last_result["failed"], again=False)
+        else:
+            self._listener.ended(_label(trial))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._failed(trial, again=True)
@@ -38,15 +50,29 @@ class Callback(tune.Callback):  # type: ignore[misc]
         self._failed(trial, again=False)
 
     def _failed(self, trial: Any, again: bool) -> None:
-        label = _label(trial)
-        self._failures[label] = self._failures.get(label, 0) + 1
-        recorded = TrialFolder(Path(trial.config["job"]["folder"])).failures()
-        # An actor that was killed could record nothing; then Ray's last word has to do.
-        if len(recorded) >= self._failures[label]:
-            reason = recorded[-1]["reason"]
-        else:
-            reason = str(trial.get_error() or "its actor was lost").strip().splitlines()[-1]
-        self._listener.failed(label, reason, again)
+        reason = self._reasons.pop(_label(trial), None)
+        if reason is None:  # the actor ended before it could say anything
+            reason = _found(trial)
+        self._listener.failed(_label(trial), reason, again)
+
+
+def _found(trial: Any) -> str:
+    """Why a trial's actor ended without a word: from Ray's error, and the last lines of the trial's log.
+
+    Recorded in the trial's folder, where this machine has it.
+    """
+    path = trial.pickled_error_file  # `get_error` would read a copy that Tune makes later
+    error = pickle.loads(Path(path).read_bytes()) if path and Path(path).is_file() else None
+    if error is None or isinstance(error, RayActorError):
+        reason = "the trial's actor was lost: it was killed, or its machine was lost or cut off"
+    else:
+        reason = str(error).strip().splitlines()[-1]
+    folder = TrialPlace(**trial.config["job"]["place"]).folder(0)
+    with suppress(OSError):
+        reason = f"{reason}\n{folder.reason()}".strip()
+        if folder.path.is_dir():
+            folder.add_failure(reason)
+    return reason
 
 
 def _label(trial: Any) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from amscale.cluster.launcher import Placement
 from amscale.cluster.listener import Listener
 from amscale.errors import InputError
+from amscale.storage import TrialPlace
 
 _KNOCK_SECONDS = 5.0
 
@@ -20,7 +21,7 @@ class Job:
     """One trial to run."""
 
     label: str
-    folder: Path
+    place: TrialPlace
     placement: Placement
     grace: float
     """Seconds that its processes have to write a checkpoint when they are told to end."""
@@ -29,7 +30,7 @@ class Job:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, for the trial's actor."""
-        return {**asdict(self), "folder": str(self.folder), "placement": self.placement.to_dict()}
+        return {**asdict(self), "place": self.place.to_dict(), "placement": self.placement.to_dict()}
 
 
 @contextmanager
@@ -47,6 +48,9 @@ def ray_cluster(address: str | None, cpus: int) -> Iterator[None]:
     os.environ |= {
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_GLOBAL_CHECKPOINT_S": "inf",
+        # Trials that wait for a place at a time: enough to fill a cluster, few enough to keep their order.
+        "TUNE_MAX_PENDING_TRIALS_PG": "16",
         "RAY_AIR_NEW_OUTPUT": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -58,7 +62,8 @@ def ray_cluster(address: str | None, cpus: int) -> Iterator[None]:
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL", "configure_logging": True}
     if address is None:
-        ray.init(num_cpus=cpus, include_dashboard=False, **quiet)
+        # `local` starts one even where RAY_ADDRESS or an earlier `ray start` on this machine names another.
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
     else:
         try:
             _knock(address)
@@ -87,7 +92,15 @@ def _knock(address: str) -> None:
     socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
 
 
-def run_jobs(jobs: Sequence[Job], listener: Listener, *, retries: int, concurrent: int | None, state: Path) -> None:
+def run_jobs(
+    jobs: Sequence[Job],
+    listener: Listener,
+    *,
+    retries: int,
+    concurrent: int | None,
+    state: Path,
+    trainable: type | None = None,
+) -> None:
     """Run every job, in the order given where places are short; returns when all have ended or failed.
 
     Args:
@@ -96,23 +109,30 @@ def run_jobs(jobs: Sequence[Job], listener: Listener, *, retries: int, concurren
         retries: how often a failed trial is started again.
         concurrent: at most this many at a time, or None.
         state: folder for Ray's own notes.
+        trainable: the `tune.Trainable` that runs a job; `amscale.cluster.trial.Trial` if None.
     """
     import logging
 
     from ray import tune
 
     from amscale.cluster.callback import Callback
+    from amscale.cluster.ending import told_to_end
+    from amscale.cluster.queue import Queue
     from amscale.cluster.trial import Trial, placement_group
+    from amscale.cluster.watch import watched
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     placements = {job.label: job.placement for job in jobs}
-    space = tune.grid_search([job.to_dict() for job in jobs])
-    trainable = tune.with_resources(Trial, lambda config: placement_group(placements[config["job"]["label"]]))
+    placed = tune.with_resources(trainable or Trial, lambda config: placement_group(placements[config["job"]["label"]]))
     tuner = tune.Tuner(
-        trainable,
-        param_space={"job": space},
-        tune_config=tune.TuneConfig(max_concurrent_trials=concurrent, reuse_actors=False),
+        placed,
+        tune_config=tune.TuneConfig(
+            search_alg=Queue([{"job": job.to_dict()} for job in jobs]),
+            num_samples=len(jobs),
+            max_concurrent_trials=concurrent,
+            reuse_actors=True,
+        ),
         run_config=tune.RunConfig(
             storage_path=str(state.parent),
             name=state.name,
@@ -122,4 +142,5 @@ def run_jobs(jobs: Sequence[Job], listener: Listener, *, retries: int, concurren
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
         ),
     )
-    tuner.fit()
+    with watched(listener), told_to_end():
+        tuner.fit()

@@ -6,6 +6,9 @@ from typing import Any, Literal
 
 from amscale.files import packaged
 
+START_VARIABLE = "AMSCALE_START"
+"""Environment variable that gives ranks the name of their start."""
+
 
 @dataclass(frozen=True)
 class Placement:

@@ -12,6 +12,12 @@ class Listener(Protocol):
     def progress(self, label: str, report: dict[str, Any]) -> None:
         """The trial's newest numbers."""
 
+    def noted(self, label: str, note: str) -> None:
+        """Something about the trial that its user should know."""
+
+    def lost(self, reason: str) -> None:
+        """The cluster is gone, and this process ends next."""
+
     def ended(self, label: str) -> None:
         """The trial has its result."""
 

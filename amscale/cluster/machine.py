@@ -10,14 +10,15 @@ import subprocess
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from amscale.cluster import guard
 from amscale.cluster.ports import Port
 from amscale.ledger import START_MARK
-
-LOOPBACK = "127.0.0.1"
+from amscale.storage import TrialPlace, in_words
+from amscale.storage.site import Site
 
 
 def interface_of(address: str) -> str:
@@ -45,6 +46,22 @@ class Machine:
         self._grace = grace
         self._guard: subprocess.Popen[bytes] | None = None
         self._port: Port | None = None
+        self._site: Site | None = None
+
+    def join(self, place: TrialPlace, machine: int, start: str) -> Path:
+        """Take part, as a machine other than the first, in a start of a trial; returns the spec for the ranks.
+
+        Raises:
+            StorageError: storage is full, read-only, not shared, or out of reach.
+        """
+        self._site = Site(place, machine)
+        return self._site.join(start)
+
+    def account(self) -> dict[str, Any]:
+        """What went wrong here; see `Site.account`."""
+        assert self._site is not None
+        self._site.push()
+        return self._site.account()
 
     def address(self) -> str:
         """The address of this machine in the Ray cluster."""
@@ -70,7 +87,7 @@ class Machine:
         self._end()
         interface = interface_of(address)
         names = ("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
-        with Path(log).open("a", encoding="utf-8") as file:
+        with in_words(Path(log).parent), Path(log).open("a", encoding="utf-8") as file:
             file.write(
                 f"{START_MARK}{datetime.now(timezone.utc).isoformat(timespec='seconds')}: {shlex.join(command)}\n"
             )
@@ -93,6 +110,8 @@ class Machine:
         if self._port is not None:
             self._port.release()
             self._port = None
+        if self._site is not None:
+            self._site.clear()
 
     def _end(self) -> None:
         if self._guard is None:

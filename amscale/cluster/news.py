@@ -1,9 +1,10 @@
 """The newest numbers of a trial, read from its metrics as they grow."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
+
+from amscale.reading import parse_record
 
 
 class News:
@@ -17,10 +18,13 @@ class News:
         self._metrics = metrics
         self._read = metrics.stat().st_size if metrics.is_file() else 0
         self._heard = time.monotonic()
+        self.heard = False
+        """Whether anything was added since the newest start."""
         self.latest: dict[str, Any] = {"state": "starting"}
 
     def restart(self) -> None:
         """The trial was started just now: silence counts from here."""
+        self.heard = False
         self._heard = time.monotonic()
 
     def read(self) -> float:
@@ -36,13 +40,15 @@ class News:
                 if not line.endswith(b"\n"):
                     break
                 self._read += len(line)
-                self._take(json.loads(line))
+                if (record := parse_record(line)) is not None:
+                    self._take(record)
         self._heard = time.monotonic()
+        self.heard = True
         return 0.0
 
     def _take(self, record: dict[str, Any]) -> None:
         if record["kind"] == "train":
             self.latest |= {"state": "training", "step": record["step"], "loss": record["loss"]}
-            self.latest |= {"tokens": record["tokens"], "seconds": record["time"]}
+            self.latest |= {"tokens": record.get("tokens"), "seconds": record.get("time")}
         elif record["kind"] == "validation":
             self.latest["validation_loss"] = record["loss"]

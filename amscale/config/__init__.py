@@ -8,7 +8,7 @@ grid can be run by hand.
 """
 
 from amscale.config.grid import expand
-from amscale.config.load import load, parse, split_arguments, storage_folder
+from amscale.config.load import load, parse, split_arguments
 from amscale.config.schema import Experiment, FitSettings, LaunchSettings, TrainSettings
 
 __all__ = [
@@ -20,5 +20,4 @@ __all__ = [
     "load",
     "parse",
     "split_arguments",
-    "storage_folder",
 ]

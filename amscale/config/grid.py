@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -16,6 +17,7 @@ from amscale.settings import Settings
 _SECTIONS: dict[str, TypeAdapter[Any]] = {
     name: TypeAdapter(field.rebuild_annotation()) for name, field in Experiment.model_fields.items()
 }
+_MOST_CELLS = 100_000
 
 
 def section_of(key: str) -> str:
@@ -47,6 +49,9 @@ def expand(experiment: Experiment) -> list[Experiment]:
     Raises:
         InputError: a value of an axis that is not allowed.
     """
+    count = math.prod(len(values) for values in experiment.grid.values())
+    if count > _MOST_CELLS:
+        raise InputError(f"grid: {count:,} cells; at most {_MOST_CELLS:,}")
     names = {section_of(key) for key in experiment.grid}
     bases = {name: json.dumps(_plain(getattr(experiment, name))) for name in names}
     cells = []

@@ -1,12 +1,10 @@
 """From a file and a command line to a checked Experiment."""
 
 import copy
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from amscale.config.complaints import describe
@@ -14,6 +12,7 @@ from amscale.config.grid import assign, expand, section_of
 from amscale.config.schema import Experiment
 from amscale.errors import InputError
 from amscale.files import packaged
+from amscale.reading import parse_yaml, read_text
 
 _AXIS_SECTIONS = ("model", "data", "train", "probes", "launch", "seed")
 
@@ -58,9 +57,9 @@ def parse_override(override: str) -> tuple[str, Any]:
     if not separator or not key:
         raise InputError(f"{override!r} is not an override; write key=value, for example model.size=25k")
     try:
-        return key, yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise InputError(f"{override!r}: the value is not valid YAML") from None
+        return key, parse_yaml(text)
+    except ValueError as error:
+        raise InputError(f"{override!r}: the value is not valid YAML: {error}") from None
 
 
 def parse(tree: dict[str, Any]) -> Experiment:
@@ -87,25 +86,6 @@ def parse(tree: dict[str, Any]) -> Experiment:
     return experiment
 
 
-def storage_folder(experiment: Experiment) -> Path:
-    """The storage folder, made if it is missing.
-
-    Raises:
-        InputError: it is an URL, or cannot be made or written.
-    """
-    if "://" in experiment.storage:
-        raise InputError(f"storage={experiment.storage!r}: give a folder that every machine shares, not an URL")
-    folder = Path(experiment.storage).expanduser().absolute()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"storage={experiment.storage!r}: cannot be made ({reason}); give a writable folder") from None
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"storage={experiment.storage!r}: cannot be written; give a writable folder")
-    return folder
-
-
 def read_yaml(path: str) -> dict[str, Any]:
     """A YAML file as a tree; a bare name is also looked for among the configurations that come with the package.
 
@@ -117,13 +97,11 @@ def read_yaml(path: str) -> dict[str, Any]:
         shipped = packaged("configs") / file.name
         file = shipped if shipped.is_file() else file
     try:
-        loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
+        loaded = parse_yaml(read_text(file))
     except FileNotFoundError:
         raise InputError(f"{path}: no such configuration; give a YAML file, for example configs/quick.yaml") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
     if not isinstance(loaded, dict):
         raise InputError(f"{path}: a configuration is a mapping of keys, found {type(loaded).__name__}")
     return loaded

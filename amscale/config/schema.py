@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from amscale.data import DataSettings
 from amscale.models.settings import ModelSettings
+from amscale.models.shape import Convention
 from amscale.probes.settings import ProbeSettings
 from amscale.settings import Settings, Size, parse_size
 
@@ -84,7 +85,8 @@ class LaunchSettings(Settings):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the model. auto: bf16 on a GPU, fp32 on a CPU. What was asked for is part of a trial's identity."""
     micro_batch: AutoOrSize = "auto"
-    """Sequences per process and forward pass. auto: the largest power of two whose memory estimate fits."""
+    """Sequences per process and forward pass. auto: the largest power of two whose memory estimate fits. Halved, with
+    the global batch unchanged, where a rank runs out of memory all the same."""
     device_memory: AutoOrSize = "auto"
     """Memory in bytes of one process's device (`80G`). auto: read from the machines."""
     concurrent_trials: int | None = Field(None, ge=1)
@@ -92,13 +94,17 @@ class LaunchSettings(Settings):
     retries: int = Field(2, ge=0)
     """How often a failed trial is started again, from its newest checkpoint."""
     stalled_after: float = Field(1800, gt=0)
-    """Seconds without a new record after which a trial counts as hung, is ended, and is started again."""
+    """Seconds without a new record after which a trial counts as hung, is ended, and is started again; 300 more before
+    the first record of a start."""
     grace: float = Field(5, ge=0)
     """Seconds that a trial's processes have to write a checkpoint when they are told to end; then they are killed."""
     checkpoint_every: Size = Field(500, ge=1)
     """Steps between checkpoints."""
     keep_checkpoints: int = Field(2, ge=1)
     """Checkpoints kept for each unfinished trial."""
+    scratch: str | None = None
+    """Folder on each machine in which it works on trials where `storage` is a URI; `~` and `$VARIABLES` are each
+    machine's own. None: a folder below the temporary folder ($TMPDIR)."""
     address: str | None = None
     """Address of a running Ray cluster (`auto` finds one). None starts Ray on this machine, bound to loopback."""
 
@@ -106,8 +112,9 @@ class LaunchSettings(Settings):
 class FitSettings(Settings):
     """What is estimated once the trials are done."""
 
-    count: Literal["non_embedding", "non_embedding_with_norms", "with_head", "total"] = "non_embedding"
-    """The parameters that count as N. The paper's are attention and feed-forward only."""
+    count: Convention = "non_embedding"
+    """The parameters that count as N. The paper's are attention and feed-forward only; `active` takes of a mixture of
+    experts only those that one token passes through."""
     window: float = Field(0.2, gt=0)
     """Window of the D* criterion: a share of the steps before the least validation loss where at most 1, else steps."""
     threshold: float = Field(0.04, gt=0)
@@ -122,7 +129,7 @@ Axis = Annotated[tuple[Any, ...], BeforeValidator(lambda v: tuple(v) if isinstan
 class Experiment(Settings):
     """One experiment: a grid of trials over settings that the trials share."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)
     """Name of the sweep, and of its folder."""
     grid: dict[str, Axis] = Field(default_factory=dict)
     """Axes: any dotted key to a list of its values. The trials are their product."""
@@ -141,4 +148,5 @@ class Experiment(Settings):
     seed: int = Field(0, ge=0)
     """Seed of initialisation, batches and dropout."""
     storage: str = "results"
-    """Folder for results, on a disk that every machine of the cluster shares."""
+    """Folder for results, on a disk that all machines of a trial share; or a URI that pyarrow.fs takes, such as
+    `s3://bucket/prefix`, with credentials from the environment (docs/storage.md)."""

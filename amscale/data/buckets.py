@@ -34,12 +34,12 @@ class Buckets:
         order = np.argsort(bucket_N, kind="stable")
         found, starts = np.unique(bucket_N[order], return_index=True)
         for bucket, chosen in zip(found.tolist(), np.split(order, starts[1:]), strict=True):
-            self.append(bucket, records_N[chosen])
+            self.append(bucket, records_N[chosen].tobytes())
 
-    def append(self, bucket: int, records: np.ndarray) -> None:
+    def append(self, bucket: int, records: bytes) -> None:
         """Append records to the file of one bucket; it is open only for that, so that any number of files will do."""
         with self._path(bucket).open("ab") as file:
-            file.write(records.tobytes())
+            file.write(records)
 
     def take(self, bucket: int) -> np.ndarray:
         """The records of one bucket; their file is removed."""

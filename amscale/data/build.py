@@ -134,7 +134,7 @@ def token_blocks(settings: CorpusSettings, tokenizer: Tokenizer, skip: int = 0) 
 
 
 def _encode(tokenizer: Tokenizer, texts: list[str]) -> Block:
-    tokens, lengths = tokenizer.encode([text for text in texts if text.strip()])
+    tokens, lengths = tokenizer.encode([text for text in texts if text and not text.isspace()])
     some = lengths > 1
     if not some.all():
         tokens, lengths = tokens[np.repeat(some, lengths)], lengths[some]

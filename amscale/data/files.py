@@ -63,9 +63,8 @@ def text_lines(path: Path) -> Iterator[str]:
     """The lines of a UTF-8 file with their line ends, without a byte order mark.
 
     Raises:
-        InputError: the file cannot be read, or is no UTF-8 text; the file and, as near as it is known, the line.
+        InputError: the file cannot be read, or is no UTF-8 text; the file and the line.
     """
-    number = 0
     try:
         with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
@@ -76,10 +75,21 @@ def text_lines(path: Path) -> Iterator[str]:
                 yield line
     except UnicodeDecodeError as error:
         raise InputError(
-            f"data.files: {path} is not UTF-8 text (after line {number}: {error.reason}); give UTF-8 text files"
+            f"data.files: {path} is not UTF-8 text (line {_bad_line(path)}: {error.reason}); give UTF-8 text files"
         ) from None
     except OSError as error:
         raise InputError(f"data.files: {path} cannot be read ({error.strerror}); leave it out") from None
+
+
+def _bad_line(path: Path) -> int:
+    """The first line that does not decode: the decoder reads many lines at once and cannot tell."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    raise ValueError(f"{path} has become UTF-8 text")
 
 
 def blocks(documents: Iterable[str]) -> Iterator[list[str]]:

@@ -1,9 +1,11 @@
 """Texts of a data set on the Hugging Face hub, streamed, so that nothing of it needs a place on disk."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from amscale.errors import InputError
+from amscale.hub import first_line, why_not
 
 
 class Unreachable(InputError):
@@ -23,6 +25,9 @@ def hub_texts(name: str, configuration: str | None, part: str, revision: str | N
         Unreachable: no data set of that name, no network, or a connection that broke.
         InputError: no such column, or a row that holds no text.
     """
+    missing = None if Path(name).expanduser().is_dir() else why_not(name, "README.md", "dataset")
+    if missing is not None:
+        raise _unreachable(name, configuration, part, missing)
     import datasets
 
     row = 0
@@ -35,12 +40,15 @@ def hub_texts(name: str, configuration: str | None, part: str, revision: str | N
     except InputError:
         raise
     except Exception as error:  # the library raises many kinds for a missing name, part, file or network
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise Unreachable(
-            f"data: {part} of the data set {name!r}{f' ({configuration})' if configuration else ''} is not to be had "
-            f"from the Hugging Face hub (row {row}: {reason}); check the name and the network, or download the data "
-            "set's Parquet, Arrow or JSON Lines files and give them as data.files, with corpus: parquet or jsonl"
-        ) from None
+        raise _unreachable(name, configuration, part, f"row {row}: {first_line(error)}") from None
+
+
+def _unreachable(name: str, configuration: str | None, part: str, reason: str) -> Unreachable:
+    return Unreachable(
+        f"data: {part} of the data set {name!r}{f' ({configuration})' if configuration else ''} is not to be had "
+        f"from the Hugging Face hub ({reason}); check the name and the network, or download the data set's Parquet, "
+        "Arrow or JSON Lines files and give them as data.files, with corpus: parquet or jsonl"
+    )
 
 
 def _column(batch: dict[str, list[Any]], column: str, name: str, row: int) -> list[str]:

@@ -91,7 +91,7 @@ class CorpusSettings(Settings):
     """How often each training sequence stands in one epoch. D counts it once, and validation is not copied."""
 
     more: ClassVar[str] = "data"
-    """Which setting to raise for a larger corpus, as an error message names it."""
+    """Which setting makes a larger corpus, as an error message names it."""
     ends: ClassVar[bool] = True
     """Whether each document closes with the end token. Without it the end token only marks beginnings."""
     uses: ClassVar[frozenset[str]] = frozenset({"size", "packing", "context", "copies"})
@@ -134,3 +134,17 @@ class TextSettings(CorpusSettings):
     """`stream`: documents end to end, cut every `context` tokens; `document`: one document a sequence, padded."""
     context: int | None = Field(default=256, ge=1)
     """Tokens a sequence, at most. None: the longest document of the corpus with its end token."""
+
+
+class PublishedTextSettings(TextSettings):
+    """A published corpus as GPT-2 was trained on such: its tokenizer and its context, the last 5 % held out."""
+
+    tokenizer: str = "gpt2"
+    """A name on the Hugging Face hub, a folder, a `tokenizer.json`; or `word`, `byte`, `bpe`."""
+    context: int | None = Field(default=1024, ge=1)
+    """Tokens a sequence, at most."""
+    validation: HeldOut = 0.05
+    """Held out for validation: a share of the documents if below 1, else their count."""
+    split: Split = "last"
+    """Which documents are held out. `last`: the last of the corpus in its own order; copies can stand on both sides.
+    `content`: chosen by a hash of what they say, so that no held-out document has a copy among the training ones."""

@@ -34,7 +34,10 @@ class HeldOut:
         self._last = settings.split == "last"
         total = draft.progress.documents if kept is None else int(kept.sum())
         if total == 0:
-            raise InputError(f"data: the {settings.corpus} corpus has no documents; raise {settings.more}")
+            raise InputError(
+                f"data: the {settings.corpus} corpus has no documents ({draft.progress.empty} empty ones left out); "
+                f"give more by {settings.more}"
+            )
         wanted = int(settings.validation) if settings.validation >= 1 else max(1, round(settings.validation * total))
         if self._last:
             self._first = _nth_kept(kept, total - wanted) if wanted < total else 0
@@ -47,7 +50,7 @@ class HeldOut:
         if left == 0:
             raise InputError(
                 f"data.validation: holding out {settings.validation} of {total} documents (copies kept together) "
-                f"leaves none to train on; lower it or raise {settings.more}"
+                f"leaves none to train on; lower it or give more by {settings.more}"
             )
         self.training_documents = left
         self.validation_documents = total - left
@@ -81,7 +84,7 @@ def write_in_order(settings: CorpusSettings, draft: Draft, held_out: HeldOut, ke
         for number, chosen in zip(found.tolist(), np.split(wanted, starts[1:]), strict=True):
             row = np.empty(len(chosen), dtype=_RECORD)
             row["key"], row["length"] = keys[chosen], chunk.lengths[chosen]
-            records.append(number, row)
+            records.append(number, row.tobytes())
             tokens.append(number, _picked(chunk.tokens, chunk.lengths, chosen))
     with (folder / "tokens.bin").open("wb") as out, (folder / "draft-offsets.bin").open("wb") as offsets:
         end = longest = 0
@@ -89,7 +92,7 @@ def write_in_order(settings: CorpusSettings, draft: Draft, held_out: HeldOut, ke
         for row, content in zip(records.take_all(2 * count), tokens.take_all(2 * count), strict=True):
             order = np.argsort(row["key"], kind="stable")
             if len(order):
-                out.write(_picked(content, row["length"], order).tobytes())
+                out.write(_picked(content, row["length"], order))
                 ends = end + np.cumsum(row["length"][order])
                 offsets.write(ends.tobytes())
                 end, longest = int(ends[-1]), max(longest, int(row["length"].max()))
@@ -97,10 +100,12 @@ def write_in_order(settings: CorpusSettings, draft: Draft, held_out: HeldOut, ke
     return longest
 
 
-def _picked(tokens: np.ndarray, lengths: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    stops = np.cumsum(lengths)
-    bounds = zip((stops - lengths)[chosen].tolist(), stops[chosen].tolist(), strict=True)
-    return np.concatenate([tokens[start:stop] for start, stop in bounds])
+def _picked(tokens: np.ndarray, lengths: np.ndarray, chosen: np.ndarray) -> bytes:
+    """The tokens of the chosen documents end to end; slices of a memoryview cost a quarter of slices of an array."""
+    view = tokens.data.cast("B")
+    stops = np.cumsum(lengths) * tokens.itemsize
+    starts = stops - lengths * tokens.itemsize
+    return b"".join(view[i:j] for i, j in zip(starts[chosen].tolist(), stops[chosen].tolist(), strict=True))
 
 
 def _as_npy(raw: Path, path: Path) -> None:

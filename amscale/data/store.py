@@ -113,7 +113,7 @@ class TokenStore:
         if not 0 < size <= available:
             raise InputError(
                 f"data.size: {size} tokens ({format_size(size)}) wanted, but {self.corpus} has {available} "
-                f"({format_size(available)}) training tokens; lower data.size or raise {self.facts['more']}"
+                f"({format_size(available)}) training tokens; lower data.size or give more by {self.facts['more']}"
             )
         documents = int(np.searchsorted(self.offsets[1 : self.training_documents + 1], size)) + 1
         stop = size if packing == "stream" else int(self.offsets[documents])

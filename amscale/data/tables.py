@@ -83,9 +83,11 @@ def json_lines_texts(path: Path, column: str) -> Iterator[str]:
                 if column not in record:
                     raise ValueError(f"no {column!r}, only {', '.join(map(repr, record)) or 'nothing'}")
                 text = record[column]
-                if isinstance(text, str) and b"\\ud" in line.lower():
+                if not isinstance(text, str):
+                    raise ValueError(f"no text but {'null' if text is None else type(text).__name__}")
+                if b"\\ud" in line.lower():
                     text.encode()  # half of a surrogate pair is no text
-                yield _checked(text)
+                yield text
     except (ValueError, OSError) as error:  # pyarrow's faults are among them, and so is bad UTF-8
         reason = str(error).split("\n")[0]
         raise InputError(
@@ -100,18 +102,12 @@ def _batch_texts(path: Path, column: str, batches: Iterator[Any]) -> Iterator[st
         for batch in batches:
             for text in batch.column(column).to_pylist():
                 row += 1
-                yield _checked(text)
+                if text is None:
+                    raise InputError(f"data.files: {path}, row {row}: no text but null; mend the file or leave it out")
+                yield text
     except (ValueError, OSError) as error:
-        reason = str(error).split("\n")[0]
-        raise InputError(
-            f"data.files: {path}, row {row} or the next: {reason}; mend the file or leave it out"
-        ) from None
-
-
-def _checked(text: Any) -> str:
-    if not isinstance(text, str):
-        raise ValueError(f"no text but {'null' if text is None else type(text).__name__}")
-    return text
+        reason = str(error).split("\n")[0].rstrip(".")
+        raise InputError(f"data.files: {path}, after row {row}: {reason}; mend the file or leave it out") from None
 
 
 def _check_column(path: Path, column: str, schema: Any) -> None:

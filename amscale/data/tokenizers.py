@@ -1,8 +1,8 @@
 """Text to token ids and back: words, bytes, trained byte-level pairs, or a tokenizer from a file or the hub."""
 
 import hashlib
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from amscale.data.settings import CorpusSettings
 from amscale.errors import InputError
+from amscale.hub import first_line, why_not
 
 if TYPE_CHECKING:
     import tokenizers
@@ -77,9 +78,12 @@ class LibraryTokenizer:
         self.facts = {"kind": "library", "source": source, "end": end}
 
     def encode(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        ids = [[*encoding.ids, self.end_token] for encoding in self.inner.encode_batch_fast(texts, False, False)]
-        lengths = np.array([len(document) for document in ids], dtype=np.int64)
-        return np.fromiter(chain.from_iterable(ids), dtype=np.uint32, count=int(lengths.sum())), lengths
+        tokens, lengths = array("I"), []
+        for encoding in self.inner.encode_batch_fast(texts, False, False):
+            tokens.extend(ids := encoding.ids)
+            tokens.append(self.end_token)
+            lengths.append(len(ids) + 1)
+        return np.array(tokens, dtype=np.uint32), np.array(lengths, dtype=np.int64)
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.inner.decode([int(i) for i in ids if i != self.end_token], skip_special_tokens=False)
@@ -188,11 +192,15 @@ def _from_file(path: Path) -> LibraryTokenizer:
 def _from_transformers(name: str) -> LibraryTokenizer:
     import transformers
 
+    local = Path(name).expanduser().is_dir()
+    missing = None if local else why_not(name)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            name, local_files_only=missing is not None, trust_remote_code=False
+        )
     except Exception as error:  # OSError, ValueError, KeyError and more, depending on what is missing
-        where = "that folder" if Path(name).expanduser().is_dir() else "a local path or the Hugging Face hub"
-        reason = str(error).strip().split("\n")[0]
+        where = "that folder" if local else "a local path or the Hugging Face hub"
+        reason = missing or first_line(error)
         raise InputError(
             f"data.tokenizer: no tokenizer {name!r} from {where} ({reason}); "
             "give word, byte, bpe, or the path of a downloaded tokenizer.json or folder"

@@ -1,17 +1,14 @@
 """The network of the gpt2 family: the transformers library's model, with its own initialisation."""
 
-from pathlib import Path
-
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from amscale.errors import InputError
 from amscale.models.gpt2 import published_configuration
-from amscale.models.hub_files import first_line
+from amscale.models.hub_files import weights_file
 from amscale.models.shape import Shape
 
-_WEIGHTS = "model.safetensors"
 _KEPT = (
     "activation_function",
     "layer_norm_epsilon",
@@ -83,7 +80,7 @@ def _load(model: GPT2LMHeadModel, name: str) -> None:
     """Copy published weights in. The library's own loader would partition the parameters at once under ZeRO-3; here a
     model is partitioned by the engine that it is given to."""
     state = {}
-    for key, tensor in load_file(_weights_file(name)).items():
+    for key, tensor in load_file(weights_file(name)).items():
         key = key.removeprefix("transformer.")
         if key != "lm_head.weight" and not key.endswith((".attn.bias", ".attn.masked_bias")):  # causal masks
             state[key] = tensor.float()
@@ -95,20 +92,3 @@ def _load(model: GPT2LMHeadModel, name: str) -> None:
         first = str(error).splitlines()[1].strip()
         raise InputError(f"model.pretrained = {name}: not the weights of its config.json: {first}") from None
     model.tie_weights()
-
-
-def _weights_file(name: str) -> str:
-    place = Path(name).expanduser()
-    if place.is_dir():
-        if not (place / _WEIGHTS).is_file():
-            raise InputError(f"model.pretrained = {name}: the folder has no {_WEIGHTS}; give one that has")
-        return str(place / _WEIGHTS)
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return hf_hub_download(name, _WEIGHTS)
-    except OSError as error:
-        raise InputError(
-            f"model.pretrained = {name}: {_WEIGHTS} could not be had from the Hugging Face hub ({first_line(error)}); "
-            "give a folder that holds it beside config.json"
-        ) from None

@@ -1,17 +1,18 @@
-"""Configurations on this machine or on the Hugging Face hub, and one line for the user where there is none."""
+"""Configurations and weights here or on the Hugging Face hub, and one line for the user where there are none."""
 
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from amscale.errors import InputError
+from amscale.hub import first_line, why_not
 
-_SECONDS = 10.0
+_WEIGHTS = "model.safetensors"
 
 
 @cache
 def load_configuration(name: str, key: str, trust_remote_code: bool = False) -> Any:
-    """The transformers configuration of a folder or of a name on the hub; the library's cache is asked first.
+    """The transformers configuration of a folder or of a name on the hub; without a network, the library's cache.
 
     Args:
         name: folder that holds `config.json`, or name on the hub such as `mistralai/Mistral-7B-v0.1`.
@@ -21,37 +22,50 @@ def load_configuration(name: str, key: str, trust_remote_code: bool = False) -> 
     Raises:
         InputError: there is no such configuration, it cannot be read, or it needs code that is not trusted.
     """
-    from huggingface_hub import try_to_load_from_cache
     from transformers import AutoConfig
 
     place = Path(name).expanduser()
     local = place.is_dir()
-    if not local and not isinstance(try_to_load_from_cache(name, "config.json"), str):
-        _ask_hub(name, key)
+    missing = None if local else why_not(name)
     try:
-        return AutoConfig.from_pretrained(str(place) if local else name, trust_remote_code=trust_remote_code)
+        return AutoConfig.from_pretrained(
+            str(place) if local else name,
+            trust_remote_code=trust_remote_code,
+            local_files_only=missing is not None,
+        )
     except (OSError, ValueError, KeyError) as error:
         if "trust_remote_code" in str(error):
             raise InputError(
                 f"{key} = {name}: its configuration comes with Python code of its own; give "
                 "model.trust_remote_code=true to run it"
             ) from None
+        if missing is not None:
+            raise InputError(
+                f"{key} = {name}: there is no such folder here, and config.json of that name could not be had from the "
+                f"Hugging Face hub ({missing}); give a folder with config.json (and weights where they are wanted), or "
+                "the network"
+            ) from None
         raise InputError(f"{key} = {name}: its config.json cannot be read ({first_line(error)})") from None
 
 
-def _ask_hub(name: str, key: str) -> None:
-    """One quick question, so that a missing network is known without the library's retries."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+def weights_file(name: str) -> str:
+    """The file of published weights that `model.pretrained` names: in a folder, or on the hub.
 
+    Raises:
+        InputError: the folder has none, or it cannot be had.
+    """
+    place = Path(name).expanduser()
+    if place.is_dir():
+        if not (place / _WEIGHTS).is_file():
+            raise InputError(f"model.pretrained = {name}: the folder has no {_WEIGHTS}; give one that has")
+        return str(place / _WEIGHTS)
+    from huggingface_hub import hf_hub_download
+
+    missing = why_not(name)
     try:
-        get_hf_file_metadata(hf_hub_url(name, "config.json"), timeout=_SECONDS)
-    except Exception as error:  # whatever the network, the hub or the name's own form says
+        return hf_hub_download(name, _WEIGHTS, local_files_only=missing is not None)
+    except OSError as error:
         raise InputError(
-            f"{key} = {name}: there is no such folder here, and config.json of that name could not be had from the "
-            f"Hugging Face hub ({first_line(error)}); give a folder with config.json (and weights where they are "
-            "wanted), or the network"
+            f"model.pretrained = {name}: {_WEIGHTS} could not be had from the Hugging Face hub "
+            f"({missing or first_line(error)}); give a folder that holds it beside config.json"
         ) from None
-
-
-def first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__

@@ -73,6 +73,9 @@ class OpenELMSettings(FamilySettings):
     """Query heads that share a key and value head."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Probability of dropout on embeddings and attention weights."""
+    pretrained: str | None = None
+    """Start from released weights: a folder with `model.safetensors`, or a name on the Hugging Face hub such as
+    `apple/OpenELM-270M`. Layers, width and multipliers are to be given as theirs. None: from scratch."""
 
     @model_validator(mode="after")
     def _published_is_whole(self) -> "OpenELMSettings":
@@ -96,6 +99,7 @@ class OpenELMOptions:
     dropout: float
     published_heads: tuple[int, ...] | None = None
     """Query heads of each layer where a published shape prints them."""
+    pretrained: str | None = None
 
 
 def _options(settings: OpenELMSettings) -> OpenELMOptions:
@@ -108,6 +112,7 @@ def _options(settings: OpenELMSettings) -> OpenELMOptions:
         settings.queries_per_key,
         settings.dropout,
         published.query_heads if published else None,
+        settings.pretrained,
     )
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from amscale.errors import InputError
+from amscale.models.hub_files import weights_file
 from amscale.models.openelm import feed_forward_widths, query_heads
 from amscale.models.shape import Shape
 from amscale.models.vanilla_network import Rotary
@@ -126,8 +127,15 @@ class OpenELM(nn.Module):
 
 
 def build(shape: Shape) -> OpenELM:
-    """The model, freshly initialised."""
-    return OpenELM(shape)
+    """The model, freshly initialised or with released weights.
+
+    Raises:
+        InputError: the weights cannot be had or are not those of the shape.
+    """
+    model = OpenELM(shape)
+    if shape.options.pretrained is not None:
+        load_released(model, weights_file(shape.options.pretrained))
+    return model
 
 
 def load_released(model: OpenELM, path: str | Path) -> None:

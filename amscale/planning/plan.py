@@ -3,13 +3,15 @@
 import math
 import statistics
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from amscale import models
 from amscale.cluster.launcher import Placement
 from amscale.cluster.resources import Resources, assumed_flops
 from amscale.config import Experiment, expand
-from amscale.data import CorpusSettings, Subset, TokenStore, known_facts, prepare, store_name
+from amscale.data import CorpusSettings, KnownFacts, Subset, TokenStore, known_facts, prepare, store_name
 from amscale.errors import InputError
 from amscale.ledger import SweepFolder, trial_id, trial_label
 from amscale.models import FLOPS_FORMULA, Shape
@@ -104,12 +106,14 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
     """
     measured = _measured_flops(SweepFolder(storage / config.name))
     corpora: dict[CorpusSettings, TokenStore | None] = {}
+    facts: dict[CorpusSettings, KnownFacts] = {}
     trials = []
     for cell in expand(config):
         corpus = cell.data.model_copy(update={"size": None, "packing": "document", "context": None})
         if corpus not in corpora:
             corpora[corpus] = _store(cell.data, tokens_folder(storage), build)
-        trials.append(_plan_cell(cell, corpora[corpus], resources, config.fit.count, measured))
+        tokens = corpora[corpus] or _facts(cell.data, facts)
+        trials.append(_plan_cell(cell, tokens, resources, config.fit.count, measured))
     _refuse_twins(trials, tuple(config.grid))
     return SweepPlan(
         trials=tuple(trials),
@@ -126,6 +130,16 @@ def _store(settings: CorpusSettings, folder: Path, build: bool) -> TokenStore | 
     """The corpus's store; None where a plan needs none."""
     far = not build and settings.size is not None and not _prepared(settings, folder)
     return None if far and known_facts(settings) is not None else prepare(settings, folder)
+
+
+def _facts(settings: CorpusSettings, cache: dict[CorpusSettings, KnownFacts]) -> KnownFacts:
+    """What is known of a corpus without its tokens: milliseconds to find, and a grid has many cells of one corpus."""
+    unsized = settings.model_copy(update={"size": None})
+    if unsized not in cache:
+        found = known_facts(unsized)
+        assert found is not None
+        cache[unsized] = found
+    return cache[unsized]
 
 
 def _prepared(settings: CorpusSettings, folder: Path) -> bool:
@@ -156,23 +170,21 @@ def plan_trial(cell: Experiment, store: TokenStore, resources: Resources, count:
 
 
 def _plan_cell(
-    cell: Experiment, store: TokenStore | None, resources: Resources, count: str, measured: float | None
+    cell: Experiment, corpus: TokenStore | KnownFacts, resources: Resources, count: str, measured: float | None
 ) -> TrialPlan:
-    if store is not None:
-        subset = store.training(cell.data.size, cell.data.packing, cell.data.copies)
-        vocabulary, tokens, length = store.vocabulary_size, subset.unique_tokens, plan_steps(cell, store, subset)
+    if isinstance(corpus, TokenStore):
+        subset = corpus.training(cell.data.size, cell.data.packing, cell.data.copies)
+        tokens, length = subset.unique_tokens, plan_steps(cell, corpus, subset)
     else:
-        facts = known_facts(cell.data)
-        assert facts is not None
         assert cell.data.size is not None
-        vocabulary, tokens = facts.vocabulary_size, cell.data.size
-        length = _steps(cell, facts.context, facts.mean_tokens_per_sequence, tokens)
-    shape = models.solve(cell.model, vocabulary, length.context)
+        tokens = cell.data.size
+        length = _steps(cell, corpus.context, corpus.mean_tokens_per_sequence, tokens)
+    shape = models.solve(cell.model, corpus.vocabulary_size, length.context)
     choice = choose(cell, shape, length.sequences, resources)
     placement = choice.placement
     flops = models.flops_per_token(shape) * length.steps * length.sequences * length.mean
     speed = measured or assumed_flops(placement.device, placement.cpus_per_process)
-    identity = trial_id(cell, {k: v for k, v in shape.as_dict().items() if k not in ("wanted", "count", "vocabulary")})
+    identity = trial_id(cell, _dimensions(shape))
     return TrialPlan(
         cell=cell,
         identity=identity,
@@ -185,8 +197,14 @@ def _plan_cell(
         placement=placement,
         memory=choice.memory,
         seconds=_START_SECONDS + length.steps * _STEP_SECONDS + flops / (speed * placement.world_size),
-        store=store,
+        store=corpus if isinstance(corpus, TokenStore) else None,
     )
+
+
+@lru_cache(maxsize=4096)
+def _dimensions(shape: Shape) -> dict[str, Any]:
+    """What of a shape counts for a trial's identity: not how it was asked for, and not what follows from the data."""
+    return {k: v for k, v in shape.as_dict().items() if k not in ("wanted", "count", "vocabulary")}
 
 
 def _measured_flops(folder: SweepFolder) -> float | None:

@@ -10,15 +10,24 @@ from amscale.cluster.launcher import launch_command, launch_environment
 from amscale.planning.plan import SweepPlan, TrialPlan, setting
 from amscale.settings import format_size
 
+_HEADINGS = ("shape", "N", "D", "seed", "steps", "FLOPs", "memory", "ZeRO", "processes", "time")
+_MOST_FRAMED = 200
+"""A longer table is printed as plain columns: laying out thousands of framed cells takes seconds."""
+
 
 def print_plan(plan: SweepPlan, console: Console) -> None:
     """The trials, what each costs, and what all of them cost."""
-    table = Table(title=f"plan: {len(plan.trials)} trials on {plan.resources.describe()}", title_justify="left")
-    for heading in ("shape", "N", "D", "seed", "steps", "FLOPs", "memory", "ZeRO", "processes", "time"):
-        table.add_column(heading, justify="left" if heading == "shape" else "right", no_wrap=True)
-    for trial in plan.trials:
-        table.add_row(*_row(trial))
-    console.print(table)
+    title = f"plan: {len(plan.trials)} trials on {plan.resources.describe()}"
+    rows = [_row(trial) for trial in plan.trials]
+    if len(rows) > _MOST_FRAMED:
+        console.file.write(f"{title}\n{_columns([list(_HEADINGS), *rows])}\n")
+    else:
+        table = Table(title=title, title_justify="left")
+        for heading in _HEADINGS:
+            table.add_column(heading, justify="left" if heading == "shape" else "right", no_wrap=True)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
     for line in (
         f"N counts {plan.count} parameters, D unique tokens; memory is that of one process.",
         f"FLOPs ({plan.flops_formula}).",
@@ -54,6 +63,13 @@ def _row(trial: TrialPlan) -> list[str]:
         processes,
         duration(trial.seconds),
     ]
+
+
+def _columns(rows: list[list[str]]) -> str:
+    """Rows as aligned columns, the first to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    form = "  ".join(f"{{:{'>' if index else '<'}{width}}}" for index, width in enumerate(widths))
+    return "\n".join(form.format(*row) for row in rows)
 
 
 def _hours(trials: Sequence[TrialPlan]) -> str:

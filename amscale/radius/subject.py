@@ -12,6 +12,7 @@ from amscale import config, models
 from amscale.config import Experiment
 from amscale.data import TokenStore, prepare
 from amscale.errors import InputError
+from amscale.hub import first_line, why_not
 from amscale.ledger import SweepFolder, TrialFolder
 from amscale.models import Shape
 from amscale.planning.plan import tokens_folder
@@ -135,10 +136,17 @@ def pretrained_subject(settings: PretrainedModel) -> Subject:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    missing = None if Path(settings.path).is_dir() else why_not(settings.path)
     try:
-        model = AutoModelForCausalLM.from_pretrained(settings.path, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(
+            settings.path,
+            dtype=torch.float32,
+            local_files_only=missing is not None,
+            use_safetensors=True,  # weights in another format are pickles, which run code
+            trust_remote_code=False,
+        )
     except Exception as error:  # OSError, ValueError, KeyError, ImportError and more, depending on what is missing
-        reason = str(error).strip().split("\n")[0]
+        reason = missing or first_line(error)
         raise InputError(
             f"model.path={settings.path!r}: no causal language model there ({reason}); give a name on the Hugging Face "
             "hub or a folder that save_pretrained has written"

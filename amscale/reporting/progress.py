@@ -50,6 +50,8 @@ class Progress:
         self._live = Live(console=console, get_renderable=self._table, refresh_per_second=2)
         self._lock = threading.Lock()
         self._interactive = console.is_terminal
+        self.reasons: dict[str, str] = {}
+        """Why trials failed last, by label."""
 
     def __enter__(self) -> "Progress":
         if self._interactive:
@@ -80,6 +82,15 @@ class Progress:
         if time.monotonic() - row.printed > _LINE_SECONDS and row.step:
             self._say(label, self._numbers(row))
 
+    def noted(self, label: str, note: str) -> None:
+        """Something about the trial that its user should know."""
+        self._console.print(f"{label}: {note}", highlight=False, markup=False, soft_wrap=True)
+
+    def lost(self, reason: str) -> None:
+        """The cluster is gone, and this process ends next: a terminal is left as it was found."""
+        self.__exit__()
+        self._console.print(reason, style="red", highlight=False, markup=False, soft_wrap=True)
+
     def ended(self, label: str) -> None:
         """The trial has its result."""
         self._rows[label].state = "done"
@@ -89,6 +100,7 @@ class Progress:
     def failed(self, label: str, reason: str, again: bool) -> None:
         """The trial failed, and is started again or not."""
         self._rows[label].state = "again" if again else "failed"
+        self.reasons[label] = reason
         self._console.print(
             f"{label}: failed{', starting again' if again else ''}: {reason}",
             highlight=False,

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from amscale.errors import one_line
 from amscale.ledger import TrialFolder
 
 _RUNNING_SECONDS = 60.0
@@ -31,16 +33,17 @@ def standing(folder: TrialFolder) -> Standing:
     """Read where a trial stands: from its result if it has one, from its metrics otherwise."""
     result = folder.read_result()
     if result is not None:
-        losses, seconds = result["losses"], result["time"]["device_seconds"] / result["engine"]["world_size"]
+        losses, seconds = result["losses"], result.get("time", {}).get("device_seconds") or 0.0
+        seconds /= result.get("engine", {}).get("world_size", 1)
         return Standing(
             label=folder.path.name,
             state=result["state"],
             step=result["steps"],
             steps=result["steps"],
-            train_loss=losses["train_last"],
-            validation_loss=losses["validation_least"],
-            tokens_per_second=result["data"]["tokens_seen"] / seconds if seconds else None,
-            remark=result["reason"] or "",
+            train_loss=losses.get("train_last"),
+            validation_loss=losses.get("validation_least"),
+            tokens_per_second=(result["data"].get("tokens_seen") or 0) / seconds if seconds else None,
+            remark=one_line(result.get("reason") or ""),
         )
     last: dict[str, float] = {}
     validation = None
@@ -60,8 +63,8 @@ def standing(folder: TrialFolder) -> Standing:
         steps=None,
         train_loss=last.get("loss"),
         validation_loss=validation,
-        tokens_per_second=last["tokens"] / last["time"] if last.get("time") else None,
-        remark=failures[-1]["reason"].splitlines()[0] if failures else "",
+        tokens_per_second=last["tokens"] / last["time"] if last.get("time") and "tokens" in last else None,
+        remark=one_line(str(failures[-1]["reason"]).strip().partition("\n")[0]) if failures else "",
     )
 
 
@@ -73,8 +76,8 @@ def print_results(folders: Sequence[TrialFolder], console: Console) -> None:
     rows = [standing(folder) for folder in folders]
     for row in rows:
         table.add_row(
-            row.label,
-            row.state,
+            Text(row.label),
+            Text(row.state),
             f"{row.step:,}",
             _number(row.train_loss),
             _number(row.validation_loss),
@@ -83,7 +86,8 @@ def print_results(folders: Sequence[TrialFolder], console: Console) -> None:
     console.print(table)
     for row in rows:
         if row.remark:
-            console.print(f"{row.label}: {row.state}: {row.remark}", highlight=False, soft_wrap=True)
+            text = f"{row.label}: {row.state}: {row.remark}"
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _number(loss: float | None) -> str:

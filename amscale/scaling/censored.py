@@ -1,36 +1,37 @@
-"""Interval-censored normal regression: y_i = a + b x_i + noise, where y_i is only known to lie in (lower_i, upper_i].
+"""Interval-censored regression: y_i = a + b x_i + noise, where y_i is only known to lie in (lower_i, upper_i].
 
 Maximum likelihood is degenerate here: wherever some line passes through all intervals the likelihood reaches 1 as the
 noise goes to 0, for a whole set of slopes, and a likelihood-ratio interval then covers far too rarely. Two ranges stand
-in its place: the exact set of noise-free slopes, and the interval of a slope whose noise is integrated out.
+in its place: the exact set of noise-free slopes, which is what the grid leaves open, and Student's t interval through
+the middles of the intervals, which is what noise leaves open; the place of y_i in its interval is part of that noise.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from amscale.scaling.table import Array
 
+_DRAWS = 4096
+
 
 def feasible_slopes(x: Array, lower: Array, upper: Array) -> tuple[float, float] | None:
-    """The exact range of b for which some line a + b x passes through all intervals (closed), by linear programming.
+    """The exact range of b for which some line a + b x passes through all intervals (closed). Ends may be infinite.
 
-    Ends may be infinite. None where no line does.
+    A level a exists for a slope if and only if lower_i - b x_i <= upper_j - b x_j for every pair i, j: every pair with
+    different x bounds b on one side. None where no line passes.
     """
-    from scipy.optimize import linprog
-
-    below, above = np.isfinite(upper), np.isfinite(lower)
-    line = np.column_stack([np.ones_like(x), x])
-    rows = np.vstack([line[below], -line[above]])
-    limits = np.concatenate([upper[below], -lower[above]])
-    ends = []
-    for sign in (1.0, -1.0):
-        solution = linprog([0.0, sign], rows, limits, bounds=(None, None))
-        if solution.status == 2:
-            return None
-        ends.append(-sign * math.inf if solution.status == 3 else float(solution.x[1]))
-    return ends[0], ends[1]
+    run = x[:, None] - x[None, :]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bound = (lower[:, None] - upper[None, :]) / run
+    alike = run == 0
+    if np.any((lower[:, None] > upper[None, :]) & alike):
+        return None
+    low, high = (
+        float(np.max(bound, where=run > 0, initial=-np.inf)),
+        float(np.min(bound, where=run < 0, initial=np.inf)),
+    )
+    return (low, high) if low <= high else None
 
 
 @dataclass(frozen=True)
@@ -46,44 +47,56 @@ class SlopeDistribution:
 
     def tail(self, slope: float) -> float:
         """Twice the smaller of the probabilities on either side of `slope`: a two-sided p value."""
-        below = float(np.interp(slope, self.slopes, self.cumulative))
+        below = float(np.interp(slope, self.slopes, self.cumulative, left=0.0, right=1.0))
         return 2 * min(below, 1 - below)
 
 
 def slope_distribution(x: Array, lower: Array, upper: Array) -> SlopeDistribution:
-    """The slope with level a and noise sigma integrated out, at least 3 of the intervals being bounded on both sides.
+    """The slope with level and noise integrated out (flat in a, b and ln sigma), at least 3 intervals being bounded.
 
-    Flat in a and b, and proportional to 1 / (sigma + w/sqrt(12)) in sigma, w the mean width of the bounded intervals.
-    As the intervals shrink to points this is Student's t with n - 2 degrees of freedom exactly; for wide intervals the
-    second term, the deviation of a uniform variable on an interval of that width, keeps the noise from collapsing to 0.
+    Bounded intervals enter by their middle, weighed by width (`_variances`), so that without others this is Student's t
+    with n - 2 degrees of freedom; an interval that is open on one side enters by the probability of its side. The
+    deviation is no less than what the unknown place in an interval adds, width/sqrt(12): where a few middles lie on a
+    line by chance, the residuals would claim to know better than the grid does.
     """
-    from scipy.special import ndtr
+    from scipy.special import log_ndtr, ndtri
+    from scipy.stats import chi2, qmc, t
 
     known = np.isfinite(lower) & np.isfinite(upper)
-    middle, width = (lower[known] + upper[known]) / 2, upper[known] - lower[known]
-    centre, level = np.polyfit(x[known], middle, 1)
-    residual = float(np.sqrt(np.mean((middle - level - centre * x[known]) ** 2)))
-    rounding = float(width.mean()) / math.sqrt(12)
-    unit = (residual + rounding) / math.sqrt(float(np.sum((x[known] - x[known].mean()) ** 2)))
-    angle = np.linspace(-math.pi / 2, math.pi / 2, 163)[1:-1]
-    slopes = centre + unit * np.tan(angle)
-    low_Bn, high_Bn = lower - slopes[:, None] * x, upper - slopes[:, None] * x
-    middle_Bn = (low_Bn[:, known] + high_Bn[:, known]) / 2
-    origin_B = middle_Bn.mean(axis=1)
-    spread_B = np.ptp(middle_Bn, axis=1) + width.max()
-    nodes, weights = np.polynomial.legendre.leggauss(40)
-    density = np.zeros_like(slopes)
-    # A steep line needs a large sigma: sigma runs in units of what each slope leaves unexplained.
-    for scale in np.geomspace(1e-3, 1e3, 48):
-        sigma_B = scale * (spread_B + rounding)
-        reach_B = spread_B + 5 * sigma_B
-        level_BA = origin_B[:, None] + reach_B[:, None] * nodes
-        mass_BA = np.ones_like(level_BA)
-        for low_B, high_B in zip(low_Bn.T, high_Bn.T, strict=True):
-            high = ndtr((high_B[:, None] - level_BA) / sigma_B[:, None])
-            mass_BA *= high - ndtr((low_B[:, None] - level_BA) / sigma_B[:, None])
-        density += (mass_BA @ weights) * reach_B * sigma_B / (sigma_B + rounding)
-    density *= 1 / np.cos(angle) ** 2
-    pieces = (density[1:] + density[:-1]) / 2
-    cumulative = np.concatenate([[0.0], np.cumsum(pieces)])
-    return SlopeDistribution(slopes, cumulative / cumulative[-1])
+    free, width = int(known.sum()) - 2, upper[known] - lower[known]
+    middle = (lower[known] + upper[known]) / 2
+    weights = 1 / _variances(x[known], middle, width)
+    centre = float(weights @ x[known] / weights.sum())
+    level, slope, total = _line(x[known] - centre, middle, weights)
+    total = max(total, free * float(np.mean(width**2)) / 12)
+    error = 1 / np.sqrt(weights @ (x[known] - centre) ** 2)
+    if known.all():
+        cumulative = (np.arange(_DRAWS) + 0.5) / _DRAWS
+        return SlopeDistribution(slope + t.ppf(cumulative, free) * np.sqrt(total / free) * error, cumulative)
+    unit = qmc.Sobol(3, scramble=True, seed=0).random(_DRAWS)
+    sigma = np.sqrt(total / chi2.ppf(unit[:, 0], free))
+    slopes = slope + sigma * ndtri(unit[:, 1]) * error
+    levels = level + sigma * ndtri(unit[:, 2]) / np.sqrt(weights.sum())
+    line = levels[:, None] + slopes[:, None] * (x[~known] - centre)
+    beyond = np.where(np.isfinite(lower[~known]), line - lower[~known], upper[~known] - line)
+    inside = log_ndtr(beyond / sigma[:, None]).sum(axis=1)
+    order = np.argsort(slopes, kind="stable")
+    share = np.exp(inside - inside.max())[order]
+    return SlopeDistribution(slopes[order], (np.cumsum(share) - share / 2) / share.sum())
+
+
+def _variances(x: Array, middle: Array, width: Array) -> Array:
+    """Variance of each middle about the line, up to a common factor, mean 1: noise, and width²/12 for its interval.
+
+    The noise is what an unweighted line leaves beyond the latter; intervals of one width weigh alike whatever it is.
+    """
+    place = width**2 / 12
+    total = _line(x - x.mean(), middle, np.ones_like(x))[2]
+    noise = max(0.0, total / (len(x) - 2) - float(place.mean()))
+    return (noise + place) / (noise + place.mean())
+
+
+def _line(x: Array, y: Array, weights: Array) -> tuple[float, float, float]:
+    """Level, slope and weighted sum of squares left by least squares of y on x, whose weighted mean is 0."""
+    level, slope = float(weights @ y / weights.sum()), float(weights @ (x * y) / (weights @ x**2))
+    return level, slope, float(weights @ (y - level - slope * x) ** 2)

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from amscale.scaling.bootstrap import row_weights
+from amscale.scaling.bootstrap import bias_corrected_interval, cells_of, redrawn_residuals
 from amscale.scaling.estimate import Estimate, outside
 from amscale.scaling.power_law import named
 from amscale.scaling.table import Array, Table
 
 _GRID = np.geomspace(0.05, 20, 61)
 _WORST = 0.5
-_RIDGE = 1e-9
+_LEAST_SCALE = 1e-9
 
 
 def spline_columns(u: Array, knots: int) -> Array:
@@ -33,23 +33,34 @@ def spline_columns(u: Array, knots: int) -> Array:
     return np.stack(columns, axis=1)
 
 
-def scores(N: Array, D: Array, loss: Array, k: float, weights: Array) -> Array:
-    """Unexplained share of the variance, cross-validated, for each row of `weights` (S, R): (S,).
-
-    A cell is predicted without any of its copies, so that a bootstrap's repeats do not vouch for one another.
-    """
-    columns = spline_columns(np.log(N) - k * np.log(D), _knots(len(loss)))
-    size = columns.shape[1]
-    squares = (columns[:, :, None] * columns[:, None, :]).reshape(len(columns), -1)
-    normal = (weights @ squares).reshape(-1, size, size)
-    normal = normal + _RIDGE * np.trace(normal, axis1=1, axis2=2)[:, None, None] * np.eye(size)
-    inverse = np.linalg.inv(normal)
-    moment = (weights * loss) @ columns
-    fitted = np.matmul(inverse, moment[..., None])[..., 0] @ columns.T
-    leverage = weights * (inverse.reshape(len(weights), -1) @ squares.T)
+def scores(N: Array, D: Array, loss: Array, k: float) -> Array:
+    """Unexplained share of the variance, cross-validated, for each row of `loss` (S, R): (S,)."""
+    fitted, leverage = _smooth(N, D, loss, k)
     residual = (loss - fitted) / np.maximum(1 - leverage, 0.02)
-    mean = (weights * loss).sum(1, keepdims=True) / weights.sum(1, keepdims=True)
-    return (weights * residual**2).sum(1) / np.maximum((weights * (loss - mean) ** 2).sum(1), 1e-300)
+    about_mean = loss - loss.mean(axis=1, keepdims=True)
+    return np.sum(residual**2, axis=1) / np.maximum(np.sum(about_mean**2, axis=1), 1e-300)
+
+
+def _smooth(N: Array, D: Array, loss: Array, k: float) -> tuple[Array, Array]:
+    """The spline's values (S, R) for `loss` (S, R), and the leverage of each cell (R,)."""
+    basis, scale, _ = np.linalg.svd(spline_columns(np.log(N) - k * np.log(D), _knots(len(N))), full_matrices=False)
+    basis = basis[:, scale > _LEAST_SCALE * scale[0]]
+    return (loss @ basis) @ basis.T, np.sum(basis**2, axis=1)
+
+
+def best_exponents(N: Array, D: Array, loss: Array) -> Array:
+    """The k of least score for each row of `loss` (S, R): (S,); an end of the range where the least is there.
+
+    Between its neighbours on the grid the least is that of a parabola in ln k.
+    """
+    curve_KS = np.stack([scores(N, D, loss, k) for k in _GRID])
+    least = np.argmin(curve_KS, axis=0)
+    inner = np.clip(least, 1, len(_GRID) - 2)
+    before, here, after = (np.take_along_axis(curve_KS, (inner + i)[None], axis=0)[0] for i in (-1, 0, 1))
+    bend = before - 2 * here + after
+    shift = np.clip(np.divide(before - after, 2 * bend, out=np.zeros_like(bend), where=bend > 0), -1, 1)
+    step = np.log(_GRID[1] / _GRID[0])
+    return np.where(inner == least, _GRID[inner] * np.exp(step * shift), _GRID[least])
 
 
 def _knots(cells: int) -> int:
@@ -57,7 +68,7 @@ def _knots(cells: int) -> int:
 
 
 def exponent_from_collapse(table: Table, hypotheses: Sequence[float], resamples: int, seed: int = 0) -> Estimate:
-    """k of the best collapse of the loss on N/D^k, percentile interval by bootstrap over cells.
+    """k of the best collapse of the loss on N/D^k; interval by residuals redrawn on the fixed grid, bias-corrected.
 
     Best means the least score over k from 0.05 to 20. Refused where even that leaves half of the variance (there is
     then no curve in N/D^k), and where the best k is at an end of that range. A loss that falls in both N and D has
@@ -71,16 +82,17 @@ def exponent_from_collapse(table: Table, hypotheses: Sequence[float], resamples:
         "convention": table.convention,
         "objective": "cross-validated unexplained variance",
         "method": f"natural cubic spline of the loss in ln(N/D^k), {_knots(len(loss))} knots; "
-        f"percentile interval, cells resampled, {resamples} draws",
+        f"bias-corrected percentile interval, residuals redrawn as normal, deviation drawn too, {resamples} draws",
         "used": len(loss),
         "left_out": table.reasons,
     }
     if len(loss) < 9 or len(set(N)) < 3 or len(set(D)) < 3:
         reason = f"{len(loss)} cells, {len(set(N))} N and {len(set(D))} D; at least 9, 3 and 3 are needed"
         return Estimate(**shared, refusal=reason)
-    grid = np.unique(np.concatenate([_GRID, [k for k in hypotheses if _GRID[0] < k < _GRID[-1]]]))
-    curve = np.array([scores(N, D, loss, k, np.ones((1, len(loss))))[0] for k in grid])
-    best, least = float(grid[np.argmin(curve)]), float(curve.min())
+    best = float(best_exponents(N, D, loss[None])[0])
+    grid = np.unique(np.concatenate([_GRID, [best], [k for k in hypotheses if _GRID[0] < k < _GRID[-1]]]))
+    curve = np.array([scores(N, D, loss[None], k)[0] for k in grid])
+    least = float(curve.min())
     named_scores = {f"{k:g}": float(np.interp(k, grid, curve)) for k in hypotheses}
     remarks: tuple[str, ...] = (
         "unexplained at k: " + ", ".join(f"{k} {value:.3f}" for k, value in named_scores.items()),
@@ -91,13 +103,13 @@ def exponent_from_collapse(table: Table, hypotheses: Sequence[float], resamples:
         return Estimate(
             **shared, remarks=remarks, refusal=f"the loss does not collapse: {least:.0%} unexplained at best"
         )
-    if best in (grid[0], grid[-1]):
+    if best in (_GRID[0], _GRID[-1]):
         reason = f"the best k is at the edge of the range searched, {_GRID[0]:g} to {_GRID[-1]:g}"
         return Estimate(**shared, remarks=remarks, refusal=reason)
-    weights = row_weights(len(loss), resamples, np.random.default_rng(seed))
-    ends = np.argmin([scores(N, D, loss, k, weights) for k in grid], axis=0)
-    low, high = (int(end) for end in np.quantile(ends, [0.025, 0.975], method="nearest"))
-    # The least of a grid is known up to its neighbours.
-    interval = (float(grid[low - 1]) if low > 1 else 0.0, float(grid[high + 1]) if high < len(grid) - 2 else np.inf)
+    fitted = _smooth(N, D, loss[None], best)[0][0]
+    parameters = _knots(len(loss)) + 1
+    noise = redrawn_residuals(loss - fitted, cells_of(N, D), parameters, resamples, np.random.default_rng(seed))
+    low, high = bias_corrected_interval(best_exponents(N, D, fitted + noise), best)
+    interval = (low if low > _GRID[0] else 0.0, high if high < _GRID[-1] else np.inf)
     tests = tuple(outside(named(k), k, interval, "bootstrap interval") for k in hypotheses)
     return Estimate(**shared, value=best, interval=interval, remarks=remarks, hypotheses=tests)

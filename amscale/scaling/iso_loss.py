@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from amscale.scaling.bootstrap import cells_of, redrawn_residuals
+from amscale.scaling.bootstrap import cells_of, percentile_interval, redrawn_residuals
 from amscale.scaling.estimate import Estimate, outside
 from amscale.scaling.iso_flop import compute_exponent
 from amscale.scaling.laws.chinchilla import Chinchilla
@@ -122,14 +122,15 @@ def exponent_from_contours(table: Table, hypotheses: Sequence[float], seed: int 
         return Estimate(**shared, refusal=f"the contours have optima in only {len(kept)} of {_RESAMPLES} resamples")
     exponent = fit.exponent or 0.0
     errors = kept - exponent / (1 + exponent)
-    low, middle, high = slope - np.quantile(errors, 0.975), slope - errors.mean(), slope - np.quantile(errors, 0.025)
+    least, most = percentile_interval(errors)
+    low, middle, high = slope - most, slope - float(errors.mean()), slope - least
     if middle <= 0:
         return Estimate(**shared, refusal="N does not grow with C along the optima")
-    interval = max(0.0, compute_exponent(float(low))), compute_exponent(float(high))
+    interval = max(0.0, compute_exponent(low)), compute_exponent(high)
     shared["details"] |= {"slope_on_C": slope, "mean_error": float(errors.mean())}
     return Estimate(
         **shared,
-        value=compute_exponent(float(middle)),
+        value=compute_exponent(middle),
         interval=interval,
         remarks=(f"N ∝ C^{middle:.3f} ({low:.3f} to {high:.3f})",),
         hypotheses=tuple(outside(named(k), k, interval, "bootstrap interval") for k in hypotheses),

@@ -37,12 +37,19 @@ class NextCells:
         return [([size], sorted(D for N, D in self.cells if size == N)) for size in sizes]
 
 
-def next_cells(table: Table, number: int, dstars: Sequence[DStar] = ()) -> NextCells:
+def next_cells(
+    table: Table,
+    number: int,
+    dstars: Sequence[DStar] = (),
+    sizes: Sequence[float] | None = None,
+    most_tokens: float = math.inf,
+) -> NextCells:
     """The block of `number` new cells that narrows the interval of k the most.
 
+    `sizes` are the N to choose from, by default those of `candidates`; no D is above `most_tokens`.
+
     Under Chinchilla's law the width follows from its derivatives (the delta method) with the noise found; where that
-    law cannot be fitted, from D*: each new D is placed in the middle of a censoring interval, and the width is that of
-    the censored fit after the less telling of the two answers that the run could give.
+    law cannot be fitted, from D*: each new D is placed in the middle of a censoring interval, which the run halves.
 
     Raises:
         InputError: `number` is out of range, or neither gives a ground.
@@ -53,7 +60,9 @@ def next_cells(table: Table, number: int, dstars: Sequence[DStar] = ()) -> NextC
     reason = law.unsupported(rows)
     if not reason:
         fit = fit_law(law, rows, SQUARED_LOG)
-        return _by_law(table.source, rows, fit, number)
+        amounts = candidates(rows.D)
+        axes = (candidates(rows.N) if sizes is None else np.unique(sizes), amounts[amounts <= most_tokens])
+        return _by_law(table.source, rows, fit, number, *axes)
     known = [dstar for dstar in dstars if dstar.kind == "interval"]
     if len(known) < 3:
         raise InputError(
@@ -85,13 +94,12 @@ def candidates(values: Array) -> Array:
     return np.unique(np.concatenate([known, between, ends]))
 
 
-def _by_law(source: str, rows: Rows, fit: LawFit, number: int) -> NextCells:
+def _by_law(source: str, rows: Rows, fit: LawFit, number: int, sizes: Array, amounts: Array) -> NextCells:
     old = _derivatives(fit, rows)
     deviation = np.sqrt(fit.value / max(len(rows) - len(fit.theta), 1))
     gradient = np.array([0, 0, 0, -fit.parameters["beta"] / fit.parameters["alpha"] ** 2, 1 / fit.parameters["alpha"]])
     information = old.T @ old
     now = _width(information, gradient, deviation)
-    sizes, amounts = candidates(rows.N), candidates(rows.D)
     done = {(_key(N), _key(D)) for N, D in zip(rows.N, rows.D, strict=True)}
     best: NextCells | None = None
     for chosen_sizes, chosen_amounts in _blocks(sizes, amounts, number):
@@ -106,7 +114,9 @@ def _by_law(source: str, rows: Rows, fit: LawFit, number: int) -> NextCells:
             how = "Chinchilla's law, delta method"
             best = NextCells(tuple(cells), flops, now, then, how)
     if best is None:
-        raise InputError(f"next={number}: every block of {number} cells beside {source} has been run")
+        raise InputError(
+            f"next={number}: every block of {number} cells on and around the grid of {source} has been run"
+        )
     return best
 
 
@@ -147,39 +157,46 @@ def _key(value: float) -> str:
 
 
 def _by_dstar(table: Table, rows: Rows, known: Sequence[DStar], number: int) -> NextCells:
-    """D in the middle of the interval of one N at a time, the N whose answer narrows the slope the most first.
+    """D in the middle of the interval of one N at a time, the N whose halved interval narrows the slope the most first.
 
-    The slope is 1/k: its interval is finite where that of k is not. Of the two answers the wider is planned with.
+    The slope of ln D* on ln N is 1/k. Its variance is that of a weighted line, to which each D* brings the noise and
+    the width²/12 of its unknown place in its interval: the run halves the width, whatever it answers.
     """
-    present = list(known)
-    _, now = _spread(table, present)
-    then = now
-    cells: list[tuple[float, float]] = []
+    x = np.log([dstar.N for dstar in known])
+    ends = np.log([(dstar.lower, dstar.upper) for dstar in known])
+    place = (ends[:, 1] - ends[:, 0]) ** 2 / 12
+    left = ends.mean(axis=1) - np.polyval(np.polyfit(x, ends.mean(axis=1), 1), x)
+    noise = max(0.0, float(np.sum(left**2) / (len(x) - 2) - place.mean()))
+    before = _slope_variance(x, noise + place)
+    chosen: list[int] = []
     for _ in range(min(number, len(known))):
-        options = []
-        for index, dstar in enumerate(present):
-            if any(dstar.N == N for N, _ in cells):
-                continue
-            middle = math.sqrt(dstar.lower * dstar.upper)
-            answers = [_narrowed(dstar, dstar.lower, middle), _narrowed(dstar, middle, dstar.upper)]
-            spreads = [_spread(table, [*present[:index], answer, *present[index + 1 :]]) for answer in answers]
-            worse = int(np.argmax([slope for slope, _ in spreads]))
-            mean = float(np.mean([slope for slope, _ in spreads]))
-            options.append((mean, index, middle, answers[worse], spreads[worse][1]))
-        _, index, middle, answer, then = min(options, key=lambda option: option[0])
-        cells.append((present[index].N, middle))
-        present[index] = answer
-    N, D = np.array(cells).T
-    flops = tuple(expected_flops(rows, N, D).tolist())
-    return NextCells(tuple(cells), flops, now, then, "D* halved at each of these N")
+        rest = [index for index in range(len(known)) if index not in chosen]
+        chosen.append(min(rest, key=lambda index: _slope_variance(x, noise + _halved(place, [*chosen, index]))))
+    low, high = exponent_from_dstar(known, table.convention, "").details["slope_interval"]
+    share = math.sqrt(_slope_variance(x, noise + _halved(place, chosen)) / before)
+    N, D = np.exp(x[chosen]), np.exp(ends[chosen].mean(axis=1))
+    return NextCells(
+        tuple((known[index].N, float(amount)) for index, amount in zip(chosen, D, strict=True)),
+        tuple(expected_flops(rows, N, D).tolist()),
+        _width_of_k(low, high),
+        _width_of_k((low + high - share * (high - low)) / 2, (low + high + share * (high - low)) / 2),
+        "D* halved at each of these N",
+    )
 
 
-def _narrowed(dstar: DStar, lower: float, upper: float) -> DStar:
-    return DStar(dstar.N, lower, upper, upper, dstar.D, dstar.criteria)
+def _halved(place: Array, chosen: Sequence[int]) -> Array:
+    """The variances of the places with half the interval at each chosen one."""
+    halved = place.copy()
+    halved[list(chosen)] /= 4
+    return halved
 
 
-def _spread(table: Table, dstars: Sequence[DStar]) -> tuple[float, float]:
-    """Widths of the intervals of the slope 1/k and of k."""
-    fit = exponent_from_dstar(dstars, table.convention, "")
-    low, high = fit.details["slope_interval"]
-    return high - low, math.inf if fit.interval is None else fit.interval[1] - fit.interval[0]
+def _slope_variance(x: Array, variances: Array) -> float:
+    weights = 1 / variances
+    centre = float(weights @ x / weights.sum())
+    return float(1 / (weights @ (x - centre) ** 2))
+
+
+def _width_of_k(low: float, high: float) -> float:
+    """The width of 1/slope over an interval of the slope; infinite where the slope may be 0."""
+    return 1 / low - 1 / high if low > 0 else math.inf

@@ -20,7 +20,7 @@ HYPOTHESES = {
 }
 """Competing exponents k in N ∝ D^k."""
 
-_CENSORED = "interval-censored normal likelihood of ln D* on ln N, noise integrated out"
+_CENSORED = "least squares of ln D*, the middle of its interval, on ln N; likelihood where one end is open"
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,10 @@ def exponent_from_dstar(
     """k in N = C·D*^k from censored D*: ln D*_i = a + (1/k) ln N_i + noise, with D*_i in (lower_i, upper_i].
 
     Two ranges of k are given. The *noise-free range*: every k for which one exact power law passes through all
-    intervals (linear programming). The *95 % interval*: the 2.5 and 97.5 % points of the slope with the noise
-    integrated out (`censored.slope_distribution`), widened to hold the noise-free range; the value is the median. A k
-    is rejected when it lies outside that interval.
+    intervals, which is what the grid of D leaves open. The *95 % interval*: the 2.5 and 97.5 % points of the slope with
+    the noise integrated out (`censored.slope_distribution`), widened to hold the noise-free range; the value is the
+    median. A k is rejected when it lies outside that interval. Where the grid is coarse against the noise the
+    noise-free range rules, and the interval covers in more than 95 % of sweeps.
     """
     usable = [dstar for dstar in dstars if dstar.kind != "none"]
     informative = [dstar for dstar in usable if dstar.kind == "interval"]

@@ -1,6 +1,5 @@
 """Points, with their loss curves, from the trials of a sweep folder."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from amscale.errors import InputError
-from amscale.scaling.table import COUNTS, Array, Curves, Point, Table, check_count
+from amscale.reading import check_result, parse_json, read_records, read_text
+from amscale.scaling.table import COUNTS, Array, Curves, Point, Table, check_count, counted
 
 
 def read_sweep(folder: str | Path, count: str = "non_embedding") -> Table:
@@ -33,9 +33,9 @@ def read_sweep(folder: str | Path, count: str = "non_embedding") -> Table:
         if result is not None:
             _add(path, result, count, table)
     _keep_best_of_repeats(table)
-    families = {point.result.get("shape", {}).get("family") for point in table.points}
+    families = {str(point.result.get("shape", {}).get("family")) for point in table.points}
     if len(families) > 1:
-        table.warnings.append(f"the points mix model families: {', '.join(sorted(map(str, families)))}")
+        table.warnings.append(f"the points mix model families: {', '.join(sorted(families))}")
     return table
 
 
@@ -45,9 +45,9 @@ def _read_result(path: Path, table: Table) -> dict[str, Any] | None:
         table.left_out.append((path.name, "not finished"))
         return None
     try:
-        result = json.loads(file.read_text())
+        result = check_result(parse_json(read_text(file)))
     except ValueError as error:
-        raise InputError(f"{file} is not valid JSON ({error}); delete it to run the trial again") from error
+        raise InputError(f"{file} is not a result ({error}); delete it to run the trial again") from None
     if result.get("state") != "finished":
         reason = result.get("reason")
         table.left_out.append((path.name, f"{result.get('state')}" + (f": {reason}" if reason else "")))
@@ -56,17 +56,14 @@ def _read_result(path: Path, table: Table) -> dict[str, Any] | None:
 
 
 def _add(path: Path, result: dict[str, Any], count: str, table: Table) -> None:
-    try:
-        N = float(sum(result["parameters"][part] for part in COUNTS[count]))
-        D = float(result["data"]["unique_tokens"])
-        loss = result["losses"]["validation_least"]
-        steps = int(result["steps"])
-        flops = result["flops"]["total"]
-        seen = result["data"].get("tokens_seen")
-        step = result["losses"].get("validation_least_step")
-        seed = result.get("seed")
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path / 'result.json'} lacks {error}; it was not written by this version") from error
+    N = counted(result["parameters"], count)
+    D = float(result["data"]["unique_tokens"])
+    loss = result["losses"].get("validation_least")
+    steps = int(result["steps"])
+    flops = result["flops"]["total"]
+    seen = result["data"].get("tokens_seen")
+    step = result["losses"].get("validation_least_step")
+    seed = result.get("seed")
     if N <= 0 or D <= 0:
         raise InputError(f"{path / 'result.json'} has N = {N:g}, D = {D:g}; both must be positive")
     if loss is None or not math.isfinite(loss) or loss <= 0:
@@ -83,16 +80,12 @@ def _read_curves(path: Path, steps: int, table: Table) -> Curves | None:
         table.warnings.append(f"{path.name}: no metrics.jsonl")
         return None
     losses: dict[str, dict[int, float]] = {"train": {}, "validation": {}}
-    for number, line in enumerate(file.read_text().splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            if record["kind"] in losses:
-                # A resumed run writes the steps after its checkpoint again: the later record is the one that counts.
-                losses[record["kind"]][int(record["step"])] = float(record["loss"])
-        except (ValueError, KeyError, TypeError):
+    for number, record in enumerate(read_records(file), start=1):
+        if record is None:
             table.warnings.append(f"{path.name}: line {number} of metrics.jsonl is torn and was ignored")
+        elif record["kind"] in losses:
+            # A resumed run writes the steps after its checkpoint again: the later record is the one that counts.
+            losses[record["kind"]][record["step"]] = float(record["loss"])
     return Curves(*_arrays(losses["train"]), *_arrays(losses["validation"]), steps)
 
 

@@ -62,12 +62,17 @@ def read_table(
     columns = ", ".join(map(str, frame.columns))
     for flag, column in (("n_column", n_column), ("loss_column", loss_column)):
         if column not in frame.columns:
-            raise InputError(f"{path} has no column {column!r}; its columns are {columns}: name one with --{flag}")
+            end = f"name one with --{flag}" if len(frame.columns) > 1 else "a .csv has commas between them, a .tsv tabs"
+            raise InputError(f"{path} has no column {column!r}; its columns are {columns}: {end}")
     for flag, column, default in (("tokens_column", tokens_column, "tokens"), ("seed_column", seed_column, "seed")):
         if column not in frame.columns and column != default:
             raise InputError(f"{path} has no column {column!r}; its columns are {columns} (--{flag})")
     unit = "nats per token" if factor == 1 else f"nats per token, {factor:.4g} times the file's {loss_unit}"
     table = Table(str(path), f"N as given in column {n_column!r}; loss in {unit}", [])
+    used = (n_column, d_column, loss_column, flops_column, seed_column, tokens_column)
+    twice = [column for column in used if f"{column}.1" in frame.columns]
+    if twice:
+        table.warnings.append(f"of the columns called {', '.join(twice)} the first is used")
     N = _positive(frame, n_column, path)
     flops = _positive(frame, flops_column, path) if flops_column in frame.columns else None
     tokens = _positive(frame, tokens_column, path) if tokens_column in frame.columns else None
@@ -84,7 +89,7 @@ def read_table(
             f"{path} has no column {d_column!r}; its columns are {columns}: name one with --d_column, or --flops_column"
         )
     loss = factor * _numbers(frame, loss_column, path)
-    seeds = _numbers(frame, seed_column, path) if seed_column in frame.columns else None
+    seeds = _whole(frame, seed_column, path) if seed_column in frame.columns else None
     _collect(table, {"N": N, "D": D, "loss": loss, "flops": flops, "seed": seeds, "tokens": tokens})
     if len({point.N for point in table.points}) < 2:
         raise InputError(
@@ -121,6 +126,17 @@ def _numbers(frame: "pd.DataFrame", column: str, path: Path) -> Array:
             f"{path}: row {row + 1}, column {column!r} holds {frame[column].iloc[row]!r}; a number is needed"
         )
     return values.to_numpy(dtype=float)
+
+
+def _whole(frame: "pd.DataFrame", column: str, path: Path) -> Array:
+    """Whole numbers; a missing one stays missing."""
+    values = _numbers(frame, column, path)
+    bad = np.flatnonzero(~np.isnan(values) & (values != np.round(values)))
+    if bad.size:
+        raise InputError(
+            f"{path}: row {bad[0] + 1}, column {column!r} holds {values[bad[0]]}; a whole number is needed"
+        )
+    return values
 
 
 def _positive(frame: "pd.DataFrame", column: str, path: Path) -> Array:

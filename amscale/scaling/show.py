@@ -1,7 +1,8 @@
 """Estimates on a terminal: one table of numbers, the ground that each stands on, and the laws side by side."""
 
+import textwrap
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from amscale.scaling.estimate import Estimate, Hypothesis, interval_text
 from amscale.scaling.laws.compare import HELD_OUT, Comparison
@@ -10,33 +11,27 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _MOST_NAMED = 4
+_NARROWEST = 20
+"""Least width of a folded column, in characters."""
 
 
 def print_estimates(console: "Console", estimates: Sequence[Estimate], said: Sequence[str] = ()) -> None:
-    """A row per estimate, grouped by what is estimated, and below the table a numbered note for each.
+    """A row per estimate, grouped by what is estimated, and below the tables a numbered note for each.
 
     A line that several notes share is printed once, before them, and one of `said` not at all.
     """
-    from rich.table import Table
-    from rich.text import Text
-
     groups = list(dict.fromkeys(estimate.group for estimate in estimates))
     ordered = [estimate for group in groups for estimate in estimates if estimate.group == group]
-    table = Table(title="estimates", title_justify="left")
-    for heading in ("", "estimand", "value", "95 % interval", "points", "rejected at 5 %"):
-        table.add_column(heading, justify="right" if heading in ("value", "points") else "left", overflow="fold")
-    group = ""
-    for number, estimate in enumerate(ordered, start=1):
-        if estimate.group != group:
-            group = estimate.group
-            table.add_section()
-            table.add_row("", Text(group, style="bold"))
-        refused = estimate.value is None
-        value = "refused" if refused else f"{estimate.value:.4g}"
-        interval = "" if refused else interval_text(estimate.interval)
-        cells = (str(number), estimate.estimand, value, interval, str(estimate.used), _rejected(estimate))
-        table.add_row(*(Text(cell) for cell in cells))
-    console.print(table)
+    rows = [(str(number), *_cells(estimate)) for number, estimate in enumerate(ordered, start=1)]
+    headings = ("", "estimand", "value", "95 % interval", "points", "rejected at 5 %")
+    widths = _widths(console, headings, rows, stretched=1)
+    for group in groups:
+        console.print()
+        console.print(group, style="bold", markup=False, highlight=False)
+        chosen = [row for row, estimate in zip(rows, ordered, strict=True) if estimate.group == group]
+        _print_rows(console, headings if group == groups[0] else None, chosen, widths, numbers=(0, 2, 4))
+    console.print()
+    console.print("the ground of each", style="bold")
     notes = [[line for line in dict.fromkeys(_notes(estimate)) if line not in said] for estimate in ordered]
     common: dict[str, list[int]] = {}
     for number, lines in enumerate(notes, start=1):
@@ -44,28 +39,16 @@ def print_estimates(console: "Console", estimates: Sequence[Estimate], said: Seq
             common.setdefault(line, []).append(number)
     for line, numbers in common.items():
         if len(numbers) > 1:
-            console.print(Text(f"{_ranges(numbers)}: {line}"), soft_wrap=True)
+            _say(console, f"{_ranges(numbers)}: {line}")
     for number, lines in enumerate(notes, start=1):
         own = [line for line in lines if len(common[line]) == 1]
         for index, line in enumerate(own):
-            console.print(Text(f"{number if index == 0 else '':>2}  {line}"), soft_wrap=True)
+            _say(console, f"{number if index == 0 else '':>2}  {line}")
 
 
 def print_laws(console: "Console", laws: Sequence[Comparison]) -> None:
     """A row per law: fit by Huber's objective, AICc by squares on ln loss, and errors on what was held out."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title="laws on these points", title_justify="left")
-    for heading in (
-        "law",
-        "parameters",
-        "R²",
-        "error",
-        "AICc",
-        *(f"error, {text} held out" for text in HELD_OUT.values()),
-    ):
-        table.add_column(heading, justify="left" if heading == "law" else "right", overflow="fold")
+    rows = []
     refused: dict[str, list[str]] = {}
     squares = {item.law: item for item in laws if item.objective == "squared_log"}
     for item in (item for item in laws if item.objective == "huber_log"):
@@ -73,24 +56,72 @@ def print_laws(console: "Console", laws: Sequence[Comparison]) -> None:
             refused.setdefault(item.refusal, []).append(item.law)
             continue
         score = squares[item.law].aicc
-        cells = [
-            item.law,
-            str(len(item.parameters)),
-            _number(item.r_squared, ".3f"),
-            _percent(item.rmse),
-            _number(score, ".1f"),
-        ]
-        cells += [_percent(item.held_out.get(axis)) for axis in HELD_OUT]
-        table.add_row(*(Text(cell) for cell in cells))
-    if table.row_count:
-        console.print(table)
-        text = (
-            "errors are root mean squares of ln loss, by Huber's objective; held out: by a fit to the other points, "
-            "none where they are too few. AICc by squares on ln loss, Gaussian errors assumed; lower is better"
+        rows.append(
+            (
+                item.law,
+                str(len(item.parameters)),
+                _number(item.r_squared, ".3f"),
+                _percent(item.rmse),
+                _number(score, ".1f" if score is None or abs(score) < 1e5 else ".0f"),
+                *(_percent(item.held_out.get(axis)) for axis in HELD_OUT),
+            )
         )
-        console.print(Text(text), soft_wrap=True)
+    if rows:
+        headings = ("law", "params", "R²", "error", "AICc", *(f"{axis} out" for axis in HELD_OUT))
+        console.print()
+        console.print("laws on these points", style="bold")
+        widths = _widths(console, headings, rows, stretched=0)
+        _print_rows(console, headings, rows, widths, numbers=range(1, len(headings)))
+        _say(
+            console,
+            "error: root mean square of ln loss, by Huber's objective; N, D, C out: the same on the largest N, D or C, "
+            "by a fit to the other points, none where they are too few. AICc by squares on ln loss, Gaussian errors "
+            "assumed; lower is better",
+        )
     for reason, names in refused.items():
-        console.print(Text(f"not fitted: {'; '.join(names)}: {reason}"), soft_wrap=True)
+        _say(console, f"not fitted: {'; '.join(names)}: {reason}")
+
+
+def _cells(estimate: Estimate) -> tuple[str, ...]:
+    refused = estimate.value is None
+    value = "refused" if refused else f"{estimate.value:.4g}"
+    interval = "" if refused else interval_text(estimate.interval)
+    return estimate.estimand, value, interval, str(estimate.used), _rejected(estimate)
+
+
+def _widths(console: "Console", headings: Sequence[str], rows: Sequence[Sequence[str]], stretched: int) -> list[int]:
+    """Widths of columns that hold their longest cell; the stretched one is folded where the console is narrower."""
+    widths = [max(len(text) for text in column) for column in zip(headings, *rows, strict=True)]
+    left = console.width - sum(widths) - 2 * (len(widths) - 1)
+    widths[stretched] = max(widths[stretched] + min(left, 0), _NARROWEST)
+    return widths
+
+
+def _print_rows(
+    console: "Console",
+    headings: Sequence[str] | None,
+    rows: Sequence[Sequence[str]],
+    widths: Sequence[int],
+    numbers: Sequence[int],
+) -> None:
+    """Aligned columns; those in `numbers` to the right."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=headings is not None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for index, width in enumerate(widths):
+        justify: Literal["left", "right"] = "right" if index in numbers else "left"
+        table.add_column(headings[index] if headings else "", width=width, justify=justify, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)
+
+
+def _say(console: "Console", text: str) -> None:
+    """A note, folded between words and indented after its first line."""
+    lines = textwrap.wrap(text, console.width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _number(value: float | None, form: str) -> str:

@@ -15,8 +15,10 @@ COUNTS: dict[str, tuple[str, ...]] = {
     "non_embedding_with_norms": ("attention", "feed_forward", "norms_and_rest"),
     "with_head": ("attention", "feed_forward", "output_head"),
     "total": ("total",),
+    "active": ("attention", "active_feed_forward"),
 }
-"""Conventions for N, as sums of the parameter counts that a result keeps."""
+"""Conventions for N, as sums of the parameter counts that a result keeps. `active` counts only the experts that one
+token passes through; a result without experts keeps no `active_feed_forward`, and all of its feed_forward counts."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,20 @@ class Table:
         for N, D, loss, flops in zip(self.N, self.D, self.loss, self.flops, strict=True):
             runs.setdefault((float(N), float(D)), {}).setdefault(float(f"{flops:.5g}"), []).append(float(loss))
         return {cell: min(float(np.mean(x)) for x in lengths.values()) for cell, lengths in sorted(runs.items())}
+
+
+def counted(parameters: dict[str, Any], count: str) -> float:
+    """N under the convention `count`, from the parameter counts of a result.
+
+    Raises:
+        KeyError: a count is missing.
+    """
+    return float(
+        sum(
+            parameters["feed_forward"] if part == "active_feed_forward" and part not in parameters else parameters[part]
+            for part in COUNTS[count]
+        )
+    )
 
 
 def check_count(count: str) -> None:

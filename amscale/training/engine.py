@@ -50,10 +50,23 @@ def start_accelerator(device: str, accumulation: int) -> Accelerator:
             "this process was not started by `accelerate launch --use_deepspeed`; `python -m amscale.plan` prints the "
             "command that starts a trial by hand"
         )
+    if device == "cpu":
+        _without_shared_memory_extension()
     backend = "gloo" if device == "cpu" else "nccl"
     return Accelerator(
         gradient_accumulation_steps=accumulation, kwargs_handlers=[InitProcessGroupKwargs(backend=backend)]
     )
+
+
+def _without_shared_memory_extension() -> None:
+    """Keep DeepSpeed from compiling and loading an extension of which nothing is used here.
+
+    It serves ranks that DeepSpeed's own launcher has started (LOCAL_SIZE). Its load goes through a lock file that stays
+    behind where a rank is killed meanwhile, and then every later rank of this user waits for ever.
+    """
+    import deepspeed.ops
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def optimizer_for(model: torch.nn.Module, settings: TrainSettings) -> torch.optim.AdamW:

@@ -14,9 +14,11 @@ from accelerate import Accelerator
 from amscale.config import TrainSettings
 from amscale.data import Batches
 from amscale.probes.measurement import Measurement
+from amscale.storage.stored import StoredTrial
 from amscale.training import checkpoint
 from amscale.training.checkpoint import Progress
 from amscale.training.evaluate import HeldOut
+from amscale.training.fence import Fence
 from amscale.training.loss import objective
 from amscale.training.records import Records
 from amscale.training.schedule import learning_rate
@@ -42,6 +44,10 @@ class Run:
     keep_checkpoints: int
     records: Records | None
     """None on every rank but 0."""
+    fence: Fence
+    """Checked before anything is written."""
+    stored: StoredTrial | None
+    """The trial's objects, where they are its record."""
     told_to_end: Callable[[], bool]
     """Whether any rank was told to end; asked between steps, on all ranks at once."""
 
@@ -168,7 +174,7 @@ def _between_steps(run: Run, progress: Progress, outcome: Outcome) -> bool:
 def _save(run: Run, progress: Progress) -> None:
     if run.records:
         run.records.flush()
-    checkpoint.save(run.accelerator, run.engine, run.checkpoints, progress, run.keep_checkpoints)
+    checkpoint.save(run.accelerator, run.engine, run.checkpoints, progress, run.keep_checkpoints, run.fence, run.stored)
 
 
 def _validate(run: Run, progress: Progress) -> bool:

@@ -6,9 +6,6 @@ from types import FrameType
 import torch
 from accelerate import Accelerator
 
-CONTINUE_ME = 75
-"""Exit status of a rank that ended because it was told to, after a checkpoint (EX_TEMPFAIL of sysexits.h)."""
-
 
 class Preemption:
     """Remembers that this rank was told to end.

@@ -10,6 +10,8 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from amscale.probes.measurement import Measurement
+from amscale.reading import parse_record
+from amscale.training.fence import Fence
 
 _FLUSH_SECONDS = 1.0
 
@@ -40,12 +42,16 @@ class Records:
         metrics: the file to append to. Records after `step` are cut off first: they belong to a run that was killed
             after its newest checkpoint and will be written again.
         tensorboard: folder of event files.
+        fence: of this start of the trial.
         step: the step that training continues from.
         entropy: of the corpus's source in nats per token, where it is known: a line beside the losses.
     """
 
-    def __init__(self, metrics: Path, tensorboard: Path, step: int, entropy: float | None = None) -> None:
+    def __init__(self, metrics: Path, tensorboard: Path, fence: Fence, step: int, entropy: float | None = None) -> None:
+        fence.check()
         cut_after(metrics, step)
+        self._fence = fence
+        self._lines_to_write: list[str] = []
         self._file: TextIO = metrics.open("a", encoding="utf-8")
         self._flushed = time.monotonic()
         self._board = SummaryWriter(str(tensorboard), purge_step=step + 1 if step else None, flush_secs=10)
@@ -112,30 +118,37 @@ class Records:
 
     def flush(self) -> None:
         """Hand everything to the operating system."""
-        self._file.flush()
+        self._flush_lines()
         self._board.flush()
-        self._flushed = time.monotonic()
 
     def close(self) -> None:
         """Flush and close."""
+        self.flush()
         self._file.close()
         self._board.close()
 
     def _write(self, record: dict[str, Any]) -> None:
-        self._file.write(json.dumps(record) + "\n")
+        self._lines_to_write.append(json.dumps(record) + "\n")
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
-            self._file.flush()
-            self._flushed = time.monotonic()
+            self._flush_lines()
+
+    def _flush_lines(self) -> None:
+        self._fence.check()
+        self._file.write("".join(self._lines_to_write))
+        self._file.flush()
+        self._lines_to_write.clear()
+        self._flushed = time.monotonic()
 
 
 def cut_after(metrics: Path, step: int) -> None:
-    """Keep the whole records up to and including `step`: a torn last line and later steps are removed."""
+    """Keep the whole records up to and including `step`: a torn or damaged line and what follows it are removed."""
     if not metrics.is_file():
         return
     keep = 0
     with metrics.open("rb") as file:
         for line in file:
-            if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+            record = parse_record(line) if line.endswith(b"\n") else None
+            if record is None or record["step"] > step:
                 break
             keep += len(line)
     with metrics.open("r+b") as file:

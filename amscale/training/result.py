@@ -64,7 +64,8 @@ def make_result(
             "probe_share": outcome.probe_seconds / outcome.step_seconds if outcome.step_seconds else None,
         },
         "memory": {"peak_host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024},
-        "engine": facts.to_dict() | {"optimizer_elements": shards},
+        "engine": facts.to_dict()
+        | {"optimizer_elements": shards, "out_of_memory_at": [e["micro_batch"] for e in folder.out_of_memory()]},
         "versions": {
             "amscale": __version__,
             "python": platform.python_version(),

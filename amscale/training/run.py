@@ -13,17 +13,21 @@ from amscale import models
 from amscale.cluster.launcher import Placement
 from amscale.config import Experiment
 from amscale.data import Batches, Sequences, Subset, TokenStore
+from amscale.errors import CONTINUE_ME
 from amscale.ledger import TrialFolder
 from amscale.models import Shape
 from amscale.planning.plan import plan_steps
+from amscale.storage.stored import StoredTrial
 from amscale.training import checkpoint, engine
 from amscale.training.checkpoint import Progress
 from amscale.training.engine import EngineFacts
 from amscale.training.evaluate import HeldOut
+from amscale.training.fence import Fence
 from amscale.training.loop import Run, train
-from amscale.training.preemption import CONTINUE_ME, Preemption
+from amscale.training.preemption import Preemption
 from amscale.training.records import Records
 from amscale.training.result import make_result
+from amscale.training.spec import stored_objects
 
 
 def run_trial(folder: TrialFolder, cell: Experiment, placement: Placement, store: TokenStore) -> int:
@@ -52,10 +56,18 @@ def run_trial(folder: TrialFolder, cell: Experiment, placement: Placement, store
         precision=placement.precision,
         micro_batch=placement.micro_batch,
     )
-    progress = _continue(accelerator, prepared, folder, facts)
+    objects = stored_objects(folder, cell)
+    fence = Fence(folder, objects)
+    stored = None
+    if objects is not None:
+        machine = accelerator.process_index // placement.processes_per_machine
+        stored = StoredTrial(objects, folder, machine, placement.machines, fence.check_objects)
+        if accelerator.is_local_main_process and not fence.start:  # otherwise whoever started this rank has done so
+            stored.fetch_records()
+    progress = _continue(accelerator, prepared, folder, facts, stored)
     records = None
     if accelerator.is_main_process:
-        records = Records(folder.metrics, folder.tensorboard, progress.step, store.entropy_per_token)
+        records = Records(folder.metrics, folder.tensorboard, fence, progress.step, store.entropy_per_token)
     run = Run(
         accelerator=accelerator,
         engine=prepared,
@@ -72,6 +84,8 @@ def run_trial(folder: TrialFolder, cell: Experiment, placement: Placement, store
         checkpoint_every=cell.launch.checkpoint_every,
         keep_checkpoints=cell.launch.keep_checkpoints,
         records=records,
+        fence=fence,
+        stored=stored,
         told_to_end=Preemption(accelerator).told,
     )
     outcome = train(run, progress)
@@ -84,7 +98,11 @@ def run_trial(folder: TrialFolder, cell: Experiment, placement: Placement, store
     training_part = _evaluated(cell, subset, steps.context, placement.micro_batch)
     train_evaluated = training_part.loss(accelerator, prepared) if outcome.state == "finished" else None
     shards = _shards(accelerator, optimizer)
+    fence.check()
     _save_weights(accelerator, prepared, folder.weights)
+    if stored and accelerator.is_local_main_process and not records:
+        stored.push_records()
+    accelerator.wait_for_everyone()
     if records:
         records.flush()
         result = make_result(
@@ -102,15 +120,22 @@ def run_trial(folder: TrialFolder, cell: Experiment, placement: Placement, store
         )
         records.hyper_parameters(_hyper_parameters(cell, shape, subset), _finite(result["losses"]))
         records.close()
+        fence.check()
+        if stored:
+            stored.push_records()
+            stored.publish(result)
         folder.publish(result)
+    if records or (stored and accelerator.is_local_main_process):
         checkpoint.remove_all(folder.checkpoints)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return 0
 
 
-def _continue(accelerator: Accelerator, prepared: Any, folder: TrialFolder, facts: EngineFacts) -> Progress:
-    newest = checkpoint.newest_whole(accelerator, folder.checkpoints)
+def _continue(
+    accelerator: Accelerator, prepared: Any, folder: TrialFolder, facts: EngineFacts, stored: StoredTrial | None
+) -> Progress:
+    newest = checkpoint.newest_whole(accelerator, folder.checkpoints, stored)
     if newest is None:
         return Progress(engine=facts.to_dict())
     progress = checkpoint.restore(prepared, newest, facts.to_dict())

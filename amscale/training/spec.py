@@ -1,17 +1,25 @@
 """What a rank is to do: read from a trial's spec, or resolved from a configuration that names one cell."""
 
+import json
 import os
+import re
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from amscale import config
 from amscale.cluster.launcher import Placement
 from amscale.cluster.resources import this_machine
 from amscale.config import Experiment
+from amscale.config.complaints import describe
 from amscale.data import TokenStore, open_store
 from amscale.errors import InputError
 from amscale.ledger import SweepFolder, TrialFolder, write_spec
+from amscale.storage import Objects, TrialPlace, is_uri, storage_folder, tokens, working_folder
+from amscale.storage.driver import SweepStorage
 
 _WAIT_SECONDS = 600.0
 
@@ -32,12 +40,48 @@ def resolve(spec: str, overrides: list[str]) -> tuple[TrialFolder, Experiment, P
 
 def _from_spec(folder: TrialFolder) -> tuple[TrialFolder, Experiment, Placement, TokenStore]:
     spec = folder.read_spec()
-    settings: dict[str, Any] = spec["settings"]
-    return folder, config.parse(settings), Placement(**spec["placement"]), open_store(spec["store"])
+    cell = config.parse(spec["settings"])
+    # Of the store's path its name counts: a spec cannot point out of its storage, and results may be moved.
+    name = Path(spec["store"]).name
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        raise InputError(f"{folder.spec}: store={spec['store']!r} names no token store")
+    store = folder.path.absolute().parent.parent.parent / "tokens" / name
+    if is_uri(cell.storage):
+        store = working_folder(cell.storage, cell.launch.scratch) / "tokens" / store.name
+        if not tokens.fetch(Objects(cell.storage), store):
+            raise InputError(f"{cell.storage}/tokens/{store.name}: no such token store; run the sweep again")
+    return folder, cell, _placement(folder, spec["placement"]), open_store(store)
+
+
+def _placement(folder: TrialFolder, values: dict[str, Any]) -> Placement:
+    try:
+        placement = TypeAdapter(Placement).validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        raise InputError(f"{folder.spec}: placement.{describe(error, values)}") from None
+    counts = asdict(placement).items()
+    wrong = [name for name, value in counts if isinstance(value, int) and name != "zero_stage" and value < 1]
+    if wrong or placement.zero_stage not in range(4):
+        name = (wrong or ["zero_stage"])[0]
+        raise InputError(f"{folder.spec}: placement.{name}={getattr(placement, name)} is out of range")
+    return placement
+
+
+def stored_objects(folder: TrialFolder, cell: Experiment) -> Objects | None:
+    """The trial's objects, where they are its record and the folder is this machine's alone."""
+    if not is_uri(cell.storage):
+        return None
+    return _place(cell, folder.read_spec()["label"]).objects
+
+
+def _place(cell: Experiment, label: str) -> TrialPlace:
+    return TrialPlace(cell.storage, cell.launch.scratch, cell.name, label)
 
 
 def _folder_by_hand(path: str, overrides: list[str]) -> TrialFolder:
-    """Make the trial's folder as a sweep would; rank 0 writes it and the other ranks wait for it."""
+    """Make the trial's folder as a sweep would; rank 0 writes it and the other ranks wait for it.
+
+    Where storage is a URI, the first rank of each machine makes that machine's own.
+    """
     from amscale.planning.plan import plan_trial, tokens_folder
 
     experiment = config.load(path, overrides)
@@ -45,20 +89,29 @@ def _folder_by_hand(path: str, overrides: list[str]) -> TrialFolder:
     if len(cells) != 1:
         axes = ", ".join(f"{key}=…" for key, values in experiment.grid.items() if len(values) > 1)
         raise InputError(f"{path}: names {len(cells)} trials; choose one by {axes}")
-    storage = config.storage_folder(experiment)
+    storage = storage_folder(experiment)
     from amscale.data import prepare
 
     store = prepare(cells[0].data, tokens_folder(storage))
     trial = plan_trial(cells[0], store, this_machine(), experiment.fit.count)
-    folder = SweepFolder(storage / experiment.name).trial(trial.label)
+    sweep = SweepFolder(storage / experiment.name)
+    folder = sweep.trial(trial.label)
     started = float(os.environ.get("AMSCALE_STARTED", "0"))
-    if int(os.environ["RANK"]) == 0:
-        SweepFolder(storage / experiment.name).create(experiment)
-        write_spec(folder, trial.cell, trial.placement.to_dict(), store.folder, trial.identity)
+    rank, ranks_here = int(os.environ["RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if is_uri(experiment.storage):
+        folder = _place(trial.cell, trial.label).folder(rank // ranks_here)
+    if rank == 0 or (is_uri(experiment.storage) and rank % ranks_here == 0):
+        sweep.create(experiment)
+        write_spec(folder, trial.cell, trial.placement.to_dict(), store.folder, trial.identity, trial.label)
+        if rank == 0:
+            SweepStorage(experiment).push({trial.label: folder}, [store.folder])
         return folder
     deadline = time.monotonic() + _WAIT_SECONDS
     while not folder.spec.is_file() or folder.spec.stat().st_mtime < started:
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{folder.spec} was not written by rank 0 within {_WAIT_SECONDS:.0f} s")
+            raise InputError(
+                f"{folder.spec}: not written by rank 0 within {_WAIT_SECONDS:.0f} s; give storage a folder that all "
+                "machines share, or a URI such as s3://bucket/prefix"
+            )
         time.sleep(0.1)
     return folder

@@ -3,6 +3,7 @@
 Needs root and iproute2. Everything made here is removed again; only processes started here are ended.
 """
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -20,6 +21,13 @@ import psutil
 
 NETWORK = "10.77.{}"
 HEAD_PORT = 6390
+PROMPT = {
+    "RAY_health_check_period_ms": "2000",
+    "RAY_health_check_timeout_ms": "5000",
+    "RAY_health_check_failure_threshold": "3",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "20",
+}
+"""Ray's bounds as docs/faults.md advises: a lost node counts as such after about 20 s, and so does a lost head."""
 
 
 def missing() -> str | None:
@@ -75,6 +83,22 @@ class Host:
                 continue
         return found
 
+    def ray_processes(self, *names: str) -> list[psutil.Process]:
+        """Living processes of this host's Ray node whose name or command holds one of the names."""
+        found = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                line = f"{process.name()} {' '.join(process.cmdline()[:3])}"
+                if any(name in line for name in names):
+                    found.append(process)
+        return found
+
+    def listening(self) -> set[int]:
+        """TCP ports that something listens on here."""
+        table = self.run("cat", "/proc/net/tcp", "/proc/net/tcp6", stdout=subprocess.PIPE, text=True).communicate()[0]
+        rows = [line.split() for line in table.splitlines()]
+        return {int(row[1].rpartition(":")[2], 16) for row in rows if len(row) > 3 and row[3] == "0A"}
+
 
 @dataclass
 class Hosts:
@@ -83,7 +107,7 @@ class Hosts:
     hosts: list[Host]
     folder: Path
     environment: dict[str, str] = field(
-        default_factory=lambda: {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        default_factory=lambda: {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), **PROMPT}
     )
     """What every Ray process of this cluster and its drivers must have: token authentication is on."""
 
@@ -114,6 +138,14 @@ class Hosts:
             start_new_session=True,
         )
 
+    def start_all(self, cpus: int = 1) -> None:
+        """Start the Ray node of every host, and wait for all of them."""
+        for host in self.hosts:
+            self.start_ray(host, cpus)
+            if host.index == 1:
+                self.wait_for_nodes(1)
+        self.wait_for_nodes(len(self.hosts))
+
     def wait_for_nodes(self, count: int, seconds: float = 60) -> None:
         """Wait until that many Ray nodes are alive."""
         script = f"import ray; ray.init(address={self.address!r}, log_to_driver=False, logging_level=50); "
@@ -137,11 +169,7 @@ class Hosts:
 def ray_hosts(count: int, cpus: int = 1, subnet: int = 0) -> Iterator[Hosts]:
     """That many hosts, each with its own address and a Ray node of `cpus` CPUs."""
     with hosts(count, subnet) as made:
-        for host in made.hosts:
-            made.start_ray(host, cpus)
-            if host.index == 1:
-                made.wait_for_nodes(1)
-        made.wait_for_nodes(count)
+        made.start_all(cpus)
         yield made
 
 

@@ -176,12 +176,12 @@ def test_a_broken_table_is_named(tables, tmp_path):
     )
     refused(r"^data\.text_column: column 'id' .* holds int64", tables / "c.parquet", "id")
     (tables / "cut.parquet").write_bytes((tables / "c.parquet").read_bytes()[:-50])
-    refused(r"^data\.files: .*cut\.parquet, row 0 or the next: ", tables / "cut.parquet")
+    refused(r"^data\.files: .*cut\.parquet, after row 0: ", tables / "cut.parquet")
     whole = (tables / "d.arrow").read_bytes()
     (tables / "cut.arrow").write_bytes(whole[: len(whole) // 2])
-    refused(r"^data\.files: .*cut\.arrow, row \d+ or the next: ", tables / "cut.arrow")
+    refused(r"^data\.files: .*cut\.arrow, after row \d+: ", tables / "cut.arrow")
     pq.write_table(pa.table({"content": ["a", "b", None, "c"]}), tables / "null.parquet")
-    refused(r"^data\.files: .*null\.parquet, row 3 or the next: no text but null", tables / "null.parquet")
+    refused(r"^data\.files: .*null\.parquet, row 3: no text but null", tables / "null.parquet")
     refused(r"^data\.files: .*test_.* has an unknown ending", Path(__file__))
 
 
@@ -288,7 +288,8 @@ def test_gutenberg_says_what_is_missing(gutenberg, tmp_path):
             prepare(Gutenberg(corpus="spgc", tokenizer="word", **settings), tmp_path / "s")
 
     refused(r"^data\.folder: .*nowhere holds no PG<id>_tokens\.txt", folder=f"{tmp_path}/nowhere")
-    refused(r"^data\.metadata: ", folder=str(gutenberg), language="en")
+    with pytest.raises(ValidationError, match="give its path as metadata"):
+        Gutenberg(corpus="spgc", folder=str(gutenberg), language="en")
     refused(r"^data\.metadata: .*no\.csv is no file", folder=str(gutenberg), type="Text", metadata=f"{tmp_path}/no.csv")
     metadata = str(tmp_path / "SPGC-metadata-2018-07-18.csv")
     refused(r"none of the 6 books .* language de", folder=str(gutenberg), language="de", metadata=metadata)

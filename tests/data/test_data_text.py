@@ -68,11 +68,11 @@ def test_a_trained_tokenizer_serves_from_its_file(tmp_path, files):
     assert second.end_token == first.end_token
 
 
-@pytest.mark.parametrize("content", [b"caf\xe9 au lait\n", b"zero\0bytes\n"])
+@pytest.mark.parametrize("content", [b"fine\ncaf\xe9 au lait\n", b"fine\nzero\0bytes\n"])
 @pytest.mark.parametrize("tokenizer", ["byte", "word", "bpe"])
 def test_a_file_that_is_no_text_is_named(tmp_path, content, tokenizer):
     (tmp_path / "bad.txt").write_bytes(content)
-    with pytest.raises(InputError, match=r"^data\.files: .*bad\.txt is not .*text"):
+    with pytest.raises(InputError, match=r"^data\.files: .*bad\.txt is not .*text \(line 2"):
         prepare(Text(corpus="text", files=f"{tmp_path}/*.txt", tokenizer=tokenizer), tmp_path / "stores")
 
 

@@ -9,6 +9,8 @@ import time
 import psutil
 from end_to_end.commands import command, processes_naming, wait_until
 
+from amscale.ledger import TrialFolder
+
 ONE = ("model.size=6.6k", "data.size=8k", "launch.checkpoint_every=20", "train.steps=300", "train.validate_every=50")
 
 
@@ -121,4 +123,23 @@ def test_a_trial_that_fails_is_named_with_its_reason(tiny, tmp_path):
     assert "FileExistsError" in ran.stdout
     assert "Failures:" not in ran.stdout  # the launcher's banner says nothing that a person needs
     assert not result.exists()
+    assert not processes_naming(tmp_path)
+
+
+def test_a_start_that_was_replaced_writes_nothing_more(tiny, tmp_path, start_sweep):
+    """Another start takes the trial, as after a lost host that still reaches the storage: the old one ends."""
+    arguments = (str(tiny), f"storage={tmp_path}", *ONE, "train.steps=5000", "launch.retries=0")
+    driver = start_sweep(tmp_path / "tiny", *arguments)
+    wait_until(lambda: any(tmp_path.glob("tiny/trials/*/checkpoints/step_*[0-9]")), 90, "a checkpoint")
+    (path,) = (driver.folder / "trials").iterdir()
+    (rank,) = ranks_of(driver.folder)
+    TrialFolder(path).new_start()
+    wait_until(lambda: not rank.is_running() or rank.status() == psutil.STATUS_ZOMBIE, 20, "an end of the old rank")
+    newest, lines = max((path / "checkpoints").iterdir()).name, (path / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["step"] < 5000
+    assert driver.process.wait(timeout=60) == 1
+    assert max((path / "checkpoints").iterdir()).name == newest
+    assert "a newer one has taken its place" in (tmp_path / "sweep.log").read_text()
+    assert not (path / "result.json").exists()
+    assert not (path / "failures.jsonl").exists()
     assert not processes_naming(tmp_path)

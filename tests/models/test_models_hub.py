@@ -11,7 +11,9 @@ from pydantic import TypeAdapter
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from amscale.config import expand, load
 from amscale.errors import InputError
+from amscale.ledger import trial_id
 from amscale.models import activation_bytes, build, flops_per_token, solve
 from amscale.models.hub import HubSettings
 from amscale.models.settings import ModelSettings
@@ -240,3 +242,24 @@ def test_other_families_need_no_torch():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "set()"
+
+
+def test_fields_of_a_configuration_are_axes_of_a_grid(tmp_path):
+    """Each value makes a trial of its own, and of the experts only those that a token meets are active."""
+    path = tmp_path / "axes.yaml"
+    path.write_text(
+        "name: axes\n"
+        "grid: {model.options.num_local_experts: [2, 8], model.options.sliding_window: [4, 16]}\n"
+        "model: {family: hub, architecture: mixtral, layers: 2, width: 32}\n"
+        "data: {corpus: question_formation}\ntrain: {steps: 1}\n"
+    )
+    cells = expand(load(str(path)))
+    shapes = [solve(cell.model, 68, 40) for cell in cells]
+    assert [json.loads(shape.options.given) for shape in shapes] == [
+        {"num_local_experts": experts, "sliding_window": window} for experts in (2, 8) for window in (4, 16)
+    ]
+    assert len({trial_id(cell, shape.as_dict()) for cell, shape in zip(cells, shapes, strict=True)}) == 4
+    few, many = shapes[0].parameters, shapes[2].parameters
+    assert many.under("non_embedding") > 3 * few.under("non_embedding")
+    assert many.under("active") - few.under("active") == 2 * 32 * (8 - 2)  # the router's rows
+    assert flops_per_token(shapes[0]) < flops_per_token(shapes[1])  # a narrower window

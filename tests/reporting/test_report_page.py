@@ -1,18 +1,20 @@
 """What the page of a sweep says, and that it says nothing else."""
 
 import json
+import math
 import re
 import time
 from html.parser import HTMLParser
 
 import pytest
-from made_report_fit import CAPACITY, EXPONENT, FLOOR, REFUSED, fit_of, page_of
+from made_report_fit import CAPACITY, EXPONENT, FLOOR, REFUSED, fit_of, page_of, surfaces
 
 from amscale.cli import run
 from amscale.errors import InputError
 from amscale.report import report
 from amscale.reporting.report import write_report
 from amscale.reporting.report.axes import log_axis, references
+from amscale.reporting.report.formula import formula
 from amscale.reporting.report.thin import every_other, mean_of_neighbours
 from amscale.scaling.read_sweep import read_sweep
 
@@ -97,11 +99,23 @@ def test_text_of_a_trial_stays_text(made, tmp_path):
 
 
 def test_files_of_twelve_trials_of_a_thousand_steps_take_seconds(sweep):
+    found = surfaces()
     start = time.process_time()
-    page = write_report(sweep, fit_of(sweep, EXPONENT, FLOOR)).read_text()
-    assert time.process_time() - start < 5
+    page = write_report(sweep, fit_of(sweep, EXPONENT, *found, FLOOR)).read_text()
+    assert time.process_time() - start < 8
     keys = re.findall(r'<figure id="figure-(\w+)"', page)
-    assert keys == ["loss", "frontier", "exponent", "floor", "curves", "energy", "radius"]
+    assert keys == [
+        "loss",
+        "frontier",
+        "iso_flop",
+        "iso_loss",
+        "collapse",
+        "exponent",
+        "floor",
+        "curves",
+        "energy",
+        "radius",
+    ]
     for key in keys:
         assert (sweep / "figures" / f"{key}.png").read_bytes().startswith(b"\x89PNG")
         assert "</svg>" in (sweep / "figures" / f"{key}.svg").read_text()
@@ -116,6 +130,40 @@ def test_estimates_are_read_and_fitted_anew_when_the_trials_change(made, tmp_pat
     assert len(json.loads((folder / "fit.json").read_text())["points"]) == 3
     assert "3 runs of the vanilla family finished" in text
     assert "Memorised bits per parameter: 3.61" not in text
+
+
+def test_surfaces_draw_the_optimum_and_the_score(sweep):
+    charts = {chart["key"]: chart["options"][0]["panels"] for chart in charts_of(page_of(sweep, *surfaces()))}
+    curve, mark = charts["iso_flop"][0]["traces"][:2]
+    assert min(curve["y"]) == pytest.approx(mark["y"][0], abs=1e-3)
+    assert mark["x"][0] == pytest.approx((400 / 900) ** (1 / 0.7) * (1e18 / 6) ** 0.5, rel=0.02)
+    line = next(trace for trace in charts["iso_loss"][2]["traces"] if trace["name"].startswith("estimate"))
+    x, y = ([math.log(value) for value in line[axis]] for axis in ("x", "y"))
+    assert (y[1] - y[0]) / (x[1] - x[0]) == pytest.approx(0.5, abs=1e-3)
+    titles = [panel["title"] for panel in charts["collapse"]]
+    assert titles[1].startswith("k = 2: unexplained")
+    assert float(titles[1].split()[-1]) < 0.05 < 0.2 < float(titles[0].split()[-1])
+
+
+def test_several_seeds_are_drawn_as_median_and_range(made, tmp_path):
+    folder = made.write_sweep(tmp_path / "s", sizes=(6000,), tokens=(8000,), seeds=(0, 1, 2), layers=1)
+    for seed, shift in enumerate((0.0, 1.0, 5.0)):
+        file = folder / "trials" / f"vanilla-N6000-D8000-seed{seed}" / "metrics.jsonl"
+        records = [json.loads(line) for line in file.read_text().splitlines()]
+        for record in (record for record in records if record["kind"] == "probe"):
+            record["values"]["energy/layer_00/E_mean"] = 10 + shift
+        file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    chart = next(chart for chart in charts_of(page_of(folder)) if chart["key"] == "energy")
+    (panel,) = chart["options"][0]["panels"]
+    band, line = panel["traces"][:2]
+    assert panel["title"] == "N = 6k, 3 runs"
+    assert set(line["y"]) == {11.0}
+    assert (min(band["y"]), max(band["y"])) == (10.0, 15.0)
+
+
+def test_powers_and_subscripts():
+    assert str(formula("N/D^1.35, N^-α, N_opt <")) == ("N/D<sup>1.35</sup>, N<sup>-α</sup>, N<sub>opt</sub> &lt;")
+    assert str(formula("(N_c/N)^(α_N/α_D)")) == ("(N<sub>c</sub>/N)<sup>(α<sub>N</sub>/α<sub>D</sub>)</sup>")
 
 
 def test_radius_experiment_on_a_trial_is_shown(made, tmp_path):
@@ -151,7 +199,7 @@ def test_bad_input_is_one_line(tmp_path, capsys, made):
         write_report(tmp_path)
     folder = made.write_sweep(tmp_path / "s", sizes=(), tokens=())
     made.write_trial(folder, "bad", 24000, 50000, state="diverged", reason="loss is nan")
-    with pytest.raises(InputError, match="none of its 1 trials has finished"):
+    with pytest.raises(InputError, match="none of its trials has finished \\(1 diverged"):
         write_report(folder)
     with pytest.raises(SystemExit) as stopped:
         run(report, [str(tmp_path / "absent")])

@@ -3,15 +3,13 @@
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
-
 from amscale.data.files import blocks, find_files, fingerprint
 from amscale.data.hub import hub_texts
-from amscale.data.settings import HeldOut, Split, TextSettings
+from amscale.data.settings import PublishedTextSettings
 from amscale.data.tables import column_texts
 
 
-class OpenWebText(TextSettings):
+class OpenWebText(PublishedTextSettings):
     """OpenWebText from the Hugging Face hub, streamed, or from files; the last 5 % of the pages are held out."""
 
     corpus: Literal["openwebtext"]
@@ -24,15 +22,6 @@ class OpenWebText(TextSettings):
     """Branch, tag or commit of the data set on the hub."""
     text_column: str = "text"
     """The column that holds the text."""
-    tokenizer: str = "gpt2"
-    """A name on the Hugging Face hub, a folder, a `tokenizer.json`; or `word`, `byte`, `bpe`."""
-    context: int | None = Field(default=1024, ge=1)
-    """Tokens a sequence, at most."""
-    validation: HeldOut = 0.05
-    """Held out for validation: a share of the documents if below 1, else their count."""
-    split: Split = "last"
-    """Which documents are held out. `last`: the last of the corpus in its own order; copies can stand on both sides.
-    `content`: chosen by a hash of what they say, so that no held-out document has a copy among the training ones."""
 
     more: ClassVar[str] = "data.files"
 

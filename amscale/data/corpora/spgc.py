@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from amscale.data.files import blocks, fingerprint, text_lines
-from amscale.data.settings import HeldOut, Split, TextSettings
+from amscale.data.settings import PublishedTextSettings
 from amscale.errors import InputError
 from amscale.settings import Size
 
 _BOOK = re.compile(r"PG(\d+)_tokens\.txt")
 
 
-class Gutenberg(TextSettings):
+class Gutenberg(PublishedTextSettings):
     """Books as the corpus ships them, `PG<id>_tokens.txt` with one word a line, in the order of their ids.
 
     One document is one book, its words joined by blanks. The last 5 % of the books are held out.
@@ -35,17 +35,14 @@ class Gutenberg(TextSettings):
     """Only books of this type: `Text`, say. None: all, sound and pictures too where they come with words."""
     words: Size | None = Field(default=None, ge=1)
     """Only the first words in the order of ids; the last book is cut. None: all."""
-    tokenizer: str = "gpt2"
-    """A name on the Hugging Face hub, a folder, a `tokenizer.json`; or `word`, `byte`, `bpe`."""
-    context: int | None = Field(default=1024, ge=1)
-    """Tokens a sequence, at most."""
-    validation: HeldOut = 0.05
-    """Held out for validation: a share of the documents if below 1, else their count."""
-    split: Split = "last"
-    """Which documents are held out. `last`: the last of the corpus in its own order; copies can stand on both sides.
-    `content`: chosen by a hash of what they say, so that no held-out document has a copy among the training ones."""
 
     more: ClassVar[str] = "data.words"
+
+    @model_validator(mode="after")
+    def _choice_needs_metadata(self) -> "Gutenberg":
+        if self.metadata is None and (self.language is not None or self.type is not None):
+            raise ValueError("choosing by language or type needs the corpus's metadata.csv; give its path as metadata")
+        return self
 
     def books(self) -> list[Path]:
         """The files of the chosen books, in the order of their ids.
@@ -62,9 +59,9 @@ class Gutenberg(TextSettings):
                 f"data.folder: {folder} holds no PG<id>_tokens.txt; give the folder of the corpus's tokens "
                 "(SPGC-tokens-2018-07-18, DOI 10.5281/zenodo.2422560)"
             )
-        if self.language is None and self.type is None:
+        if self.metadata is None or (self.language is None and self.type is None):
             return [found[number] for number in sorted(found)]
-        chosen = sorted(found.keys() & self._chosen())
+        chosen = sorted(found.keys() & self._chosen(self.metadata))
         if not chosen:
             raise InputError(
                 f"data.language, data.type: none of the {len(found)} books in {folder} is of language "
@@ -77,7 +74,7 @@ class Gutenberg(TextSettings):
         identity = super().identity()
         books = [(path.name, (status := path.stat()).st_size, status.st_mtime_ns) for path in self.books()]
         identity["folder"] = books
-        identity["metadata"] = fingerprint(self._metadata()) if self.metadata else None
+        identity["metadata"] = fingerprint(Path(self.metadata).expanduser()) if self.metadata else None
         return identity
 
     def texts(self) -> Iterator[list[str]]:
@@ -93,18 +90,10 @@ class Gutenberg(TextSettings):
                 if left == 0:
                     return
 
-    def _metadata(self) -> Path:
-        if self.metadata is None:
-            raise InputError(
-                "data.metadata: choosing by language or type needs the corpus's metadata.csv; give its path"
-            )
-        path = Path(self.metadata).expanduser()
+    def _chosen(self, metadata: str) -> set[int]:
+        path = Path(metadata).expanduser()
         if not path.is_file():
             raise InputError(f"data.metadata: {path} is no file; give the corpus's metadata.csv")
-        return path
-
-    def _chosen(self) -> set[int]:
-        path = self._metadata()
         numbers = set()
         with path.open(encoding="utf-8", newline="") as file:
             rows = csv.DictReader(file)

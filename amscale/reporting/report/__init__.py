@@ -1,9 +1,11 @@
 """The report of a sweep: one self-contained HTML page, and every figure as PNG and SVG beside it.
 
     write_report("results/quick")        # -> results/quick/report.html, results/quick/figures/*.png and *.svg
+    write_figures(fit, "out")            # -> out/figures/*.png and *.svg of any fit, a table's too
 
 Arrows go one way:
 
+    analysis       a fit and its points
     gather         the sweep's folder, read once
     thin           long curves made short enough to draw
     chart, axes, palette     figures as plain data, free of any drawing library
@@ -13,10 +15,12 @@ Arrows go one way:
     page           the HTML
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from amscale.reporting.report.chart import Chart
     from amscale.scaling.sweep_fit import SweepFit
 
 
@@ -38,15 +42,29 @@ def write_report(folder: str | Path, fit: "SweepFit | None" = None) -> Path:
     from amscale.reporting.report.gather import gather
     from amscale.reporting.report.page import render
     from amscale.reporting.report.palette import palette_of
-    from amscale.reporting.report.static import write_files
 
     sweep = gather(folder, fit)
     charts = all_figures(sweep)
     palette = palette_of(charts)
-    pictures = sweep.folder / "figures"
-    pictures.mkdir(exist_ok=True)
-    for chart in charts:
-        write_files(chart, palette, pictures)
+    _write(charts, palette, sweep.folder)
     page = sweep.folder / "report.html"
     write_atomically(page, render(sweep, charts, palette))
     return page
+
+
+def write_figures(fit: "SweepFit", folder: str | Path) -> list[Path]:
+    """Write the figures of a fit as PNG and SVG to `<folder>/figures/`; returns them."""
+    from amscale.reporting.report.analysis import analysis_of
+    from amscale.reporting.report.figures import fit_figures
+    from amscale.reporting.report.palette import palette_of
+
+    charts = fit_figures(analysis_of(fit))
+    return _write(charts, palette_of(charts), Path(folder))
+
+
+def _write(charts: "Sequence[Chart]", palette: dict[str, tuple[str, str]], folder: Path) -> list[Path]:
+    from amscale.reporting.report.static import write_files
+
+    pictures = folder / "figures"
+    pictures.mkdir(exist_ok=True)
+    return [path for chart in charts for path in write_files(chart, palette, pictures)]

@@ -44,8 +44,15 @@ def _log_ticks(limits: tuple[float, float], sizes: bool) -> tuple[tuple[float, s
         ticks = [value for value in every if limits[0] <= value <= limits[1]]
         if len(ticks) >= _WANTED:
             break
-    stride = max(1, math.ceil(len(ticks) / 7))
-    return tuple((value, format_size(value) if sizes else f"{value:.6g}") for value in ticks[::stride])
+    labels = [format_size(value) if sizes else short(value) for value in ticks]
+    stride = max(1, math.ceil(len(ticks) / (7 if max(map(len, labels), default=0) < 5 else 5)))
+    return tuple(zip(ticks, labels, strict=True))[::stride]
+
+
+def short(value: float, digits: int = 6) -> str:
+    """A number of up to `digits` digits: `0.5`, `1000`, `3e9`."""
+    mantissa, e, exponent = f"{value:.{digits}g}".partition("e")
+    return f"{mantissa}e{int(exponent)}" if e else mantissa
 
 
 def references(

@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +14,10 @@ import yaml
 import amscale
 from amscale.errors import InputError
 from amscale.ledger import START_MARK, SweepFolder, TrialFolder
+from amscale.reporting.report.analysis import Analysis, agreed, bounded
 from amscale.reporting.results import Standing, standing
-from amscale.scaling.table import COUNTS
+from amscale.scaling.table import counted
+from amscale.settings import format_size
 
 if TYPE_CHECKING:
     from amscale.scaling.sweep_fit import SweepFit
@@ -49,18 +53,16 @@ class Trial:
 
     @property
     def seed(self) -> int | None:
-        return None if self.result is None else self.result["seed"]
+        return None if self.result is None else self.result.get("seed")
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """A sweep's folder, read once."""
+class Sweep(Analysis):
+    """A sweep's folder, read once: its fit, and every trial."""
 
     folder: Path
-    name: str
     configuration: str
     trials: list[Trial]
-    fit: dict[str, Any]
     radius_experiments: list[dict[str, Any]]
 
     @cached_property
@@ -75,37 +77,27 @@ class Sweep:
 
     @cached_property
     def sizes(self) -> list[float]:
-        """Every N, ascending."""
+        """Every N, ascending, those of diverged trials too."""
         return sorted({trial.N for trial in self.shown if trial.N})
 
     @cached_property
     def tokens(self) -> list[float]:
-        """Every D, ascending."""
+        """Every D, ascending, those of diverged trials too."""
         return sorted({trial.D for trial in self.shown if trial.D})
 
-    def tone(self, N: float | None) -> str:
-        """The colour of one N."""
-        return f"size:{self.sizes.index(N)}" if N in self.sizes else "muted"
+    def losses(self, key: str) -> list[tuple[float, float, float, str]]:
+        """(N, D, loss, what to call the run) of every finished trial that has the loss `key` of a result."""
+        found = []
+        for trial in self.finished:
+            value = (trial.result or {})["losses"].get(key)
+            if value is not None and math.isfinite(value) and trial.N and trial.D:
+                called = f"N = {format_size(trial.N)}, D = {format_size(trial.D)}, seed {trial.seed}"
+                found.append((trial.N, trial.D, float(value), called))
+        return found
 
-    def fact(self, key: str, trials: list[Trial] | None = None) -> float | None:
-        """A figure of the corpus that all trials agree on, such as `entropy_per_token`; None where they do not."""
-        values = {(t.result or {}).get("data", {}).get(key) for t in (self.shown if trials is None else trials)}
-        value = values.pop() if len(values) == 1 else None
-        return None if value is None else float(value)
-
-    def estimates(self, group: str) -> list[dict[str, Any]]:
-        """The estimates of one group."""
-        return [estimate for estimate in self.fit["estimates"] if estimate["group"] == group]
-
-    @property
-    def groups(self) -> list[str]:
-        """The groups of estimates, in their order."""
-        return list(dict.fromkeys(estimate["group"] for estimate in self.fit["estimates"]))
-
-    def detail(self, key: str) -> Any:
-        """The first estimate's detail of that name, or None."""
-        found = (e["details"][key] for e in self.fit["estimates"] if (e.get("details") or {}).get(key))
-        return next(found, None)
+    def fact(self, key: str, trials: Sequence[Trial] | None = None) -> float | None:
+        """A figure of the corpus that these trials (by default all) agree on; None where they do not."""
+        return agreed([(t.result or {}).get("data", {}).get(key) for t in (self.shown if trials is None else trials)])
 
 
 def gather(folder: str | Path, fit: "SweepFit | None" = None) -> Sweep:
@@ -123,17 +115,27 @@ def gather(folder: str | Path, fit: "SweepFit | None" = None) -> Sweep:
     if not marker.is_file():
         raise InputError(f"{folder}: not a sweep folder; give <storage>/<name> of a sweep")
     folders = ledger.all_trials()
-    if not any((result := place.read_result()) and result.get("state") == "finished" for place in folders):
-        raise InputError(f"{folder}: none of its {len(folders)} trials has finished; nothing to report yet")
-    text = marker.read_text(encoding="utf-8")
-    tree = yaml.safe_load(text)
+    states = Counter(standing(place).state for place in folders)
+    if not states["finished"]:
+        found = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
+        raise InputError(f"{folder}: none of its trials has finished ({found or 'it has none'}); nothing to report yet")
+    tree = ledger.read_marker()
     document = fit.to_dict() if fit is not None else _fit_document(ledger, tree)
-    count = COUNTS[document["settings"]["count"]]
+    count = document["settings"]["count"]
     trials = [_read_trial(place, count) for place in folders]
     configuration = yaml.safe_dump({k: v for k, v in tree.items() if k != "format"}, sort_keys=False)
     name = str(tree.get("name", ledger.path.name))
     experiments = _radius_experiments(ledger.path.parent, {trial.label for trial in trials})
-    return Sweep(ledger.path, name, configuration, trials, _bounded(document), experiments)
+    return Sweep(
+        name=name,
+        fit=bounded(document),
+        rows=document["points"],
+        facts={},
+        folder=ledger.path,
+        configuration=configuration,
+        trials=trials,
+        radius_experiments=experiments,
+    )
 
 
 def _radius_experiments(storage: Path, labels: set[str]) -> list[dict[str, Any]]:
@@ -182,23 +184,14 @@ def _is_current(document: dict[str, Any], folder: Path) -> bool:
     return now == then and {name for name, _ in table.left_out} == {item["name"] for item in document["left_out"]}
 
 
-def _bounded(document: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no infinity: a missing end of an interval is that side unbounded."""
-    for estimate in document["estimates"]:
-        if estimate.get("interval") is not None:
-            low, high = estimate["interval"]
-            estimate["interval"] = (-math.inf if low is None else low, math.inf if high is None else high)
-    return document
-
-
-def _read_trial(place: TrialFolder, count: tuple[str, ...]) -> Trial:
+def _read_trial(place: TrialFolder, count: str) -> Trial:
     result = place.read_result()
     curves: dict[str, dict[int, float]] = {"train": {}, "validation": {}}
     probes: dict[int, dict[str, float]] = {}
-    for record in _records(place):
-        kind, step = record.get("kind"), int(record["step"])
+    for record in place.read_metrics():
+        kind, step = record["kind"], record["step"]
         # A resumed run writes the steps after its checkpoint again: the later record is the one that counts.
-        if kind in curves and record.get("loss") is not None:
+        if kind in curves:
             curves[kind][step] = float(record["loss"])
         elif kind == "probe":
             probes[step] = record["values"]
@@ -206,27 +199,12 @@ def _read_trial(place: TrialFolder, count: tuple[str, ...]) -> Trial:
         label=place.path.name,
         standing=standing(place),
         result=result,
-        N=float(sum(result["parameters"][part] for part in count)) if result else None,
+        N=counted(result["parameters"], count) if result else None,
         train=sorted(curves["train"].items()),
         validation=sorted(curves["validation"].items()),
         probes=sorted(probes.items()),
         command=_command(place),
     )
-
-
-def _records(place: TrialFolder) -> list[dict[str, Any]]:
-    """Records of metrics.jsonl; a line that a crash tore is passed over, and the fit's warnings name it."""
-    if not place.metrics.is_file():
-        return []
-    records = []
-    for line in place.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and "step" in record:
-            records.append(record)
-    return records
 
 
 def _command(place: TrialFolder) -> str:

@@ -14,13 +14,18 @@ BASE = {
 }
 """Tone to (light, dark). The accent is vermilion, which the sequential scales do not contain."""
 
-_MAPS = {"size": ("viridis", (0.0, 0.80), (0.32, 0.98)), "layer": ("plasma", (0.0, 0.66), (0.30, 0.92))}
-"""Perceptually uniform and safe for the common kinds of colour blindness; the ends that vanish on a surface are cut."""
+_MAPS = {
+    "size": ("viridis", (0.0, 0.80), (0.32, 0.98)),
+    "layer": ("plasma", (0.0, 0.66), (0.30, 0.92)),
+    "level": ("plasma", (0.0, 0.66), (0.30, 0.92)),
+}
+"""Levels are budgets and losses. All are perceptually uniform and safe for the common kinds of colour blindness; the
+ends that vanish on a surface are cut."""
 
 
 @cache
 def scale(kind: str, count: int) -> dict[str, tuple[str, str]]:
-    """`count` colours from low to high as {"size:0": (light, dark), …}; kind is size or layer."""
+    """`count` colours from low to high as {"size:0": (light, dark), …}; kind is size, layer or level."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 

@@ -35,10 +35,10 @@ class Figure:
 def headline(sweep: Sweep) -> str:
     """What was trained."""
     results = [trial.result for trial in sweep.shown if trial.result]
-    corpora = " and ".join(sorted({result["data"]["corpus"] for result in results}))
-    families = " and ".join(sorted({result["shape"]["family"] for result in results}))
+    corpora = " and ".join(sorted({result["data"].get("corpus") or "a corpus without a name" for result in results}))
+    families = " and ".join(sorted({result["shape"].get("family") or "unnamed" for result in results}))
     steps = _range([float(result["steps"]) for result in results], lambda value: f"{value:,.0f}")
-    seeds = len({trial.seed for trial in sweep.shown})
+    seeds = len({trial.seed for trial in sweep.finished})
     epochs = [result["data"]["epochs"] for result in results if result["data"].get("epochs")]
     text = (
         f"{_count(len(sweep.finished), 'run')} of the {families} family finished: "

@@ -91,7 +91,9 @@ def columns_of(panels: int) -> int:
 
 
 def _draw(axes: "Axes", panel: Panel, colours: dict[str, str]) -> None:
-    labelled = any(text.y >= panel.y.range[1] * 0.999 for text in panel.texts)
+    labelled = any(text.y >= panel.y.range[1] * 0.999 for text in panel.texts) or any(
+        line.axis == "x" and line.label for line in panel.references
+    )
     axes.set_title(panel.title, loc="left", fontsize=9, color=colours["muted"], pad=16 if labelled else 6)
     for name, axis in (("x", panel.x), ("y", panel.y)):
         _set_axis(axes, name, axis)

@@ -1,10 +1,17 @@
 """The tables of a report, as headings and rows of text."""
 
+import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import yaml
+
+from amscale.config import expand, parse
+from amscale.errors import InputError
+from amscale.ledger import settings_of
 from amscale.planning.table import duration
 from amscale.reporting.report.gather import Sweep, Trial
 from amscale.reporting.report.sentences import verdict
@@ -24,6 +31,7 @@ class Table:
 class EstimateRow:
     """One estimate: the cells of its row, and the ground that it stands on."""
 
+    group: str
     cells: Sequence[str]
     refused: bool
     ground: Sequence[tuple[str, Sequence[str]]]
@@ -78,16 +86,16 @@ def _trial_row(trial: Trial) -> list[str]:
         _number(losses.get("validation_least")),
         _whole(losses.get("validation_least_step")),
         f"{result['flops']['total']:.1e}",
-        duration(result["time"]["device_seconds"]),
+        duration(result.get("time", {}).get("device_seconds") or 0.0),
         trial.label,
         trial.standing.remark,
     ]
 
 
 def estimate_rows(sweep: Sweep) -> list[EstimateRow]:
-    """One row an estimate, whatever estimates there are."""
+    """One row an estimate, whatever estimates there are, those of one group together."""
     rows = []
-    for item in sweep.fit["estimates"]:
+    for item in (item for group in sweep.groups for item in sweep.estimates(group)):
         refused = item["value"] is None
         cells = (
             item["estimand"],
@@ -107,7 +115,9 @@ def estimate_rows(sweep: Sweep) -> list[EstimateRow]:
             ("remarks", item["remarks"]),
             ("left out", item["left_out"]),
         )
-        rows.append(EstimateRow(cells, refused, [(name, list(lines)) for name, lines in ground if any(lines)]))
+        rows.append(
+            EstimateRow(item["group"], cells, refused, [(name, list(lines)) for name, lines in ground if any(lines)])
+        )
     return rows
 
 
@@ -169,25 +179,27 @@ def law_table(sweep: Sweep) -> Table | None:
     rows = []
     for law in sweep.fit.get("laws") or ():
         held_out = [f"{axis} {value:.3g}" for axis, value in law["held_out"].items() if isinstance(value, float)]
-        parameters = "  ".join(f"{name} {value:.4g}" for name, value in law["parameters"].items())
-        numbers = [_short(law[key]) for key in ("k", "floor", "r_squared", "rmse", "aicc")]
+        parameters = ", ".join(f"{_greek(name)} {value:.4g}" for name, value in law["parameters"].items())
+        numbers = [_short(law[key]) for key in ("k", "floor", "value", "r_squared", "rmse", "aicc")]
         remark = law["refusal"] or "; ".join(law["flags"])
-        rows.append([law["law"], law["formula"], law["objective"], *numbers, ", ".join(held_out), parameters, remark])
-    names = (
-        "law",
-        "formula",
-        "objective",
-        "k",
-        "floor",
-        "R²",
-        "RMSE",
-        "AICc",
-        "RMSE on the largest",
-        "parameters",
-        "remark",
-    )
-    numeric = ("k", "floor", "R²", "RMSE", "AICc")
+        name = f"{law['law']}: {law['formula']}"
+        objective = _OBJECTIVES.get(law["objective"], law["objective"])
+        rows.append([name, objective, *numbers, ", ".join(held_out), parameters, remark])
+    numeric = ("k", "floor", "least value", "R²", "RMSE", "AICc")
+    names = ("law", "objective", *numeric, "RMSE on the largest", "parameters", "remark")
     return Table([(name, name in numeric) for name in names], rows) if rows else None
+
+
+_GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "kappa": "κ"}
+
+
+def _greek(name: str) -> str:
+    """`α_N` of `alpha_N`."""
+    first, line, rest = name.partition("_")
+    return _GREEK.get(first, first) + line + rest
+
+
+_OBJECTIVES = {"huber_log": "Huber, ln loss", "squared_log": "squares, ln loss", "squared": "squares, loss"}
 
 
 def _short(value: float | None) -> str:
@@ -211,6 +223,32 @@ def versions(sweep: Sweep) -> list[tuple[str, str]]:
         for name, version in facts.items():
             found.setdefault(name.replace("_", " "), set()).add(str(version))
     return [(name, ", ".join(sorted(values))) for name, values in found.items()]
+
+
+def outside_grid(sweep: Sweep) -> list[str]:
+    """Trials that are no cell of the configuration: those of an earlier grid in the same folder."""
+    try:
+        experiment = parse(yaml.safe_load(sweep.configuration))
+    except InputError:  # a configuration that this version no longer reads says nothing of its trials
+        return []
+    cells = [settings_of(cell) for cell in expand(experiment)]
+    held: dict[tuple[str, ...], set[str]] = {}
+    outside = []
+    for trial in sweep.shown:
+        settings = (trial.result or {}).get("settings") or {}
+        # Another version may have had fewer settings: those that the trial records are compared.
+        keys = tuple(f"{section}.{key}" for section in ("model", "data", "train") for key in settings.get(section, {}))
+        if keys not in held:
+            held[keys] = {_values(cell, keys) for cell in cells}
+        if _values(settings, keys) not in held[keys]:
+            outside.append(trial.label)
+    return outside
+
+
+def _values(settings: dict[str, Any], keys: Sequence[str]) -> str:
+    """The seed and the settings of these dotted keys, as text."""
+    chosen = [settings.get(section, {}).get(key) for section, _, key in (name.partition(".") for name in keys)]
+    return json.dumps([settings.get("seed"), chosen])
 
 
 def commands(folder: Path) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from amscale.scaling.bootstrap import percentile_interval
 from amscale.scaling.estimate import EXPONENT, FLOOR, Estimate, Hypothesis, outside
 from amscale.scaling.floor import references
 from amscale.scaling.laws.chinchilla import Chinchilla, compute_optimum
@@ -127,9 +128,8 @@ def _compute_optima(table: Table, item: Fitted) -> list[dict[str, Any]]:
     optima = []
     for budget in budgets:
         sizes = compute_optimum(natural.T, budget)
-        low, high = np.quantile(sizes, [0.025, 0.975])
         value = float(compute_optimum(item.fit.natural, budget))  # type: ignore[union-attr]
-        optima.append({"C": float(budget), "N": value, "interval": (float(low), float(high))})
+        optima.append({"C": float(budget), "N": value, "interval": percentile_interval(sizes)})
     return optima
 
 

@@ -1,18 +1,18 @@
 """Memorised bits over D, whose greatest value at each N is the memorisation capacity."""
 
+from amscale.reporting.report.analysis import Analysis
 from amscale.reporting.report.axes import linear_axis, log_axis
 from amscale.reporting.report.chart import Chart, Panel, Reference, Series
 from amscale.reporting.report.figures.common import D_TITLE, N_TITLE, size_keys
-from amscale.reporting.report.gather import Sweep
 from amscale.settings import format_size
 
 _BELOW = 0.2
 """What is shown below 0, as a share of the most that was memorised."""
 
 
-def capacity(sweep: Sweep) -> Chart | None:
+def capacity(analysis: Analysis) -> Chart | None:
     """M(N, D) with a line per N, in bits and in bits per parameter."""
-    rows = sweep.detail("capacities") or []
+    rows = analysis.detail("capacities") or []
     if not rows:
         return None
     x = log_axis(D_TITLE, [D for row in rows for D in row["D"]], sizes=True)
@@ -20,7 +20,7 @@ def capacity(sweep: Sweep) -> Chart | None:
     for title, unit, share in (("in all", "bits", False), ("per parameter", "bits per parameter", True)):
         series, seen = [], [0.0]
         for row in rows:
-            tone, name = sweep.tone(row["N"]), f"N = {format_size(row['N'])}"
+            tone, name = analysis.tone(row["N"]), f"N = {format_size(row['N'])}"
             values = [bits / row["N"] if share else bits for bits in row["memorised"]]
             labels = [
                 f"{name}, D = {format_size(D)}: {value:.4g} {unit}" for D, value in zip(row["D"], values, strict=True)
@@ -38,6 +38,6 @@ def capacity(sweep: Sweep) -> Chart | None:
         "A line that leaves the panel has memorised nothing: its loss is above h. "
         "Morris et al. 2025 (arXiv 2505.24832) measured about 3.6 bits per parameter.",
         [("", panels)],
-        size_keys(sweep),
+        size_keys(analysis),
         N_TITLE,
     )

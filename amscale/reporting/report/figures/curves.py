@@ -4,7 +4,7 @@ import math
 
 from amscale.reporting.report.axes import linear_axis, log_axis, references
 from amscale.reporting.report.chart import Chart, Key, Panel, Series
-from amscale.reporting.report.figures.common import N_TITLE, beside, known_figures, size_keys
+from amscale.reporting.report.figures.common import N_TITLE, beside, known_figures, size_keys, spread
 from amscale.reporting.report.gather import Curve, Sweep, Trial
 from amscale.reporting.report.thin import every_other, mean_of_neighbours, records_a_point
 from amscale.settings import format_size
@@ -18,7 +18,7 @@ def loss_curves(sweep: Sweep) -> Chart | None:
     if not trials:
         return None
     tokens = sorted({trial.D for trial in trials if trial.D})
-    shown = _spread(tokens, _MOST_PANELS)
+    shown = spread(tokens, _MOST_PANELS)
     trials = [trial for trial in trials if trial.D in shown]
     values = [loss for trial in trials for _, loss in (*_drawn_train(trial), *trial.validation)]
     known = known_figures(sweep, trials)
@@ -47,13 +47,6 @@ def loss_curves(sweep: Sweep) -> Chart | None:
         [*size_keys(sweep), *([] if all(t.finished for t in trials) else [Key("diverged", "diverged", "accent")])],
         N_TITLE,
     )
-
-
-def _spread(values: list[float], most: int) -> list[float]:
-    """At most `most` of the values, evenly spread, the ends among them."""
-    if len(values) <= most:
-        return values
-    return [values[round(index * (len(values) - 1) / (most - 1))] for index in range(most)]
 
 
 def _drawn_train(trial: Trial) -> Curve:

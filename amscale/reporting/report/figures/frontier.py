@@ -3,24 +3,26 @@
 import math
 from typing import Any
 
+from amscale.reporting.report.analysis import Analysis
 from amscale.reporting.report.axes import finite, log_axis
 from amscale.reporting.report.chart import Axis, Chart, Key, Marker, Panel, Reference, Series, Text
 from amscale.reporting.report.figures.common import D_TITLE, N_TITLE, size_keys
-from amscale.reporting.report.gather import Sweep
 from amscale.settings import format_size
 
 _RAYS = 90
 
 
-def frontier(sweep: Sweep) -> Chart | None:
+def frontier(analysis: Analysis) -> Chart | None:
     """D*(N) as intervals with the hypotheses' lines, and the criterion that decides it."""
-    rows: list[dict[str, Any]] = sweep.detail("dstar") or []
-    optima: list[dict[str, Any]] = sweep.detail("optima") or []
+    rows: list[dict[str, Any]] = analysis.detail("dstar") or []
+    optima: list[dict[str, Any]] = analysis.detail("optima") or []
     if not rows and not optima:
         return None
-    panels = [_plane(sweep, rows, optima)]
+    panels = [_plane(analysis, rows, optima)]
+    if not panels[0].series:
+        return None
     if rows:
-        panels.append(_criterion(sweep, rows))
+        panels.append(_criterion(analysis, rows))
     drawn = {series.group for series in panels[0].series}
     caption = ""
     if rows:
@@ -42,22 +44,22 @@ def frontier(sweep: Sweep) -> Chart | None:
         caption += "Second panel: the criterion of each cell; D* is the first D below the threshold."
     return Chart(
         "frontier",
-        "Frontier D*(N)",
+        "Frontier D*(N)" if rows else "Least loss at each D",
         caption,
         [("", panels)],
-        [*size_keys(sweep), *_keys(panels[0])],
-        N_TITLE,
+        [*(size_keys(analysis) if rows else []), *_keys(panels[0])],
+        N_TITLE if rows else "",
     )
 
 
-def _plane(sweep: Sweep, rows: list[dict[str, Any]], optima: list[dict[str, Any]]) -> Panel:
-    tokens = [D for row in rows for D in row["D"]] or sweep.tokens
+def _plane(analysis: Analysis, rows: list[dict[str, Any]], optima: list[dict[str, Any]]) -> Panel:
+    tokens = [D for row in rows for D in row["D"]] or analysis.tokens
     x = log_axis(D_TITLE, tokens, sizes=True, margin=0.12)
-    y = log_axis(N_TITLE, sweep.sizes, sizes=True, margin=0.30)
+    y = log_axis(N_TITLE, analysis.sizes, sizes=True, margin=0.30)
     series: list[Series] = []
     texts: list[Text] = []
     centre = _centre(rows)
-    estimate = next((e for e in sweep.fit["estimates"] if (e.get("details") or {}).get("dstar")), None)
+    estimate = next((e for e in analysis.fit["estimates"] if (e.get("details") or {}).get("dstar")), None)
     if centre is not None and estimate is not None:
         if estimate["value"] is not None:
             low, high = estimate["interval"]
@@ -70,9 +72,10 @@ def _plane(sweep: Sweep, rows: list[dict[str, Any]], optima: list[dict[str, Any]
             ends = [_exit(centre, math.atan(estimate["value"]) + turn, x, y) for turn in (math.pi, 0)]
             name = f"estimate k = {estimate['value']:.3g}"
             series.append(Series(name, [p[0] for p in ends], [p[1] for p in ends], "accent", "estimate", width=2.5))
-    series += [item for row in rows for item in _bar(sweep, row, x)]
+    series += [item for row in rows for item in _bar(analysis, row, x)]
     series += _optimum_marks(optima)
-    return Panel("D* of each N, and N of least loss at each D" if optima else "D* of each N", x, y, series, (), texts)
+    title = "D* of each N, and N of least loss at each D" if optima else "D* of each N"
+    return Panel(title if rows else "N of least loss at each D", x, y, series, (), texts)
 
 
 def _centre(rows: list[dict[str, Any]]) -> tuple[float, float] | None:
@@ -135,8 +138,8 @@ def _hypothesis(centre: tuple[float, float], test: dict[str, Any], x: Axis, y: A
     return line, Text(top, right, f"{test['value']:g}", "muted", "center" if at_top else "right", above=True)
 
 
-def _bar(sweep: Sweep, row: dict[str, Any], x: Axis) -> list[Series]:
-    tone, N = sweep.tone(row["N"]), row["N"]
+def _bar(analysis: Analysis, row: dict[str, Any], x: Axis) -> list[Series]:
+    tone, N = analysis.tone(row["N"]), row["N"]
     lower, upper = row["lower"] or x.range[0] * 1.04, row["upper"] or x.range[1] / 1.04
     if row["lower"] and row["upper"]:
         said = f"above {format_size(row['lower'])}, up to {format_size(row['upper'])}"
@@ -199,13 +202,13 @@ def _keys(plane: Panel) -> list[Key]:
     return [key for key in known if key.group in names]
 
 
-def _criterion(sweep: Sweep, rows: list[dict[str, Any]]) -> Panel:
-    threshold = float(sweep.fit["settings"].get("threshold") or 0.04)
+def _criterion(analysis: Analysis, rows: list[dict[str, Any]]) -> Panel:
+    threshold = float(analysis.fit["settings"].get("threshold") or 0.04)
     x = log_axis(D_TITLE, [D for row in rows for D in row["D"]], sizes=True)
     y = log_axis("mean (train − least validation)² (nats²)", [v for r in rows for v in r["criteria"]] + [threshold])
     series = []
     for row in rows:
-        tone, name = sweep.tone(row["N"]), f"N = {format_size(row['N'])}"
+        tone, name = analysis.tone(row["N"]), f"N = {format_size(row['N'])}"
         values = [value if finite([value]) and value > 0 else None for value in row["criteria"]]
         labels = [
             f"{name}, D = {format_size(D)}: " + ("none" if value is None else f"{value:.3g} nats²")

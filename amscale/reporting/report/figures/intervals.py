@@ -4,10 +4,10 @@ import math
 import textwrap
 from typing import Any
 
+from amscale.reporting.report.analysis import Analysis
 from amscale.reporting.report.axes import linear_axis, log_axis, references
 from amscale.reporting.report.chart import Axis, Chart, Key, Marker, Panel, Reference, Series, Text
 from amscale.reporting.report.figures.common import known_figures
-from amscale.reporting.report.gather import Sweep
 from amscale.scaling.estimate import EXPONENT, FLOOR
 
 _ROW = 64
@@ -18,12 +18,12 @@ _FURTHEST = 3.0
 """An interval is cut at this many times the outermost value or hypothesis."""
 
 
-def exponents(sweep: Sweep) -> Chart | None:
+def exponents(analysis: Analysis) -> Chart | None:
     """Every estimate of k with its interval, beside the hypotheses."""
-    rows = [item for item in sweep.estimates(EXPONENT) if item["value"] is not None]
+    rows = [item for item in analysis.estimates(EXPONENT) if item["value"] is not None]
     if not rows:
         return None
-    hypotheses = sorted({test["value"] for item in sweep.estimates(EXPONENT) for test in item["hypotheses"]})
+    hypotheses = sorted({test["value"] for item in analysis.estimates(EXPONENT) for test in item["hypotheses"]})
     values = [*hypotheses, *(item["value"] for item in rows)]
     low, high = min(values) / _FURTHEST, max(values) * _FURTHEST
     seen = [min(max(end, low), high) for item in rows for end in item["interval"] or () if end > 0]
@@ -40,12 +40,12 @@ def exponents(sweep: Sweep) -> Chart | None:
     )
 
 
-def floors(sweep: Sweep) -> Chart | None:
+def floors(analysis: Analysis) -> Chart | None:
     """Every estimate of the loss floor with its interval, beside 1 and beside what the corpus is known to allow."""
-    rows = [item for item in sweep.estimates(FLOOR) if item["value"] is not None]
+    rows = [item for item in analysis.estimates(FLOOR) if item["value"] is not None]
     if not rows:
         return None
-    known = known_figures(sweep, sweep.finished)
+    known = known_figures(analysis)
     ends = [end for item in rows for end in item["interval"] or () if math.isfinite(end)]
     axis = linear_axis("loss (nats per token)", [0.0, *(item["value"] for item in rows), *ends, *(v for _, v in known)])
     axis = Axis(axis.title, False, (min(axis.range[0], 0.0), axis.range[1]))

@@ -1,9 +1,11 @@
 """Energies and radii inside the networks, layer by layer, over training."""
 
+import statistics
 from collections.abc import Callable, Sequence
 
 from amscale.reporting.report.axes import linear_axis, log_axis
 from amscale.reporting.report.chart import Axis, Chart, Key, Panel, Reference, Series
+from amscale.reporting.report.figures.common import spread
 from amscale.reporting.report.gather import Sweep, Trial
 from amscale.settings import format_size
 
@@ -11,6 +13,10 @@ _MOST_LAYERS = 8
 _MOST_PANELS = 6
 
 Values = Sequence[float | None]
+Runs = Sequence[Trial]
+"""The seeds of one N and D."""
+Curves = dict[float, list[float]]
+"""Values over the seeds by step."""
 
 
 def energies(sweep: Sweep) -> Chart | None:
@@ -21,11 +27,11 @@ def energies(sweep: Sweep) -> Chart | None:
         "energy",
         "Energy by layer",
         "E of held-out probe sequences against the patterns that a layer stores (theory: g − log d ≤ E ≤ g). "
-        "Line: mean over the queries; band: 5 to 95 %. Dashed: the global energy over all layers.",
+        "Line: mean over the queries; band: 5 to 95 % of them. Dashed: the global energy over all layers.",
         suffixes,
         lambda values: linear_axis("energy E (dimensionless)", values),
-        lambda trial: (
-            [Series("global, mean", *_over_steps(trial, "energy/global/E_mean"), "ink", "global", "dashed", 1.6)],
+        lambda runs: (
+            [Series("global, mean", *_median(_each(runs, "energy/global/E_mean")), "ink", "global", "dashed", 1.6)],
             (),
         ),
         [Key("global", "global", "ink", "dashed")],
@@ -35,9 +41,10 @@ def energies(sweep: Sweep) -> Chart | None:
 def radii(sweep: Sweep) -> Chart | None:
     """Sampled radius of each layer's patterns beside r*."""
 
-    def reference(trial: Trial) -> tuple[list[Series], Sequence[Reference]]:
+    def reference(runs: Runs) -> tuple[list[Series], Sequence[Reference]]:
         found = {
             v
+            for trial in runs
             for _, values in trial.probes
             for k, v in values.items()
             if k.startswith("radius/") and k.endswith("/r_star")
@@ -64,31 +71,34 @@ def _layers(
     caption: str,
     suffixes: Sequence[str],
     axis: Callable[[Values], Axis],
-    extra: Callable[[Trial], tuple[list[Series], Sequence[Reference]]],
+    extra: Callable[[Runs], tuple[list[Series], Sequence[Reference]]],
     keys: Sequence[Key],
 ) -> Chart | None:
-    """A panel per N with a line per layer, for each D to choose from."""
+    """A panel per N with a line per layer, for each D to choose from; several seeds as their median and range."""
     trials = [trial for trial in sweep.shown if _depth(trial, group)]
     if not trials:
         return None
-    sizes = _sizes(trials)
+    sizes = spread(sorted({trial.N for trial in trials if trial.N}), _MOST_PANELS)
     options: list[tuple[str, Sequence[Panel]]] = []
     drawn: set[int] = set()
     for D in sorted({trial.D for trial in trials if trial.D}, reverse=True):
-        first = {trial.N: trial for trial in reversed(trials) if trial.D == D and trial.N in sizes}
-        if not first:
+        cells = [runs for N in sizes if (runs := [trial for trial in trials if (trial.N, trial.D) == (N, D)])]
+        if not cells:
             continue
-        row = [first[N] for N in sizes if N in first]
-        built = [(trial, *_lines(trial, group, suffixes, drawn), *extra(trial)) for trial in row]
+        built = [(runs, *_lines(runs, group, suffixes, drawn), *extra(runs)) for runs in cells]
         shared = axis([v for _, _, values, _, lines in built for v in (*values, *(line.value for line in lines))])
         panels = []
-        for trial, lines, _, more, references in built:
-            x = linear_axis("step", [0.0, *(float(step) for step, _ in trial.probes)], 0.02)
-            name = f"N = {format_size(trial.N or 0)}, seed {trial.seed}"
+        for runs, lines, _, more, references in built:
+            x = linear_axis("step", [0.0, *(float(step) for trial in runs for step, _ in trial.probes)], 0.02)
+            seeds = f"seed {runs[0].seed}" if len(runs) == 1 else f"{len(runs)} runs"
+            name = f"N = {format_size(runs[0].N or 0)}, {seeds}"
             panels.append(Panel(name, x, shared, [*lines, *more], tuple(references), height=290))
         options.append((format_size(D), panels))
     depth = max(_depth(trial, group) for trial in trials)
     layers = [Key(f"layer:{i}", str(i), f"layer:{i}") for i in sorted(drawn)]
+    if len(trials) > len({(trial.N, trial.D) for trial in trials}):
+        caption += " Where a panel has several runs (seeds, or other axes of the grid), a line is their median and a "
+        caption += "band their range."
     if depth > _MOST_LAYERS:
         caption += f" At most {_MOST_LAYERS} layers of a network are shown, evenly spread."
     return Chart(group, title, caption, options, [*layers, *keys], "layer", "D (unique tokens)")
@@ -99,37 +109,47 @@ def _depth(trial: Trial, group: str) -> int:
     return max((int(name.removeprefix("layer_")) + 1 for name in names), default=0)
 
 
-def _sizes(trials: Sequence[Trial]) -> list[float]:
-    sizes = sorted({trial.N for trial in trials if trial.N})
-    if len(sizes) <= _MOST_PANELS:
-        return sizes
-    return [sizes[round(i * (len(sizes) - 1) / (_MOST_PANELS - 1))] for i in range(_MOST_PANELS)]
+def _lines(runs: Runs, group: str, suffixes: Sequence[str], drawn: set[int]) -> tuple[list[Series], list[float | None]]:
+    """Lines and bands of the layers shown, and every value on them.
 
-
-def _lines(
-    trial: Trial, group: str, suffixes: Sequence[str], drawn: set[int]
-) -> tuple[list[Series], list[float | None]]:
-    """Lines (and a band, where there are quantiles) of the layers shown, and every value on them."""
-    depth = _depth(trial, group)
-    most = min(depth, _MOST_LAYERS)
-    chosen = sorted({round(i * (depth - 1) / max(most - 1, 1)) for i in range(most)})
+    The band is of one run's quantiles, where it has them, and otherwise the range over the runs.
+    """
+    depth = max(_depth(trial, group) for trial in runs)
+    chosen = spread(range(depth), _MOST_LAYERS)
     drawn.update(chosen)
     series: list[Series] = []
     seen: list[float | None] = []
     for layer in chosen:
-        tone, name = f"layer:{layer}", f"layer {layer}"
-        steps, middle = _over_steps(trial, f"{group}/layer_{layer:02d}/{suffixes[0]}")
-        seen += middle
-        if len(suffixes) == 3:
-            low, high = (_over_steps(trial, f"{group}/layer_{layer:02d}/{suffix}")[1] for suffix in suffixes[1:])
-            whole = [(s, a, b) for s, a, b in zip(steps, low, high, strict=True) if a is not None and b is not None]
-            x = [s for s, _, _ in whole] + [s for s, _, _ in reversed(whole)]
-            y = [a for _, a, _ in whole] + [b for _, _, b in reversed(whole)]
-            series.append(Series(f"{name}, 5 to 95 %", x, y, tone, tone, "none", opacity=0.16, fill=True))
+        tone, name, place = f"layer:{layer}", f"layer {layer}", f"{group}/layer_{layer:02d}"
+        curves = _each(runs, f"{place}/{suffixes[0]}")
+        steps, middle = _median(curves)
+        band = {step: (min(values), max(values)) for step, values in curves.items()} if len(runs) > 1 else {}
+        words = "range over the runs"
+        if len(runs) == 1 and len(suffixes) == 3:
+            low, high = (_each(runs, f"{place}/{suffix}") for suffix in suffixes[1:])
+            band = {step: (low[step][0], high[step][0]) for step in low if step in high}
+            words = "5 to 95 %"
+        if band:
+            x, ends = list(band), list(band.values())
+            y = [end for end, _ in ends] + [end for _, end in reversed(ends)]
+            series.append(
+                Series(f"{name}, {words}", [*x, *reversed(x)], y, tone, tone, "none", opacity=0.16, fill=True)
+            )
             seen += y
         series.append(Series(name, steps, middle, tone, tone, marker="circle", size=5))
+        seen += middle
     return series, seen
 
 
-def _over_steps(trial: Trial, key: str) -> tuple[list[float], list[float | None]]:
-    return [float(step) for step, _ in trial.probes], [values.get(key) for _, values in trial.probes]
+def _each(runs: Runs, key: str) -> Curves:
+    """The values of a measurement by step, of every run that has it there; steps ascend."""
+    found: Curves = {}
+    for trial in runs:
+        for step, values in trial.probes:
+            if values.get(key) is not None:
+                found.setdefault(float(step), []).append(values[key])
+    return dict(sorted(found.items()))
+
+
+def _median(curves: Curves) -> tuple[list[float], list[float]]:
+    return list(curves), [statistics.median(values) for values in curves.values()]

@@ -4,30 +4,34 @@ import math
 
 import numpy as np
 
+from amscale.reporting.report.analysis import MOST_TONES, Analysis
 from amscale.reporting.report.axes import log_axis, references
 from amscale.reporting.report.chart import Chart, Panel, Series, Text
 from amscale.reporting.report.figures.common import D_TITLE, N_TITLE, beside, known_figures, size_keys
-from amscale.reporting.report.gather import Sweep, Trial
+from amscale.reporting.report.gather import Sweep
 from amscale.settings import format_size
 
 _LEVELS = 6
 
 
-def losses(sweep: Sweep) -> Chart | None:
+def losses(analysis: Analysis) -> Chart | None:
     """Validation and train loss against D with a line per N, and iso-loss lines of the validation loss."""
-    if not sweep.finished:
+    runs = analysis.losses("validation_least")
+    if not runs:
         return None
-    known = known_figures(sweep, sweep.finished)
-    panels = [
-        _against_tokens(sweep, "least validation loss", "validation_least", known),
-        _against_tokens(sweep, "least train loss", "train_least", known),
-    ]
-    window = (sweep.finished[0].result or {})["losses"].get("train_window")
-    caption = (
-        "Each point is one run, each line the mean over the seeds of one N. "
-        f"The train loss is the least mean over {f'{window} consecutive steps' if window else 'a window of steps'}."
-    )
-    contours = _iso_loss(sweep)
+    known = known_figures(analysis, analysis.finished if isinstance(analysis, Sweep) else None)
+    title = "least validation loss" if isinstance(analysis, Sweep) else "loss"
+    panels = [_against_tokens(analysis, title, runs, known)]
+    caption = "Each point is one run"
+    if len(analysis.sizes) <= MOST_TONES:
+        caption += ", each line the mean over the seeds of one N"
+    caption += "." + analysis.thinned
+    if isinstance(analysis, Sweep):
+        panels.append(_against_tokens(analysis, "least train loss", analysis.losses("train_least"), known))
+        window = (analysis.finished[0].result or {})["losses"].get("train_window")
+        over = f"{window} consecutive steps" if window else "a window of steps"
+        caption += f" The train loss is the least mean over {over}."
+    contours = _iso_loss(analysis)
     if contours is not None:
         panels.append(contours)
         caption += " Iso-loss lines are interpolated linearly in ln N and ln D between the runs (dots): a guide only."
@@ -36,49 +40,45 @@ def losses(sweep: Sweep) -> Chart | None:
         title="Loss over N and D",
         caption=caption + beside(known),
         options=[("", panels)],
-        keys=size_keys(sweep),
+        keys=size_keys(analysis),
         keys_title=N_TITLE,
     )
 
 
-def _cells(sweep: Sweep, key: str) -> dict[tuple[float, float], list[tuple[Trial, float]]]:
-    cells: dict[tuple[float, float], list[tuple[Trial, float]]] = {}
-    for trial in sweep.finished:
-        value = (trial.result or {})["losses"].get(key)
-        if value is not None and math.isfinite(value) and trial.N and trial.D:
-            cells.setdefault((trial.N, trial.D), []).append((trial, float(value)))
-    return cells
-
-
-def _against_tokens(sweep: Sweep, title: str, key: str, known: list[tuple[str, float]]) -> Panel:
-    cells = _cells(sweep, key)
-    x = log_axis(D_TITLE, [D for _, D in cells], sizes=True)
-    y = log_axis("loss (nats per token)", [v for runs in cells.values() for _, v in runs] + [v for _, v in known])
-    series = []
-    for N in sweep.sizes:
-        row = sorted((D, runs) for (size, D), runs in cells.items() if size == N)
-        name, tone = f"N = {format_size(N)}", sweep.tone(N)
-        means = [float(np.mean([value for _, value in runs])) for _, runs in row]
-        series.append(Series(name, [D for D, _ in row], means, tone, group=tone))
-        points = [(D, value, trial) for D, runs in row for trial, value in runs]
-        series.append(
+def _against_tokens(
+    analysis: Analysis, title: str, runs: list[tuple[float, float, float, str]], known: list[tuple[str, float]]
+) -> Panel:
+    x = log_axis(D_TITLE, [D for _, D, _, _ in runs], sizes=True)
+    y = log_axis("loss (nats per token)", [value for _, _, value, _ in runs] + [value for _, value in known])
+    by_tone: dict[str, list[tuple[float, float, float, str]]] = {}
+    for run in runs:
+        by_tone.setdefault(analysis.tone(run[0]), []).append(run)
+    lines, dots = [], []
+    for tone, row in by_tone.items():
+        name = f"N = {format_size(row[0][0])}"
+        if len(analysis.sizes) <= MOST_TONES:
+            tokens = sorted({D for _, D, _, _ in row})
+            means = [float(np.mean([value for _, d, value, _ in row if d == D])) for D in tokens]
+            lines.append(Series(name, tokens, means, tone, group=tone))
+        dots.append(
             Series(
                 name,
-                [D for D, _, _ in points],
-                [value for _, value, _ in points],
+                [D for _, D, _, _ in row],
+                [value for _, _, value, _ in row],
                 tone,
                 group=tone,
                 dash="none",
                 marker="circle",
-                labels=[f"{name}, D = {format_size(D)}, seed {t.seed}: {value:.4f}" for D, value, t in points],
+                size=7 if len(runs) < 300 else 4,
+                labels=[f"{called}: {value:.4f}" for _, _, value, called in row],
             )
         )
-    return Panel(title, x, y, series, references(known, y))
+    return Panel(title, x, y, [*lines, *dots], references(known, y))
 
 
-def _iso_loss(sweep: Sweep) -> Panel | None:
+def _iso_loss(analysis: Analysis) -> Panel | None:
     """Iso-loss lines, where every cell of at least 2 N and 2 D has a run."""
-    cells = {cell: float(np.mean([v for _, v in runs])) for cell, runs in _cells(sweep, "validation_least").items()}
+    cells = analysis.cells()
     sizes, tokens = sorted({N for N, _ in cells}), sorted({D for _, D in cells})
     if len(sizes) < 2 or len(tokens) < 2 or len(cells) < len(sizes) * len(tokens):
         return None

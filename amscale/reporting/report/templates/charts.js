@@ -37,6 +37,7 @@
       ticks: "outside",
       ticklen: 4,
       automargin: true,
+      tickangle: 0,
       exponentformat: "SI",
     };
   }

@@ -1,0 +1,250 @@
+"""The next cells as a configuration that `amscale.plan` and `amscale.sweep` take as it stands."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from amscale import models
+from amscale.config import Experiment, expand, parse
+from amscale.data import CorpusSettings, open_store, store_name
+from amscale.errors import InputError
+from amscale.planning.plan import tokens_folder
+from amscale.planning.table import duration
+from amscale.scaling.dstar import cell_criteria, check_window, locate_all
+from amscale.scaling.next_cells import NextCells, candidates, next_cells
+from amscale.scaling.read_sweep import read_sweep
+from amscale.scaling.read_table import read_table
+from amscale.scaling.table import Table, drop_highest
+from amscale.settings import format_size
+
+_SIZE, _AMOUNT = "model.size", "data.size"
+_SPARE = 1.05
+"""A corpus is raised to this many times the tokens that are wanted: documents have chance lengths."""
+
+
+@dataclass(frozen=True)
+class _Corpus:
+    """What a corpus has to train on; `setting` names what makes it larger, None where nothing here can."""
+
+    tokens: float | None
+    """Training tokens; None where that is not known before it is tokenised."""
+    documents: int = 0
+    held_out: float = 0
+    setting: str | None = None
+
+
+def next_grid_of_sweep(
+    folder: str | Path, number: int, count: str = "non_embedding", window: float = 0.2, threshold: float = 0.04
+) -> str:
+    """The sweep's own configuration with a grid of the next cells: run, it adds them to the sweep.
+
+    Sizes are those that the model family reaches. A D beyond the corpus is proposed only where the corpus can be made
+    larger, and the configuration then asks for the larger one.
+
+    Raises:
+        InputError: as `read_sweep` and `next_cells`; or the sweep's sizes are not set by model.size and data.size.
+    """
+    check_window(window)
+    table = read_sweep(folder, count)
+    tree = _configuration(Path(folder))
+    sizes, amounts = _asked(table, "model", table.N), _asked(table, "data", table.D)
+    experiment = parse(tree)
+    corpus = _corpus_of(experiment, tokens_folder(Path(folder).absolute().parent))
+    sizes = _reachable(tree, table, count, sizes)
+    criteria, _ = cell_criteria(table.cells(), window)
+    values = {cell: [item.value for item in items] for cell, items in criteria.items()}
+    most = math.inf if corpus.setting or corpus.tokens is None else corpus.tokens
+    chosen = next_cells(table, number, locate_all(values, threshold), list(sizes), most)
+    lines = _header(chosen, _runs(tree), _speed(table))
+    blocks = [([sizes[N] for N in row], [_scaled(D, amounts) for D in column]) for row, column in chosen.blocks()]
+    lines += _commands(blocks[1:])
+    lines += _enlarge(tree, corpus, max(max(column) for _, column in blocks))
+    first, second = blocks[0]
+    tree["grid"] = dict(tree.get("grid") or {}) | {_SIZE: first, _AMOUNT: second}
+    return "".join(f"# {line}\n" for line in lines) + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def next_grid_of_table(path: str | Path, number: int, highest: int = 0, **reading: Any) -> str:
+    """The next cells for a table of points, as settings to put on a configuration; `reading` as for `read_table`.
+
+    Raises:
+        InputError: as `read_table` and `next_cells`.
+    """
+    table = drop_highest(read_table(path, **reading), highest)
+    chosen = next_cells(table, number)
+    ((sizes, amounts),) = chosen.blocks()
+    grid = {_SIZE: [_round(N) for N in sizes], _AMOUNT: [_round(D) for D in amounts]}
+    overrides = " ".join(f"'grid.{key}={values}'".replace(" ", "") for key, values in grid.items())
+    lines = [
+        *_header(chosen, 1, None),
+        "A table has no configuration of its own. On one whose model.count is the table's way to count N, they are",
+        f"  python -m amscale.sweep CONFIG {overrides}",
+        "or, written into it, as below. Where the family has no such size, or the corpus no such D, the plan says what",
+        "it has.",
+    ]
+    return "".join(f"# {line}\n" for line in lines) + yaml.safe_dump({"grid": grid}, sort_keys=False)
+
+
+def _header(chosen: NextCells, runs: int, speed: float | None) -> list[str]:
+    """What the cells promise and cost; `speed` in FLOP/s of one device."""
+
+    def cost(flops: float) -> str:
+        return f"{flops:.3g} FLOPs" + (f", about {duration(flops / speed)} of training on one device" if speed else "")
+
+    lines = [
+        f"Cells that would narrow the 95 % interval of k the most ({chosen.how}):",
+        f"its width is {_width(chosen.width_now)} now, about {_width(chosen.width_then)} with them.",
+    ]
+    for (N, D), flops in zip(chosen.cells, chosen.flops, strict=True):
+        lines.append(f"  N {format_size(N)}, D {format_size(D)}: {cost(flops)}")
+    repeated = f" with the {runs} runs of each cell that the other axes ask for" if runs > 1 else ""
+    if repeated or len(chosen.cells) > 1:
+        lines.append(f"In all{repeated}: {cost(runs * sum(chosen.flops))}.")
+    return lines
+
+
+def _width(width: float) -> str:
+    return f"{width:.3g}" if np.isfinite(width) else "unbounded"
+
+
+def _commands(blocks: Sequence[tuple[list[Any], list[int]]]) -> list[str]:
+    """Cells that are no product with the first ones: the same configuration, with its grid narrowed to each."""
+    if not blocks:
+        return []
+    lines = ["These cells are no one grid. Saved as next.yaml, the grid below is the first; the others are"]
+    for sizes, amounts in blocks:
+        words = [f"{key}={v[0] if len(v) == 1 else v}" for key, v in ((_SIZE, sizes), (_AMOUNT, amounts))]
+        lines.append("  python -m amscale.sweep next.yaml " + " ".join(f"'{w}'" if "[" in w else w for w in words))
+    return lines
+
+
+def _runs(tree: dict[str, Any]) -> int:
+    """Runs of one cell: the product of the lengths of the other axes."""
+    axes = (values for key, values in (tree.get("grid") or {}).items() if key not in (_SIZE, _AMOUNT))
+    return math.prod(len(values) if isinstance(values, list) else 1 for values in axes)
+
+
+def _speed(table: Table) -> float | None:
+    """Median training FLOP/s of one device over the runs of the sweep; None where they were not timed."""
+    speeds = [
+        point.flops / seconds
+        for point in table.points
+        if point.flops and (seconds := point.result.get("time", {}).get("device_seconds"))
+    ]
+    return statistics.median(speeds) if speeds else None
+
+
+def _configuration(folder: Path) -> dict[str, Any]:
+    """The sweep's configuration, its name and storage being those of the folder where it lies now."""
+    marker = folder / "sweep.yaml"
+    if not marker.is_file():
+        raise InputError(f"{folder}: has no sweep.yaml, so there is no configuration to put the next cells into")
+    tree = yaml.safe_load(marker.read_text(encoding="utf-8"))
+    tree.pop("format", None)
+    here, storage = folder.absolute(), str(tree.get("storage", "results"))
+    if "://" not in storage and (Path(storage).expanduser() / str(tree.get("name"))).resolve() != here.resolve():
+        tree |= {"name": here.name, "storage": str(here.parent)}
+    return tree
+
+
+def _asked(table: Table, section: str, values: Any) -> dict[float, int]:
+    """The `size` of the settings that gave each N (or D) of the points.
+
+    Raises:
+        InputError: a trial has none: the sweep gives its sizes by other settings.
+    """
+    asked: dict[float, int] = {}
+    for point, value in zip(table.points, values, strict=True):
+        size = point.result.get("settings", {}).get(section, {}).get("size")
+        if not isinstance(size, int | float):
+            raise InputError(
+                f"{point.name}: {section}.size is {size!r}; the next cells are given by model.size and data.size, and "
+                "this sweep gives its own otherwise"
+            )
+        asked[float(value)] = round(size)
+    return asked
+
+
+def _reachable(tree: dict[str, Any], table: Table, count: str, asked: dict[float, int]) -> dict[float, int]:
+    """The N that the family has a shape for, among those that would do, and the model.size that gives each."""
+    shape = table.points[0].result["shape"]
+    found = dict(asked)
+    for N in candidates(table.N).tolist():
+        if any(abs(math.log(N / known)) < 0.02 for known in found):
+            continue
+        size = _scaled(N, asked)
+        try:
+            cell = expand(parse({**tree, "grid": dict(tree.get("grid") or {}) | {_SIZE: [size]}}))[0]
+            reached = models.solve(cell.model, shape["vocabulary"], shape["context"])
+        except InputError:  # this family has no such size
+            continue
+        found[float(reached.parameters.under(count))] = size
+    return found
+
+
+def _scaled(value: float, asked: dict[float, int]) -> int:
+    """The size to ask for: that of the nearest point, scaled, to three digits."""
+    nearest = min(asked, key=lambda known: abs(math.log(known / value)))
+    return asked[nearest] if nearest == value else _round(asked[nearest] * value / nearest)
+
+
+def _round(value: float) -> int:
+    return round(float(f"{value:.3g}"))
+
+
+def _corpus_of(experiment: Experiment, tokens: Path) -> _Corpus:
+    """What the sweep's corpus has to train on; of several, of the smallest, which is then not made larger."""
+    found = {
+        cell.data.model_copy(update={"size": None, "packing": "document", "context": None})
+        for cell in expand(experiment)
+    }
+    known = [_corpus(settings, tokens) for settings in found]
+    if len(known) == 1:
+        return known[0]
+    sizes = [corpus.tokens for corpus in known if corpus.tokens is not None]
+    return _Corpus(min(sizes) if sizes else None)
+
+
+def _corpus(settings: CorpusSettings, tokens: Path) -> _Corpus:
+    source, setting = settings.known_source(), settings.more.removeprefix("data.")
+    documents = getattr(settings, setting, None) if source is not None else None
+    held_out = float(settings.validation)
+    place = tokens / store_name(settings)
+    if (place / "store.json").is_file():
+        store = open_store(place)
+        amount: float | None = store.training_tokens
+    elif source is not None and source.tokens_per_document is not None and isinstance(documents, int):
+        left = documents * (1 - held_out) if held_out < 1 else documents - held_out
+        amount = source.tokens_per_document * left
+    else:
+        amount = None
+    return _Corpus(amount, documents or 0, held_out, setting if isinstance(documents, int) else None)
+
+
+def _enlarge(tree: dict[str, Any], corpus: _Corpus, wanted: float) -> list[str]:
+    """Raises the corpus's setting in `tree` where `wanted` tokens are more than it has; what there is to say of it."""
+    if corpus.tokens is None:
+        return [
+            "How many tokens the corpus has is not known here; the plan names the setting to raise if D is beyond it."
+        ]
+    if corpus.setting is None:
+        return [f"No D beyond the {format_size(corpus.tokens)} training tokens of the corpus is considered."]
+    if wanted <= corpus.tokens:
+        return []
+    fixed = corpus.held_out if corpus.held_out >= 1 else 0
+    documents = fixed + _SPARE * wanted / corpus.tokens * (corpus.documents - fixed)
+    step = 10 ** max(0, math.floor(math.log10(documents)) - 2)
+    raised = math.ceil(documents / step) * step
+    tree.setdefault("data", {})[corpus.setting] = raised
+    return [
+        f"D up to {format_size(wanted)} is beyond the {format_size(corpus.tokens)} training tokens of the corpus: "
+        f"data.{corpus.setting} is raised from {corpus.documents} to {raised}.",
+        "The larger corpus has the same source, but holds out other documents: the validation losses of old and new",
+        "cells are those of two samples of it.",
+    ]

@@ -1,0 +1,202 @@
+"""The batch files under a real Slurm of two hosts, and the launcher for a list of hosts."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+import pytest
+from cluster import slurm
+from end_to_end.commands import environment, wait_until
+
+ROOT = Path(__file__).parents[2]
+WHY_NOT = slurm.missing()
+pytestmark = [pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT)), pytest.mark.timeout(600)]
+
+PAIR = """
+name: pair
+grid: {model.size: [1.7k, 6.6k]}
+model: {family: vanilla, layers: 2, dropout: 0.0}
+data: {corpus: question_formation, documents: 2k, validation: 200, size: 8k}
+train: {steps: 30, batch_tokens: 700, learning_rate: 1e-2, validate_every: 10, validation_tokens: 2000}
+launch: {machines: 2, checkpoint_every: 10, stalled_after: 400, grace: 20}
+probes: {every: 0, sequences: 8}
+"""
+
+
+@pytest.fixture(scope="module")
+def bed():
+    with slurm.slurm(2, cpus=2, subnet=10) as made:
+        yield made
+
+
+@pytest.fixture
+def configuration(tmp_path) -> str:
+    path = tmp_path / "pair.yaml"
+    path.write_text(PAIR)
+    return str(path)
+
+
+@pytest.fixture
+def temporary():
+    """A short path, as Ray's sockets need one; Ray and the scripts must leave nothing in it."""
+    folder = Path(tempfile.mkdtemp(prefix="t"))
+    yield folder
+    assert [path for path in folder.iterdir() if path.name.startswith(("ray-", "amscale-ray-", "tmp."))] == []
+    shutil.rmtree(folder)
+
+
+def shell(**more: object) -> dict[str, str]:
+    """What a user has who has activated this environment."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**environment(), "PATH": path, **{name: str(value) for name, value in more.items()}}
+
+
+def ours(hosts) -> list[str]:
+    """Command lines of what jobs have started and what is still there."""
+    found = []
+    for host in hosts:
+        for process in host.processes():
+            try:
+                line = " ".join(process.cmdline())
+            except psutil.Error:
+                continue
+            if "slurm" not in line:
+                found.append(line)
+    return found
+
+
+def trial_folder(storage: Path, name: str = "pair") -> Path:
+    (folder,) = (storage / name / "trials").iterdir()
+    return folder
+
+
+def engine(folder: Path) -> tuple[str, int]:
+    facts = json.loads((folder / "result.json").read_text())["engine"]
+    return facts["distributed_type"], facts["world_size"]
+
+
+def refused(host, address: str) -> bool:
+    """Whether a driver with another token is kept out of the Ray cluster at an address."""
+    script = f"import ray; ray.init(address={address!r}, logging_level=50, log_to_driver=False); print(ray.nodes())"
+    driver = host.run(
+        *(sys.executable, "-c", script),
+        env={**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    said = driver.communicate(timeout=120)[0].decode()
+    return driver.returncode != 0 and "uthenticat" in said
+
+
+def test_two_sweeps_on_the_same_hosts_one_of_them_requeued(bed, configuration, tmp_path, temporary):
+    """Both at once; the time limit's signal comes to one of them after its first checkpoint."""
+    options = ["--nodes=2", "--time=60", f"--output={tmp_path}/%x.txt"]
+    submit = {"env": shell(TMPDIR=temporary), "cwd": tmp_path}
+    script = str(ROOT / "slurm" / "sweep.sbatch")
+    told, calm = (
+        bed.submit(*options, f"--job-name={name}", script, configuration, f"storage={tmp_path / name}", *cell, **submit)
+        for name, cell in (("told", ("model.size=6.6k", "train.steps=250")), ("calm", ("model.size=1.7k",)))
+    )
+
+    def drivers() -> list[str]:
+        return [line for line in ours(bed.hosts.hosts) if "-m amscale.sweep" in line and str(tmp_path / "told") in line]
+
+    wait_until(drivers, 120, "a driver")
+    assert refused(bed.hosts.hosts[0], re.findall(r"launch\.address=(\S+)", drivers()[0])[0])
+    checkpoints = tmp_path / "told" / "pair" / "trials"
+    wait_until(lambda: any(checkpoints.glob("*/checkpoints/step_*[0-9]")), 240, "a checkpoint")
+    bed.command("scancel", "--batch", "--signal=USR1", str(told))
+    wait_until(lambda: bed.facts(told)["JobState"] == "PENDING", 120, "a requeued job")
+    trial = trial_folder(tmp_path / "told")
+    (*_, newest) = sorted(trial.glob("checkpoints/step_*[0-9]"))
+    before = (trial / "metrics.jsonl").read_text().splitlines()
+    kept = [line for line in before if json.loads(line)["step"] <= int(newest.name.removeprefix("step_"))]
+
+    for job, restarts in ((told, "1"), (calm, "0")):
+        facts = bed.wait(job, 240)
+        output = "".join(path.read_text() for path in sorted(tmp_path.glob("*.txt")))
+        assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("COMPLETED", "0:0", restarts), output
+    assert f"job {told} is requeued" in (tmp_path / "told.txt").read_text()
+    after = (trial / "metrics.jsonl").read_text().splitlines()
+    # Records carry their time: had the trial begun anew, these lines would be others.
+    assert after[: len(kept)] == kept
+    assert len(kept) > 10
+    steps = [record["step"] for record in map(json.loads, after) if record["kind"] == "train"]
+    assert steps == list(range(1, 251))
+    assert (trial / "log.txt").read_text().count("=== start ") == 2
+    assert not (trial / "failures.jsonl").exists()
+    assert engine(trial) == engine(trial_folder(tmp_path / "calm")) == ("DEEPSPEED", 2)
+    wait_until(lambda: not ours(bed.hosts.hosts), 10, "an end of every process")
+
+
+def test_one_trial_without_ray_requeued_beside_a_sweep_that_is_refused(bed, configuration, tmp_path, temporary):
+    options = ["--time=60", f"--output={tmp_path}/%x.txt"]
+    submit = {"env": shell(TMPDIR=temporary), "cwd": tmp_path}
+    arguments = [configuration, f"storage={tmp_path}", "model.size=1.7k", "train.steps=300"]
+    trial = bed.submit(*options, "--nodes=2", str(ROOT / "slurm" / "trial.sbatch"), *arguments, **submit)
+    sweep = str(ROOT / "slurm" / "sweep.sbatch")
+    bad = bed.submit(*options, "--nodes=1", "--job-name=bad", sweep, *arguments, "train.steps=-3", **submit)
+    wait_until(lambda: any(tmp_path.glob("pair/trials/*/checkpoints/step_*[0-9]")), 240, "a checkpoint")
+    bed.command("scancel", "--batch", "--signal=USR1", str(trial))
+    facts = bed.wait(bad, 200)
+    output = (tmp_path / "bad.txt").read_text()
+    assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("FAILED", "2:0", "0"), output
+    assert "train.steps" in output.splitlines()[-1]
+    facts = bed.wait(trial, 200)
+    output = (tmp_path / "amscale-trial.txt").read_text()
+    assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("COMPLETED", "0:0", "1"), output
+    assert engine(trial_folder(tmp_path)) == ("DEEPSPEED", 2)
+    records = map(json.loads, (trial_folder(tmp_path) / "metrics.jsonl").read_text().splitlines())
+    assert [record["step"] for record in records if record["kind"] == "train"] == list(range(1, 301))
+    wait_until(lambda: not ours(bed.hosts.hosts), 10, "an end of every process")
+
+
+def test_a_rank_of_a_host_list_is_killed(bed, configuration, tmp_path, temporary):
+    """The launcher ends with a failure that names the reason, and leaves nothing on either host."""
+    remote = tmp_path / "remote"
+    cases = "\n".join(f"{h.address}) name={h.namespace};;" for h in bed.hosts.hosts)
+    remote.write_text(f'#!/bin/sh\ncase $1 in\n{cases}\nesac\nexec nsenter --net=/run/netns/$name sh -c "$2"\n')
+    remote.chmod(0o755)
+    launcher = subprocess.Popen(
+        [
+            *(ROOT / "launch" / "trial.sh", ",".join(host.address for host in bed.hosts.hosts), configuration),
+            *(f"storage={tmp_path}", "model.size=6.6k", "train.steps=1000"),
+        ],
+        env=shell(REMOTE_SHELL=remote, TMPDIR=temporary),
+        cwd=tmp_path,
+        stdout=(tmp_path / "output.txt").open("w"),
+        stderr=subprocess.STDOUT,
+    )
+    wait_until(lambda: any(tmp_path.glob("pair/trials/*/metrics.jsonl")), 240, "a step")
+    assert len(ranks(bed.hosts.hosts[0])) == len(ranks(bed.hosts.hosts[1])) == 1
+    ranks(bed.hosts.hosts[1])[0].send_signal(signal.SIGKILL)
+    assert launcher.wait(timeout=120) == 1, (tmp_path / "output.txt").read_text()
+    assert "machine 1: exit status 1" in (tmp_path / "output.txt").read_text()
+    wait_until(lambda: not ours(bed.hosts.hosts), 10, "an end of every process")
+
+
+def ranks(host) -> list[psutil.Process]:
+    found = []
+    for process in host.processes():
+        with contextlib.suppress(psutil.Error):
+            line = " ".join(process.cmdline())
+            if "-m amscale.train" in line and "accelerate" not in line:
+                found.append(process)
+    return found
+
+
+def test_the_address_is_the_one_that_others_reach():
+    """Names that resolve to loopback, as a host's own often does, are passed over."""
+    from amscale.cluster.address import own_address
+
+    assert own_address(["anything"]) == "127.0.0.1"
+    with pytest.raises(RuntimeError, match="reaches none"):
+        own_address(["localhost", "no-such-host.invalid"])

@@ -1,0 +1,95 @@
+"""Ranks that run out of memory: the kernel refuses them more, and torch's own allocator fails."""
+
+import contextlib
+import json
+import math
+import resource
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from end_to_end.commands import command, processes_naming, wait_until
+from end_to_end.test_interruptions import losses, ranks_of
+
+LARGE = """
+name: large
+grid: {model.size: [25k]}
+model: {family: vanilla, layers: 2, heads: 2, dropout: 0.0}
+data: {corpus: question_formation, documents: 2k, validation: 200, size: 20k}
+train: {steps: 8, batch_tokens: 32k, learning_rate: 1e-3, validate_every: 4, validation_tokens: 500}
+launch: {checkpoint_every: 3, retries: 0}
+probes: {every: 0, sequences: 0}
+"""
+
+
+@contextmanager
+def limited(folder: Path, megabytes: int):
+    """Every rank of the sweep in `folder` may hold that much private memory, from its first moments on."""
+    over, seen = threading.Event(), set()
+
+    def watch():
+        while not over.wait(0.05):
+            for process in ranks_of(folder):
+                if process.pid not in seen:
+                    seen.add(process.pid)
+                    with contextlib.suppress(ProcessLookupError):
+                        resource.prlimit(process.pid, resource.RLIMIT_DATA, (megabytes * 10**6,) * 2)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+@pytest.fixture
+def large(tmp_path) -> Path:
+    path = tmp_path / "large.yaml"
+    path.write_text(LARGE)
+    return path
+
+
+@pytest.mark.timeout(600)
+def test_half_the_micro_batch_and_the_same_global_batch_from_the_newest_checkpoint(large, tmp_path, start_sweep):
+    """Killed after a checkpoint, continued where the memory is less: the losses are those of a calm run."""
+    calm, tight = tmp_path / "calm", tmp_path / "tight"
+    assert command("sweep", str(large), f"storage={calm}").returncode == 0
+    driver = start_sweep(tight / "large", str(large), f"storage={tight}")
+    wait_until(lambda: any((tight / "large" / "trials").glob("*/checkpoints/step_*[0-9]")), 120, "a checkpoint")
+    driver.process.kill()
+    wait_until(lambda: not processes_naming(tight), 20, "an end of every process")
+    (trial,) = (tight / "large" / "trials").iterdir()
+    undisturbed, before = calm / "large" / "trials" / trial.name, losses(trial)
+    with limited(tight / "large", 660):
+        ran = command("sweep", str(large), f"storage={tight}")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    result, peaceful = (json.loads((folder / "result.json").read_text()) for folder in (trial, undisturbed))
+    full = peaceful["engine"]["micro_batch"]
+    half = math.ceil(full / 2)
+    assert (result["engine"]["micro_batch"], result["engine"]["accumulation"]) == (half, 2)
+    assert result["engine"]["out_of_memory_at"] == [full]
+    assert f"out of memory with a micro-batch of {full}: goes on with {half} and 2 forward passes" in ran.stdout
+    assert "can't allocate memory" in json.loads((trial / "out_of_memory.jsonl").read_text())["reason"]
+    assert not (trial / "failures.jsonl").exists()
+    assert not processes_naming(tight)
+    assert losses(trial)[:3] == before[:3]  # up to the checkpoint nothing was trained again
+    assert [record[:2] for record in losses(trial)] == [record[:2] for record in losses(undisturbed)]
+    expected = [loss for *_, loss in losses(undisturbed)]
+    assert [loss for *_, loss in losses(trial)] == pytest.approx(expected, rel=1e-5)
+    assert result["data"]["tokens_seen"] == peaceful["data"]["tokens_seen"]
+
+
+@pytest.mark.timeout(600)
+def test_a_micro_batch_of_one_that_does_not_fit_is_said_in_words_and_not_retried(large, tmp_path):
+    long = ("data.packing=stream", "data.context=16384", "data.documents=4k", "data.validation=1k", "train.steps=2")
+    with limited(tmp_path / "large", 480):
+        ran = command("sweep", str(large), f"storage={tmp_path}", *long, "launch.micro_batch=2", "launch.retries=5")
+    assert ran.returncode == 1
+    assert ran.stdout.count(": starting") == 1
+    assert "out of memory with a micro-batch of 1: give it more machines or processes" in ran.stdout
+    (path,) = tmp_path.glob("large/trials/*/out_of_memory.jsonl")
+    assert [json.loads(line)["micro_batch"] for line in path.read_text().splitlines()] == [2, 1]
+    assert not processes_naming(tmp_path)

@@ -1,0 +1,87 @@
+"""A real sweep with secrets in its environment: none is written anywhere, and what listens does so on loopback."""
+
+import ipaddress
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from end_to_end.commands import command, environment
+
+SECRETS = {
+    "HF_TOKEN": "hf_RECOGNISABLEsecretRECOGNISABLE0001",
+    "RAY_AUTH_TOKEN": "recognisable-secret-0002",
+    "AWS_SECRET_ACCESS_KEY": "recognisableSecret/0003",
+    "AWS_SESSION_TOKEN": "recognisableSecret0004",
+    "WANDB_API_KEY": "recognisable5ecret0005",
+    "SOME_PASSWORD": "recognisable-secret-0006",
+}
+
+
+def listeners(root: psutil.Process) -> set[tuple[str, str]]:
+    """Address and command of everything below a process that listens for TCP."""
+    found = set()
+    try:
+        processes = [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return found
+    for process in processes:
+        try:
+            words = " ".join(process.cmdline())
+            sockets = process.net_connections("tcp")
+        except psutil.Error:
+            continue
+        found |= {(entry.laddr.ip, words) for entry in sockets if entry.status == psutil.CONN_LISTEN}
+    return found
+
+
+@pytest.fixture(scope="module")
+def watched(tiny, tmp_path_factory):
+    """A sweep of one trial: its folder, what it printed, and what listened meanwhile."""
+    storage = tmp_path_factory.mktemp("watched")
+    arguments = [str(tiny), f"storage={storage}", "model.size=1.7k", "data.size=4k"]
+    with (storage / "console.txt").open("w") as console:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "amscale.sweep", *arguments],
+            stdout=console,
+            stderr=subprocess.STDOUT,
+            env=environment() | SECRETS,
+        )
+        seen = set()
+        while process.poll() is None:
+            seen |= listeners(psutil.Process(process.pid))
+            time.sleep(0.3)
+    assert process.returncode == 0, (storage / "console.txt").read_text()
+    return storage, seen
+
+
+def test_no_secret_is_written(watched):
+    storage, _ = watched
+    files = [path for path in storage.rglob("*") if path.is_file()]
+    assert {"spec.yaml", "log.txt", "metrics.jsonl", "result.json", "report.html", "console.txt"} <= {
+        path.name for path in files
+    }
+    told = [
+        f"{name} in {path}"
+        for path in files
+        for name, secret in SECRETS.items()
+        if secret.encode() in path.read_bytes()
+    ]
+    assert not told
+    shown = command("status", str(storage / "tiny"))
+    assert not [name for name, secret in SECRETS.items() if secret in shown.stdout + shown.stderr]
+
+
+def test_what_listens_does_so_on_loopback(watched):
+    """All but the one socket that docs/safety.md names: torch's launcher binds its rendezvous to every interface."""
+    _, seen = watched
+    assert any("raylet" in words for _, words in seen)
+    public = [(address, words) for address, words in seen if not _is_loopback(address)]
+    assert all("accelerate.commands.launch" in words for _, words in public), public
+
+
+def _is_loopback(address: str) -> bool:
+    parsed = ipaddress.ip_address(address)
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return (mapped or parsed).is_loopback

@@ -1,0 +1,138 @@
+"""The grid that `fit --next` prints: `plan` and `sweep` take it as it stands, and it is of the cells that it names."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from amscale.cluster.resources import this_machine
+from amscale.config import load, parse, split_arguments
+from amscale.errors import InputError
+from amscale.fit import fit
+from amscale.planning.next_grid import next_grid_of_sweep, next_grid_of_table
+from amscale.planning.plan import TrialPlan, plan_sweep
+
+GRID = [(N, D) for N in (6600, 25000, 100000) for D in (8000, 20000, 80000)]
+STEP = [(6600, 8000), (6600, 20000), (25000, 20000), (25000, 50000), (100000, 50000), (100000, 120000)]
+
+
+def planned(experiment) -> list[TrialPlan]:
+    return list(plan_sweep(experiment, Path(experiment.storage), this_machine(), build=False).trials)
+
+
+def write_sweep(storage: Path, cells: list[tuple[int, int]], **more) -> Path:
+    """Finished trials of some cells: Chinchilla's loss, and a train loss whose gap closes at the larger D of each N."""
+    settings = {
+        "name": "made",
+        "grid": {"model.size": [6600], "data.size": [8000], "seed": [0, 1]},
+        "model": {"family": "vanilla", "layers": 2},
+        "data": {"corpus": "question_formation", "documents": 5000},
+        "train": {"steps": 100},
+        "storage": str(storage),
+        **more,
+    }
+    for N, D in cells:
+        (trial,) = planned(parse(settings | {"grid": {"model.size": [N], "data.size": [D]}}))
+        folder = storage / "made" / "trials" / trial.label
+        folder.mkdir(parents=True)
+        (folder / "spec.yaml").write_text("format: 1\n")
+        loss = 1 + 20 * trial.n**-0.4 + 30 * trial.tokens**-0.4
+        gap = 0.01 if max(d for n, d in cells if n == N) == D else 1.0
+        records = [{"kind": "train", "step": step, "loss": loss - gap} for step in range(1, 101)]
+        records.append({"kind": "validation", "step": 100, "loss": loss})
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        result = {
+            "format": 1,
+            "trial": trial.identity,
+            "label": trial.label,
+            "state": "finished",
+            "reason": None,
+            "seed": 0,
+            "steps": 100,
+            "shape": trial.shape.as_dict(),
+            "parameters": trial.shape.parameters.as_dict(),
+            "flops": {"formula": "matmul", "per_token": 1, "total": trial.flops},
+            "data": {"corpus": "question_formation", "unique_tokens": trial.tokens, "documents": 1, "epochs": 1},
+            "losses": {"train_least": loss - gap, "train_last": loss - gap, "validation_least": loss},
+            "time": {"device_seconds": trial.flops / 1e10, "wall_seconds": 1},
+            "engine": {"world_size": 1},
+            "settings": {"model": {"size": N}, "data": {"size": D}},
+        }
+        (folder / "result.json").write_text(json.dumps(result))
+    (storage / "made" / "sweep.yaml").write_text(yaml.safe_dump({"format": 1, **settings}))
+    return storage / "made"
+
+
+def test_grid_of_a_sweep_is_planned_as_it_stands_and_enlarges_the_corpus(tmp_path):
+    folder = write_sweep(tmp_path, GRID)
+    marker = folder / "sweep.yaml"
+    marker.write_text(marker.read_text().replace("documents: 5000", "documents: 1500"))
+    text = next_grid_of_sweep(folder, 4)
+    (tmp_path / "next.yaml").write_text(text)
+    trials = planned(load(str(tmp_path / "next.yaml")))
+    cells = {(trial.n, trial.tokens) for trial in trials}
+    assert len(trials) == 2 * len(cells) == 8, "four cells with the two seeds of the sweep"
+    assert not {trial.label for trial in trials} & {path.name for path in (folder / "trials").iterdir()}
+    named = [line.split() for line in text.splitlines() if line.startswith("#   N ")]
+    for trial in trials:
+        assert any(f"{trial.n / 1000:.3g}k," == words[2] for words in named), "N is the one that the family reaches"
+    assert "with the 2 runs of each cell" in text
+    assert "of training on one device" in text
+    most = max(trial.tokens for trial in trials)
+    assert most > (1500 - 1000) * 24
+    documents = yaml.safe_load(text)["data"]["documents"]
+    assert (documents - 1000) * 23 > most
+    assert f"data.documents is raised from 1500 to {documents}" in text
+
+
+def test_no_d_beyond_a_corpus_that_cannot_grow(tmp_path):
+    data = {"corpus": "question_formation"}
+    grid = {"model.size": [6600], "data.size": [8000], "data.documents": [5000, 6000]}
+    text = next_grid_of_sweep(write_sweep(tmp_path, GRID, data=data, grid=grid), 4)
+    assert max(yaml.safe_load(text)["grid"]["data.size"]) < 4000 * 24
+    assert "No D beyond the 93.5k training tokens of the corpus is considered" in text
+
+
+def test_cells_that_are_no_grid_come_as_one_configuration_and_commands_that_narrow_it(tmp_path):
+    text = next_grid_of_sweep(write_sweep(tmp_path, STEP), 3)
+    file = tmp_path / "next.yaml"
+    file.write_text(text)
+    found = [planned(load(str(file)))]
+    for line in (line for line in text.splitlines() if "amscale.sweep next.yaml" in line):
+        _, overrides = split_arguments(shlex.split(line)[4:])
+        found.append(planned(load(str(file), overrides)))
+    assert [len(trials) for trials in found] == [2, 2, 2]
+    sizes = [(trials[0].n, trials[0].tokens) for trials in found]
+    assert len({n for n, _ in sizes}) == 3
+    assert sorted(D for _, D in sizes) == pytest.approx([12649, 31623, 77460], rel=0.01)
+
+
+def test_moved_sweep_is_continued_where_it_lies(tmp_path):
+    folder = write_sweep(tmp_path / "old", GRID)
+    moved = folder.parent.rename(tmp_path / "new") / "made"
+    assert yaml.safe_load(next_grid_of_sweep(moved, 1))["storage"] == str(tmp_path / "new")
+
+
+def test_cells_of_a_table_are_overrides_that_plan_takes(tmp_path):
+    file = tmp_path / "points.csv"
+    rows = [f"{100 * N},{D},{1 + 200 * N**-0.4 + 30 * D**-0.4}" for N, D in GRID]
+    file.write_text("\n".join(["N,D,loss", *rows]))
+    text = next_grid_of_table(file, 1)
+    line = next(line for line in text.splitlines() if "amscale.sweep CONFIG" in line)
+    overrides = shlex.split(line)[5:]
+    (trial,) = planned(load("quick.yaml", [*overrides, f"storage={tmp_path}", "data.documents=1M"]))
+    assert trial.tokens == yaml.safe_load(text)["grid"]["data.size"][0]
+
+
+def test_what_cannot_be_planned_is_one_line(tmp_path):
+    folder = write_sweep(tmp_path, GRID)
+    with pytest.raises(InputError, match="whole number of cells from 1 to 12"):
+        next_grid_of_sweep(folder, 0)
+    with pytest.raises(InputError, match=r"next\.yaml"):
+        fit(str(folder), output="x", next=1)
+    for path in (folder / "trials").glob("*/result.json"):
+        path.write_text(path.read_text().replace('"size": 6600', '"size": null'))
+    with pytest.raises(InputError, match=r"model\.size is None"):
+        next_grid_of_sweep(folder, 1)
