@@ -26,8 +26,10 @@ PROMPT = {
     "RAY_health_check_timeout_ms": "5000",
     "RAY_health_check_failure_threshold": "3",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "20",
+    "RAY_worker_niceness": "0",
 }
-"""Ray's bounds as docs/faults.md advises: a lost node counts as such after about 20 s, and so does a lost head."""
+"""Ray as docs/faults.md and docs/clusters.md advise: a lost node counts as such after about 20 s, and so does a lost
+head; ranks run at the usual priority."""
 
 
 def missing() -> str | None:
