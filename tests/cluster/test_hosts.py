@@ -94,19 +94,17 @@ def test_trials_of_one_two_and_three_machines(cluster, calm):
     assert listening == []
 
 
-@pytest.mark.parametrize("fault", ["rank killed", "rank stopped"])
-def test_a_rank_of_another_machine_fails(fault, cluster, calm, tmp_path):
-    """A killed rank is noticed at once, a hanging one after `stalled_after`; the trial resumes to the same losses."""
-    driver = sweep(cluster, tmp_path, "model.size=223k", "train.steps=60", "launch.stalled_after=40")
+def test_a_rank_of_another_machine_hangs(cluster, calm, tmp_path):
+    """It is noticed after `stalled_after`, and the trial is started again."""
+    driver = sweep(cluster, tmp_path, "model.size=223k", "train.steps=60", "launch.stalled_after=25")
     trials = tmp_path / "machines" / "trials"
     wait_until(lambda: any(trials.glob("*/checkpoints/step_*[0-9]")), 120, "a checkpoint")
     (victim,) = (p for host in cluster.hosts for p in ranks(host)[:1] if host is not first_host(cluster))
-    victim.send_signal(signal.SIGKILL if fault == "rank killed" else signal.SIGSTOP)
+    victim.send_signal(signal.SIGSTOP)
     assert driver.wait(timeout=200) == 0, (tmp_path / "output.txt").read_text()
     (path,) = trials.glob("*/failures.jsonl")
     (failure,) = map(json.loads, path.read_text().splitlines())
-    expected = "exit status" if fault == "rank killed" else "no record for 4"
-    assert expected in failure["reason"].splitlines()[0]
+    assert "no record for 2" in failure["reason"].splitlines()[0]
     assert not any(ranks(host) for host in cluster.hosts)
 
 

@@ -17,7 +17,7 @@ name: large
 grid: {model.size: [25k]}
 model: {family: vanilla, layers: 2, heads: 2, dropout: 0.0}
 data: {corpus: question_formation, documents: 2k, validation: 200, size: 20k}
-train: {steps: 8, batch_tokens: 32k, learning_rate: 1e-3, validate_every: 4, validation_tokens: 500}
+train: {steps: 18, batch_tokens: 32k, learning_rate: 1e-3, validate_every: 8, validation_tokens: 500}
 launch: {checkpoint_every: 3, retries: 0}
 probes: {every: 0, sequences: 0}
 """
@@ -63,16 +63,20 @@ def test_half_the_micro_batch_and_the_same_global_batch_from_the_newest_checkpoi
     wait_until(lambda: not processes_naming(tight), 20, "an end of every process")
     (trial,) = (tight / "large" / "trials").iterdir()
     undisturbed, before = calm / "large" / "trials" / trial.name, losses(trial)
-    with limited(tight / "large", 660):
+    with limited(tight / "large", 600):
         ran = command("sweep", str(large), f"storage={tight}")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     result, peaceful = (json.loads((folder / "result.json").read_text()) for folder in (trial, undisturbed))
     full = peaceful["engine"]["micro_batch"]
     half = math.ceil(full / 2)
-    assert (result["engine"]["micro_batch"], result["engine"]["accumulation"]) == (half, 2)
-    assert result["engine"]["out_of_memory_at"] == [full]
+    tried = result["engine"]["out_of_memory_at"]
+    assert tried == [full, half][: len(tried)]
+    assert tried, "the limit is too generous for this machine"
+    assert result["engine"]["micro_batch"] == math.ceil(tried[-1] / 2)
+    assert result["engine"]["accumulation"] == 2 ** len(tried)
     assert f"out of memory with a micro-batch of {full}: goes on with {half} and 2 forward passes" in ran.stdout
-    assert "can't allocate memory" in json.loads((trial / "out_of_memory.jsonl").read_text())["reason"]
+    for line in (trial / "out_of_memory.jsonl").read_text().splitlines():
+        assert "can't allocate memory" in json.loads(line)["reason"]
     assert not (trial / "failures.jsonl").exists()
     assert not processes_naming(tight)
     assert losses(trial)[:3] == before[:3]  # up to the checkpoint nothing was trained again

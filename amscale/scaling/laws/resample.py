@@ -30,14 +30,17 @@ class Resampled:
 def resample_law(fit: LawFit, rows: Rows, resamples: int = 400, seed: int = 0) -> Resampled:
     """Refits of a fit to resampled rows.
 
-    Cells (N, D) are drawn where there are many, and seeds within each; on a small grid, where a draw may lose a whole
-    size, residuals in ln loss are drawn for the fixed grid, those of a cell and those of its seeds apart. Every refit
-    starts from the fit and from points on either side of it, and the best end is kept.
+    Of many scattered cells (N, D) cells are drawn, and seeds within each. A complete grid is a design and stays as it
+    is, and so does a small one, where a draw may lose a whole size: residuals in ln loss are drawn for it, those of a
+    cell and those of its seeds apart. Every refit starts from the fit and from points on either side of it, and the
+    best end is kept.
     """
     problem = fit.law.problem(rows)
     random = np.random.default_rng(seed)
     cells = cells_of(rows.N, rows.D, rows.flops)
-    many = int(cells.max()) + 1 >= _CELLS_FOR_PAIRS
+    count = int(cells.max()) + 1
+    complete = count == (int(cells_of(rows.N).max()) + 1) * (int(cells_of(rows.D).max()) + 1)
+    many = count >= _CELLS_FOR_PAIRS and not complete
     weights, target = np.ones((resamples, len(rows))), np.broadcast_to(rows.loss, (resamples, len(rows)))
     if many:
         weights = cell_weights(cells, resamples, random)
