@@ -5,6 +5,7 @@ puts the validation loss no lower than that entropy, and the train loss of a mod
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,13 +39,21 @@ def settled_loss(curves: Curves, share: float = 0.1) -> Settled | None:
     return Settled(float(tail.mean()), float(means.std(ddof=1) / math.sqrt(_BLOCKS)), len(tail))
 
 
+def agreed(values: Sequence[float | None]) -> float | None:
+    """The number that all values are but for rounding; None where there is no such."""
+    known = [float(value) for value in values if value is not None]
+    if not known or len(known) < len(values) or max(known) - min(known) > 1e-6 * abs(max(known)):
+        return None
+    return known[0]
+
+
 def references(table: Table) -> dict[str, float]:
     """The figures that a floor is held against: 1, and the corpus's entropy and memorised loss where they are known."""
     found = {"1": 1.0}
     for key, name in (("entropy_per_token", "entropy"), ("memorised_per_token", "memorised")):
-        values = {point.result.get("data", {}).get(key) for point in table.points} - {None}
-        if len(values) == 1:
-            found[name] = float(values.pop())
+        value = agreed([point.result.get("data", {}).get(key) for point in table.points])
+        if value is not None:
+            found[name] = value
     return found
 
 

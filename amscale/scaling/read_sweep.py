@@ -36,7 +36,20 @@ def read_sweep(folder: str | Path, count: str = "non_embedding") -> Table:
     families = {str(point.result.get("shape", {}).get("family")) for point in table.points}
     if len(families) > 1:
         table.warnings.append(f"the points mix model families: {', '.join(sorted(families))}")
+    if mixed := _mixed_corpora(table):
+        table.warnings.append(
+            f"the points mix corpora ({mixed} differs): what is estimated over all of them together holds for none of "
+            "them; give each a sweep of its own"
+        )
     return table
+
+
+def _mixed_corpora(table: Table) -> str:
+    """Names of the settings by which the corpora of the points differ; more of the same corpus is no difference."""
+    corpora = [point.result.get("settings", {}).get("data") for point in table.points]
+    known = [corpus for corpus in corpora if isinstance(corpus, dict)]
+    names = sorted({name for corpus in known for name in corpus} - {"size", "documents"})
+    return ", ".join(f"data.{name}" for name in names if any(c.get(name) != known[0].get(name) for c in known))
 
 
 def _read_result(path: Path, table: Table) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from cluster import hosts as fleet
 WHY_NOT = fleet.missing()
 pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 
-FAULTS = ("launcher killed", "line torn", "checkpoint cut short", "actor killed")
+FAULTS = ("line torn", "checkpoint cut short", "actor killed")
 SHORT = ("grid.seed=[0]", "train.steps=500")
 
 

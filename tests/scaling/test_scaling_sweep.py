@@ -49,6 +49,18 @@ def test_only_finished_trials_count_and_the_others_are_named(tmp_path, write_tri
     assert dict(table.left_out) == {"blown": "diverged: loss is nan", "running": "not finished"}
 
 
+def test_corpora_that_are_mixed_are_warned_of_and_more_of_one_is_not(tmp_path, write_trial):
+    def write(name, **data):
+        file = write_trial(tmp_path, name, 1e6, 1e6 * (1 + len(data["variant"])), [2.0], [2.0] * 10) / "result.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"settings": {"data": data}}))
+
+    write("a", corpus="question_formation", variant="whole", documents=100)
+    write("b", corpus="question_formation", variant="whole", documents=200)
+    assert read_sweep(tmp_path).warnings == []
+    write("c", corpus="question_formation", variant="declarative", documents=100)
+    assert "mix corpora (data.variant differs)" in read_sweep(tmp_path).warnings[0]
+
+
 def test_torn_line_is_ignored_with_a_warning_and_the_later_record_of_a_step_counts(tmp_path, write_trial):
     path = write_trial(tmp_path, "a", 1e6, 1e6, [2.0], [2.0] * 10)
     with (path / "metrics.jsonl").open("a") as file:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from amscale.scaling.floor import agreed
 from amscale.settings import format_size
 
 if TYPE_CHECKING:
@@ -107,14 +108,6 @@ def analysis_of(fit: "SweepFit") -> Analysis:
     shown = points if len(points) <= MOST_DRAWN else random.Random(0).sample(points, MOST_DRAWN)
     rows = [{"N": point.N, "D": point.D, "loss": point.loss, "seed": point.seed} for point in shown]
     return Analysis(fit.table.source, bounded(fit.to_dict()), rows, facts)
-
-
-def agreed(values: Sequence[float | None]) -> float | None:
-    """The number that all values are but for rounding; None where there is no such."""
-    known = [float(value) for value in values if value is not None]
-    if not known or len(known) < len(values) or max(known) - min(known) > 1e-6 * abs(max(known)):
-        return None
-    return known[0]
 
 
 def bounded(document: dict[str, Any]) -> dict[str, Any]:

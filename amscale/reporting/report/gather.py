@@ -14,8 +14,9 @@ import yaml
 import amscale
 from amscale.errors import InputError
 from amscale.ledger import START_MARK, SweepFolder, TrialFolder
-from amscale.reporting.report.analysis import Analysis, agreed, bounded
+from amscale.reporting.report.analysis import Analysis, bounded
 from amscale.reporting.results import Standing, standing
+from amscale.scaling.floor import agreed
 from amscale.scaling.table import counted
 from amscale.settings import format_size
 

@@ -36,7 +36,8 @@ class Kaplan:
 
         def natural(theta: Array) -> Array:
             a, p, b, q = theta.T
-            return np.stack([np.exp(a / p + x_mean), np.exp(b / q + y_mean), p, q], axis=1)
+            with np.errstate(over="ignore"):  # at a bound a scale may be beyond every number: infinite it is then
+                return np.stack([np.exp(a / p + x_mean), np.exp(b / q + y_mean), p, q], axis=1)
 
         p, q = (grid.ravel() for grid in np.meshgrid(np.geomspace(0.02, 0.8, 7), np.geomspace(0.02, 0.8, 7)))
         columns = np.stack([np.exp(-(p / q)[:, None] * x), np.broadcast_to(np.exp(-y), (len(p), len(y)))], axis=-1)
