@@ -51,7 +51,7 @@ def test_only_finished_trials_count_and_the_others_are_named(tmp_path, write_tri
 
 def test_corpora_that_are_mixed_are_warned_of_and_more_of_one_is_not(tmp_path, write_trial):
     def write(name, **data):
-        file = write_trial(tmp_path, name, 1e6, 1e6 * (1 + len(data["variant"])), [2.0], [2.0] * 10) / "result.json"
+        file = write_trial(tmp_path, name, 1e6, 1e6 * ord(name), [2.0], [2.0] * 10) / "result.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | {"settings": {"data": data}}))
 
     write("a", corpus="question_formation", variant="whole", documents=100)
