@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from amscale.reporting.report.analysis import MOST_TONES, Analysis
-from amscale.reporting.report.chart import Axis, Key, Series
+from amscale.reporting.report.chart import Axis, Key, Panel, Series, Text
 from amscale.settings import format_size
 
 N_TITLE = "N (parameters)"
@@ -60,3 +60,30 @@ def power_line(x: Axis, y: Axis, centre: tuple[float, float], slope: float, **lo
         return None
     ends = (start, end)
     return Series(x=[centre[0] * math.exp(u) for u in ends], y=[centre[1] * math.exp(slope * u) for u in ends], **look)
+
+
+def hypothesis_line(
+    test: dict[str, Any], x: Axis, y: Axis, centre: tuple[float, float], slope: float
+) -> tuple[Series, Text] | None:
+    """A hypothesis as a line through `centre`, dotted if it is rejected, with its k at the line's end."""
+    said, group, dash = ("rejected", "rejected", "dotted") if test["rejected"] else ("not rejected", "open", "dashed")
+    name = f"{test['name']}: {said}"
+    line = power_line(x, y, centre, slope, name=name, tone="muted", group=group, dash=dash, width=1.4)
+    if line is None:
+        return None
+    end = float(line.x[1] or 0), float(line.y[1] or 0)
+    at_top = end[1] > y.range[1] * 0.999
+    return line, Text(*end, f"{test['value']:g}", "muted", "center" if at_top else "right")
+
+
+def line_keys(panel: Panel, *more: Key) -> list[Key]:
+    """Keys for what stands in a panel: the lines of the estimate and of the hypotheses, and what else there may be."""
+    names = {series.group: series.name for series in panel.series}
+    known = (
+        Key("estimate", names.get("estimate", ""), "accent"),
+        Key("interval", "95 % interval of k", "accent", "band"),
+        Key("open", "hypothesis, not rejected", "muted", "dashed"),
+        Key("rejected", "hypothesis, rejected", "muted", "dotted"),
+        *more,
+    )
+    return [key for key in known if key.group in names]

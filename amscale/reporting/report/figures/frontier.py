@@ -6,10 +6,14 @@ from typing import Any
 from amscale.reporting.report.analysis import Analysis
 from amscale.reporting.report.axes import finite, log_axis
 from amscale.reporting.report.chart import Axis, Chart, Key, Marker, Panel, Reference, Series, Text
-from amscale.reporting.report.figures.common import D_TITLE, N_TITLE, size_keys
+from amscale.reporting.report.figures.common import D_TITLE, N_TITLE, hypothesis_line, line_keys, power_line, size_keys
 from amscale.settings import format_size
 
 _RAYS = 90
+_MARKS = (
+    Key("optimum", "N_opt(D)", "ink", "diamond"),
+    Key("edge", "N_opt(D) at the grid's edge or beyond", "muted", "triangle"),
+)
 
 
 def frontier(analysis: Analysis) -> Chart | None:
@@ -47,7 +51,7 @@ def frontier(analysis: Analysis) -> Chart | None:
         "Frontier D*(N)" if rows else "Least loss at each D",
         caption,
         [("", panels)],
-        [*(size_keys(analysis) if rows else []), *_keys(panels[0])],
+        [*(size_keys(analysis) if rows else []), *line_keys(panels[0], *_MARKS)],
         N_TITLE if rows else "",
     )
 
@@ -65,13 +69,14 @@ def _plane(analysis: Analysis, rows: list[dict[str, Any]], optima: list[dict[str
             low, high = estimate["interval"]
             series += _wedge(centre, max(low, 0.0), high, x, y)
         for test in estimate["hypotheses"]:
-            line, text = _hypothesis(centre, test, x, y)
-            series.append(line)
-            texts.append(text)
+            drawn = hypothesis_line(test, x, y, centre, test["value"])
+            if drawn is not None:
+                series.append(drawn[0])
+                texts.append(drawn[1])
         if estimate["value"] is not None:
-            ends = [_exit(centre, math.atan(estimate["value"]) + turn, x, y) for turn in (math.pi, 0)]
-            name = f"estimate k = {estimate['value']:.3g}"
-            series.append(Series(name, [p[0] for p in ends], [p[1] for p in ends], "accent", "estimate", width=2.5))
+            name, look = f"estimate k = {estimate['value']:.3g}", {"tone": "accent", "group": "estimate", "width": 2.5}
+            line = power_line(x, y, centre, estimate["value"], name=name, **look)
+            series += [line] if line is not None else []
     series += [item for row in rows for item in _bar(analysis, row, x)]
     series += _optimum_marks(optima)
     title = "D* of each N, and N of least loss at each D" if optima else "D* of each N"
@@ -118,24 +123,6 @@ def _wedge(centre: tuple[float, float], low: float, high: float, x: Axis, y: Axi
             )
         )
     return areas
-
-
-def _hypothesis(centre: tuple[float, float], test: dict[str, Any], x: Axis, y: Axis) -> tuple[Series, Text]:
-    angle = math.atan(test["value"])
-    ends = [_exit(centre, angle + turn, x, y) for turn in (math.pi, 0)]
-    rejected = test["rejected"]
-    line = Series(
-        f"{test['name']}: {'rejected' if rejected else 'not rejected'}",
-        [end[0] for end in ends],
-        [end[1] for end in ends],
-        "muted",
-        "rejected" if rejected else "open",
-        dash="dotted" if rejected else "dashed",
-        width=1.4,
-    )
-    top, right = ends[1]
-    at_top = right > y.range[1] * 0.999
-    return line, Text(top, right, f"{test['value']:g}", "muted", "center" if at_top else "right", above=True)
 
 
 def _bar(analysis: Analysis, row: dict[str, Any], x: Axis) -> list[Series]:
@@ -186,20 +173,6 @@ def _optimum_marks(optima: list[dict[str, Any]]) -> list[Series]:
             label, place = f"D = {format_size(item['D'])}: {item['reason']}", ([item["D"]], [item["least_observed"]])
             marks.append(Series(label, *place, "muted", "edge", "none", marker=marker, size=8, labels=[label]))
     return marks
-
-
-def _keys(plane: Panel) -> list[Key]:
-    """Keys for what the plane holds besides the bars."""
-    names = {series.group: series.name for series in plane.series}
-    known = (
-        Key("estimate", names.get("estimate", ""), "accent"),
-        Key("interval", "95 % interval of k", "accent", "band"),
-        Key("open", "hypothesis, not rejected", "muted", "dashed"),
-        Key("rejected", "hypothesis, rejected", "muted", "dotted"),
-        Key("optimum", "N_opt(D)", "ink", "diamond"),
-        Key("edge", "N_opt(D) at the grid's edge or beyond", "muted", "triangle"),
-    )
-    return [key for key in known if key.group in names]
 
 
 def _criterion(analysis: Analysis, rows: list[dict[str, Any]]) -> Panel:

@@ -5,8 +5,8 @@ from typing import Any
 from amscale.reporting.report.analysis import Analysis
 from amscale.reporting.report.axes import log_axis
 from amscale.reporting.report.chart import Chart, Key, Panel, Series
-from amscale.reporting.report.figures.common import D_TITLE, N_TITLE
-from amscale.reporting.report.figures.optima import line_keys, optima_over_compute
+from amscale.reporting.report.figures.common import D_TITLE, N_TITLE, line_keys
+from amscale.reporting.report.figures.optima import optima_over_compute
 from amscale.settings import format_size
 
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from amscale.reporting.report.axes import log_axis
-from amscale.reporting.report.chart import Axis, Key, Panel, Series, Text
-from amscale.reporting.report.figures.common import C_TITLE, N_TITLE, power_line
+from amscale.reporting.report.chart import Axis, Panel, Series, Text
+from amscale.reporting.report.figures.common import C_TITLE, N_TITLE, hypothesis_line, power_line
 
 _STEPS = 40
 _LABEL_ROOM = 0.1
@@ -29,7 +29,7 @@ def optima_over_compute(optima: Sequence[tuple[float, float, str, str]], estimat
     if estimate["value"] is not None and estimate["interval"] is not None:
         series.append(_fan(centre, [_on_compute(k) for k in estimate["interval"]], x, y))
     for test in estimate["hypotheses"]:
-        drawn = _hypothesis(test, x, y, centre)
+        drawn = hypothesis_line(test, x, y, centre, _on_compute(test["value"]))
         if drawn is not None:
             series.append(drawn[0])
             texts.append(drawn[1])
@@ -42,20 +42,6 @@ def optima_over_compute(optima: Sequence[tuple[float, float, str, str]], estimat
     for compute, size, tone, said in optima:
         series.append(Series(said, [compute], [size], tone, tone, "none", marker="diamond", size=9, labels=[said]))
     return Panel("optimal size over compute", x, y, series, (), _apart(texts, x, y))
-
-
-def _hypothesis(test: dict[str, Any], x: Axis, y: Axis, centre: tuple[float, float]) -> tuple[Series, Text] | None:
-    name = f"{test['name']}: {'rejected' if test['rejected'] else 'not rejected'}"
-    group = "rejected" if test["rejected"] else "open"
-    dash = "dotted" if test["rejected"] else "dashed"
-    line = power_line(
-        x, y, centre, _on_compute(test["value"]), name=name, tone="muted", group=group, dash=dash, width=1.4
-    )
-    if line is None:
-        return None
-    end = float(line.x[1] or 0), float(line.y[1] or 0)
-    at_top = end[1] > y.range[1] * 0.999
-    return line, Text(*end, f"{test['value']:g}", "muted", "center" if at_top else "right")
 
 
 def _apart(texts: Sequence[Text], x: Axis, y: Axis) -> list[Text]:
@@ -71,18 +57,6 @@ def _apart(texts: Sequence[Text], x: Axis, y: Axis) -> list[Text]:
         else:
             kept.append(text)
     return kept
-
-
-def line_keys(panel: Panel) -> list[Key]:
-    """Keys for the lines of such a panel."""
-    names = {series.group: series.name for series in panel.series}
-    known = (
-        Key("estimate", names.get("estimate", ""), "accent"),
-        Key("interval", "95 % interval of k", "accent", "band"),
-        Key("open", "hypothesis, not rejected", "muted", "dashed"),
-        Key("rejected", "hypothesis, rejected", "muted", "dotted"),
-    )
-    return [key for key in known if key.group in names]
 
 
 def _on_compute(k: float) -> float:
