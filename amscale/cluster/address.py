@@ -49,6 +49,16 @@ def own_address(peers: Sequence[str]) -> str:
     raise RuntimeError(f"{socket.gethostname()} reaches none of {', '.join(peers)}")
 
 
+def knock(address: str, seconds: float) -> None:
+    """See whether anybody listens at `address`, HOST:PORT.
+
+    Raises:
+        OSError: nobody does, or there is no answer within `seconds` (a TimeoutError).
+    """
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), timeout=seconds).close()
+
+
 def _resolve(name: str) -> str | None:
     try:
         return socket.gethostbyname(name)

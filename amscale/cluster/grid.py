@@ -1,13 +1,13 @@
 """Run trials by Ray Tune: start or join a Ray cluster, hand over what the ledger lacks, tell what happens."""
 
 import os
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from amscale.cluster.address import knock
 from amscale.cluster.launcher import Placement
 from amscale.cluster.listener import Listener
 from amscale.errors import InputError
@@ -89,7 +89,7 @@ def _knock(address: str) -> None:
     host, separator, port = address.removeprefix("ray://").rpartition(":")
     if not separator or not port.isdigit():
         raise ValueError("write host:port, or auto")
-    socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
+    knock(f"{host}:{port}", _KNOCK_SECONDS)
 
 
 def run_jobs(

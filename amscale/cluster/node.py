@@ -15,7 +15,6 @@ import os
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from amscale.cluster import guard
-from amscale.cluster.address import LOOPBACK, own_address
+from amscale.cluster.address import LOOPBACK, knock, own_address
 from amscale.cluster.ports import Port
 
 _END_SECONDS = 15.0
@@ -78,11 +77,10 @@ def temporary_folder() -> Path:
 
 
 def _wait_for_head(head: str) -> None:
-    host, _, port = head.rpartition(":")
     deadline = time.monotonic() + _JOIN_SECONDS
     while True:
         try:
-            socket.create_connection((host, int(port)), timeout=5).close()
+            knock(head, 5)
             return
         except OSError as error:
             if time.monotonic() > deadline:

@@ -6,12 +6,12 @@ ends.
 """
 
 import os
-import socket
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from amscale.cluster.address import knock
 from amscale.cluster.listener import Listener
 
 LOOK_SECONDS = 1.0
@@ -36,11 +36,10 @@ def watched(listener: Listener) -> Iterator[None]:
 
 
 def _watch(address: str, listener: Listener, over: threading.Event) -> None:
-    host, _, port = address.rpartition(":")
     refused = silent = 0.0
     while not over.wait(LOOK_SECONDS):
         try:
-            socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS / 3).close()
+            knock(address, ANSWER_SECONDS / 3)
             refused = silent = 0
         except TimeoutError:
             silent += ANSWER_SECONDS / 3
