@@ -8,9 +8,12 @@ python -m amscale.fit points.csv --n_column "Model Size" --flops_column "Trainin
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from amscale.errors import InputError
+
+if TYPE_CHECKING:
+    from amscale.scaling.sweep_fit import SweepFit
 
 
 def fit(
@@ -80,8 +83,6 @@ def fit(
     if next is not None:
         _print_next(path, next, output, count, window, threshold, drop_highest, columns)
         return
-    from amscale.reporting.console import make_console
-    from amscale.reporting.report import write_figures
     from amscale.scaling.sweep_fit import fit_sweep, fit_table
 
     folder = _output_folder(output, path)
@@ -89,15 +90,7 @@ def fit(
         result = fit_sweep(path, count, window, threshold, exponents, resamples)
     else:
         result = fit_table(path, exponents, resamples, drop_highest, sample, **columns)
-    console = make_console()
-    result.print(console)
-    if folder is None:
-        text = "nothing is written: --output FOLDER writes fit.json, with all that was found, and the figures"
-    else:
-        result.write(folder / "fit.json")
-        figures = write_figures(result, folder)
-        text = f"written: {folder / 'fit.json'}, and {len(figures)} pictures in {folder / 'figures'}"
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    _show(result, folder)
 
 
 _OF_A_SWEEP = ("count", "window", "threshold")
@@ -110,6 +103,22 @@ def _refuse_misplaced(given: dict[str, Any], of_a_sweep: bool) -> None:
         if value != defaults[name] and (name in _OF_A_SWEEP) != of_a_sweep:
             kind = "a table of points" if of_a_sweep else "a sweep's folder"
             raise InputError(f"{name}={value!r} is for {kind}, and the source is none; leave --{name} out")
+
+
+def _show(result: "SweepFit", folder: Path | None) -> None:
+    """Print what was found, and write it and its figures into `folder`, if any."""
+    from amscale.reporting.console import make_console
+    from amscale.reporting.report import write_figures
+
+    console = make_console()
+    result.print(console)
+    if folder is None:
+        text = "nothing is written: --output FOLDER writes fit.json, with all that was found, and the figures"
+    else:
+        result.write(folder / "fit.json")
+        figures = write_figures(result, folder)
+        text = f"written: {folder / 'fit.json'}, and {len(figures)} pictures in {folder / 'figures'}"
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _output_folder(output: str | None, source: Path) -> Path | None:

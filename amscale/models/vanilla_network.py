@@ -168,6 +168,11 @@ class Vanilla(nn.Module):
                 nn.init.normal_(module.weight, std=1 / math.sqrt(width))
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
+        """Logits (B, T, V) of the next token for token numbers (B, T).
+
+        Raises:
+            ValueError: T is longer than the model's context.
+        """
         length = tokens_BT.shape[1]
         if length > self.context:
             raise ValueError(f"a sequence of {length} tokens is longer than the model's context of {self.context}")

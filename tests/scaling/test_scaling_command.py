@@ -91,20 +91,6 @@ def test_output_that_is_a_file_is_refused(points):
         fit(str(points), output=str(points))
 
 
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("N,D,loss,seed\n1,2,3,0.5\n2,2,3,1\n", "column 'seed' holds 0.5; a whole number is needed"),
-        ("N;D;loss\n1;2;3\n", "has commas between them"),
-    ],
-)
-def test_what_would_be_misread_is_refused(tmp_path, text, says):
-    path = tmp_path / "points.csv"
-    path.write_text(text)
-    with pytest.raises(InputError, match=says):
-        read_table(path)
-
-
 def test_two_columns_of_one_name_are_warned_of(tmp_path):
     path = tmp_path / "points.csv"
     path.write_text("N,D,loss,loss\n1,2,3,9\n2,2,3,9\n")

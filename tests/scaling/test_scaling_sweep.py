@@ -108,6 +108,8 @@ def test_seeds_enter_by_their_mean(tmp_path, write_trial):
         ("N,D,loss\n1,x,3\n", "a number is needed"),
         ("N,D,loss\n1,2,3\n1,4,3\n", "fewer than two sizes"),
         ("N,D,loss\n", "no rows"),
+        ("N,D,loss,seed\n1,2,3,0.5\n2,2,3,1\n", "column 'seed' holds 0.5; a whole number is needed"),
+        ("N;D;loss\n1;2;3\n", "has commas between them"),
     ],
 )
 def test_bad_tables_are_one_line(tmp_path, text, says):

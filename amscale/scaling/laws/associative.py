@@ -34,6 +34,7 @@ class Associative:
         return too_few(rows, len(self.parameters), 2 if self.kappa is None else 0, 2)
 
     def problem(self, rows: Rows) -> Problem:
+        """The search in logarithms of what is positive, about the rows' means; see `Law.problem`."""
         x, y = np.log(rows.N), np.log(rows.D)
         x_mean, y_mean = float(x.mean()), float(y.mean())
         x, y = x - x_mean, y - y_mean

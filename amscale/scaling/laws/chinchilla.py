@@ -32,6 +32,7 @@ class Chinchilla:
         return too_few(Rows(rows.N, self._data(rows), rows.loss, None, rows.flops), 5, 3, 3)
 
     def problem(self, rows: Rows) -> Problem:
+        """The search in logarithms of what is positive, about the rows' means; see `Law.problem`."""
         x, y = np.log(rows.N), np.log(self._data(rows))
         # About their means, so that levels and slopes are told apart.
         x_mean, y_mean = float(x.mean()), float(y.mean())

@@ -51,6 +51,7 @@ class DataConstrained:
         return too_few(rows, 7, 3, 3)
 
     def problem(self, rows: Rows) -> Problem:
+        """The search in logarithms of what is positive, about the rows' means; see `Law.problem`."""
         assert rows.tokens is not None
         x, y, t = np.log(rows.N), np.log(np.minimum(rows.D, rows.tokens)), np.log(rows.tokens)
         x_mean, y_mean = float(x.mean()), float(y.mean())

@@ -21,6 +21,7 @@ class Kaplan:
         return too_few(rows, 4, 2, 2)
 
     def problem(self, rows: Rows) -> Problem:
+        """The search in logarithms of what is positive, about the rows' means; see `Law.problem`."""
         x, y = np.log(rows.N), np.log(rows.D)
         x_mean, y_mean = float(x.mean()), float(y.mean())
         x, y = x - x_mean, y - y_mean

@@ -33,6 +33,7 @@ class Power:
         return few or too_few(rows, 3)
 
     def problem(self, rows: Rows) -> Problem:
+        """The search in logarithms of what is positive, about the rows' means; see `Law.problem`."""
         x = np.log(self._values(rows))
         mean = float(x.mean())
         x = x - mean
