@@ -24,6 +24,7 @@ def fit(
     threshold: float = 0.04,
     hypotheses: Sequence[float] = (1, 1.35, 2, 4),
     resamples: int = 400,
+    where: str | None = None,
     next: int | None = None,
     drop_highest: int = 0,
     sample: int | None = None,
@@ -40,12 +41,14 @@ def fit(
 
     Args:
         source: a sweep's folder or URI, or a CSV or Parquet file.
-        output: the folder for fit.json and figures/; by default the sweep's own, and nothing is written for a file.
+        output: the folder for fit.json and figures/; by default the sweep's own, and nothing is written for a file or
+            for the trials that --where chooses.
         count: the convention for N of a sweep: non_embedding, non_embedding_with_norms, with_head, total or active.
         window: iterations of the D* criterion, in steps or as a share of the run (sweeps).
         threshold: threshold of the D* criterion, nats² (sweeps).
         hypotheses: exponents k of N ∝ D^k to test.
         resamples: bootstrap refits.
+        where: fit only the trials with these settings, key=value or several joined by commas (sweeps).
         next: instead of the fit, print as YAML this many cells that would narrow the interval of k the most.
         drop_highest: the number of highest losses to leave out (files).
         sample: fit this many rows, drawn at random (files).
@@ -76,24 +79,24 @@ def fit(
         "loss_unit": loss_unit,
         "bytes_per_token": bytes_per_token,
     }
-    given = columns | {"count": count, "window": window, "threshold": threshold}
+    given = columns | {"count": count, "window": window, "threshold": threshold, "where": where}
     given |= {"drop_highest": drop_highest, "sample": sample}
     if path.exists():
         _refuse_misplaced(given, of_a_sweep=path.is_dir())
     if next is not None:
-        _print_next(path, next, output, count, window, threshold, drop_highest, columns)
+        _print_next(path, next, output, where, count, window, threshold, drop_highest, columns)
         return
     from amscale.scaling.sweep_fit import fit_sweep, fit_table
 
-    folder = _output_folder(output, path)
+    folder = _output_folder(output, path, whole=where is None)
     if path.is_dir():
-        result = fit_sweep(path, count, window, threshold, exponents, resamples)
+        result = fit_sweep(path, count, window, threshold, exponents, resamples, where)
     else:
         result = fit_table(path, exponents, resamples, drop_highest, sample, **columns)
     _show(result, folder)
 
 
-_OF_A_SWEEP = ("count", "window", "threshold")
+_OF_A_SWEEP = ("count", "window", "threshold", "where")
 
 
 def _refuse_misplaced(given: dict[str, Any], of_a_sweep: bool) -> None:
@@ -121,14 +124,14 @@ def _show(result: "SweepFit", folder: Path | None) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _output_folder(output: str | None, source: Path) -> Path | None:
-    """Where to write, made if it is missing; the sweep's folder by default, None for a table.
+def _output_folder(output: str | None, source: Path, whole: bool) -> Path | None:
+    """Where to write, made if it is missing; the sweep's folder by default, None for a table or a part of a sweep.
 
     Raises:
         InputError: it is a file, or cannot be made.
     """
     if output is None:
-        return source if source.is_dir() else None
+        return source if source.is_dir() and whole else None
     folder = Path(str(output))
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -141,6 +144,7 @@ def _print_next(
     path: Path,
     number: int,
     output: str | None,
+    where: str | None,
     count: str,
     window: float,
     threshold: float,
@@ -149,6 +153,8 @@ def _print_next(
 ) -> None:
     from amscale.planning.next_grid import next_grid_of_sweep, next_grid_of_table
 
+    if where is not None:
+        raise InputError(f"where={where!r} is for the fit; --next proposes cells for a sweep of one corpus")
     if output is not None:
         raise InputError("output is for the fit; --next prints a configuration: write it to a file with > next.yaml")
     if path.is_dir():

@@ -4,6 +4,7 @@ Each room declares its own settings beside the code that uses them; `amscale.con
 schema that a YAML file is held against.
 """
 
+import json
 import re
 from typing import Annotated, Any
 
@@ -47,6 +48,11 @@ def format_size(number: float) -> str:
         if abs(number) >= 0.9995 * unit:
             return f"{number / unit:.3g}{suffix}"
     return f"{number:.3g}"
+
+
+def format_value(value: Any) -> str:
+    """A setting's value as it is written in a configuration or on a command line."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 class Settings(BaseModel):

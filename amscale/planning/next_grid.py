@@ -16,6 +16,7 @@ from amscale.data import CorpusSettings, open_store, store_name
 from amscale.errors import InputError
 from amscale.planning.plan import tokens_folder
 from amscale.planning.table import duration
+from amscale.scaling.corpora import by_corpus
 from amscale.scaling.dstar import cell_criteria, check_window, locate_all
 from amscale.scaling.next_cells import NextCells, candidates, next_cells
 from amscale.scaling.read_sweep import read_sweep
@@ -52,6 +53,11 @@ def next_grid_of_sweep(
     """
     check_window(window)
     table = read_sweep(folder, count)
+    if len(corpora := by_corpus(table)) > 1:
+        raise InputError(
+            f"{folder} holds trials of {len(corpora)} corpora ({'; '.join(corpora)}), and next cells are those of one; "
+            "give that one a sweep of its own"
+        )
     tree = _configuration(Path(folder))
     sizes, amounts = _asked(table, "model", table.N), _asked(table, "data", table.D)
     experiment = parse(tree)

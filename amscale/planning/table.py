@@ -8,9 +8,11 @@ from rich.table import Table
 
 from amscale.cluster.launcher import launch_command, launch_environment
 from amscale.planning.plan import SweepPlan, TrialPlan, setting
-from amscale.settings import format_size
+from amscale.settings import format_size, format_value
 
 _HEADINGS = ("shape", "N", "D", "seed", "steps", "FLOPs", "memory", "ZeRO", "processes", "time")
+_IN_COLUMNS = {"model.size", "model.layers", "model.width", "data.size", "seed", "train.steps"}
+"""Axes whose values these columns show; any other axis has a column of its own."""
 _MOST_FRAMED = 200
 """A longer table is printed as plain columns: laying out thousands of framed cells takes seconds."""
 
@@ -18,12 +20,14 @@ _MOST_FRAMED = 200
 def print_plan(plan: SweepPlan, console: Console) -> None:
     """The trials, what each costs, and what all of them cost."""
     title = f"plan: {len(plan.trials)} trials on {plan.resources.describe()}"
-    rows = [_row(trial) for trial in plan.trials]
+    others = [key for key in plan.axes if key not in _IN_COLUMNS]
+    headings = [*_HEADINGS, *(key.rpartition(".")[2].replace("_", " ") for key in others)]
+    rows = [[*_row(trial), *(format_value(setting(trial.cell, key)) for key in others)] for trial in plan.trials]
     if len(rows) > _MOST_FRAMED:
-        console.file.write(f"{title}\n{_columns([list(_HEADINGS), *rows])}\n")
+        console.file.write(f"{title}\n{_columns([headings, *rows])}\n")
     else:
         table = Table(title=title, title_justify="left")
-        for heading in _HEADINGS:
+        for heading in headings:
             table.add_column(heading, justify="left" if heading == "shape" else "right", no_wrap=True)
         for row in rows:
             table.add_row(*row)

@@ -8,17 +8,18 @@ import numpy as np
 
 from amscale.errors import InputError
 from amscale.reading import check_result, parse_json, read_records, read_text
+from amscale.scaling.corpora import by_corpus, chosen
 from amscale.scaling.table import COUNTS, Array, Curves, Point, Table, check_count, counted
 
 
-def read_sweep(folder: str | Path, count: str = "non_embedding") -> Table:
-    """The finished trials of `folder`; unfinished and diverged ones are left out by name.
+def read_sweep(folder: str | Path, count: str = "non_embedding", where: str | None = None) -> Table:
+    """The finished trials of `folder`, or those of them that `where` chooses; others are left out by name.
 
-    Where several trials share N, D and seed (another key is an axis of the grid), the one of least validation loss
-    stands for the cell and the others are left out by name.
+    Where several trials share corpus, N, D and seed (another key is an axis of the grid), the one of least validation
+    loss stands for the cell and the others are left out by name.
 
     Raises:
-        InputError: no such folder, no trial in it, an unknown `count`, or a result that lacks a key.
+        InputError: no such folder, no trial in it, an unknown `count`, a result that lacks a key, or as `chosen`.
     """
     check_count(count)
     trials = Path(folder) / "trials"
@@ -32,24 +33,13 @@ def read_sweep(folder: str | Path, count: str = "non_embedding") -> Table:
         result = _read_result(path, table)
         if result is not None:
             _add(path, result, count, table)
+    if table.points:
+        table = chosen(table, where)
     _keep_best_of_repeats(table)
     families = {str(point.result.get("shape", {}).get("family")) for point in table.points}
     if len(families) > 1:
         table.warnings.append(f"the points mix model families: {', '.join(sorted(families))}")
-    if mixed := _mixed_corpora(table):
-        table.warnings.append(
-            f"the points mix corpora ({mixed} differs): what is estimated over all of them together holds for none of "
-            "them; give each a sweep of its own"
-        )
     return table
-
-
-def _mixed_corpora(table: Table) -> str:
-    """Names of the settings by which the corpora of the points differ; more of the same corpus is no difference."""
-    corpora = [point.result.get("settings", {}).get("data") for point in table.points]
-    known = [corpus for corpus in corpora if isinstance(corpus, dict)]
-    names = sorted({name for corpus in known for name in corpus} - {"size", "documents"})
-    return ", ".join(f"data.{name}" for name in names if any(c.get(name) != known[0].get(name) for c in known))
 
 
 def _read_result(path: Path, table: Table) -> dict[str, Any] | None:
@@ -108,15 +98,19 @@ def _arrays(losses: dict[int, float]) -> tuple[Array, Array]:
 
 
 def _keep_best_of_repeats(table: Table) -> None:
-    best: dict[tuple[float, float, int | None], Point] = {}
+    corpora = {point.name: label for label, each in by_corpus(table).items() for point in each.points}
+
+    def cell(point: Point) -> tuple[str, float, float, int | None]:
+        return corpora[point.name], point.N, point.D, point.seed
+
+    best: dict[tuple[str, float, float, int | None], Point] = {}
     for point in table.points:
-        key = (point.N, point.D, point.seed)
-        if key not in best or point.loss < best[key].loss:
-            best[key] = point
+        if cell(point) not in best or point.loss < best[cell(point)].loss:
+            best[cell(point)] = point
     kept = {point.name for point in best.values()}
     repeats = [point for point in table.points if point.name not in kept]
     for point in repeats:
-        winner = best[(point.N, point.D, point.seed)]
+        winner = best[cell(point)]
         table.left_out.append((point.name, f"same N, D and seed as {winner.name}, which has the lower validation loss"))
     if repeats:
         table.warnings.append(f"{len(repeats)} trials share N, D and seed with a better one and were left out")

@@ -12,6 +12,7 @@ from amscale.errors import InputError
 from amscale.scaling.bootstrap import seed_interval
 from amscale.scaling.capacity import capacity_estimates
 from amscale.scaling.collapse import exponent_from_collapse
+from amscale.scaling.corpora import by_corpus, estimates_of_corpora
 from amscale.scaling.dstar import Criterion, cell_criteria, check_window, locate_all
 from amscale.scaling.estimate import Estimate, plain
 from amscale.scaling.floor import floors
@@ -104,21 +105,34 @@ def fit_sweep(
     threshold: float = 0.04,
     hypotheses: Sequence[float] = tuple(HYPOTHESES),
     resamples: int = 400,
+    where: str | None = None,
 ) -> SweepFit:
-    """All estimates from the finished trials of a sweep folder.
+    """All estimates from the finished trials of a sweep folder, or from those that `where` chooses (key=value,…).
 
-    `window` is W of the D* criterion, in steps or as a share of the run; `threshold` its σ², nats².
+    `window` is W of the D* criterion, in steps or as a share of the run; `threshold` its σ², nats². Of several corpora
+    only the floors are estimated, each for itself.
 
     Raises:
         InputError: the folder holds no sweep or no finished trial, or a setting is out of range.
     """
     check_window(window)
     _check(threshold, hypotheses, resamples)
-    table = read_sweep(folder, count)
+    table = read_sweep(folder, count, where)
     if not table.points:
         raise InputError(
             f"{folder} has no finished trial ({len(table.left_out)} left out: {'; '.join(table.reasons[:3])})"
         )
+    settings: dict[str, Any] = {
+        "count": count,
+        "window": window,
+        "threshold": threshold,
+        "hypotheses": list(hypotheses),
+        "resamples": resamples,
+        "where": where,
+    }
+    corpora = by_corpus(table)
+    if len(corpora) > 1:
+        return SweepFit(table, estimates_of_corpora(table, corpora), [], settings)
     criteria, without = cell_criteria(table.cells(), window)
     wide = f"{window:g} of the run's steps" if window <= 1 else f"{int(window)} steps"
     text = f"mean of (train loss - least validation loss)² over {wide} before it < {threshold:g}"
@@ -130,13 +144,6 @@ def fit_sweep(
     remarks = _criterion_remarks(criteria, threshold) + seed_interval(values, threshold, resamples)
     dstar = replace(dstar, remarks=dstar.remarks + remarks + sensitivity_remark(sensitivity))
     estimates, laws = _estimates(table, hypotheses, resamples)
-    settings: dict[str, Any] = {
-        "count": count,
-        "window": window,
-        "threshold": threshold,
-        "hypotheses": list(hypotheses),
-        "resamples": resamples,
-    }
     estimates = [dstar, *estimates, *capacity_estimates(table), *floors(table)]
     return SweepFit(table, estimates, laws, settings, criteria, sensitivity)
 

@@ -49,16 +49,37 @@ def test_only_finished_trials_count_and_the_others_are_named(tmp_path, write_tri
     assert dict(table.left_out) == {"blown": "diverged: loss is nan", "running": "not finished"}
 
 
-def test_corpora_that_are_mixed_are_warned_of_and_more_of_one_is_not(tmp_path, write_trial):
-    def write(name, **data):
-        file = write_trial(tmp_path, name, 1e6, 1e6 * ord(name), [2.0], [2.0] * 10) / "result.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"settings": {"data": data}}))
+def test_each_corpus_has_its_floor_and_what_needs_one_corpus_is_refused_until_one_is_chosen(tmp_path, write_trial):
+    def write(name, N, loss, **data):
+        file = write_trial(tmp_path, name, N, 1e6, [loss], [loss] * 200) / "result.json"
+        result = json.loads(file.read_text())
+        result["data"]["entropy_per_token"] = loss - 0.25
+        file.write_text(json.dumps(result | {"settings": {"data": {"corpus": "question_formation"} | data}}))
 
-    write("a", corpus="question_formation", variant="whole", documents=100)
-    write("b", corpus="question_formation", variant="whole", documents=200)
-    assert read_sweep(tmp_path).warnings == []
-    write("c", corpus="question_formation", variant="declarative", documents=100)
-    assert "mix corpora (data.variant differs)" in read_sweep(tmp_path).warnings[0]
+    write("a", 1e6, 1.5, variant="whole", documents=100)
+    write("b", 2e6, 1.5, variant="whole", documents=200)
+    assert "exponent k and laws in N and D" not in by_estimand(fit_sweep(tmp_path, resamples=100))
+    write("c", 1e6, 0.5, variant="half", documents=100)
+    mixed = by_estimand(fit_sweep(tmp_path, resamples=100))
+    assert "2 corpora" in mixed["exponent k and laws in N and D"].refusal
+    assert "--where 'data.variant=whole'" in mixed["exponent k and laws in N and D"].refusal
+    for variant, loss in (("whole", 1.5), ("half", 0.5)):
+        for floor in ("least settled train loss", "least validation loss"):
+            row = mixed[f"{floor}, data.variant={variant}"]
+            assert (row.value, row.details["references"]) == (loss, {"1": 1.0, "entropy": loss - 0.25})
+    # Trials that share N, D and seed but not the corpus are no repeats of each other.
+    assert read_sweep(tmp_path).left_out == []
+    one = fit_sweep(tmp_path, resamples=100, where="data.variant=whole")
+    assert [point.name for point in one.table.points] == ["a", "b"]
+    assert one.table.left_out == [("c", "data.variant is half")]
+    assert by_estimand(one)["least validation loss"].value == 1.5
+    for where, words in (
+        ("data.variant=none", "data.variant is one of half, whole"),
+        ("data.vriant=half", "its corpora differ in data.variant"),
+        ("half", "key=value"),
+    ):
+        with pytest.raises(InputError, match=words):
+            fit_sweep(tmp_path, where=where)
 
 
 def test_torn_line_is_ignored_with_a_warning_and_the_later_record_of_a_step_counts(tmp_path, write_trial):

@@ -1,0 +1,111 @@
+"""Which corpora the runs of a sweep read: what is estimated over several of them together holds for none."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from amscale.errors import InputError
+from amscale.scaling.estimate import Estimate
+from amscale.scaling.floor import floors
+from amscale.scaling.table import Point, Table
+from amscale.settings import format_value, parse_size
+
+_AMOUNTS = {"size", "documents"}
+"""Settings of a corpus that say how much of it there is; more of one corpus is no other corpus."""
+
+
+def by_corpus(table: Table) -> dict[str, Table]:
+    """The points of each corpus, by the settings that tell it from the others: `data.word_classes=half`.
+
+    One entry, of an empty name, where all points read the same corpus.
+    """
+    names = _differing(table.points)
+    found: dict[str, Table] = {}
+    for point in table.points:
+        label = ",".join(f"data.{name}={format_value(_corpus(point).get(name))}" for name in names)
+        if label not in found:
+            found[label] = Table(table.source, table.convention, [], list(table.left_out))
+        found[label].points.append(point)
+    return found
+
+
+def chosen(table: Table, where: str | None) -> Table:
+    """The points whose settings are as `where` says, `key=value` or several of them joined by commas.
+
+    Raises:
+        InputError: it says something else, or no point has these settings.
+    """
+    if where is None:
+        return table
+    wanted = [part.partition("=") for part in str(where).split(",")]
+    if not all(key.strip() and equals for key, equals, _ in wanted):
+        raise InputError(f"where={where!r} must be settings as key=value joined by commas, such as data.copies=2")
+    for key, _, text in wanted:
+        has = sorted({format_value(_setting(point, key.strip())) for point in table.points})
+        if not any(_setting(point, key.strip()) is not None for point in table.points):
+            raise InputError(f"where={where!r}: no finished trial has a setting {key.strip()!r}; {_hint(table)}")
+        table = _having(table, key.strip(), text.strip())
+        if not table.points:
+            raise InputError(f"where={where!r}: no trial is left; {key.strip()} is one of {', '.join(has)}")
+    return table
+
+
+def estimates_of_corpora(table: Table, corpora: dict[str, Table]) -> list[Estimate]:
+    """A refusal of what would need one corpus, and the floor of each corpus beside what is known of it."""
+    refused = Estimate(
+        estimand="exponent k and laws in N and D",
+        convention=table.convention,
+        objective="",
+        method="",
+        used=len(table.points),
+        left_out=table.reasons,
+        refusal=f"the points are of {len(corpora)} corpora, and a law over all of them holds for none; "
+        f"--where '{next(iter(corpora))}' fits one",
+    )
+    by_floor = zip(*(floors(each) for each in corpora.values()), strict=True)
+    return [refused] + [
+        replace(floor, estimand=f"{floor.estimand}, {label}")
+        for same in by_floor
+        for label, floor in zip(corpora, same, strict=True)
+    ]
+
+
+def _corpus(point: Point) -> dict[str, Any]:
+    corpus = point.result.get("settings", {}).get("data")
+    return corpus if isinstance(corpus, dict) else {}
+
+
+def _differing(points: Sequence[Point]) -> list[str]:
+    known = [corpus for point in points if (corpus := _corpus(point))]
+    names = sorted({name for corpus in known for name in corpus} - _AMOUNTS)
+    return [name for name in names if any(corpus.get(name) != known[0].get(name) for corpus in known)]
+
+
+def _setting(point: Point, key: str) -> Any:
+    value: Any = point.result.get("settings", {})
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def _having(table: Table, key: str, text: str) -> Table:
+    kept = [point for point in table.points if _is(_setting(point, key), text)]
+    names = {point.name for point in kept}
+    others = [point for point in table.points if point.name not in names]
+    left_out = table.left_out + [(point.name, f"{key} is {format_value(_setting(point, key))}") for point in others]
+    return Table(table.source, table.convention, kept, left_out, list(table.warnings))
+
+
+def _is(value: Any, text: str) -> bool:
+    """Whether a setting has the value that a command line writes as `text`; sizes may be written as 8k."""
+    if text == format_value(value):
+        return True
+    try:
+        return isinstance(value, int | float) and value == (parse_size(text) if isinstance(value, int) else float(text))
+    except ValueError:
+        return False
+
+
+def _hint(table: Table) -> str:
+    names = _differing(table.points)
+    return "its corpora differ in " + ", ".join(f"data.{name}" for name in names) if names else "all read one corpus"
