@@ -4,6 +4,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from amscale.cluster import rendezvous
 from amscale.files import packaged
 
 START_VARIABLE = "AMSCALE_START"
@@ -65,7 +66,7 @@ def launch_command(placement: Placement, arguments: list[str], *, rank: int, add
         address,
         "--main_process_port",
         str(port),
-        "--same_network",
+        *rendezvous.options(rank, address, port),
         "--mixed_precision",
         "bf16" if placement.precision == "bf16" else "no",
         "--dynamo_backend",

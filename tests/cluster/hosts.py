@@ -5,6 +5,7 @@ Needs root and iproute2. Everything made here is removed again; only processes s
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -93,6 +94,17 @@ class Host:
                 line = f"{process.name()} {' '.join(process.cmdline()[:3])}"
                 if any(name in line for name in names):
                     found.append(process)
+        return found
+
+    def listeners(self) -> set[tuple[str, str]]:
+        """Address and command of each process that listens for TCP here."""
+        lines = self.run("ss", "-Htlnp", stdout=subprocess.PIPE, text=True).communicate()[0].splitlines()
+        found = set()
+        for line in lines:
+            address = line.split()[3].rpartition(":")[0].strip("[]").partition("%")[0].replace("*", "::")
+            for identity in re.findall(r"pid=(\d+)", line):
+                with contextlib.suppress(psutil.Error):  # it ended while it was being looked at
+                    found.add((address, " ".join(psutil.Process(int(identity)).cmdline())))
         return found
 
     def listening(self) -> set[int]:

@@ -4,12 +4,13 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 from cluster import hosts as fleet
-from end_to_end.commands import environment, wait_until
+from end_to_end.commands import environment, is_loopback, wait_until
 
 WHY_NOT = fleet.missing()
 pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
@@ -73,12 +74,25 @@ def losses(folder: Path, label: str) -> list[tuple[str, int, float]]:
 
 
 @pytest.fixture(scope="module")
-def calm(cluster, tmp_path_factory) -> Path:
-    """The sweep with nothing going wrong."""
+def watched(cluster, tmp_path_factory) -> tuple[Path, dict[str, set[tuple[str, str]]]]:
+    """The sweep with nothing going wrong, and what of its trials listened on each host meanwhile."""
     folder = tmp_path_factory.mktemp("calm")
     driver = sweep(cluster, folder)
-    assert driver.wait(timeout=280) == 0, (folder / "output.txt").read_text()
-    return folder
+    seen = {host.address: set() for host in cluster.hosts}
+    deadline = time.monotonic() + 280
+    while driver.poll() is None:
+        assert time.monotonic() < deadline, (folder / "output.txt").read_text()
+        for host in cluster.hosts:
+            seen[host.address] |= {found for found in host.listeners() if "amscale.train" in found[1]}
+        time.sleep(0.3)
+    assert driver.returncode == 0, (folder / "output.txt").read_text()
+    return folder, seen
+
+
+@pytest.fixture(scope="module")
+def calm(watched) -> Path:
+    """The sweep with nothing going wrong."""
+    return watched[0]
 
 
 def test_trials_of_one_two_and_three_machines(cluster, calm):
@@ -90,8 +104,14 @@ def test_trials_of_one_two_and_three_machines(cluster, calm):
         assert (engine["zero_stage"] > 0) == (machines > 1)
         assert len(engine["optimizer_elements"]) == machines
     assert not any(ranks(host) for host in cluster.hosts)
-    listening = [p.net_connections() for host in cluster.hosts for p in ranks(host)]
-    assert listening == []
+
+
+def test_a_trial_listens_on_loopback_and_on_the_address_by_which_its_machines_meet(watched):
+    _, seen = watched
+    beyond = {host: {entry for entry in found if not is_loopback(entry[0])} for host, found in seen.items()}
+    assert any("accelerate.commands.launch" in words for found in beyond.values() for _, words in found)
+    for host, found in beyond.items():
+        assert {address for address, _ in found} <= {host}, found
 
 
 def test_a_rank_of_another_machine_hangs(cluster, calm, tmp_path):

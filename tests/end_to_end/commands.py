@@ -1,5 +1,6 @@
 """Run the real commands, and look at what they leave running."""
 
+import ipaddress
 import json
 import os
 import subprocess
@@ -83,3 +84,9 @@ class Finished:
 
     def results(self) -> list[dict]:
         return [json.loads(path.read_text()) for path in sorted(self.folder.glob("trials/*/result.json"))]
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address is this machine's own to itself."""
+    parsed = ipaddress.ip_address(address)
+    return (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback
