@@ -1,5 +1,6 @@
 """The exact command that starts one machine's share of a trial: `accelerate launch` with DeepSpeed, nothing implied."""
 
+import os
 import sys
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -67,6 +68,9 @@ def launch_command(placement: Placement, arguments: list[str], *, rank: int, add
         "--main_process_port",
         str(port),
         *rendezvous.options(rank, address, port),
+        # Ranks write to the trial's log; torch's launcher would leave an empty folder in /tmp for every start.
+        "--log_dir",
+        os.devnull,
         "--mixed_precision",
         "bf16" if placement.precision == "bf16" else "no",
         "--dynamo_backend",
