@@ -235,7 +235,7 @@ def _host_fault(sweep: Sweep, kind: str, chance: random.Random) -> Fault:
         _wait_gone(sweep, fault, began, victims, others if kind == "host cut off" else None)
         if not fault.reason:
             # All had their results before the cluster missed the host: back at once, its node would simply go on.
-            wait_until(lambda: host.node.poll() is not None, 120, "an end of the Ray node that is cut off")
+            sweep.cluster.wait_for_nodes(len(others))
     finally:
         host.reconnect()
     here = {p.pid for p in host.processes()}
