@@ -9,7 +9,7 @@ from amscale.data.settings import TextSettings
 class FileSettings(TextSettings):
     """Natural text in local files, told by what they hold and not by where they lie."""
 
-    files: str | list[str]
+    files: str | tuple[str, ...]
     """Paths or patterns such as `crawl/*.jsonl.gz` or `books/**/*.txt`, relative to where the command runs; taken in
     sorted order."""
 

@@ -14,7 +14,7 @@ class OpenWebText(PublishedTextSettings):
 
     corpus: Literal["openwebtext"]
     """Which corpus this is."""
-    files: str | list[str] | None = None
+    files: str | tuple[str, ...] | None = None
     """Paths or patterns of Parquet, Arrow or JSON Lines files of the data set. None: it is streamed from the hub."""
     name: str = "Skylion007/openwebtext"
     """The data set on the hub, where no files are given."""

@@ -36,7 +36,7 @@ class QuestionFormation(CorpusSettings):
     """Whether the output follows the task word. Without it a line has the same entropy in half the tokens."""
     declarative_only: bool = False
     """Whether every line is a `decl` line, of any structure."""
-    files: str | list[str] | None = None
+    files: str | tuple[str, ...] | None = None
     """Paths or patterns of original files, `question.train` and its like: a line is `source TAB target` and becomes the
     document `source target`. Their entropy is nobody's to know. None: lines are generated."""
 
