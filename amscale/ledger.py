@@ -36,7 +36,7 @@ RESULT_VERSION = 1
 """Raised when a change of this software changes what a trial's result would be; part of every trial's identity."""
 
 
-def trial_id(cell: Experiment, shape: dict[str, Any]) -> str:
+def trial_id(cell: Experiment, shape: dict[str, Any], content: dict[str, Any] | None = None) -> str:
     """Twelve hexadecimal digits from what determines the outcome of one cell of a grid.
 
     Model, data, training, seed, precision asked for and result version count; machines, ZeRO stage, micro-batch,
@@ -45,11 +45,14 @@ def trial_id(cell: Experiment, shape: dict[str, Any]) -> str:
     Args:
         cell: settings of the trial.
         shape: the model's resolved shape, as plain data: a wanted size and the same shape by numbers are one trial.
+        content: what tells the content of the corpus's files, in the place of the settings that say where they lie: the
+            same files elsewhere are one trial, and changed files another.
     """
+    data = cell.data.model_dump(mode="json", exclude_defaults=True) | {"corpus": cell.data.corpus}
     identity = {
         "result_version": RESULT_VERSION,
         "shape": shape,
-        "data": cell.data.model_dump(mode="json", exclude_defaults=True) | {"corpus": cell.data.corpus},
+        "data": data | (content or {}),
         "train": cell.train.model_dump(mode="json", exclude_defaults=True),
         "seed": cell.seed,
         "precision": cell.launch.precision,

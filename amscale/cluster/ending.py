@@ -1,4 +1,4 @@
-"""A driver that is told to end, by a scheduler before a time limit say, ends its trials first."""
+"""A driver that is told to end, by a scheduler before a time limit or by Ctrl-C, ends its trials first."""
 
 import signal
 from collections.abc import Iterator
@@ -10,27 +10,32 @@ from amscale.errors import ToldToEnd
 
 @contextmanager
 def told_to_end() -> Iterator[None]:
-    """While the block runs Tune, SIGTERM ends its trials in order: their ranks write checkpoints within the grace.
+    """While the block runs Tune, SIGTERM and Ctrl-C end its trials in order: ranks write checkpoints within the grace.
+
+    Not by an exception at once: one that is raised in the midst of Ray's code can be lost there. A second Ctrl-C raises.
 
     Raises:
         ToldToEnd: after the block, if it was told so.
+        KeyboardInterrupt: the same after Ctrl-C.
     """
-    told = False
+    told: type[BaseException] | None = None
 
     def hear(number: int, frame: FrameType | None) -> None:
         nonlocal told
-        told = True
-        if signal.getsignal(signal.SIGUSR1) == before_tune:
-            raise ToldToEnd  # no trial runs yet
+        again = told is not None and number == signal.SIGINT
+        told = told or (KeyboardInterrupt if number == signal.SIGINT else ToldToEnd)
+        if again or signal.getsignal(signal.SIGUSR1) == before[signal.SIGUSR1]:  # or no trial runs yet
+            raise told
         # Tune's own handler of this one: it leaves its loop and stops every trial.
         signal.raise_signal(signal.SIGUSR1)
 
-    before_tune = signal.getsignal(signal.SIGUSR1)
-    before = signal.signal(signal.SIGTERM, hear)
+    before = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGTERM, hear)
+    signal.signal(signal.SIGINT, hear)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
-        signal.signal(signal.SIGUSR1, before_tune)
-    if told:
-        raise ToldToEnd
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if told is not None:
+        raise told

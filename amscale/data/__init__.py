@@ -1,7 +1,7 @@
 """Corpora, tokenizers, the memory-mapped token store, its nested subsets, and batches."""
 
 from amscale.data.batches import IGNORED, Batches, Sequences
-from amscale.data.build import prepare, store_name
+from amscale.data.build import corpus_content, prepare, store_name
 from amscale.data.corpora import (
     DataSettings,
     Gutenberg,
@@ -37,6 +37,7 @@ __all__ = [
     "Subset",
     "Text",
     "TokenStore",
+    "corpus_content",
     "known_facts",
     "open_store",
     "prepare",

@@ -28,6 +28,18 @@ Block = tuple[np.ndarray, np.ndarray, int]
 """Tokens end to end as they are stored, document lengths, and the number of empty documents that were left out."""
 
 
+def corpus_content(settings: CorpusSettings) -> dict[str, Any]:
+    """What tells the content of a corpus's files and of its tokenizer's, for each setting that says where they lie.
+
+    Empty where the settings alone determine the corpus.
+
+    Raises:
+        InputError: the files are not there, or cannot be read.
+    """
+    tokenizer = tokenizer_identity(settings.tokenizer)
+    return settings.content() | ({} if tokenizer == settings.tokenizer else {"tokenizer": tokenizer})
+
+
 def store_name(settings: CorpusSettings) -> str:
     """The folder name of a store: a hash of all that determines its tokens and their split."""
     identity = {"format": FORMAT, **settings.identity(), "tokenizer": tokenizer_identity(settings.tokenizer)}

@@ -101,6 +101,14 @@ class CorpusSettings(Settings):
     def texts(self) -> Iterator[list[str]]:
         """The documents in the corpus's own order, in lists short enough to hold in memory, always cut alike."""
 
+    def content(self) -> dict[str, Any]:
+        """For each setting that says where files lie, what tells their content, as plain JSON.
+
+        Raises:
+            InputError: they are not there, or cannot be read.
+        """
+        return {}
+
     def identity(self) -> dict[str, Any]:
         """All that determines the tokens and their split, as plain JSON; a store is named by a hash of it."""
         ignored = set(self.uses)
@@ -108,7 +116,7 @@ class CorpusSettings(Settings):
             ignored.add("tokenizer_vocabulary")
         if self.duplicates != "near":
             ignored.add("similarity")
-        return self.model_dump(mode="json", exclude=ignored)
+        return self.model_dump(mode="json", exclude=ignored) | self.content()
 
     def word_types(self) -> list[str] | None:
         """The `word` vocabulary where the corpus knows it beforehand; None: it is collected from the texts."""

@@ -11,7 +11,16 @@ from amscale import models
 from amscale.cluster.launcher import Placement
 from amscale.cluster.resources import Resources, assumed_flops
 from amscale.config import Experiment, expand
-from amscale.data import CorpusSettings, KnownFacts, Subset, TokenStore, known_facts, prepare, store_name
+from amscale.data import (
+    CorpusSettings,
+    KnownFacts,
+    Subset,
+    TokenStore,
+    corpus_content,
+    known_facts,
+    prepare,
+    store_name,
+)
 from amscale.errors import InputError
 from amscale.ledger import SweepFolder, trial_id, trial_label
 from amscale.models import FLOPS_FORMULA, Shape
@@ -107,13 +116,15 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
     measured = _measured_flops(SweepFolder(storage / config.name))
     corpora: dict[CorpusSettings, TokenStore | None] = {}
     facts: dict[CorpusSettings, KnownFacts] = {}
+    contents: dict[CorpusSettings, dict[str, Any]] = {}
     trials = []
     for cell in expand(config):
         corpus = cell.data.model_copy(update={"size": None, "packing": "document", "context": None})
         if corpus not in corpora:
             corpora[corpus] = _store(cell.data, tokens_folder(storage), build)
+            contents[corpus] = _content(cell.data)
         tokens = corpora[corpus] or _facts(cell.data, facts)
-        trials.append(_plan_cell(cell, tokens, resources, config.fit.count, measured))
+        trials.append(_plan_cell(cell, tokens, contents[corpus], resources, config.fit.count, measured))
     _refuse_twins(trials, tuple(config.grid))
     return SweepPlan(
         trials=tuple(trials),
@@ -142,6 +153,14 @@ def _facts(settings: CorpusSettings, cache: dict[CorpusSettings, KnownFacts]) ->
     return cache[unsized]
 
 
+def _content(settings: CorpusSettings) -> dict[str, Any]:
+    """What tells the content of the corpus's files; nothing in the plan of a corpus that is not here."""
+    try:
+        return corpus_content(settings)
+    except InputError:
+        return {}
+
+
 def _prepared(settings: CorpusSettings, folder: Path) -> bool:
     try:
         return (folder / store_name(settings)).is_dir()
@@ -166,11 +185,16 @@ def _steps(cell: Experiment, context: int, mean: float, unique_tokens: int) -> S
 
 def plan_trial(cell: Experiment, store: TokenStore, resources: Resources, count: str) -> TrialPlan:
     """Resolve one cell against its token store; see `plan_sweep`."""
-    return _plan_cell(cell, store, resources, count, None)
+    return _plan_cell(cell, store, _content(cell.data), resources, count, None)
 
 
 def _plan_cell(
-    cell: Experiment, corpus: TokenStore | KnownFacts, resources: Resources, count: str, measured: float | None
+    cell: Experiment,
+    corpus: TokenStore | KnownFacts,
+    content: dict[str, Any],
+    resources: Resources,
+    count: str,
+    measured: float | None,
 ) -> TrialPlan:
     if isinstance(corpus, TokenStore):
         subset = corpus.training(cell.data.size, cell.data.packing, cell.data.copies)
@@ -184,7 +208,7 @@ def _plan_cell(
     placement = choice.placement
     flops = models.flops_per_token(shape) * length.steps * length.sequences * length.mean
     speed = measured or assumed_flops(placement.device, placement.cpus_per_process)
-    identity = trial_id(cell, _dimensions(shape))
+    identity = trial_id(cell, _dimensions(shape), content)
     return TrialPlan(
         cell=cell,
         identity=identity,

@@ -6,8 +6,10 @@ import os
 import pytest
 
 from amscale import config
+from amscale.cluster.resources import this_machine
 from amscale.errors import InputError
 from amscale.ledger import FORMAT, SweepFolder, TrialFolder, trial_id, write_atomically
+from amscale.planning.plan import plan_sweep
 from amscale.training.records import cut_after
 
 SHAPE = {"family": "vanilla", "layers": 2, "width": 16}
@@ -36,6 +38,27 @@ def test_identity_follows_what_determines_the_outcome():
         for other in ("seed=1", "train.steps=7", "data.size=9k", "data.split_seed=1", "launch.precision=bf16")
     }
     assert len(others | {base, trial_id(cell(), {**SHAPE, "width": 32})}) == 7
+
+
+def test_files_elsewhere_are_the_same_trial_and_changed_files_another(tmp_path):
+    def identity(folder):
+        overrides = [
+            f"data={{corpus: text, files: ['{folder}/*.txt'], tokenizer: byte, document: line, validation: 1}}"
+        ]
+        overrides += ["grid={}", "model.size=25k", f"storage={tmp_path}/results"]
+        experiment = config.load("quick.yaml", overrides)
+        (trial,) = plan_sweep(experiment, tmp_path / "results", this_machine()).trials
+        return trial.identity
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    (first / "a.txt").write_text("one two\nthree four\n")
+    (first / "b.txt").write_text("five six\nseven eight\n")
+    before = identity(first)
+    first.rename(second)
+    assert identity(second) == before
+    (second / "b.txt").write_text("five six\nseven nine!\n")
+    assert identity(second) != before
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):

@@ -15,5 +15,5 @@ class FileSettings(TextSettings):
 
     more: ClassVar[str] = "data.files"
 
-    def identity(self) -> dict[str, Any]:
-        return {**super().identity(), "files": [fingerprint(path) for path in find_files(self.files)]}
+    def content(self) -> dict[str, Any]:
+        return {"files": [fingerprint(path) for path in find_files(self.files)]}

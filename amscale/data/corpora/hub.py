@@ -27,12 +27,11 @@ class Hub(TextSettings):
 
     more: ClassVar[str] = "data.name"
 
-    def identity(self) -> dict[str, Any]:
-        identity = super().identity()
+    def content(self) -> dict[str, Any]:
         folder = Path(self.name)
-        if folder.is_dir():
-            identity["name"] = [fingerprint(path) for path in sorted(folder.rglob("*")) if path.is_file()]
-        return identity
+        if not folder.is_dir():
+            return {}
+        return {"name": [fingerprint(path) for path in sorted(folder.rglob("*")) if path.is_file()]}
 
     def texts(self) -> Iterator[list[str]]:
         return blocks(hub_texts(self.name, self.configuration, self.hub_split, self.revision, self.text_column))

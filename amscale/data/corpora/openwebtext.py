@@ -25,12 +25,10 @@ class OpenWebText(PublishedTextSettings):
 
     more: ClassVar[str] = "data.files"
 
-    def identity(self) -> dict[str, Any]:
-        identity = super().identity()
-        if self.files is not None:
-            identity["files"] = [fingerprint(path) for path in find_files(self.files)]
-            del identity["name"], identity["revision"]
-        return identity
+    def content(self) -> dict[str, Any]:
+        if self.files is None:
+            return {}
+        return {"files": [fingerprint(path) for path in find_files(self.files)], "name": None, "revision": None}
 
     def texts(self) -> Iterator[list[str]]:
         if self.files is None:

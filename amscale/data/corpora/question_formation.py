@@ -51,11 +51,8 @@ class QuestionFormation(CorpusSettings):
                 )
         return self
 
-    def identity(self) -> dict[str, Any]:
-        identity = super().identity()
-        if self.files is not None:
-            identity["files"] = [fingerprint(path) for path in find_files(self.files)]
-        return identity
+    def content(self) -> dict[str, Any]:
+        return {} if self.files is None else {"files": [fingerprint(path) for path in find_files(self.files)]}
 
     @property
     def grammar(self) -> LineGrammar:
