@@ -42,11 +42,15 @@ def test_identity_follows_what_determines_the_outcome():
 
 def test_files_elsewhere_are_the_same_trial_and_changed_files_another(tmp_path):
     def identity(folder):
-        overrides = [
-            f"data={{corpus: text, files: ['{folder}/*.txt'], tokenizer: byte, document: line, validation: 1}}"
-        ]
-        overrides += ["grid={}", "model.size=25k", f"storage={tmp_path}/results"]
-        experiment = config.load("quick.yaml", overrides)
+        data = {
+            "corpus": "text",
+            "files": [f"{folder}/*.txt"],
+            "tokenizer": "byte",
+            "document": "line",
+            "validation": 1,
+        }
+        tree = {"name": "own", "grid": {"seed": [0]}, "model": {"family": "vanilla", "size": "25k"}, "data": data}
+        experiment = config.parse(tree | {"train": {"steps": 5, "batch_tokens": 100}})
         (trial,) = plan_sweep(experiment, tmp_path / "results", this_machine()).trials
         return trial.identity
 
