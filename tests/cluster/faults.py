@@ -17,8 +17,8 @@ from cluster.hosts import Host, Hosts
 from end_to_end.commands import environment, processes_naming, wait_until
 
 NOTICE_SECONDS = 400.0
-"""More than any bound in docs/faults.md with the campaign's settings; waiting longer is a finding. The greatest is that of
-a rank that hangs before its start's first record."""
+"""More than any bound in docs/faults.md with the campaign's settings; waiting longer is a finding. The greatest is that
+of a rank that hangs before its start's first record."""
 
 
 @dataclass(frozen=True)
