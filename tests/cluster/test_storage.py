@@ -145,10 +145,13 @@ def test_two_machines_without_a_shared_disk_resume_from_the_object_store(cluster
     assert trial.read("log.txt").count(b"=== start") == trial.read("log.machine1.txt").count(b"=== start") == 2
     assert not [left for scratch in cluster.scratch for left in scratch.rglob("machine*")]
 
-    status = cluster.command("status", tmp_path / "status.txt", sweep.uri)
-    assert status.wait(timeout=60) == 0
-    assert "finished" in (tmp_path / "status.txt").read_text()
     assert {"sweep.yaml", "report.html"} <= {key for key in sweep.entries() if "/" not in key}
+    sweep.remove(["fit.json", "report.html"])
+    for name, words in (("status", "finished"), ("fit", "1 points"), ("report", "report.html")):
+        ran = cluster.command(name, tmp_path / f"{name}.txt", sweep.uri)
+        assert ran.wait(timeout=60) == 0, (tmp_path / f"{name}.txt").read_text()
+        assert words in (tmp_path / f"{name}.txt").read_text()
+    assert {"fit.json", "report.html"} <= {key for key in sweep.entries() if "/" not in key}
 
 
 def test_a_folder_that_is_not_shared_is_refused_in_words(cluster, tmp_path):
