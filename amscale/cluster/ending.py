@@ -31,7 +31,8 @@ def told_to_end() -> Iterator[None]:
 
     before = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)}
     signal.signal(signal.SIGTERM, hear)
-    signal.signal(signal.SIGINT, hear)
+    if before[signal.SIGINT] != signal.SIG_IGN:  # as it is for a job that a script started in the background
+        signal.signal(signal.SIGINT, hear)
     try:
         yield
     finally:
