@@ -73,6 +73,9 @@ def run(
         while waiting and _reached(sweep, chance.uniform(0, LATEST_SECONDS)):
             kept = _results(sweep) | kept
             fault = inject(sweep, waiting.pop(0), chance)
+            if not fault.victims:  # nothing ran where it would have struck: another time
+                waiting.append(fault.kind)
+                continue
             campaign.faults.append(fault)
             yield campaign, fault
         status = sweep.driver.wait(timeout=600)

@@ -191,6 +191,22 @@ def test_rows_that_cannot_hold_a_law_are_refused_with_the_reason():
     assert all(law.unsupported(few) for law in LAWS if len(law.parameters) > 4)
 
 
+def test_a_fit_whose_scale_is_beyond_every_number_is_refused_in_words_and_everything_else_is_finite():
+    """Models that over-fit: the loss rises with N, which Kaplan's law has no place for, and N_c runs away."""
+    N, D = (
+        grid.ravel() for grid in np.meshgrid([2280.0, 7632.0, 27552.0], [1024.0, 4096.0, 16384.0, 65536.0, 262144.0])
+    )
+    loss = [6.37, 16.8, 13.49, 3.937, 6.808, 15.1, 3.536, 3.754, 5.205, 3.4692, 3.4747, 3.4695, 3.4654, 3.4658, 3.4655]
+    found = compare(Rows(N, D, np.array(loss), None, 6 * N * D), 100)
+    kaplan = [item.comparison for item in found if item.comparison.law == "Kaplan"]
+    assert [item.refusal.partition(";")[0] for item in kaplan] == ["N_c grew beyond every number"] * 3
+    fitted = [item.comparison for item in found if item.comparison.refusal is None]
+    assert fitted
+    for item in fitted:
+        assert np.isfinite([item.rmse, item.r_squared, *item.parameters.values()]).all(), item.law
+        assert all(isinstance(value, str) or np.isfinite(value) for value in item.held_out.values()), item
+
+
 def test_more_rows_than_fit_a_batch_reach_the_same_optimum():
     rows = with_loss(Chinchilla(), MADE[0][1])
     many = Rows(*(np.tile(column, 1000) for column in (rows.N, rows.D, rows.loss)), None, np.tile(rows.flops, 1000))

@@ -78,8 +78,14 @@ def held_out_error(law: Law, rows: Rows, objective: Objective, axis: str) -> flo
     reason = law.unsupported(rows.take(~out)) if not out.all() else f"all rows have one {axis}"
     if reason:
         return reason
-    predicted = fit_law(law, rows.take(~out), objective).predict(rows.take(out))
-    return _rmse(predicted, rows.loss[out])
+    fit = fit_law(law, rows.take(~out), objective)
+    return _beyond(fit) or _rmse(fit.predict(rows.take(out)), rows.loss[out])
+
+
+def _beyond(fit: LawFit) -> str:
+    """Why a fit is none: a scale that grew beyond every number, as where its term does not show in the points."""
+    names = [name for name, value in fit.parameters.items() if not math.isfinite(value)]
+    return "; ".join([f"{' and '.join(names)} grew beyond every number", *fit.flags]) if names else ""
 
 
 def _rmse(predicted: np.ndarray, loss: np.ndarray) -> float:
@@ -103,6 +109,8 @@ def compare(rows: Rows, resamples: int, laws: Sequence[Law] = LAWS, large: bool 
 
 def _fitted(law: Law, rows: Rows, objective: Objective, resamples: int, large: bool) -> Fitted:
     fit = fit_law(law, rows, objective)
+    if reason := _beyond(fit):
+        return Fitted(Comparison(law.name, law.formula, objective.name, len(rows), refusal=reason))
     resampled = None if large else resample_law(fit, rows, resamples)
     intervals = {}
     if resampled is not None:
