@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 def fit(
     source: str,
     output: str | None = None,
-    count: str = "non_embedding",
-    window: float = 0.2,
-    threshold: float = 0.04,
-    hypotheses: Sequence[float] = (1, 1.35, 2, 4),
+    count: str | None = None,
+    window: float | None = None,
+    threshold: float | None = None,
+    hypotheses: Sequence[float] | None = None,
     resamples: int = 400,
     where: str | None = None,
     next: int | None = None,
@@ -43,10 +43,11 @@ def fit(
         source: a sweep's folder or URI, or a CSV or Parquet file.
         output: the folder for fit.json and figures/; by default the sweep's own, and nothing is written for a file or
             for the trials that --where chooses.
-        count: the convention for N of a sweep: non_embedding, non_embedding_with_norms, with_head, total or active.
+        count: the convention for N of a sweep: non_embedding, non_embedding_with_norms, with_head, total or active; by
+            default, as for the next three, what its configuration says under `fit`.
         window: iterations of the D* criterion, in steps or as a share of the run (sweeps).
         threshold: threshold of the D* criterion, nats² (sweeps).
-        hypotheses: exponents k of N ∝ D^k to test.
+        hypotheses: exponents k of N ∝ D^k to test; 1, 1.35, 2 and 4 for a file.
         resamples: bootstrap refits.
         where: fit only the trials with these settings, key=value or several joined by commas (sweeps).
         next: instead of the fit, print as YAML this many cells that would narrow the interval of k the most.
@@ -67,7 +68,6 @@ def fit(
 
         with sweep_at(str(source)) as mirror:
             return fit(**arguments | {"source": str(mirror)})
-    exponents = (hypotheses,) if isinstance(hypotheses, int | float) else tuple(hypotheses)
     path = Path(str(source))
     columns = {
         "n_column": n_column,
@@ -83,16 +83,18 @@ def fit(
     given |= {"drop_highest": drop_highest, "sample": sample}
     if path.exists():
         _refuse_misplaced(given, of_a_sweep=path.is_dir())
+    settings = _settings(path, count=count, window=window, threshold=threshold, hypotheses=hypotheses)
     if next is not None:
-        _print_next(path, next, output, where, count, window, threshold, drop_highest, columns)
+        del settings["hypotheses"]
+        _print_next(path, next, output, where, settings, drop_highest, columns)
         return
     from amscale.scaling.sweep_fit import fit_sweep, fit_table
 
     folder = _output_folder(output, path, whole=where is None)
     if path.is_dir():
-        result = fit_sweep(path, count, window, threshold, exponents, resamples, where)
+        result = fit_sweep(path, **settings, resamples=resamples, where=where)
     else:
-        result = fit_table(path, exponents, resamples, drop_highest, sample, **columns)
+        result = fit_table(path, settings["hypotheses"], resamples, drop_highest, sample, **columns)
     _show(result, folder)
 
 
@@ -106,6 +108,16 @@ def _refuse_misplaced(given: dict[str, Any], of_a_sweep: bool) -> None:
         if value != defaults[name] and (name in _OF_A_SWEEP) != of_a_sweep:
             kind = "a table of points" if of_a_sweep else "a sweep's folder"
             raise InputError(f"{name}={value!r} is for {kind}, and the source is none; leave --{name} out")
+
+
+def _settings(source: Path, **given: Any) -> dict[str, Any]:
+    """What was given; where nothing was, what the configuration of the sweep says, or the default."""
+    from amscale.ledger import SweepFolder
+
+    if isinstance(given["hypotheses"], int | float):
+        given["hypotheses"] = (given["hypotheses"],)
+    own = SweepFolder(source).fit_settings()
+    return {name: getattr(own, name) if value is None else value for name, value in given.items()}
 
 
 def _show(result: "SweepFit", folder: Path | None) -> None:
@@ -145,9 +157,7 @@ def _print_next(
     number: int,
     output: str | None,
     where: str | None,
-    count: str,
-    window: float,
-    threshold: float,
+    settings: dict[str, Any],
     drop_highest: int,
     columns: dict[str, Any],
 ) -> None:
@@ -158,7 +168,7 @@ def _print_next(
     if output is not None:
         raise InputError("output is for the fit; --next prints a configuration: write it to a file with > next.yaml")
     if path.is_dir():
-        print(next_grid_of_sweep(path, number, count, window, threshold), end="")
+        print(next_grid_of_sweep(path, number, **settings), end="")
     else:
         print(next_grid_of_table(path, number, drop_highest, **columns), end="")
 

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
-from amscale.config import Experiment
+from amscale.config import Experiment, FitSettings
 from amscale.errors import InputError
 from amscale.reading import check_result, parse_json, parse_yaml, read_lines, read_records, read_text
 from amscale.settings import Settings, format_size
@@ -259,6 +260,22 @@ class SweepFolder:
         except (FileNotFoundError, ValueError) as error:
             raise InputError(f"{marker}: not what a sweep writes ({error}); choose another name or storage") from None
         return tree
+
+    def fit_settings(self) -> FitSettings:
+        """What the configuration that the folder serves wants estimated; the defaults in a folder without one.
+
+        Raises:
+            InputError: it cannot be read, or says something else.
+        """
+        marker = self.path / "sweep.yaml"
+        if not marker.is_file():
+            return FitSettings()
+        try:
+            return FitSettings.model_validate(self.read_marker().get("fit") or {})
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(["fit", *map(str, first["loc"])])
+            raise InputError(f"{marker}: {where}: {first['msg']}; run the sweep again to write it anew") from None
 
     def create(self, config: Experiment) -> None:
         """Make the folder, and record the configuration that it now serves.

@@ -106,3 +106,20 @@ def test_active_counts_the_experts_in_use(tmp_path, write_trial):
     result["parameters"]["active_feed_forward"] = 5e5
     (path / "result.json").write_text(json.dumps(result))
     assert read_sweep(tmp_path, "active").N.tolist() == [3e6, 1.5e6]
+
+
+def test_a_sweep_is_fitted_as_its_configuration_says_and_what_is_given_goes_before(tmp_path, write_trial, capsys):
+    write_trial(tmp_path, "a", 1e6, 1e6, [2.0], [2.0] * 20)
+
+    def settings(**given):
+        fit(str(tmp_path), resamples=100, **given)
+        return json.loads((tmp_path / "fit.json").read_text())["settings"]
+
+    assert settings()["count"] == "non_embedding"
+    (tmp_path / "sweep.yaml").write_text("format: 1\nfit: {count: total, window: 7, hypotheses: [3]}\n")
+    own = settings()
+    assert (own["count"], own["window"], own["threshold"], own["hypotheses"]) == ("total", 7, 0.04, [3])
+    assert settings(count="with_head", hypotheses=2)["hypotheses"] == [2]
+    (tmp_path / "sweep.yaml").write_text("format: 1\nfit: {count: most}\n")
+    with pytest.raises(InputError, match=r"fit\.count"):
+        settings()

@@ -121,7 +121,7 @@ def gather(folder: str | Path, fit: "SweepFit | None" = None) -> Sweep:
         found = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
         raise InputError(f"{folder}: none of its trials has finished ({found or 'it has none'}); nothing to report yet")
     tree = ledger.read_marker()
-    document = fit.to_dict() if fit is not None else _fit_document(ledger, tree)
+    document = fit.to_dict() if fit is not None else _fit_document(ledger)
     count = document["settings"]["count"]
     trials = [_read_trial(place, count) for place in folders]
     configuration = yaml.safe_dump({k: v for k, v in tree.items() if k != "format"}, sort_keys=False)
@@ -145,16 +145,15 @@ def _radius_experiments(storage: Path, labels: set[str]) -> list[dict[str, Any]]
     return [item for item in found if item is not None and item.get("model") in labels and "spreads" in item]
 
 
-def _fit_document(ledger: SweepFolder, tree: dict[str, Any]) -> dict[str, Any]:
+def _fit_document(ledger: SweepFolder) -> dict[str, Any]:
     """fit.json where it rests on the trials that are finished now, otherwise a new fit, written there."""
     file = ledger.path / "fit.json"
     document = _read_json(file)
     if document is not None and _is_current(document, ledger.path):
         return document
-    from amscale.config import FitSettings
     from amscale.scaling.sweep_fit import fit_sweep
 
-    settings = FitSettings.model_validate(tree.get("fit") or {})
+    settings = ledger.fit_settings()
     fit = fit_sweep(ledger.path, settings.count, settings.window, settings.threshold, settings.hypotheses)
     fit.write(file)
     return fit.to_dict()
