@@ -6,7 +6,7 @@ from typing import Any
 
 from amscale.errors import InputError
 from amscale.scaling.estimate import Estimate
-from amscale.scaling.floor import floors
+from amscale.scaling.floor import floors, references
 from amscale.scaling.table import Point, Table
 from amscale.settings import format_value, parse_size
 
@@ -51,7 +51,7 @@ def chosen(table: Table, where: str | None) -> Table:
 
 
 def estimates_of_corpora(table: Table, corpora: dict[str, Table]) -> list[Estimate]:
-    """A refusal of what would need one corpus, and the floor of each corpus beside what is known of it."""
+    """A refusal of what would need one corpus, and the floors of each, in the order of the entropies that are known."""
     refused = Estimate(
         estimand="exponent k and laws in N and D",
         convention=table.convention,
@@ -62,11 +62,14 @@ def estimates_of_corpora(table: Table, corpora: dict[str, Table]) -> list[Estima
         refusal=f"the points are of {len(corpora)} corpora, and a law over all of them holds for none; "
         f"--where '{next(iter(corpora))}' fits one",
     )
-    by_floor = zip(*(floors(each) for each in corpora.values()), strict=True)
+    entropies = {label: references(each).get("entropy") for label, each in corpora.items()}
+    ladder = sorted(corpora, key=lambda label: (entropies[label] or 0.0, label))
+    known = {label: f": entropy {value:.4g}" for label, value in entropies.items() if value is not None}
+    by_floor = zip(*(floors(corpora[label]) for label in ladder), strict=True)
     return [refused] + [
-        replace(floor, estimand=f"{floor.estimand}, {label}")
+        replace(floor, estimand=f"{floor.estimand}, {label}{known.get(label, '')}")
         for same in by_floor
-        for label, floor in zip(corpora, same, strict=True)
+        for label, floor in zip(ladder, same, strict=True)
     ]
 
 
