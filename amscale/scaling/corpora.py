@@ -64,13 +64,23 @@ def estimates_of_corpora(table: Table, corpora: dict[str, Table]) -> list[Estima
     )
     entropies = {label: references(each).get("entropy") for label, each in corpora.items()}
     ladder = sorted(corpora, key=lambda label: (entropies[label] or 0.0, label))
-    known = {label: f": entropy {value:.4g}" for label, value in entropies.items() if value is not None}
+    known = {label: f"; entropy {value:.4g}" for label, value in entropies.items() if value is not None}
     by_floor = zip(*(floors(corpora[label]) for label in ladder), strict=True)
     return [refused] + [
-        replace(floor, estimand=f"{floor.estimand}, {label}{known.get(label, '')}")
+        replace(
+            floor,
+            estimand=f"{floor.estimand}: {_in_words(label)}{known.get(label, '')}",
+            details=floor.details | {"corpus": _in_words(label)},
+        )
         for same in by_floor
         for label, floor in zip(ladder, same, strict=True)
     ]
+
+
+def _in_words(label: str) -> str:
+    """`word classes half, copies 2` of `data.word_classes=half,data.copies=2`."""
+    parts = (part.removeprefix("data.").partition("=") for part in label.split(","))
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, _, value in parts)
 
 
 def _corpus(point: Point) -> dict[str, Any]:

@@ -161,6 +161,28 @@ def test_several_seeds_are_drawn_as_median_and_range(made, tmp_path):
     assert (min(band["y"]), max(band["y"])) == (10.0, 15.0)
 
 
+def test_several_corpora_are_drawn_against_their_entropies_and_not_as_one(made, tmp_path):
+    folder = made.write_sweep(tmp_path / "s", sizes=(6000,), tokens=(8000, 50000))
+    entropies = {"vanilla-N6000-D8000-seed0": 0.5, "vanilla-N6000-D50000-seed0": 1.5}
+    for label, entropy in entropies.items():
+        file = folder / "trials" / label / "result.json"
+        result = json.loads(file.read_text())
+        result["data"]["entropy_per_token"] = entropy
+        file.write_text(json.dumps(result | {"settings": {"data": {"corpus": "text", "copies": round(2 * entropy)}}}))
+    write_report(folder)
+    page = (folder / "report.html").read_text()
+    charts = {chart["key"]: chart for chart in charts_of(page)}
+    assert "loss" not in charts
+    assert "floor" not in charts
+    (panel,) = charts["entropy"]["options"][0]["panels"]
+    drawn = {trace["name"]: trace for trace in panel["traces"]}
+    assert drawn["least validation loss"]["x"] == [0.5, 1.5]
+    text = Reader(page).text
+    assert "The runs read 2 corpora" in text
+    assert "the points are of 2 corpora" in text
+    assert "not known" not in text
+
+
 def test_powers_and_subscripts():
     assert str(formula("N/D^1.35, N^-α, N_opt <")) == ("N/D<sup>1.35</sup>, N<sup>-α</sup>, N<sub>opt</sub> &lt;")
     assert str(formula("(N_c/N)^(α_N/α_D)")) == ("(N<sub>c</sub>/N)<sup>(α<sub>N</sub>/α<sub>D</sub>)</sup>")

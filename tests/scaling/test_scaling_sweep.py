@@ -65,7 +65,7 @@ def test_each_corpus_has_its_floor_and_what_needs_one_corpus_is_refused_until_on
     assert "--where 'data.variant=whole'" in mixed["exponent k and laws in N and D"].refusal
     for variant, loss in (("whole", 1.5), ("half", 0.5)):
         for floor in ("least settled train loss", "least validation loss"):
-            row = mixed[f"{floor}, data.variant={variant}: entropy {loss - 0.25:.4g}"]
+            row = mixed[f"{floor}: variant {variant}; entropy {loss - 0.25:.4g}"]
             assert (row.value, row.details["references"]) == (loss, {"1": 1.0, "entropy": loss - 0.25})
     # Trials that share N, D and seed but not the corpus are no repeats of each other.
     assert read_sweep(tmp_path).left_out == []

@@ -81,6 +81,12 @@ class Analysis:
         """One of the facts; a sweep knows those of some trials, too."""
         return self.facts.get(key)
 
+    @property
+    def mixed(self) -> list[str]:
+        """The corpora that the points are of, where there are several."""
+        named = [(estimate["details"] or {}).get("corpus") for estimate in self.fit["estimates"]]
+        return list(dict.fromkeys(name for name in named if name))
+
     def estimates(self, group: str) -> list[dict[str, Any]]:
         """The estimates of one group."""
         return [estimate for estimate in self.fit["estimates"] if estimate["group"] == group]

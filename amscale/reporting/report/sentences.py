@@ -202,7 +202,9 @@ def _dstar(sweep: Sweep) -> list[str]:
 
 
 def _passed_below(sweep: Sweep) -> list[str]:
-    """Which losses passed below 1, and below the entropy of the corpus."""
+    """Which losses passed below 1, and below the entropy of the corpus; of several corpora, how far from theirs."""
+    if sweep.mixed:
+        return _beside_entropies(sweep)
     entropy = sweep.fact("entropy_per_token", sweep.finished)
     if entropy is None:
         sentences = ["The entropy of the corpus is not known, so the floor is held against 1 nat per token alone."]
@@ -213,6 +215,19 @@ def _passed_below(sweep: Sweep) -> list[str]:
         sentences.append(_passed(sweep, "training", "train_least", entropy, "the known entropy"))
     sentences.append(_passed(sweep, "validation", "validation_least", 1.0, "1"))
     return [sentence for sentence in sentences if sentence]
+
+
+def _beside_entropies(sweep: Sweep) -> list[str]:
+    """How the least losses of several corpora lie beside the entropies that are known."""
+    sentences = [f"The runs read {len(sweep.mixed)} corpora; each loss stands beside the entropy of its own."]
+    rows = [e for e in sweep.estimates(FLOOR) if e["value"] is not None and "entropy" in e["details"]["references"]]
+    for name in ("least settled train loss", "least validation loss"):
+        pairs = [(e["value"], e["details"]["references"]["entropy"]) for e in rows if e["estimand"].startswith(name)]
+        if len(pairs) > 1:
+            entropies = _range([entropy for _, entropy in pairs], lambda value: f"{value:.4g}")
+            over = _range([value - entropy for value, entropy in pairs], lambda value: f"{value:+.2g}")
+            sentences.append(f"Entropies: {entropies} nats per token. The {name} less the entropy: {over}.")
+    return sentences
 
 
 def _passed(sweep: Sweep, name: str, key: str, limit: float, said: str) -> str:

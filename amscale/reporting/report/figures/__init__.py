@@ -7,6 +7,7 @@ from amscale.reporting.report.chart import Chart
 from amscale.reporting.report.figures.capacity import capacity
 from amscale.reporting.report.figures.collapse import collapse
 from amscale.reporting.report.figures.controls import controls
+from amscale.reporting.report.figures.corpora import against_entropy
 from amscale.reporting.report.figures.curves import loss_curves
 from amscale.reporting.report.figures.frontier import frontier
 from amscale.reporting.report.figures.intervals import exponents, floors
@@ -17,6 +18,7 @@ from amscale.reporting.report.figures.losses import losses
 from amscale.reporting.report.gather import Sweep
 
 _OF_A_FIT: tuple[Callable[[Analysis], Chart | None], ...] = (
+    against_entropy,
     losses,
     frontier,
     iso_flop,

@@ -43,7 +43,7 @@ def exponents(analysis: Analysis) -> Chart | None:
 def floors(analysis: Analysis) -> Chart | None:
     """Every estimate of the loss floor with its interval, beside 1 and beside what the corpus is known to allow."""
     rows = [item for item in analysis.estimates(FLOOR) if item["value"] is not None]
-    if not rows:
+    if not rows or analysis.mixed:
         return None
     known = known_figures(analysis)
     ends = [end for item in rows for end in item["interval"] or () if math.isfinite(end)]

@@ -17,7 +17,7 @@ _LEVELS = 6
 def losses(analysis: Analysis) -> Chart | None:
     """Validation and train loss against D with a line per N, and iso-loss lines of the validation loss."""
     runs = analysis.losses("validation_least")
-    if not runs:
+    if not runs or analysis.mixed:
         return None
     known = known_figures(analysis, analysis.finished if isinstance(analysis, Sweep) else None)
     title = "least validation loss" if isinstance(analysis, Sweep) else "loss"
