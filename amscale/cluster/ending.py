@@ -12,7 +12,7 @@ from amscale.errors import ToldToEnd
 def told_to_end() -> Iterator[None]:
     """While the block runs Tune, SIGTERM and Ctrl-C end its trials in order: ranks write checkpoints within the grace.
 
-    Not by an exception: one that is raised in the midst of Ray's code can be lost there. A second Ctrl-C is one.
+    Not by an exception: one that is raised in a callback or a destructor is lost. A second Ctrl-C is one.
 
     Raises:
         ToldToEnd: after the block, if it was told so.

@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,6 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+# What a script starts in the background ignores Ctrl-C, and so would the commands that the tests start there.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY = """
 name: tiny
