@@ -5,45 +5,14 @@ feed-forward widths, key heads and experts keep their proportions. Parameters ar
 memory (torch's meta device), so this family imports torch and transformers where others need neither.
 """
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from amscale.errors import InputError
-from amscale.models.family import Family, FamilySettings
+from amscale.models.family import Family
+from amscale.models.hub_settings import HubOptions, HubSettings
 from amscale.models.shape import ParameterCounts, Shape
-
-
-class HubSettings(FamilySettings):
-    """A causal language model of the transformers library. Without a size and a width it is the architecture's own
-    shape; its weights always start from scratch."""
-
-    family: Literal["hub"] = "hub"
-    """An architecture of the transformers library."""
-    architecture: str
-    """Model type such as llama, mistral, mixtral or qwen3; or a folder with `config.json`, or a name on the Hugging
-    Face hub, whose configuration is taken."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Fields of the configuration that are kept as given here, such as sliding_window or num_local_experts."""
-    trust_remote_code: bool = False
-    """Run Python code that comes with a configuration."""
-
-    def __hash__(self) -> int:
-        return hash(self.model_dump_json())
-
-
-@dataclass(frozen=True)
-class HubOptions:
-    architecture: str
-    """Model type."""
-    base: str
-    """Fields of the configuration that is scaled, as JSON; empty: the type's defaults."""
-    given: str
-    """Fields that the settings give, as JSON."""
-    remote_code: str | None
-    """Where trusted code comes from."""
 
 
 def _options(settings: HubSettings) -> HubOptions:

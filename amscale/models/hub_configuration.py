@@ -9,8 +9,8 @@ from transformers import CONFIG_MAPPING, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from amscale.errors import InputError
-from amscale.models.hub import HubOptions, HubSettings
 from amscale.models.hub_files import load_configuration
+from amscale.models.hub_settings import HubOptions, HubSettings
 
 _OWN = {
     "hidden_size": "model.width",

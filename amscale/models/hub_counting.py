@@ -11,9 +11,9 @@ from torch import nn
 from transformers import PretrainedConfig
 
 from amscale.errors import InputError
-from amscale.models.hub import HubOptions
 from amscale.models.hub_configuration import EXPERTS, configuration, experts_per_token
 from amscale.models.hub_network import layers_of, model_class
+from amscale.models.hub_settings import HubOptions
 from amscale.models.shape import ParameterCounts
 
 _NORM = re.compile(r"norm|^ln_?\w{0,5}$|layer_?norm")

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from amscale.models.hub import HubOptions
 from amscale.models.hub_configuration import WIDTHS, base_configuration, configuration
 from amscale.models.hub_network import model_class
+from amscale.models.hub_settings import HubOptions
 from amscale.models.shape import Shape
 
 _HEAD_WIDTH, _HIDDEN, _CONTEXT, _BATCH, _VOCABULARY = 16, 64, 16, 2, 16

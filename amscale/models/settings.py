@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from amscale.models.gpt2 import GPT2Settings
-from amscale.models.hub import HubSettings
+from amscale.models.hub_settings import HubSettings
 from amscale.models.openelm import OpenELMSettings
 from amscale.models.vanilla import VanillaSettings
 

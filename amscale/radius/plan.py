@@ -9,7 +9,7 @@ from rich.console import Console
 from amscale.hopfield.volume import r_star
 from amscale.models import Shape, flops_per_token, solve
 from amscale.models.gpt2 import GPT2Settings
-from amscale.models.hub import HubSettings
+from amscale.models.hub_settings import HubSettings
 from amscale.radius.settings import RadiusSettings
 from amscale.settings import format_size
 

@@ -15,7 +15,7 @@ from amscale.config import expand, load
 from amscale.errors import InputError
 from amscale.ledger import trial_id
 from amscale.models import activation_bytes, build, flops_per_token, solve
-from amscale.models.hub import HubSettings
+from amscale.models.hub_settings import HubSettings
 from amscale.models.settings import ModelSettings
 
 VARIANTS = {
@@ -237,7 +237,7 @@ def test_settings_travel_as_plain_data_and_can_be_hashed():
 def test_other_families_need_no_torch():
     code = (
         "import sys; from amscale.models import solve; from amscale.models.openelm import OpenELMSettings; "
-        "from amscale.models.hub import HubSettings; HubSettings(architecture='llama', size='1M'); "
+        "from amscale.models.hub_settings import HubSettings; HubSettings(architecture='llama', size='1M'); "
         "solve(OpenELMSettings(size='10M'), 100, 64); print({'torch', 'transformers'} & set(sys.modules))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
