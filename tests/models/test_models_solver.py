@@ -129,10 +129,10 @@ def test_settings_are_told_apart_by_family():
 
 
 def test_ten_thousand_plans_are_fast():
-    started = time.perf_counter()
+    started = time.process_time()
     for index in range(10_000):
         solve(VanillaSettings(size=300_000 + 1009 * index), 68 + index % 5, 64)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_importing_is_light():
