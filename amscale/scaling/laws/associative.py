@@ -55,16 +55,18 @@ class Associative:
             columns = [np.exp(theta[:, 0]), theta[:, 1] - y_mean + kappa * x_mean]
             return np.stack(columns + ([theta[:, 2]] if fixed is None else []), axis=1)
 
-        reach = float(np.ptp(y)) + 1
-        kappas = np.array([0.05, 0.15, 0.3, 0.5, 0.75, 1.0, 1.5]) if fixed is None else np.array([fixed])
-        kappa, z = (grid.ravel() for grid in np.meshgrid(kappas, np.linspace(-0.7 * reach, 0.7 * reach, 9)))
-        above = excess(z[:, None] + y - kappa[:, None] * x)
-        floor = np.log(np.maximum(np.median(rows.loss - above, axis=1), 1e-2 * rows.loss.min()))
-        starts = np.stack([floor, z] + ([kappa] if fixed is None else []), axis=1)
+        def begin() -> Array:
+            reach = float(np.ptp(y)) + 1
+            kappas = np.array([0.05, 0.15, 0.3, 0.5, 0.75, 1.0, 1.5]) if fixed is None else np.array([fixed])
+            kappa, z = (grid.ravel() for grid in np.meshgrid(kappas, np.linspace(-0.7 * reach, 0.7 * reach, 9)))
+            above = excess(z[:, None] + y - kappa[:, None] * x)
+            floor = np.log(np.maximum(np.median(rows.loss - above, axis=1), 1e-2 * rows.loss.min()))
+            return np.stack([floor, z] + ([kappa] if fixed is None else []), axis=1)
+
         low, high = [least - 7, -30.0, 1e-3], [float(np.log(rows.loss.max())), 30.0, 4.0]
-        size = starts.shape[1]
+        size = 3 if fixed is None else 2
         return Problem(
-            predict, starts, np.array(low[:size]), np.array(high[:size]), ("ln E₀", "ln c", "κ")[:size], natural
+            predict, begin, np.array(low[:size]), np.array(high[:size]), ("ln E₀", "ln c", "κ")[:size], natural
         )
 
     def loss(self, natural: Array, rows: Rows) -> Array:

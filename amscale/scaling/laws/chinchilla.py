@@ -50,7 +50,7 @@ class Chinchilla:
 
         return Problem(
             predict,
-            _starts(x, y, rows.loss),
+            lambda: _starts(x, y, rows.loss),
             np.array([least - 12, 1e-3, least - 12, 1e-3, least - 7]),
             np.array([most + 3, 4.0, most + 3, 4.0, most]),
             ("ln A", "α", "ln B", "β", "ln E"),

@@ -96,7 +96,7 @@ class DataConstrained:
         low = np.array([least - 12, 1e-2, least - 12, 1e-2, least - 7, -3.0, -3.0])
         high = np.array([most + 3, 4.0, most + 3, 4.0, most, 8.0, 8.0])
         names = ("ln A", "α", "ln B", "β", "ln E", "ln R_D*", "ln R_N*")
-        return Problem(predict, _starts(rows, y_mean), low, high, names, natural)
+        return Problem(predict, lambda: _starts(rows, y_mean), low, high, names, natural)
 
     def loss(self, natural: Array, rows: Rows) -> Array:
         A, B, E, alpha, beta, R_D, R_N = natural

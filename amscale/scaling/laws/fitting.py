@@ -8,8 +8,8 @@ from amscale.scaling.laws.law import Law, Problem, Rows
 from amscale.scaling.laws.search import Objective, minimise
 from amscale.scaling.table import Array
 
-_MOST_CELLS = 250_000
-"""Rows times starts of one search; with more rows the starts are thinned on a part of the rows first."""
+_MOST_ROWS = 5_000
+"""Of more rows so many, drawn at random, choose among the starts; the best go on with all rows."""
 
 _FINALISTS = 2
 
@@ -57,14 +57,18 @@ class LawFit:
 def fit_law(law: Law, rows: Rows, objective: Objective) -> LawFit:
     """The least objective over all starts of the law's search."""
     problem = law.problem(rows)
-    starts, values = problem.starts, np.empty(0)
-    if len(rows) * len(starts) > _MOST_CELLS:
-        part = rows.take(np.linspace(0, len(rows) - 1, _MOST_CELLS // len(starts)).astype(int))
-        theta, values = _search(_on(problem, law, part), objective, part, problem.starts)
+    if len(rows) <= _MOST_ROWS:
+        tried = len(problem.starts)
+        theta, ends = _search(problem, objective, rows, problem.starts)
+        values = ends
+    else:
+        some = np.sort(np.random.default_rng(0).choice(len(rows), _MOST_ROWS, replace=False))
+        part, begun = rows.take(some), law.problem(rows.take(some))
+        tried = len(begun.starts)
+        theta, values = _search(begun, objective, part, begun.starts)
         # theta is about the means of the part: a start for the means of all rows, which the search then moves.
-        starts = theta[np.argsort(values)[:_FINALISTS]]
-    theta, ends = _search(problem, objective, rows, starts, 1e-9 if not len(values) else 1e-6)
-    values = values if len(values) else ends
+        finalists = theta[np.argsort(values)[:_FINALISTS]]
+        theta, ends = _search(problem, objective, rows, finalists, 1e-6)
     best = int(np.argmin(ends))
     _, jacobian = problem.predict(theta[best : best + 1])
     scaled = jacobian[0] / np.maximum(np.linalg.norm(jacobian[0], axis=0), 1e-300)
@@ -73,13 +77,7 @@ def fit_law(law: Law, rows: Rows, objective: Objective) -> LawFit:
     natural = problem.natural(theta[best : best + 1])[0]
     flags = _flags(theta[best], problem, condition, share)
     parameters = dict(zip(law.parameters, map(float, natural), strict=True))
-    value, starts_tried = float(ends[best]), len(problem.starts)
-    return LawFit(law, objective, parameters, value, condition, share, starts_tried, flags, theta[best])
-
-
-def _on(problem: Problem, law: Law, part: Rows) -> Problem:
-    other = law.problem(part)
-    return Problem(other.predict, problem.starts, problem.low, problem.high, problem.names, other.natural)
+    return LawFit(law, objective, parameters, float(ends[best]), condition, share, tried, flags, theta[best])
 
 
 def _search(

@@ -40,15 +40,17 @@ class Kaplan:
             with np.errstate(over="ignore"):  # at a bound a scale may be beyond every number: infinite it is then
                 return np.stack([np.exp(a / p + x_mean), np.exp(b / q + y_mean), p, q], axis=1)
 
-        p, q = (grid.ravel() for grid in np.meshgrid(np.geomspace(0.02, 0.8, 7), np.geomspace(0.02, 0.8, 7)))
-        columns = np.stack([np.exp(-(p / q)[:, None] * x), np.broadcast_to(np.exp(-y), (len(p), len(y)))], axis=-1)
-        target = np.exp((np.log(rows.loss) - middle) / q[:, None])
-        # Rows of high loss would rule a sum of squares of L^(1/α_D): every row counts by its relative error.
-        found = levels(columns / target[..., None], np.ones_like(target), 1e-6)
-        starts = np.stack([q * found[:, 0] + middle, p, q * found[:, 1] + middle, q], axis=1)
+        def begin() -> Array:
+            p, q = (grid.ravel() for grid in np.meshgrid(np.geomspace(0.02, 0.8, 7), np.geomspace(0.02, 0.8, 7)))
+            columns = np.stack([np.exp(-(p / q)[:, None] * x), np.broadcast_to(np.exp(-y), (len(p), len(y)))], axis=-1)
+            target = np.exp((np.log(rows.loss) - middle) / q[:, None])
+            # Rows of high loss would rule a sum of squares of L^(1/α_D): every row counts by its relative error.
+            found = levels(columns / target[..., None], np.ones_like(target), 1e-6)
+            return np.stack([q * found[:, 0] + middle, p, q * found[:, 1] + middle, q], axis=1)
+
         low = np.array([middle - 12, 1e-3, middle - 12, 1e-3])
         high = np.array([middle + 3, 4.0, middle + 3, 4.0])
-        return Problem(predict, starts, low, high, ("ln N_c", "α_N", "ln D_c", "α_D"), natural)
+        return Problem(predict, begin, low, high, ("ln N_c", "α_N", "ln D_c", "α_D"), natural)
 
     def loss(self, natural: Array, rows: Rows) -> Array:
         N_c, D_c, alpha_N, alpha_D = natural

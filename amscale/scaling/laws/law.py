@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,15 +44,21 @@ def rows_of(table: Table) -> Rows:
 class Problem:
     """One law on one set of rows, in the internal parameters theta (S, P) that the search moves.
 
-    `starts` (S, P), `low`, `high` (P,), `names` of theta; `natural` turns theta into the law's parameters, (S, P).
+    `starts` (S, P), made by `begin` when they are asked for, since on many rows they take the most memory; `low`,
+    `high` (P,), `names` of theta; `natural` turns theta into the law's parameters, (S, P).
     """
 
     predict: Predict
-    starts: Array
+    begin: Callable[[], Array]
     low: Array
     high: Array
     names: tuple[str, ...]
     natural: Callable[[Array], Array]
+
+    @cached_property
+    def starts(self) -> Array:
+        """Where a search begins, (S, P)."""
+        return self.begin()
 
 
 class Law(Protocol):

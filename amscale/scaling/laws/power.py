@@ -48,12 +48,14 @@ class Power:
             a, gamma, e = theta.T
             return np.stack([np.exp(a + gamma * mean), np.exp(e), gamma], axis=1)
 
-        gamma = np.geomspace(0.02, 1.6, 15)
-        columns = np.stack([np.exp(-gamma[:, None] * x), np.ones((len(gamma), len(x)))], axis=-1)
-        found = levels(columns, rows.loss, 1e-3 * float(rows.loss.min()))
-        starts = np.stack([found[:, 0], gamma, found[:, 1]], axis=1)
+        def begin() -> Array:
+            gamma = np.geomspace(0.02, 1.6, 15)
+            columns = np.stack([np.exp(-gamma[:, None] * x), np.ones((len(gamma), len(x)))], axis=-1)
+            found = levels(columns, rows.loss, 1e-3 * float(rows.loss.min()))
+            return np.stack([found[:, 0], gamma, found[:, 1]], axis=1)
+
         low, high = np.array([least - 12, 1e-3, least - 7]), np.array([most + 3, 4.0, most])
-        return Problem(predict, starts, low, high, ("ln A", "γ", "ln E"), natural)
+        return Problem(predict, begin, low, high, ("ln A", "γ", "ln E"), natural)
 
     def loss(self, natural: Array, rows: Rows) -> Array:
         A, E, gamma = natural
