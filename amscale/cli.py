@@ -27,7 +27,7 @@ def run(function: Callable[..., Any], arguments: list[str] | None = None, name: 
     os.environ.setdefault("PAGER", "cat")
     try:
         _check_flags(function, arguments, name)
-        status = fire.Fire(function, command=arguments, name=name, serialize=lambda _: None)
+        status = fire.Fire(function, command=_with_switches(function, arguments), name=name, serialize=lambda _: None)
     except InputError as error:
         print(f"{name.split('.')[-1].split()[-1]}: {error}", file=sys.stderr)
         sys.exit(2)
@@ -58,6 +58,13 @@ def _check_flags(function: Callable[..., Any], arguments: list[str], name: str) 
         if flag not in flags and flag.removeprefix("no") not in flags and flag != "help":
             known = ", ".join(f"--{f}" for f in flags if f not in ("source", "config")) or "none"
             raise InputError(f"unknown flag {argument}; flags of {name}: {known}; settings are written key=value")
+
+
+def _with_switches(function: Callable[..., Any], arguments: list[str]) -> list[str]:
+    """Fire would take the word after a switch for the switch's value, and lose a setting that stands there."""
+    parameters = inspect.signature(function).parameters.values()
+    switches = {f"--{p.name}" for p in parameters if isinstance(p.default, bool)}
+    return [f"{word}=True" if word.replace("-", "_").replace("__", "--", 1) in switches else word for word in arguments]
 
 
 def main() -> None:

@@ -49,6 +49,14 @@ def test_an_unknown_flag_and_help(name):
     assert "DESCRIPTION" in helped.stdout + helped.stderr
 
 
+@pytest.mark.parametrize("switch", ["--dry_run", "--dry-run"])
+def test_a_setting_after_a_switch_counts(switch, tiny, tmp_path):
+    ran = command("sweep", str(tiny), switch, "model.size=1.7k", f"storage={tmp_path}")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "plan: 2 trials" in ran.stdout
+    assert not list(tmp_path.glob("*/trials/*"))
+
+
 def test_train_says_how_it_is_started(tiny):
     ran = command("train", str(tiny))
     assert ran.returncode == 2
