@@ -191,6 +191,8 @@ def damage_yaml(chance: random.Random, file: Path, canary: Path) -> None:
 def damage_json(chance: random.Random, file: Path) -> None:
     """Damage a file of JSON, or of JSON lines, or any other."""
     kind = chance.random()
+    if file.is_symlink() or file.is_dir():
+        return  # damaged in place before
     data = file.read_bytes() if file.is_file() else b""
     if kind < 0.6 and file.suffix in (".json", ".jsonl"):
         lines = (
