@@ -120,9 +120,8 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
     trials = []
     for cell in expand(config):
         corpus = cell.data.model_copy(update={"size": None, "packing": "document", "context": None})
-        if corpus not in corpora or (
-            corpora[corpus] is None and cell.data.size is None
-        ):  # all of it: how much is that?
+        # A D that is given needs no tokens; a later cell may want all that there are.
+        if corpus not in corpora or (corpora[corpus] is None and cell.data.size is None):
             corpora[corpus] = _store(cell.data, tokens_folder(storage), build)
             contents[corpus] = _content(cell.data)
         tokens = corpora[corpus] or _facts(cell.data, facts)
