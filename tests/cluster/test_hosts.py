@@ -84,7 +84,7 @@ def watched(cluster, tmp_path_factory) -> tuple[Path, dict[str, set[tuple[str, s
         assert time.monotonic() < deadline, (folder / "output.txt").read_text()
         for host in cluster.hosts:
             seen[host.address] |= {found for found in host.listeners() if "amscale.train" in found[1]}
-        time.sleep(0.3)
+        time.sleep(1)  # looking costs what the trials need too
     assert driver.returncode == 0, (folder / "output.txt").read_text()
     return folder, seen
 
@@ -116,7 +116,7 @@ def test_a_trial_listens_on_loopback_and_on_the_address_by_which_its_machines_me
 
 def test_a_rank_of_another_machine_hangs(cluster, calm, tmp_path):
     """It is noticed after `stalled_after`, and the trial is started again."""
-    driver = sweep(cluster, tmp_path, "model.size=223k", "train.steps=60", "launch.stalled_after=25")
+    driver = sweep(cluster, tmp_path, "model.size=223k", "train.steps=60", "launch.stalled_after=15")
     trials = tmp_path / "machines" / "trials"
     wait_until(lambda: any(trials.glob("*/checkpoints/step_*[0-9]")), 120, "a checkpoint")
     (victim,) = (p for host in cluster.hosts for p in ranks(host)[:1] if host is not first_host(cluster))
@@ -124,7 +124,7 @@ def test_a_rank_of_another_machine_hangs(cluster, calm, tmp_path):
     assert driver.wait(timeout=200) == 0, (tmp_path / "output.txt").read_text()
     (path,) = trials.glob("*/failures.jsonl")
     (failure,) = map(json.loads, path.read_text().splitlines())
-    assert "no record for 2" in failure["reason"].splitlines()[0]
+    assert "no record for 1" in failure["reason"].splitlines()[0]
     assert not any(ranks(host) for host in cluster.hosts)
 
 

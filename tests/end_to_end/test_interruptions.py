@@ -5,13 +5,24 @@ import os
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import psutil
+import pytest
 from end_to_end.commands import command, processes_naming, wait_until
 
 from amscale.ledger import TrialFolder
 
-ONE = ("model.size=6.6k", "data.size=8k", "launch.checkpoint_every=20", "train.steps=300", "train.validate_every=50")
+ONE = ("model.size=6.6k", "data.size=8k", "launch.checkpoint_every=20", "train.steps=400", "train.validate_every=50")
+
+
+@pytest.fixture(scope="module")
+def calm(tiny, tmp_path_factory) -> Path:
+    """The folder of the one trial that nothing happened to."""
+    storage = tmp_path_factory.mktemp("calm")
+    assert command("sweep", str(tiny), f"storage={storage}", *ONE).returncode == 0
+    (trial,) = storage.glob("tiny/trials/*")
+    return trial
 
 
 def losses(path) -> list[tuple[str, int, float]]:
@@ -27,30 +38,23 @@ def ranks_of(folder) -> list[psutil.Process]:
     return [p for p, line in named if "amscale.train" in line and "accelerate" not in line and "guard.py" not in line]
 
 
-def test_killed_and_resumed_is_never_killed(tiny, tmp_path, start_sweep):
+def test_killed_and_resumed_is_never_killed(tiny, calm, tmp_path, start_sweep):
     """SIGKILL of a rank in mid-run; the sweep starts the trial again from its newest checkpoint."""
-    calm, killed = tmp_path / "calm", tmp_path / "killed"
-    assert command("sweep", str(tiny), f"storage={calm}", *ONE).returncode == 0
-    driver = start_sweep(killed / "tiny", str(tiny), f"storage={killed}", *ONE)
-    (label,) = [path.name for path in (calm / "tiny" / "trials").iterdir()]
-    checkpoints = driver.folder / "trials" / label / "checkpoints"
-    wait_until(lambda: any(checkpoints.glob("step_*[0-9]")), 60, "a checkpoint")
+    driver = start_sweep(tmp_path / "tiny", str(tiny), f"storage={tmp_path}", *ONE)
+    trial = driver.folder / "trials" / calm.name
+    wait_until(lambda: any((trial / "checkpoints").glob("step_*[0-9]")), 60, "a checkpoint")
     (rank,) = ranks_of(driver.folder)
     rank.kill()
     assert driver.process.wait(timeout=120) == 0
-    assert len((driver.folder / "trials" / label / "failures.jsonl").read_text().splitlines()) == 1
-    assert losses(driver.folder / "trials" / label) == losses(calm / "tiny" / "trials" / label)
+    assert len((trial / "failures.jsonl").read_text().splitlines()) == 1
+    assert losses(trial) == losses(calm)
     assert not processes_naming(driver.folder)
 
 
-def test_a_rank_told_to_end_is_continued_and_a_damaged_checkpoint_passed_over(tiny, tmp_path, start_sweep):
+def test_a_rank_told_to_end_is_continued_and_a_damaged_checkpoint_passed_over(tiny, calm, tmp_path, start_sweep):
     """SIGUSR1 to a rank: it writes a checkpoint, ends, and goes on; then the newest checkpoint is cut short."""
-    calm, told = tmp_path / "calm", tmp_path / "told"
-    slow = (*ONE, "train.steps=400", "launch.keep_checkpoints=3")
-    assert command("sweep", str(tiny), f"storage={calm}", *slow).returncode == 0
-    driver = start_sweep(told / "tiny", str(tiny), f"storage={told}", *slow)
-    (label,) = [path.name for path in (calm / "tiny" / "trials").iterdir()]
-    trial = driver.folder / "trials" / label
+    driver = start_sweep(tmp_path / "tiny", str(tiny), f"storage={tmp_path}", *ONE, "launch.keep_checkpoints=3")
+    trial = driver.folder / "trials" / calm.name
     wait_until(lambda: any((trial / "checkpoints").glob("step_*[0-9]")), 60, "a checkpoint")
     (rank,) = ranks_of(driver.folder)
     rank.send_signal(signal.SIGUSR1)
@@ -64,7 +68,7 @@ def test_a_rank_told_to_end_is_continued_and_a_damaged_checkpoint_passed_over(ti
     assert driver.process.wait(timeout=120) == 0
     assert len((trial / "failures.jsonl").read_text().splitlines()) == 1  # being told to end is no failure
     assert f"{newest.name} is damaged" in (trial / "log.txt").read_text()
-    assert losses(trial) == losses(calm / "tiny" / "trials" / label)
+    assert losses(trial) == losses(calm)
 
 
 def test_control_c_leaves_nothing_and_the_same_command_continues(tiny, tmp_path, start_sweep):
