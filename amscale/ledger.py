@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from amscale.config import Experiment, FitSettings
+from amscale.config.complaints import describe
 from amscale.errors import InputError
 from amscale.reading import check_result, parse_json, parse_yaml, read_lines, read_records, read_text
 from amscale.settings import Settings, format_size
@@ -270,12 +271,11 @@ class SweepFolder:
         marker = self.path / "sweep.yaml"
         if not marker.is_file():
             return FitSettings()
+        tree = {"fit": self.read_marker().get("fit") or {}}
         try:
-            return FitSettings.model_validate(self.read_marker().get("fit") or {})
+            return TypeAdapter(dict[str, FitSettings]).validate_python(tree)["fit"]
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(["fit", *map(str, first["loc"])])
-            raise InputError(f"{marker}: {where}: {first['msg']}; run the sweep again to write it anew") from None
+            raise InputError(f"{marker}: {describe(error, tree)}; run the sweep again to write it anew") from None
 
     def create(self, config: Experiment) -> None:
         """Make the folder, and record the configuration that it now serves.

@@ -31,9 +31,11 @@ def _create(parameters: "RendezvousParameters") -> "RendezvousHandler":
 
     class BoundRendezvous(StaticTCPRendezvous):
         def get_backend(self) -> str:
+            """The name that torch holds against the one it was asked for."""
             return BACKEND
 
         def next_rendezvous(self) -> RendezvousInfo:
+            """Meet the other machines; on machine 0, once its store listens on `master_addr` alone."""
             if self.rank == 0 and self._store is None:
                 family = socket.AF_INET6 if ":" in self.master_addr else socket.AF_INET
                 # The store takes no address to bind to, but it takes a socket that listens already, and owns it then.

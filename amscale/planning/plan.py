@@ -186,7 +186,7 @@ def _steps(cell: Experiment, context: int, mean: float, unique_tokens: int) -> S
 
 def plan_trial(cell: Experiment, store: TokenStore, resources: Resources, count: str) -> TrialPlan:
     """Resolve one cell against its token store; see `plan_sweep`."""
-    return _plan_cell(cell, store, _content(cell.data), resources, count, None)
+    return _plan_cell(cell, store, corpus_content(cell.data), resources, count, None)
 
 
 def _plan_cell(

@@ -37,16 +37,17 @@ def chosen(table: Table, where: str | None) -> Table:
     """
     if where is None:
         return table
-    wanted = [part.partition("=") for part in str(where).split(",")]
-    if not all(key.strip() and equals for key, equals, _ in wanted):
-        raise InputError(f"where={where!r} must be settings as key=value joined by commas, such as data.copies=2")
-    for key, _, text in wanted:
-        has = sorted({format_value(_setting(point, key.strip())) for point in table.points})
-        if not any(_setting(point, key.strip()) is not None for point in table.points):
-            raise InputError(f"where={where!r}: no finished trial has a setting {key.strip()!r}; {_hint(table)}")
-        table = _having(table, key.strip(), text.strip())
+    for part in str(where).split(","):
+        key, equals, text = map(str.strip, part.partition("="))
+        if not key or not equals:
+            raise InputError(f"where={where!r} must be settings as key=value joined by commas, such as data.copies=2")
+        values = [_setting(point, key) for point in table.points]
+        if all(value is None for value in values):
+            raise InputError(f"where={where!r}: no finished trial has a setting {key!r}; {_hint(table)}")
+        table = _having(table, key, text)
         if not table.points:
-            raise InputError(f"where={where!r}: no trial is left; {key.strip()} is one of {', '.join(has)}")
+            has = ", ".join(sorted(set(map(format_value, values))))
+            raise InputError(f"where={where!r}: no trial is left; {key} is one of {has}")
     return table
 
 

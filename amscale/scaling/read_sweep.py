@@ -98,19 +98,16 @@ def _arrays(losses: dict[int, float]) -> tuple[Array, Array]:
 
 
 def _keep_best_of_repeats(table: Table) -> None:
-    corpora = {point.name: label for label, each in by_corpus(table).items() for point in each.points}
-
-    def cell(point: Point) -> tuple[str, float, float, int | None]:
-        return corpora[point.name], point.N, point.D, point.seed
-
+    cells = {p.name: (label, p.N, p.D, p.seed) for label, each in by_corpus(table).items() for p in each.points}
     best: dict[tuple[str, float, float, int | None], Point] = {}
     for point in table.points:
-        if cell(point) not in best or point.loss < best[cell(point)].loss:
-            best[cell(point)] = point
+        cell = cells[point.name]
+        if cell not in best or point.loss < best[cell].loss:
+            best[cell] = point
     kept = {point.name for point in best.values()}
     repeats = [point for point in table.points if point.name not in kept]
     for point in repeats:
-        winner = best[cell(point)]
+        winner = best[cells[point.name]]
         table.left_out.append((point.name, f"same N, D and seed as {winner.name}, which has the lower validation loss"))
     if repeats:
         table.warnings.append(f"{len(repeats)} trials share N, D and seed with a better one and were left out")

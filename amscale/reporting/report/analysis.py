@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from amscale.scaling.estimate import FLOOR
 from amscale.scaling.floor import agreed
 from amscale.settings import format_size
 
@@ -86,6 +87,13 @@ class Analysis:
         """The corpora that the points are of, where there are several."""
         named = [(estimate["details"] or {}).get("corpus") for estimate in self.fit["estimates"]]
         return list(dict.fromkeys(name for name in named if name))
+
+    def beside_entropy(self, name: str) -> list[tuple[float, dict[str, Any]]]:
+        """The floors of that name of several corpora, each with the entropy of its own, where that is known."""
+        floors = [row for row in self.estimates(FLOOR) if row["estimand"].startswith(name) and row["value"] is not None]
+        mixed = [row for row in floors if "corpus" in row["details"]]
+        pairs = [(row["details"]["references"].get("entropy"), row) for row in mixed]
+        return [(float(entropy), row) for entropy, row in pairs if entropy is not None]
 
     def estimates(self, group: str) -> list[dict[str, Any]]:
         """The estimates of one group."""

@@ -220,12 +220,11 @@ def _passed_below(sweep: Sweep) -> list[str]:
 def _beside_entropies(sweep: Sweep) -> list[str]:
     """How the least losses of several corpora lie beside the entropies that are known."""
     sentences = [f"The runs read {len(sweep.mixed)} corpora; each loss stands beside the entropy of its own."]
-    rows = [e for e in sweep.estimates(FLOOR) if e["value"] is not None and "entropy" in e["details"]["references"]]
     for name in ("least settled train loss", "least validation loss"):
-        pairs = [(e["value"], e["details"]["references"]["entropy"]) for e in rows if e["estimand"].startswith(name)]
+        pairs = sweep.beside_entropy(name)
         if len(pairs) > 1:
-            entropies = _range([entropy for _, entropy in pairs], lambda value: f"{value:.4g}")
-            over = _range([value - entropy for value, entropy in pairs], lambda value: f"{value:+.2g}")
+            entropies = _range([entropy for entropy, _ in pairs], lambda value: f"{value:.4g}")
+            over = _range([row["value"] - entropy for entropy, row in pairs], lambda value: f"{value:+.2g}")
             sentences.append(f"Entropies: {entropies} nats per token. The {name} less the entropy: {over}.")
     return sentences
 

@@ -59,6 +59,7 @@ class DataConstrained:
         least, most = np.log(rows.loss.min()), np.log(rows.loss.max())
 
         def predict(theta: Array) -> tuple[Array, Array]:
+            """ln of the loss (S, R) and its derivatives in theta (S, R, P)."""
             a, alpha, b, beta, e, rho, nu = (theta[:, i, None] for i in range(7))
             data = _worth(y, t, np.exp(rho))
             # ln of the compute-optimal N for U_D tokens at C = 6ND: αA/N^α = βB/D^β there.
@@ -79,6 +80,7 @@ class DataConstrained:
             return total, np.stack(derivatives, axis=-1)
 
         def natural(theta: Array) -> Array:
+            """The law's parameters, (S, P), in the order of `parameters`."""
             a, alpha, b, beta, e, rho, nu = theta.T
             return np.stack(
                 [

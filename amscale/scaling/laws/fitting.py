@@ -63,7 +63,8 @@ def fit_law(law: Law, rows: Rows, objective: Objective) -> LawFit:
         values = ends
     else:
         some = np.sort(np.random.default_rng(0).choice(len(rows), _MOST_ROWS, replace=False))
-        part, begun = rows.take(some), law.problem(rows.take(some))
+        part = rows.take(some)
+        begun = law.problem(part)
         tried = len(begun.starts)
         theta, values = _search(begun, objective, part, begun.starts)
         # theta is about the means of the part: a start for the means of all rows, which the search then moves.

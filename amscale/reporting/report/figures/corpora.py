@@ -6,7 +6,6 @@ from typing import Any
 from amscale.reporting.report.analysis import Analysis
 from amscale.reporting.report.axes import linear_axis, references
 from amscale.reporting.report.chart import Chart, Key, Marker, Panel, Series
-from amscale.scaling.estimate import FLOOR
 
 _KINDS: tuple[tuple[str, str, Marker], ...] = (
     ("least settled train loss", "accent", "circle"),
@@ -16,12 +15,13 @@ _KINDS: tuple[tuple[str, str, Marker], ...] = (
 
 def against_entropy(analysis: Analysis) -> Chart | None:
     """The least losses of each corpus against its entropy; None where not at least two have a known one."""
-    rows = {name: _known(analysis, name) for name, *_ in _KINDS}
-    found = [row for kind in rows.values() for row in kind]
-    if len({_entropy(row) for row in found}) < 2:
+    rows = {name: analysis.beside_entropy(name) for name, *_ in _KINDS}
+    entropies = [entropy for found in rows.values() for entropy, _ in found]
+    if len(set(entropies)) < 2:
         return None
-    x = linear_axis("entropy of the corpus (nats per token)", map(_entropy, found))
-    y = linear_axis("loss (nats per token)", [1.0, *map(_entropy, found), *(row["value"] for row in found)])
+    x = linear_axis("entropy of the corpus (nats per token)", entropies)
+    losses = [row["value"] for found in rows.values() for _, row in found]
+    y = linear_axis("loss (nats per token)", [1.0, *entropies, *losses])
     series = [Series("loss = entropy", x.range, x.range, "muted", group="equal", dash="dashed", width=1.4)]
     for name, tone, marker in _KINDS:
         series += [*_intervals(rows[name], tone, name), _points(rows[name], tone, name, marker)]
@@ -36,23 +36,13 @@ def against_entropy(analysis: Analysis) -> Chart | None:
     )
 
 
-def _known(analysis: Analysis, name: str) -> list[dict[str, Any]]:
-    """The floors of that name of those corpora whose entropy is known."""
-    floors = [row for row in analysis.estimates(FLOOR) if row["estimand"].startswith(name) and row["value"] is not None]
-    return [row for row in floors if "corpus" in row["details"] and "entropy" in row["details"]["references"]]
-
-
-def _entropy(row: dict[str, Any]) -> float:
-    return float(row["details"]["references"]["entropy"])
-
-
-def _points(rows: list[dict[str, Any]], tone: str, name: str, marker: Marker) -> Series:
-    labels = [f"{row['details']['corpus']}: {row['value']:.4f}" for row in rows]
-    x, y = [_entropy(row) for row in rows], [row["value"] for row in rows]
+def _points(rows: list[tuple[float, dict[str, Any]]], tone: str, name: str, marker: Marker) -> Series:
+    labels = [f"{row['details']['corpus']}: {row['value']:.4f}" for _, row in rows]
+    x, y = [entropy for entropy, _ in rows], [row["value"] for _, row in rows]
     return Series(name, x, y, tone, group=name, dash="none", marker=marker, labels=labels)
 
 
-def _intervals(rows: list[dict[str, Any]], tone: str, name: str) -> list[Series]:
-    bounded = [row for row in rows if row["interval"] and all(math.isfinite(end) for end in row["interval"])]
-    ends = [([_entropy(row)] * 2, list(row["interval"])) for row in bounded]
-    return [Series("95 % interval", x, y, tone, group=name, width=1.6) for x, y in ends]
+def _intervals(rows: list[tuple[float, dict[str, Any]]], tone: str, name: str) -> list[Series]:
+    ends = [(entropy, row["interval"]) for entropy, row in rows if row["interval"]]
+    bounded = [(entropy, pair) for entropy, pair in ends if all(map(math.isfinite, pair))]
+    return [Series("95 % interval", [at, at], list(pair), tone, group=name, width=1.6) for at, pair in bounded]
