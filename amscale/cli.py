@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from amscale.errors import CONTINUE_ME, InputError, ToldToEnd
+from amscale.errors import EXIT_PREEMPTED, InputError, Preempted
 
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -31,13 +31,13 @@ def run(function: Callable[..., Any], arguments: list[str] | None = None, name: 
     except InputError as error:
         print(f"{name.split('.')[-1].split()[-1]}: {error}", file=sys.stderr)
         sys.exit(2)
-    except ToldToEnd:
+    except Preempted:
         print("told to end: the same command continues from the checkpoints", file=sys.stderr)
-        sys.exit(CONTINUE_ME)
+        sys.exit(EXIT_PREEMPTED)
     except OSError as error:
-        from amscale.storage.trouble import of_disk
+        from amscale.trials.storage_errors import disk_error
 
-        if (told := of_disk(error)) is None:
+        if (told := disk_error(error)) is None:
             raise
         print(f"{name.split('.')[-1].split()[-1]}: {told}", file=sys.stderr)
         sys.exit(2)

@@ -1,6 +1,6 @@
 """Exceptions that mean something to a command, and are no bugs."""
 
-CONTINUE_ME = 75
+EXIT_PREEMPTED = 75
 """Exit status of what ended because it was told to and is to be started again (EX_TEMPFAIL of sysexits.h)."""
 
 
@@ -24,5 +24,5 @@ def one_line(text: str, most: int = 1500) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
-class ToldToEnd(Exception):
-    """A driver was told to end by SIGTERM, and its trials wrote checkpoints; commands exit with CONTINUE_ME."""
+class Preempted(Exception):
+    """A driver was told to end by SIGTERM, and its trials wrote checkpoints; commands exit with EXIT_PREEMPTED."""

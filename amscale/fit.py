@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from amscale.errors import InputError
 
 if TYPE_CHECKING:
-    from amscale.scaling.sweep_fit import SweepFit
+    from amscale.scaling.fit import FitResult
 
 
 def fit(
@@ -64,7 +64,7 @@ def fit(
     """
     arguments = locals()
     if "://" in str(source):
-        from amscale.storage import sweep_at
+        from amscale.trials.mirror import sweep_at
 
         with sweep_at(str(source)) as mirror:
             return fit(**arguments | {"source": str(mirror)})
@@ -88,7 +88,7 @@ def fit(
         del settings["hypotheses"]
         _print_next(path, next, output, where, settings, drop_highest, columns)
         return
-    from amscale.scaling.sweep_fit import fit_sweep, fit_table
+    from amscale.scaling.fit import fit_sweep, fit_table
 
     folder = _output_folder(output, path, whole=where is None)
     if path.is_dir():
@@ -112,7 +112,7 @@ def _refuse_misplaced(given: dict[str, Any], of_a_sweep: bool) -> None:
 
 def _settings(source: Path, **given: Any) -> dict[str, Any]:
     """What was given; where nothing was, what the configuration of the sweep says, or the default."""
-    from amscale.ledger import SweepFolder
+    from amscale.trials.folder import SweepFolder
 
     if isinstance(given["hypotheses"], int | float):
         given["hypotheses"] = (given["hypotheses"],)
@@ -120,10 +120,10 @@ def _settings(source: Path, **given: Any) -> dict[str, Any]:
     return {name: getattr(own, name) if value is None else value for name, value in given.items()}
 
 
-def _show(result: "SweepFit", folder: Path | None) -> None:
+def _show(result: "FitResult", folder: Path | None) -> None:
     """Print what was found, and write it and its figures into `folder`, if any."""
-    from amscale.reporting.console import make_console
     from amscale.reporting.report import write_figures
+    from amscale.reporting.terminal import make_console
 
     console = make_console()
     result.print(console)

@@ -10,15 +10,15 @@ def plan(*arguments: str, commands: bool = False) -> int:
         arguments: [CONFIG] [key=value …], as for the sweep.
         commands: also print the command that starts each trial by hand.
     """
+    from amscale.cluster.resources import planned_resources
     from amscale.config import load, split_arguments
-    from amscale.config.load import read_yaml
+    from amscale.config.loading import read_yaml
     from amscale.planning.plan import plan_sweep
-    from amscale.planning.resources import planned_resources
-    from amscale.planning.table import print_commands, print_plan
-    from amscale.radius.plan import is_radius, print_radius_plan
-    from amscale.radius.settings import load as load_radius
-    from amscale.reporting.console import make_console
-    from amscale.storage import storage_folder
+    from amscale.radius.configuration import is_radius, print_radius_plan
+    from amscale.radius.configuration import load as load_radius
+    from amscale.reporting.plan_table import print_commands, print_plan
+    from amscale.reporting.terminal import make_console
+    from amscale.trials.place import storage_folder
 
     path, overrides = split_arguments(arguments)
     if is_radius(read_yaml(path)):

@@ -16,8 +16,8 @@ def probe(*arguments: str) -> int:
     Returns:
         0 when everything was measured.
     """
+    from amscale.radius.configuration import load
     from amscale.radius.run import run_radius
-    from amscale.radius.settings import load
 
     words = [str(argument) for argument in arguments]
     path = words.pop(0) if words and "=" not in words[0] else "radius_cpu.yaml"

@@ -8,7 +8,7 @@ def report(sweep: str = "results/quick") -> None:
         sweep: the sweep's folder or URI, <storage>/<name>.
     """
     from amscale.reporting.report import write_report
-    from amscale.storage import sweep_at
+    from amscale.trials.mirror import sweep_at
 
     with sweep_at(str(sweep)) as path:
         print(write_report(path))

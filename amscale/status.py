@@ -10,10 +10,9 @@ def status(sweep: str = "results/quick") -> int:
         sweep: the sweep's folder or URI.
     """
     from amscale.errors import InputError
-    from amscale.ledger import SweepFolder
-    from amscale.reporting.console import make_console
-    from amscale.reporting.results import print_results
-    from amscale.storage import sweep_at
+    from amscale.reporting.terminal import make_console, print_results
+    from amscale.trials.folder import SweepFolder
+    from amscale.trials.mirror import sweep_at
 
     with sweep_at(str(sweep)) as path:
         folder = SweepFolder(path)

@@ -7,16 +7,15 @@ from pathlib import Path
 from rich.console import Console
 
 from amscale.cluster import resources
+from amscale.cluster.resources import planned_resources
 from amscale.config import Experiment
 from amscale.errors import InputError
-from amscale.ledger import SweepFolder, write_spec
 from amscale.planning.plan import SweepPlan, TrialPlan, plan_sweep
-from amscale.planning.resources import planned_resources
-from amscale.planning.table import print_plan
-from amscale.reporting.console import make_console
-from amscale.reporting.progress import Progress
-from amscale.reporting.results import print_results
-from amscale.storage.driver import SweepStorage
+from amscale.reporting.plan_table import print_plan
+from amscale.reporting.progress import LiveProgress
+from amscale.reporting.terminal import make_console, print_results
+from amscale.trials.driver import SweepStorage
+from amscale.trials.folder import SweepFolder, write_spec
 
 
 def run_sweep(config: Experiment, dry_run: bool, console: Console | None = None) -> int:
@@ -50,7 +49,7 @@ def run_sweep(config: Experiment, dry_run: bool, console: Console | None = None)
 
 def _run_missing(config: Experiment, storage: SweepStorage, console: Console) -> tuple[SweepPlan, dict[str, str]]:
     """Plan, print, and train the trials that have no result; returns the plan, and reasons of failure by label."""
-    from amscale.cluster import grid
+    from amscale.cluster import tune
 
     address, folder = config.launch.address, storage.folder
     storage.fetch_tokens()
@@ -62,7 +61,7 @@ def _run_missing(config: Experiment, storage: SweepStorage, console: Console) ->
         console.print("every trial has its result already; nothing to run")
         return plan, {}
     cpus = sum(host.cpus for host in resources.this_machine().hosts)
-    with grid.ray_cluster(address, cpus):
+    with tune.ray_cluster(address, cpus):
         if address is not None:
             plan = plan_sweep(config, folder.path.parent, resources.cluster())
             print_plan(plan, console)
@@ -73,9 +72,9 @@ def _run_missing(config: Experiment, storage: SweepStorage, console: Console) ->
         storage.push({trial.label: folder.trial(trial.label) for trial in missing}, stores)
         with (
             tempfile.TemporaryDirectory(prefix="amscale-ray-") as notes,
-            Progress(console, steps, done=len(plan.trials) - len(missing)) as progress,
+            LiveProgress(console, steps, done=len(plan.trials) - len(missing)) as progress,
         ):
-            grid.run_jobs(
+            tune.run_jobs(
                 jobs,
                 progress,
                 retries=config.launch.retries,
@@ -92,7 +91,7 @@ def _missing(plan: SweepPlan, folder: SweepFolder) -> list[TrialPlan]:
 
 
 def _job(trial: TrialPlan, storage: SweepStorage) -> "grid.Job":  # type: ignore[name-defined]  # noqa: F821
-    from amscale.cluster.grid import Job
+    from amscale.cluster.tune import Job
 
     folder = storage.folder.trial(trial.label)
     assert trial.store is not None
@@ -102,7 +101,7 @@ def _job(trial: TrialPlan, storage: SweepStorage) -> "grid.Job":  # type: ignore
 
 
 def _fit(config: Experiment, folder: SweepFolder, console: Console) -> None:
-    from amscale.scaling.sweep_fit import fit_sweep
+    from amscale.scaling.fit import fit_sweep
 
     fit = config.fit
     try:

@@ -11,7 +11,7 @@ import sys
 import traceback
 from contextlib import suppress
 
-from amscale.cluster.guard import die_with_parent
+from amscale.cluster.supervisor import die_with_parent
 from amscale.errors import InputError
 
 
@@ -33,11 +33,11 @@ def train(spec: str, *overrides: str) -> None:
         )
     # A rank whose launcher is killed must not live on.
     die_with_parent()
-    from amscale.storage import StorageError, trouble
-    from amscale.training.fence import Fence
-    from amscale.training.memory import is_out_of_memory, report
+    from amscale.training.interruptions import is_out_of_memory, report
     from amscale.training.run import run_trial
     from amscale.training.spec import resolve
+    from amscale.trials.attempt import AttemptGuard
+    from amscale.trials.storage_errors import StorageError, storage_error_in
 
     folder, cell, placement, store = resolve(str(spec), [str(o) for o in overrides])
     try:
@@ -49,9 +49,9 @@ def train(spec: str, *overrides: str) -> None:
         with suppress(OSError):  # the log is on a disk that may be full
             traceback.print_exc()
         if is_out_of_memory(error):
-            Fence(folder).check()
+            AttemptGuard(folder).check()
             report(folder, error)
-        elif (told := trouble(error, folder.path)) is not None:
+        elif (told := storage_error_in(error, folder.path)) is not None:
             with suppress(OSError):
                 print(told, file=sys.stderr, flush=True)
     # Everything is on disk and the process group is gone. Left is the interpreter's shutdown around gloo's threads, in

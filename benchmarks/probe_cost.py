@@ -19,11 +19,11 @@ import torch
 from torch.nn import functional as F
 
 from amscale import models
-from amscale.models.vanilla import VanillaSettings
+from amscale.config.schema import ProbeSettings
+from amscale.models.families.vanilla import VanillaSettings
 from amscale.probes.memorisation import Corpus
 from amscale.probes.patterns import Sequences
 from amscale.probes.probe import TrainingProbe
-from amscale.probes.settings import ProbeSettings
 from amscale.settings import format_size, parse_size
 
 VOCABULARY = 69

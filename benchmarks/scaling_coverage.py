@@ -25,16 +25,16 @@ from amscale.scaling.iso_flop import exponent_from_budgets
 from amscale.scaling.iso_loss import exponent_from_contours
 from amscale.scaling.laws.associative import Associative, excess
 from amscale.scaling.laws.chinchilla import Chinchilla, compute_optimum
+from amscale.scaling.laws.compare import resample_law
 from amscale.scaling.laws.data_constrained import DataConstrained
 from amscale.scaling.laws.fitting import fit_law
 from amscale.scaling.laws.kaplan import Kaplan
 from amscale.scaling.laws.law import Law, Rows
 from amscale.scaling.laws.power import Power
-from amscale.scaling.laws.resample import resample_law
 from amscale.scaling.laws.search import HUBER_LOG, OBJECTIVES, Objective
 from amscale.scaling.nopt import exponent_from_optima
+from amscale.scaling.points import Array, Point, Points
 from amscale.scaling.power_law import exponent_from_dstar
-from amscale.scaling.table import Array, Point, Table
 
 Outcome = tuple[tuple[float, float], bool] | None
 """An interval and whether the truth was rejected; None where the estimate was refused."""
@@ -114,9 +114,9 @@ def dstar_case(sizes: int, ratio: float, noise: float, most: float = 25, k: floa
     return Case(f"D*, {sizes} N, k {k:g}, D ratio {ratio:g}, noise {noise:g}{beyond}", {"k": k}, trial)
 
 
-def table_of(N: Array, D: Array, loss: Array) -> Table:
+def table_of(N: Array, D: Array, loss: Array) -> Points:
     """Points as the estimators take them."""
-    return Table("simulated", "N", [Point("", *row) for row in zip(N, D, loss, strict=True)])
+    return Points("simulated", "N", [Point("", *row) for row in zip(N, D, loss, strict=True)])
 
 
 def iso_flop_case(shift: float, noise: float) -> Case:
@@ -180,7 +180,7 @@ def capacity_case(sizes: int, noise: float) -> Case:
                 loss = entropy - min(D * entropy, bits * np.log(2) * (1 - 0.05 * max(0, j - 1))) / D
                 result = {"data": {"entropy_per_token": entropy}, "losses": {"train_evaluated": loss}}
                 points.append(Point("", n, D, loss, result=result))
-        bits_row, slope = capacity_estimates(Table("simulated", "N", points))
+        bits_row, slope = capacity_estimates(Points("simulated", "N", points))
         assert bits_row.interval is not None
         given = outside("", 3.6, bits_row.interval, "").rejected
         return {"bits per parameter": (bits_row.interval, given), "slope": outcome(slope)}

@@ -13,12 +13,12 @@ import numpy as np
 from scipy.optimize import minimize
 
 from amscale.scaling.laws.chinchilla import Chinchilla
+from amscale.scaling.laws.compare import resample_law
 from amscale.scaling.laws.fitting import fit_law
 from amscale.scaling.laws.law import Rows, rows_of
-from amscale.scaling.laws.resample import resample_law
 from amscale.scaling.laws.search import HUBER_LOG
+from amscale.scaling.points import drop_highest
 from amscale.scaling.read_table import read_table
-from amscale.scaling.table import drop_highest
 
 ROUNDS = 3
 

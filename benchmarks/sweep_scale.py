@@ -81,8 +81,8 @@ def _sweep(folder: Path, trials: int, machines: int, slots: int, records: int) -
     from ray.cluster_utils import Cluster
     from rich.console import Console
 
-    from amscale.cluster import grid
-    from amscale.reporting.progress import Progress
+    from amscale.cluster import tune
+    from amscale.reporting.progress import LiveProgress
 
     jobs = _jobs(folder, trials, records)
     # Where Ray keeps its sockets, and the address by which other programs would find this cluster.
@@ -91,12 +91,12 @@ def _sweep(folder: Path, trials: int, machines: int, slots: int, records: int) -
     for _ in range(machines - 1):
         cluster.add_node(num_cpus=slots)
     try:
-        with grid.ray_cluster(cluster.address, cpus=0):
+        with tune.ray_cluster(cluster.address, cpus=0):
             assert len(ray.nodes()) == machines
             console = Console(file=io.StringIO())
             before, began, cpu = _peak(), time.monotonic(), time.process_time()
-            with Progress(console, {job.label: 2 for job in jobs}, done=0) as progress:
-                grid.run_jobs(
+            with LiveProgress(console, {job.label: 2 for job in jobs}, done=0) as progress:
+                tune.run_jobs(
                     jobs, progress, retries=0, concurrent=None, state=folder / "ray", trainable=_reporting_trial()
                 )
             cost = {"cpu": time.process_time() - cpu, "wall": time.monotonic() - began, "memory": _peak() - before}
@@ -113,21 +113,22 @@ def _peak() -> float:
 
 def _jobs(folder: Path, trials: int, records: int) -> list[Any]:
     """A job and a trial folder for each cell of a square grid."""
-    from amscale import config, ledger
-    from amscale.cluster.grid import Job
+    from amscale import config
     from amscale.cluster.launcher import Placement
-    from amscale.storage import TrialPlace
+    from amscale.cluster.tune import Job
+    from amscale.trials import folder
+    from amscale.trials.place import TrialPlace
 
     side = math.ceil(math.sqrt(trials))
     cell = config.expand(config.load("quick.yaml", ["model.size=25k", "data.size=8k"]))[0]
-    sweep = ledger.SweepFolder(folder)
+    sweep = folder.SweepFolder(folder)
     sweep.create(cell)
     place = Placement(1, 1, 1, "cpu", 0, "fp32", 1, 1)
     jobs = []
     for index in range(trials):
         N, D = round(1e4 * 1.2 ** (index % side)), round(1e4 * 1.2 ** (index // side))
-        trial = sweep.trial(ledger.trial_label(cell, N, D, f"{index:012x}"))
-        ledger.write_spec(trial, cell, place.to_dict(), folder / "tokens", f"{index:012x}")
+        trial = sweep.trial(folder.trial_label(cell, N, D, f"{index:012x}"))
+        folder.write_spec(trial, cell, place.to_dict(), folder / "tokens", f"{index:012x}")
         (trial.path / "wanted.json").write_text(json.dumps({"N": N, "D": D, "records": records}))
         kept = TrialPlace(str(folder.parent), None, folder.name, trial.path.name)
         jobs.append(Job(trial.path.name, kept, place, grace=5, stalled_after=1800))
@@ -138,7 +139,7 @@ def _reporting_trial() -> Any:
     """A trainable in the place of a trial that trains."""
     from ray import tune
 
-    from amscale.storage import TrialPlace
+    from amscale.trials.place import TrialPlace
 
     class Reports(tune.Trainable):  # type: ignore[misc]
         def setup(self, config: dict[str, Any]) -> None:

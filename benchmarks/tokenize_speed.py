@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from amscale.data import KingJames, Text, prepare
-from amscale.data.files import blocks, find_files, text_lines
+from amscale.data.readers import blocks, find_files, text_lines
 from amscale.data.tokenizers import LibraryTokenizer, make_tokenizer
 
 

@@ -35,13 +35,13 @@ mkfifo "$folder/hold"
 exec 9<>"$folder/hold" 8<"$folder/hold"
 trap 'exec 9>&-' INT TERM HUP
 
-spec=$(on "${hosts[0]}" -m amscale.planning.one_trial "${#hosts[@]}" "$@" </dev/null) || exit
+spec=$(on "${hosts[0]}" -m amscale.planning.single_trial "${#hosts[@]}" "$@" </dev/null) || exit
 [ -n "$spec" ] || exit 0 # it has its result
-head=$(on "${hosts[0]}" -m amscale.cluster.address "${peers[@]}" </dev/null) || exit 1
+head=$(on "${hosts[0]}" -m amscale.cluster.network "${peers[@]}" </dev/null) || exit 1
 start="$(date +%s)-$$"
 declare -A machine=()
 for rank in "${!hosts[@]}"; do
-    on "${hosts[rank]}" -m amscale.cluster.start "$rank" "$head" "$start" "$spec" "${peers[@]}" <&8 8<&- 9>&- &
+    on "${hosts[rank]}" -m amscale.cluster.run_machine "$rank" "$head" "$start" "$spec" "${peers[@]}" <&8 8<&- 9>&- &
     machine[$!]=$rank
 done
 status=0

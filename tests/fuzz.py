@@ -29,8 +29,8 @@ def main() -> int:
     parser.add_argument("--rooms", nargs="+", default=ROOMS, choices=ROOMS)
     options = parser.parse_args()
     os.environ |= {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "120"}
-    from fuzzing.judge import Broken
-    from fuzzing.rooms import Rooms
+    from helpers.fuzzing.judge import Broken
+    from helpers.fuzzing.targets import Rooms
 
     broken: collections.Counter[str] = collections.Counter()
     ran: collections.Counter[str] = collections.Counter()

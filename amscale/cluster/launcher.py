@@ -5,10 +5,10 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from amscale.cluster import rendezvous
+from amscale.cluster import network
 from amscale.files import packaged
 
-START_VARIABLE = "AMSCALE_START"
+ATTEMPT_VARIABLE = "AMSCALE_START"
 """Environment variable that gives ranks the name of their start."""
 
 
@@ -67,7 +67,7 @@ def launch_command(placement: Placement, arguments: list[str], *, rank: int, add
         address,
         "--main_process_port",
         str(port),
-        *rendezvous.options(rank, address, port),
+        *network.options(rank, address, port),
         # Ranks write to the trial's log; torch's launcher would leave an empty folder in /tmp for every start.
         "--log_dir",
         os.devnull,

@@ -14,11 +14,12 @@ from typing import Any
 
 import psutil
 
-from amscale.cluster import guard
-from amscale.cluster.ports import Port
-from amscale.ledger import START_MARK
-from amscale.storage import TrialPlace, in_words
-from amscale.storage.site import Site
+from amscale.cluster import supervisor
+from amscale.cluster.network import Port
+from amscale.trials.folder import START_MARK
+from amscale.trials.place import TrialPlace
+from amscale.trials.site import Site
+from amscale.trials.storage_errors import storage_errors
 
 
 def interface_of(address: str) -> str:
@@ -87,12 +88,12 @@ class Machine:
         self._end()
         interface = interface_of(address)
         names = ("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
-        with in_words(Path(log).parent), Path(log).open("a", encoding="utf-8") as file:
+        with storage_errors(Path(log).parent), Path(log).open("a", encoding="utf-8") as file:
             file.write(
                 f"{START_MARK}{datetime.now(timezone.utc).isoformat(timespec='seconds')}: {shlex.join(command)}\n"
             )
         self._guard = subprocess.Popen(
-            [sys.executable, "-S", "-E", guard.__file__, log, str(self._grace), *command],
+            [sys.executable, "-S", "-E", supervisor.__file__, log, str(self._grace), *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

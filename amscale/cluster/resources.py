@@ -1,10 +1,17 @@
-"""What the machines have: processes, memory and devices, from a Ray cluster or from this machine alone."""
+"""What the machines have: processes, memory and devices, from a Ray cluster or from this machine alone.
+
+The machines that a sweep would run on, asked without starting anything, or assumed.
+"""
 
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psutil
+
+from amscale.config import LaunchSettings
 
 # Peak dense bf16 FLOP/s of a device times a usual utilisation; only a first guess for the plan's time column.
 _GPU_FLOPS = 1.2e14
@@ -96,3 +103,32 @@ def _nvidia() -> tuple[int, int]:
     answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
     sizes = [int(line) for line in answer.stdout.split() if line.strip().isdigit()]
     return len(sizes), min(sizes, default=0) * 2**20
+
+
+_ASSUMED_GPU_MEMORY = 80 * 10**9
+_ASSUMED_GPUS = 8
+_ASSUMED_MACHINES = 64
+
+
+@contextmanager
+def planned_resources(launch: LaunchSettings) -> Iterator[Resources]:
+    """The machines of a running Ray cluster, or this machine; without a GPU here, a cluster that the settings ask for.
+
+    Nothing is started. An experiment for GPUs can so be planned on a laptop.
+    """
+    if launch.address is None:
+        here = this_machine()
+        yield _assumed(launch) if launch.device == "cuda" and not here.has_gpus else here
+        return
+    from amscale.cluster import tune
+
+    with tune.ray_cluster(launch.address, cpus=0):
+        yield cluster()
+
+
+def _assumed(launch: LaunchSettings) -> Resources:
+    machines = _ASSUMED_MACHINES if launch.machines == "auto" else launch.machines
+    gpus = _ASSUMED_GPUS if launch.processes_per_machine == "auto" else launch.processes_per_machine
+    memory = _ASSUMED_GPU_MEMORY if launch.device_memory == "auto" else launch.device_memory
+    host = Host(cpus=gpus * launch.cpus_per_process, gpus=gpus, memory=gpus * memory, gpu_memory=memory)
+    return Resources((host,) * machines, assumed=True)

@@ -8,7 +8,7 @@ grid can be run by hand.
 """
 
 from amscale.config.grid import expand
-from amscale.config.load import load, parse, split_arguments
+from amscale.config.loading import load, parse, split_arguments
 from amscale.config.schema import Experiment, FitSettings, LaunchSettings, TrainSettings
 
 __all__ = [

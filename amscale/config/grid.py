@@ -9,10 +9,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from amscale.config.complaints import describe
 from amscale.config.schema import Experiment
 from amscale.errors import InputError
-from amscale.settings import Settings
+from amscale.settings import Settings, describe
 
 _SECTIONS: dict[str, TypeAdapter[Any]] = {
     name: TypeAdapter(field.rebuild_annotation()) for name, field in Experiment.model_fields.items()

@@ -14,10 +14,8 @@ from amscale.data.corpora import (
     RandomTokens,
     Text,
 )
-from amscale.data.known import KnownFacts, known_facts
-from amscale.data.settings import CorpusSettings
-from amscale.data.store import TokenStore, open_store
-from amscale.data.subsets import Subset
+from amscale.data.corpus import CorpusSettings
+from amscale.data.store import KnownFacts, Subset, TokenStore, known_facts, open_store
 
 __all__ = [
     "IGNORED",

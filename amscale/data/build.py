@@ -1,8 +1,14 @@
-"""From a corpus to its token store: tokenise, split, order, write; once, and whole or not at all."""
+"""Lines on stderr about a build that takes long; a short one says nothing.
+
+From a corpus to its token store: tokenise, split, order, write; once, and whole or not at all.
+"""
 
 import hashlib
 import json
 import shutil
+import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,17 +18,57 @@ from typing import Any
 
 import numpy as np
 
+from amscale.data.buckets import shuffle_corpus, shuffle_documents
+from amscale.data.corpora.hub import Unreachable
+from amscale.data.corpus import CorpusSettings
 from amscale.data.draft import Draft, content_hashes
 from amscale.data.duplicates import SIGNATURE, first_of_alikes, first_of_equals, signatures
-from amscale.data.hub import Unreachable
 from amscale.data.lock import finish, remove_forgotten, sole_builder
-from amscale.data.news import News
-from amscale.data.settings import CorpusSettings
-from amscale.data.shuffle import shuffle_corpus, shuffle_documents
 from amscale.data.split import HeldOut, write_in_order
 from amscale.data.store import FORMAT, TokenStore, open_store, token_type
 from amscale.data.tokenizers import Tokenizer, make_tokenizer, saved_tokenizer, tokenizer_identity
 from amscale.errors import InputError
+from amscale.settings import format_size
+
+_EVERY = 10.0
+"""Seconds between two lines."""
+
+
+class BuildProgress:
+    """What a build is at, said every ten seconds from a thread of its own while the context lasts."""
+
+    def __init__(self, corpus: str) -> None:
+        self._corpus = corpus
+        self._doing = ""
+        self._counts = ""
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._tell, daemon=True)
+
+    def __enter__(self) -> "BuildProgress":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def turn_to(self, doing: str) -> None:
+        """Say what is done from now on."""
+        self._doing, self._counts = doing, ""
+        self._start: tuple[float, int] | None = None
+
+    def count(self, documents: int, tokens: int) -> None:
+        """Say how far it has come. Speed counts from the first call: a build may go on with what it finds."""
+        now = time.monotonic()
+        self._start = self._start or (now, tokens)
+        seconds, made = now - self._start[0], tokens - self._start[1]
+        speed = f", {format_size(made / seconds)} tokens a second" if seconds else ""
+        self._counts = f": {format_size(documents)} documents, {format_size(tokens)} tokens{speed}"
+
+    def _tell(self) -> None:
+        while not self._done.wait(_EVERY):
+            print(f"{self._corpus}: {self._doing}{self._counts}", file=sys.stderr, flush=True)
+
 
 Block = tuple[np.ndarray, np.ndarray, int]
 """Tokens end to end as they are stored, document lengths, and the number of empty documents that were left out."""
@@ -79,7 +125,7 @@ def prepare(settings: CorpusSettings, root: Path | str) -> TokenStore:
 
 def _build(settings: CorpusSettings, folder: Path) -> None:
     draft = Draft(folder)
-    with News(settings.corpus) as news:
+    with BuildProgress(settings.corpus) as news:
         tokenizer = _tokenise(settings, draft, news)
         news.turn_to("choosing and ordering documents")
         kept = None
@@ -97,7 +143,7 @@ def _build(settings: CorpusSettings, folder: Path) -> None:
     (folder / "store.json").write_text(json.dumps(facts, indent=2) + "\n")
 
 
-def _tokenise(settings: CorpusSettings, draft: Draft, news: News) -> Tokenizer:
+def _tokenise(settings: CorpusSettings, draft: Draft, news: BuildProgress) -> Tokenizer:
     """Write the draft from where it stands to its end; returns its tokenizer."""
     if draft.progress.tokenizer:
         tokenizer = saved_tokenizer(draft.folder, draft.progress.tokenizer)

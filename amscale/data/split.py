@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from amscale.data.buckets import Buckets, bucket_count, bucket_of
+from amscale.data.corpus import CorpusSettings
 from amscale.data.draft import Draft
-from amscale.data.settings import CorpusSettings
 from amscale.errors import InputError
 
 _RECORD = np.dtype([("key", np.uint64), ("length", np.int64)])

@@ -1,4 +1,6 @@
-"""A tokenised corpus on disk, memory-mapped: opening it costs milliseconds whatever its size.
+"""Part of a store: documents that lie end to end.
+
+A tokenised corpus on disk, memory-mapped: opening it costs milliseconds whatever its size.
 
 A store is a folder that never changes once it has its name:
 
@@ -14,15 +16,44 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from amscale.data.settings import Packing
-from amscale.data.subsets import Subset
-from amscale.data.tokenizers import Tokenizer, saved_tokenizer
+from amscale.data.corpus import CorpusSettings, Packing
+from amscale.data.tokenizers import Tokenizer, make_tokenizer, saved_tokenizer
 from amscale.errors import InputError
 from amscale.settings import format_size
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some documents of a store, memory-mapped, and how they are to be packed into sequences."""
+
+    tokens: np.ndarray
+    """Token ids of the documents end to end [unique_tokens]; each document closes with the end token, unless its
+    corpus stores none."""
+    offsets: np.ndarray
+    """Where each document starts, and where the last one ends, before it is cut [documents + 1]."""
+    end_token: int
+    packing: Packing
+    copies: int = 1
+    """How often each sequence stands in one epoch."""
+
+    @property
+    def unique_tokens(self) -> int:
+        """D: tokens, end tokens counted. A document that the corpus repeats counts each time, `copies` do not."""
+        return len(self.tokens)
+
+    @property
+    def documents(self) -> int:
+        """Documents; under `stream` packing the last one may be cut short."""
+        return len(self.offsets) - 1
+
+    def document(self, index: int) -> np.ndarray:
+        """Token ids of one document, the end token included unless it was cut off."""
+        return self.tokens[self.offsets[index] : self.offsets[index + 1]]
+
 
 FORMAT = 2
 
@@ -157,3 +188,51 @@ def open_store(folder: Path | str) -> TokenStore:
     offsets = np.load(folder / "offsets.npy", mmap_mode="r")
     # As plain arrays over the same pages: slicing a memmap object costs ten times as much.
     return TokenStore(folder, facts, tokens.view(np.ndarray), offsets.view(np.ndarray))
+
+
+class KnownFacts(NamedTuple):
+    """What a plan has to know of tokens."""
+
+    vocabulary_size: int
+    context: int
+    """Tokens of a sequence, at most."""
+    mean_tokens_per_sequence: float
+
+
+_PUBLISHED = {"gpt2": 50257, "openai-community/gpt2": 50257}
+"""Vocabularies of tokenizers on the hub, end token included, so that a plan needs no network."""
+
+
+def known_facts(settings: CorpusSettings) -> KnownFacts | None:
+    """Vocabulary, context and the mean length of a sequence where they follow from the settings and the source.
+
+    The mean is that of the source: documents that were drawn from it have it up to chance. Under `stream` packing it is
+    the context, which the last sequence alone falls short of.
+
+    Returns:
+        None where only the tokens themselves can tell.
+
+    Raises:
+        InputError: a tokenizer that is neither here nor to be had from the hub.
+    """
+    source = settings.known_source() if settings.duplicates == "keep" else None
+    context = settings.context or (source.longest_document if source else None)
+    if context is None:
+        return None
+    if settings.packing == "stream":
+        mean = float(context)
+    elif source is not None and source.lengths is not None:
+        pieces = sum(-(-length // context) * p for length, p in source.lengths.items())
+        mean = sum(length * p for length, p in source.lengths.items()) / pieces
+    else:
+        return None
+    vocabulary_size = _vocabulary_size(settings)
+    return None if vocabulary_size is None else KnownFacts(vocabulary_size, context, mean)
+
+
+def _vocabulary_size(settings: CorpusSettings) -> int | None:
+    if settings.tokenizer == "bpe" or (settings.tokenizer == "word" and settings.word_types() is None):
+        return None
+    if settings.tokenizer in _PUBLISHED and not Path(settings.tokenizer).exists():
+        return _PUBLISHED[settings.tokenizer]
+    return make_tokenizer(settings).vocabulary_size

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from amscale.data.settings import CorpusSettings
+from amscale.data.corpus import CorpusSettings
 from amscale.errors import InputError
-from amscale.hub import first_line, why_not
+from amscale.huggingface import first_line, unavailable
 
 if TYPE_CHECKING:
     import tokenizers
@@ -193,7 +193,7 @@ def _from_transformers(name: str) -> LibraryTokenizer:
     import transformers
 
     local = Path(name).expanduser().is_dir()
-    missing = None if local else why_not(name)
+    missing = None if local else unavailable(name)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             name, local_files_only=missing is not None, trust_remote_code=False

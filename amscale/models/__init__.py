@@ -1,11 +1,9 @@
 """Model families, the shape for a wanted number of parameters, and what a shape costs. Importing this is light."""
 
-from amscale.models.flops import FLOPS_FORMULA, FLOPS_FORMULAS, flops_per_token
-from amscale.models.memory import activation_bytes
-from amscale.models.network import attention_names, build, final_norm_name, residual_names
-from amscale.models.registry import family_names
+from amscale.models.costs import FLOPS_FORMULA, FLOPS_FORMULAS, activation_bytes, flops_per_token
+from amscale.models.registry import attention_names, build, family_names, final_norm_name, residual_names
 from amscale.models.shape import CONVENTIONS, ParameterCounts, Shape
-from amscale.models.solver import solve
+from amscale.models.sizing import solve
 
 __all__ = [
     "CONVENTIONS",

@@ -66,8 +66,8 @@ class Family:
     Takes arrays as `counts` does."""
     heads: Callable[[int, int, Any], int] | None = None
     """heads(layers, width, options) of a family that derives its heads by itself, the most where layers differ."""
-    standing: Callable[[Any], tuple[int, int, int] | None] = lambda options: None
-    """standing(options): (layers, width, heads) where neither a size nor a width is given. None: that is an error."""
+    default_dimensions: Callable[[Any], tuple[int, int, int] | None] = lambda options: None
+    """(layers, width, heads) of the options where neither a size nor a width is given; None: that is an error."""
     width_multiple: Callable[[Any], int] = lambda options: 1
     """Of what a width that is searched for must be a multiple."""
     query_heads: Callable[[Shape], int] = lambda shape: shape.layers * shape.heads

@@ -9,8 +9,8 @@ from transformers import CONFIG_MAPPING, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from amscale.errors import InputError
-from amscale.models.hub_files import load_configuration
-from amscale.models.hub_settings import HubOptions, HubSettings
+from amscale.huggingface import load_configuration
+from amscale.models.families.hub import HubOptions, HubSettings
 
 _OWN = {
     "hidden_size": "model.width",
@@ -103,7 +103,7 @@ def base_configuration(options: HubOptions) -> PretrainedConfig:
     return _make(options, **{**json.loads(options.base), **json.loads(options.given)})
 
 
-def standing(options: HubOptions) -> tuple[int, int, int]:
+def default_dimensions(options: HubOptions) -> tuple[int, int, int]:
     """(layers, width, heads) of the configuration as it stands.
 
     Raises:
@@ -162,7 +162,7 @@ def configuration(
 
     Feed-forward widths and the width of the queries keep their ratio to the width, key heads theirs to the heads.
     """
-    standing(options)
+    default_dimensions(options)
     base, given = base_configuration(options), json.loads(options.given)
     fields = {**json.loads(options.base), **given}
     per_layer = [k for k, v in fields.items() if isinstance(v, list) and len(v) == base.num_hidden_layers]

@@ -15,13 +15,13 @@ from amscale.config import Experiment, expand, parse
 from amscale.data import CorpusSettings, open_store, store_name
 from amscale.errors import InputError
 from amscale.planning.plan import tokens_folder
-from amscale.planning.table import duration
+from amscale.reporting.plan_table import format_duration
 from amscale.scaling.corpora import by_corpus
 from amscale.scaling.dstar import cell_criteria, check_window, locate_all
 from amscale.scaling.next_cells import NextCells, candidates, next_cells
+from amscale.scaling.points import Points, drop_highest
 from amscale.scaling.read_sweep import read_sweep
 from amscale.scaling.read_table import read_table
-from amscale.scaling.table import Table, drop_highest
 from amscale.settings import format_size
 
 _SIZE, _AMOUNT = "model.size", "data.size"
@@ -101,7 +101,9 @@ def _header(chosen: NextCells, runs: int, speed: float | None) -> list[str]:
     """What the cells promise and cost; `speed` in FLOP/s of one device."""
 
     def cost(flops: float) -> str:
-        return f"{flops:.3g} FLOPs" + (f", about {duration(flops / speed)} of training on one device" if speed else "")
+        return f"{flops:.3g} FLOPs" + (
+            f", about {format_duration(flops / speed)} of training on one device" if speed else ""
+        )
 
     lines = [
         f"Cells that would narrow the 95 % interval of k the most ({chosen.how}):",
@@ -136,7 +138,7 @@ def _runs(tree: dict[str, Any]) -> int:
     return math.prod(len(values) if isinstance(values, list) else 1 for values in axes)
 
 
-def _speed(table: Table) -> float | None:
+def _speed(table: Points) -> float | None:
     """Median training FLOP/s of one device over the runs of the sweep; None where they were not timed."""
     speeds = [
         point.flops / seconds
@@ -159,7 +161,7 @@ def _configuration(folder: Path) -> dict[str, Any]:
     return tree
 
 
-def _asked(table: Table, section: str, values: Any) -> dict[float, int]:
+def _asked(table: Points, section: str, values: Any) -> dict[float, int]:
     """The `size` of the settings that gave each N (or D) of the points.
 
     Raises:
@@ -177,7 +179,7 @@ def _asked(table: Table, section: str, values: Any) -> dict[float, int]:
     return asked
 
 
-def _reachable(tree: dict[str, Any], table: Table, count: str, asked: dict[float, int]) -> dict[float, int]:
+def _reachable(tree: dict[str, Any], table: Points, count: str, asked: dict[float, int]) -> dict[float, int]:
     """The N that the family has a shape for, among those that would do, and the model.size that gives each."""
     shape = table.points[0].result["shape"]
     found = dict(asked)

@@ -22,10 +22,10 @@ from amscale.data import (
     store_name,
 )
 from amscale.errors import InputError
-from amscale.ledger import SweepFolder, trial_id, trial_label
 from amscale.models import FLOPS_FORMULA, Shape
-from amscale.planning.memory import Memory
-from amscale.planning.placement import choose
+from amscale.planning.placement import Memory, choose
+from amscale.trials.folder import SweepFolder
+from amscale.trials.identity import trial_id, trial_label
 
 # Start of a trial: Ray's actor, `accelerate launch`, imports and DeepSpeed's engine.
 _START_SECONDS = 9.0

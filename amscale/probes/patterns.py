@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from amscale.config.schema import Pattern
 from amscale.errors import InputError
-from amscale.probes.settings import Pattern
 
 UNCOUNTED = -100
 """The target of a position that does not count."""

@@ -16,15 +16,14 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from amscale.config.schema import Pattern
 from amscale.errors import InputError
 from amscale.probes.associative import measure_energy, measure_global_energy, measure_radius_and_partition
 from amscale.probes.attention import measure_attention
-from amscale.probes.capture import capture, capture_input, find_modules
+from amscale.probes.capture import capture, capture_input, find_modules, preserved
 from amscale.probes.measurement import Measurement
 from amscale.probes.memorisation import Corpus, Recall, measure_memorisation
 from amscale.probes.patterns import Sequences, to_patterns
-from amscale.probes.preserve import preserved
-from amscale.probes.settings import Pattern
 
 
 class TrainingProbe:

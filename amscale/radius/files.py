@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from amscale.errors import InputError
-from amscale.ledger import write_atomically
+from amscale.files import write_atomically
 from amscale.radius.distances import Spread
 
 _ROWS = 4096

@@ -16,14 +16,13 @@ from amscale import __version__
 from amscale.data import CorpusSettings, TokenStore, prepare
 from amscale.errors import InputError
 from amscale.planning.plan import tokens_folder
-from amscale.radius.controls import gaussian, shuffled
-from amscale.radius.distances import Spread, measure_spread
+from amscale.radius.configuration import RadiusSettings
+from amscale.radius.distances import Spread, gaussian, measure_spread, shuffled
 from amscale.radius.figure import draw
 from amscale.radius.files import make_folder, summarise, write_distances, write_summary, write_vectors
 from amscale.radius.sample import Chunks, choose_chunks, places, vectors
-from amscale.radius.settings import RadiusSettings
 from amscale.radius.subject import Subject, Trial, find_trial, pretrained_subject, trial_subject
-from amscale.reporting.console import make_console
+from amscale.reporting.terminal import make_console
 
 FORMAT = 1
 

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from amscale.data import Sequences, TokenStore
-from amscale.data.settings import CorpusSettings
+from amscale.data.corpus import CorpusSettings
 from amscale.errors import InputError
-from amscale.probes.capture import capture
+from amscale.probes.capture import capture, preserved
 from amscale.probes.patterns import UNCOUNTED, to_patterns
-from amscale.probes.preserve import preserved
-from amscale.radius.settings import SampleSettings
+from amscale.radius.configuration import SampleSettings
 from amscale.radius.subject import Subject
 
 _PASS_BYTES = 2**28

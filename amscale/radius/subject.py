@@ -12,11 +12,11 @@ from amscale import config, models
 from amscale.config import Experiment
 from amscale.data import TokenStore, prepare
 from amscale.errors import InputError
-from amscale.hub import first_line, why_not
-from amscale.ledger import SweepFolder, TrialFolder
+from amscale.huggingface import first_line, unavailable
 from amscale.models import Shape
 from amscale.planning.plan import tokens_folder
-from amscale.radius.settings import PretrainedModel
+from amscale.radius.configuration import PretrainedModel
+from amscale.trials.folder import SweepFolder, TrialFolder
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def pretrained_subject(settings: PretrainedModel) -> Subject:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    missing = None if Path(settings.path).is_dir() else why_not(settings.path)
+    missing = None if Path(settings.path).is_dir() else unavailable(settings.path)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             settings.path,

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from amscale.planning.table import duration
+from amscale.reporting.plan_table import format_duration
 
 _LINE_SECONDS = 10.0
 
@@ -30,11 +30,11 @@ class _Row:
         if self.state != "training" or self.first is None or self.step <= self.first[1]:
             return ""
         pace = (time.monotonic() - self.first[0]) / (self.step - self.first[1])
-        return duration(pace * (self.steps - self.step))
+        return format_duration(pace * (self.steps - self.step))
 
 
-class Progress:
-    """A listener of `amscale.cluster.grid` that shows what it hears.
+class LiveProgress:
+    """A listener of `amscale.cluster.tune` that shows what it hears.
 
     Args:
         console: where to show it.
@@ -53,7 +53,7 @@ class Progress:
         self.reasons: dict[str, str] = {}
         """Why trials failed last, by label."""
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "LiveProgress":
         if self._interactive:
             self._live.__enter__()
         return self

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from amscale.scaling.table import Array
+from amscale.scaling.points import Array
 
 
 def percentile_interval(values: Array) -> tuple[float, float]:

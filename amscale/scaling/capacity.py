@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from amscale.scaling.estimate import CAPACITY, Estimate, Hypothesis
+from amscale.scaling.points import Point, Points
 from amscale.scaling.power_law import fit_loglog
-from amscale.scaling.table import Point, Table
 
 MORRIS = 3.6
 """Bits per parameter that the paper measured, GPT-style models in half precision."""
@@ -49,7 +49,7 @@ def memorised_bits(point: Point) -> float | None:
     return None if entropy is None or loss is None else point.D * (entropy - loss[0]) / math.log(2)
 
 
-def capacities(table: Table) -> list[Capacity]:
+def capacities(table: Points) -> list[Capacity]:
     """C of every N, ascending; several seeds of a cell enter by their mean."""
     rows: dict[float, list[tuple[float, float, float]]] = {}
     for (N, D), points in table.cells().items():
@@ -73,7 +73,7 @@ def _capacity(N: float, row: Sequence[tuple[float, float, float]]) -> Capacity:
     return Capacity(N, row[0][2], D, memorised, None if reason else memorised[best], reason)
 
 
-def capacity_estimates(table: Table) -> list[Estimate]:
+def capacity_estimates(table: Points) -> list[Estimate]:
     """Rows for the bits per parameter and for the slope of ln C on ln N; none where no run could have memorised.
 
     Both are t estimates over the N whose M has its maximum inside the grid of D.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from amscale.scaling.table import Array
+from amscale.scaling.points import Array
 
 _DRAWS = 4096
 

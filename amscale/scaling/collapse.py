@@ -11,8 +11,8 @@ import numpy as np
 
 from amscale.scaling.bootstrap import bias_corrected_interval, cells_of, redrawn_residuals
 from amscale.scaling.estimate import Estimate, outside
+from amscale.scaling.points import Array, Points
 from amscale.scaling.power_law import named
-from amscale.scaling.table import Array, Table
 
 _GRID = np.geomspace(0.05, 20, 61)
 _WORST = 0.5
@@ -67,7 +67,7 @@ def _knots(cells: int) -> int:
     return int(np.clip(cells // 3, 3, 8))
 
 
-def exponent_from_collapse(table: Table, hypotheses: Sequence[float], resamples: int, seed: int = 0) -> Estimate:
+def exponent_from_collapse(table: Points, hypotheses: Sequence[float], resamples: int, seed: int = 0) -> Estimate:
     """k of the best collapse of the loss on N/D^k; interval by residuals redrawn on the fixed grid, bias-corrected.
 
     Best means the least score over k from 0.05 to 20. Refused where even that leaves half of the variance (there is

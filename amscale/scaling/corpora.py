@@ -7,29 +7,29 @@ from typing import Any
 from amscale.errors import InputError
 from amscale.scaling.estimate import Estimate
 from amscale.scaling.floor import floors, references
-from amscale.scaling.table import Point, Table
+from amscale.scaling.points import Point, Points
 from amscale.settings import format_value, parse_size
 
 _AMOUNTS = {"size", "documents"}
 """Settings of a corpus that say how much of it there is; more of one corpus is no other corpus."""
 
 
-def by_corpus(table: Table) -> dict[str, Table]:
+def by_corpus(table: Points) -> dict[str, Points]:
     """The points of each corpus, by the settings that tell it from the others: `data.word_classes=half`.
 
     One entry, of an empty name, where all points read the same corpus.
     """
     names = _differing(table.points)
-    found: dict[str, Table] = {}
+    found: dict[str, Points] = {}
     for point in table.points:
         label = ",".join(f"data.{name}={format_value(_corpus(point).get(name))}" for name in names)
         if label not in found:
-            found[label] = Table(table.source, table.convention, [], list(table.left_out))
+            found[label] = Points(table.source, table.convention, [], list(table.left_out))
         found[label].points.append(point)
     return found
 
 
-def chosen(table: Table, where: str | None) -> Table:
+def chosen(table: Points, where: str | None) -> Points:
     """The points whose settings are as `where` says, `key=value` or several of them joined by commas.
 
     Raises:
@@ -51,7 +51,7 @@ def chosen(table: Table, where: str | None) -> Table:
     return table
 
 
-def estimates_of_corpora(table: Table, corpora: dict[str, Table]) -> list[Estimate]:
+def estimates_of_corpora(table: Points, corpora: dict[str, Points]) -> list[Estimate]:
     """A refusal of what would need one corpus, and the floors of each, in the order of the entropies that are known."""
     refused = Estimate(
         estimand="exponent k and laws in N and D",
@@ -102,12 +102,12 @@ def _setting(point: Point, key: str) -> Any:
     return value
 
 
-def _having(table: Table, key: str, text: str) -> Table:
+def _having(table: Points, key: str, text: str) -> Points:
     kept = [point for point in table.points if _is(_setting(point, key), text)]
     names = {point.name for point in kept}
     others = [point for point in table.points if point.name not in names]
     left_out = table.left_out + [(point.name, f"{key} is {format_value(_setting(point, key))}") for point in others]
-    return Table(table.source, table.convention, kept, left_out, list(table.warnings))
+    return Points(table.source, table.convention, kept, left_out, list(table.warnings))
 
 
 def _is(value: Any, text: str) -> bool:
@@ -120,6 +120,6 @@ def _is(value: Any, text: str) -> bool:
         return False
 
 
-def _hint(table: Table) -> str:
+def _hint(table: Points) -> str:
     names = _differing(table.points)
     return "its corpora differ in " + ", ".join(f"data.{name}" for name in names) if names else "all read one corpus"

@@ -4,6 +4,8 @@
                      (train loss - least validation loss)^2 < threshold }
 
 The grid of D makes D* known only up to an interval: (previous D of the grid, D*].
+
+How much the exponent from D* owes to the threshold and the window of its criterion, which are conventions.
 """
 
 import math
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from amscale.errors import InputError
-from amscale.scaling.table import Curves, Point
+from amscale.scaling.points import Curves, Point
 
 
 @dataclass(frozen=True)

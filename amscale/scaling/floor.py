@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from amscale.scaling.estimate import FLOOR, Estimate, Hypothesis
-from amscale.scaling.table import Curves, Point, Table
+from amscale.scaling.points import Curves, Point, Points
 
 _BLOCKS = 8
 _WORDS = {"entropy": "entropy", "memorised": "memorised loss"}
@@ -47,7 +47,7 @@ def agreed(values: Sequence[float | None]) -> float | None:
     return known[0]
 
 
-def references(table: Table) -> dict[str, float]:
+def references(table: Points) -> dict[str, float]:
     """The figures that a floor is held against: 1, and the corpus's entropy and memorised loss where they are known."""
     found = {"1": 1.0}
     for key, name in (("entropy_per_token", "entropy"), ("memorised_per_token", "memorised")):
@@ -57,14 +57,14 @@ def references(table: Table) -> dict[str, float]:
     return found
 
 
-def floors(table: Table) -> list[Estimate]:
+def floors(table: Points) -> list[Estimate]:
     """Rows for the settled train loss and for the least validation loss of the sweep."""
     known = references(table)
     beside = ", ".join(f"{name} {value:.4g}" if name != "1" else "1" for name, value in known.items())
     return [_train_floor(table, known, beside), _validation_floor(table, known, beside)]
 
 
-def _train_floor(table: Table, known: dict[str, float], beside: str) -> Estimate:
+def _train_floor(table: Points, known: dict[str, float], beside: str) -> Estimate:
     from scipy.stats import t
 
     tails = [(point, settled_loss(point.curves)) for point in table.points if point.curves is not None]
@@ -105,7 +105,7 @@ def _train_floor(table: Table, known: dict[str, float], beside: str) -> Estimate
     return Estimate(**shared, value=tail.mean, interval=interval, remarks=remarks, hypotheses=tests, details=details)
 
 
-def _validation_floor(table: Table, known: dict[str, float], beside: str) -> Estimate:
+def _validation_floor(table: Points, known: dict[str, float], beside: str) -> Estimate:
     shared: dict[str, Any] = {
         "estimand": "least validation loss",
         "group": FLOOR,
@@ -137,12 +137,12 @@ def _finite(point: Point, key: str) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def _observed(table: Table, key: str) -> float | None:
+def _observed(table: Points, key: str) -> float | None:
     values = [value for point in table.points if (value := _finite(point, key)) is not None]
     return min(values, default=None)
 
 
-def _passed(table: Table, name: str, key: str, known: dict[str, float]) -> tuple[str, ...]:
+def _passed(table: Points, name: str, key: str, known: dict[str, float]) -> tuple[str, ...]:
     """Plain statements: in how many runs the least loss went below each figure."""
     values = [value for point in table.points if (value := _finite(point, key)) is not None]
     if not values:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from amscale.scaling.estimate import Estimate, outside
+from amscale.scaling.points import Array, Points
 from amscale.scaling.power_law import fit_loglog, named
-from amscale.scaling.table import Array, Table
 
 _WIDTH = 1.25
 _LEAST_SIZES = 4
@@ -41,7 +41,7 @@ class Budget:
         return len(set(self.N))
 
 
-def budgets(table: Table) -> list[Budget]:
+def budgets(table: Points) -> list[Budget]:
     """Bins of FLOPs, ascending: the window of a factor 1.25 with the most different sizes, then the next, and so on."""
     order = np.argsort(table.flops, kind="stable")
     C, N, loss = table.flops[order], table.N[order], table.loss[order]
@@ -119,7 +119,7 @@ def compute_exponent(slope: float) -> float:
     return slope / (1 - slope) if slope < 1 else np.inf
 
 
-def exponent_from_budgets(table: Table, hypotheses: Sequence[float]) -> Estimate:
+def exponent_from_budgets(table: Points, hypotheses: Sequence[float]) -> Estimate:
     """k = a/(1 - a) from N_opt ∝ C^a by least squares in logs over the budgets with an interior minimum; t interval."""
     found, exponents = fit_budgets(budgets(table))
     interior = [item for item in found if item.optimum is not None]

@@ -17,8 +17,8 @@ from amscale.scaling.laws.fitting import fit_law
 from amscale.scaling.laws.law import Rows
 from amscale.scaling.laws.search import SQUARED_LOG
 from amscale.scaling.nopt import optimum
+from amscale.scaling.points import Array, Points
 from amscale.scaling.power_law import named
-from amscale.scaling.table import Array, Table
 
 _LEVELS = 7
 _RESAMPLES = 200
@@ -81,7 +81,7 @@ def _slope(found: Sequence[Contour]) -> float | None:
     return float(np.polyfit(C, N, 1)[0]) if np.ptp(C) > np.log(2) else None
 
 
-def exponent_from_contours(table: Table, hypotheses: Sequence[float], seed: int = 0) -> Estimate:
+def exponent_from_contours(table: Points, hypotheses: Sequence[float], seed: int = 0) -> Estimate:
     """k = a/(1 - a) from the sizes of least compute, N ∝ C^a, corrected for bias by parametric bootstrap.
 
     Neighbouring contours share runs and a parabola leans, so that neither a t interval nor the slope itself would do:

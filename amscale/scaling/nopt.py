@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from amscale.scaling.estimate import Estimate, Hypothesis
+from amscale.scaling.points import Array, Points
 from amscale.scaling.power_law import fit_loglog, named
-from amscale.scaling.table import Array, Table
 
 _NEIGHBOURS = 2
 """Sizes on either side of the least loss that enter the parabola: the loss is no parabola over decades of N."""
@@ -50,7 +50,7 @@ def optimum(D: float, N: Sequence[float] | Array, loss: Sequence[float] | Array)
     return Optimum(D, float(np.exp(centre + vertex)), float(level - slope**2 / (4 * curvature)), len(sizes), least)
 
 
-def optima(table: Table) -> list[Optimum]:
+def optima(table: Points) -> list[Optimum]:
     """The optimum at every D, ascending; a cell enters by the mean over its seeds, at its best length of training."""
     rows: dict[float, list[tuple[float, float]]] = {}
     for (N, D), loss in table.losses().items():
@@ -58,7 +58,7 @@ def optima(table: Table) -> list[Optimum]:
     return [optimum(D, [N for N, _ in row], [loss for _, loss in row]) for D, row in sorted(rows.items())]
 
 
-def exponent_from_optima(table: Table, hypotheses: Sequence[float]) -> Estimate:
+def exponent_from_optima(table: Points, hypotheses: Sequence[float]) -> Estimate:
     """k of N_opt = C·D^k by least squares in logs over the D that have an interior minimum; Student's t interval."""
     found = optima(table)
     interior = [item for item in found if item.N is not None]

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from amscale.scaling.censored import SlopeDistribution, feasible_slopes, slope_distribution
-from amscale.scaling.dstar import DStar
+from amscale.scaling.dstar import DStar, cell_criteria, locate_all
 from amscale.scaling.estimate import Estimate, Hypothesis, interval_text
-from amscale.scaling.table import Array
+from amscale.scaling.points import Array, Points
 
 HYPOTHESES = {
     1.0: "Chinchilla",
@@ -189,3 +189,51 @@ def _describe(dstars: Sequence[DStar]) -> tuple[str, ...]:
             remarks.append(f"{kinds.count(kind)} of {len(kinds)} N: {text}")
     remarks += [f"N = {dstar.N:.4g}: {flag}" for dstar in dstars for flag in dstar.flags]
     return tuple(remarks)
+
+
+FACTORS = (0.5, 1.0, 2.0)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """k and its interval under one threshold (nats²) and window; None where D* is known on both sides at too few N."""
+
+    threshold: float
+    window: float
+    k: float | None
+    interval: tuple[float, float] | None
+    sizes: int
+
+
+def dstar_sensitivity(table: Points, window: float, threshold: float, hypotheses: Sequence[float]) -> list[Setting]:
+    """k under half, once and twice the threshold and the window."""
+    cells = table.cells()
+    windows = {min(factor * window, 1.0) if window <= 1 else max(2.0, round(factor * window)) for factor in FACTORS}
+    found = []
+    for width in sorted(windows):
+        values = {cell: [x.value for x in items] for cell, items in cell_criteria(cells, width)[0].items()}
+        for factor in FACTORS:
+            dstars = locate_all(values, factor * threshold)
+            fit = exponent_from_dstar(dstars, table.convention, "", hypotheses)
+            sizes = sum(dstar.kind == "interval" for dstar in dstars)
+            found.append(Setting(factor * threshold, width, fit.value, fit.interval, sizes))
+    return found
+
+
+def sensitivity_remark(settings: Sequence[Setting]) -> tuple[str, ...]:
+    """One line: the range of k over the settings, and where there is none."""
+    known = [setting for setting in settings if setting.k is not None]
+    if not known:
+        return ()
+    low, high = (min(known, key=_k), max(known, key=_k))
+    union = min(s.interval[0] for s in known if s.interval), max(s.interval[1] for s in known if s.interval)
+    text = (
+        f"with σ² and window halved and doubled k runs from {low.k:.3g} (σ² {low.threshold:g}, window {low.window:g}) "
+        f"to {high.k:.3g} (σ² {high.threshold:g}, window {high.window:g}); their intervals span {interval_text(union)}"
+    )
+    missing = len(settings) - len(known)
+    return (text + (f"; refused in {missing} of {len(settings)} settings" if missing else ""),)
+
+
+def _k(setting: Setting) -> float:
+    return np.inf if setting.k is None else setting.k

@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 
 from amscale.errors import InputError
-from amscale.reading import check_result, parse_json, read_records, read_text
+from amscale.files import parse_json, read_text
 from amscale.scaling.corpora import by_corpus, chosen
-from amscale.scaling.table import COUNTS, Array, Curves, Point, Table, check_count, counted
+from amscale.scaling.points import COUNTS, Array, Curves, Point, Points, check_count, counted
+from amscale.trials.metrics import read_records
+from amscale.trials.result import check_result
 
 
-def read_sweep(folder: str | Path, count: str = "non_embedding", where: str | None = None) -> Table:
+def read_sweep(folder: str | Path, count: str = "non_embedding", where: str | None = None) -> Points:
     """The finished trials of `folder`, or those of them that `where` chooses; others are left out by name.
 
     Where several trials share corpus, N, D and seed (another key is an axis of the grid), the one of least validation
@@ -28,7 +30,7 @@ def read_sweep(folder: str | Path, count: str = "non_embedding", where: str | No
     paths = sorted(path for path in trials.iterdir() if path.is_dir())
     if not paths:
         raise InputError(f"{trials} holds no trial; run the sweep first")
-    table = Table(str(folder), f"N = {count} ({' + '.join(COUNTS[count])})", [])
+    table = Points(str(folder), f"N = {count} ({' + '.join(COUNTS[count])})", [])
     for path in paths:
         result = _read_result(path, table)
         if result is not None:
@@ -42,7 +44,7 @@ def read_sweep(folder: str | Path, count: str = "non_embedding", where: str | No
     return table
 
 
-def _read_result(path: Path, table: Table) -> dict[str, Any] | None:
+def _read_result(path: Path, table: Points) -> dict[str, Any] | None:
     file = path / "result.json"
     if not file.is_file():
         table.left_out.append((path.name, "not finished"))
@@ -58,7 +60,7 @@ def _read_result(path: Path, table: Table) -> dict[str, Any] | None:
     return result
 
 
-def _add(path: Path, result: dict[str, Any], count: str, table: Table) -> None:
+def _add(path: Path, result: dict[str, Any], count: str, table: Points) -> None:
     N = counted(result["parameters"], count)
     D = float(result["data"]["unique_tokens"])
     loss = result["losses"].get("validation_least")
@@ -77,7 +79,7 @@ def _add(path: Path, result: dict[str, Any], count: str, table: Table) -> None:
     table.points.append(Point(path.name, N, D, float(loss), seed, flops, tokens, curves, result))
 
 
-def _read_curves(path: Path, steps: int, table: Table) -> Curves | None:
+def _read_curves(path: Path, steps: int, table: Points) -> Curves | None:
     file = path / "metrics.jsonl"
     if not file.is_file():
         table.warnings.append(f"{path.name}: no metrics.jsonl")
@@ -97,7 +99,7 @@ def _arrays(losses: dict[int, float]) -> tuple[Array, Array]:
     return np.array(steps, dtype=float), np.array([losses[step] for step in steps], dtype=float)
 
 
-def _keep_best_of_repeats(table: Table) -> None:
+def _keep_best_of_repeats(table: Points) -> None:
     cells = {p.name: (label, p.N, p.D, p.seed) for label, each in by_corpus(table).items() for p in each.points}
     best: dict[tuple[str, float, float, int | None], Point] = {}
     for point in table.points:

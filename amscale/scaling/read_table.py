@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from amscale.errors import InputError
-from amscale.scaling.table import Array, Point, Table
+from amscale.scaling.points import Array, Point, Points
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +47,7 @@ def read_table(
     tokens_column: str = "tokens",
     loss_unit: str = "nats",
     bytes_per_token: float | None = None,
-) -> Table:
+) -> Points:
     """Rows of `path` as points; where there is no column for D it is the tokens seen, or else FLOPs / (6 N).
 
     A row without a finite loss, and a row that repeats another in full, are left out by name.
@@ -68,7 +68,7 @@ def read_table(
         if column not in frame.columns and column != default:
             raise InputError(f"{path} has no column {column!r}; its columns are {columns} (--{flag})")
     unit = "nats per token" if factor == 1 else f"nats per token, {factor:.4g} times the file's {loss_unit}"
-    table = Table(str(path), f"N as given in column {n_column!r}; loss in {unit}", [])
+    table = Points(str(path), f"N as given in column {n_column!r}; loss in {unit}", [])
     used = (n_column, d_column, loss_column, flops_column, seed_column, tokens_column)
     twice = [column for column in used if f"{column}.1" in frame.columns]
     if twice:
@@ -149,7 +149,7 @@ def _positive(frame: "pd.DataFrame", column: str, path: Path) -> Array:
     return values
 
 
-def _collect(table: Table, columns: dict[str, Array | None]) -> None:
+def _collect(table: Points, columns: dict[str, Array | None]) -> None:
     """Points from the columns N, D, loss and, where there are any, flops, seed and tokens."""
     import pandas as pd
 

@@ -22,11 +22,12 @@ from accelerate.utils import gather_object
 from pydantic import TypeAdapter
 
 from amscale.errors import one_line
-from amscale.reading import parse_json
-from amscale.storage import checksums, trouble
-from amscale.storage.stored import StoredTrial, manifest
+from amscale.files import parse_json
 from amscale.training.engine import EngineError
-from amscale.training.fence import Fence
+from amscale.trials.attempt import AttemptGuard
+from amscale.trials.objects import checksums, read_checksums
+from amscale.trials.storage_errors import storage_error_in
+from amscale.trials.stored import StoredTrial, manifest
 
 _TAG = "engine"
 _PROGRESS = "progress.json"
@@ -97,8 +98,8 @@ def _damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint, or None."""
     file = folder / manifest(0)
     try:
-        expected = checksums.read(file.read_bytes() if file.is_file() else None)
-        found = checksums.checksums(folder, but=file.name)
+        expected = read_checksums(file.read_bytes() if file.is_file() else None)
+        found = checksums(folder, but=file.name)
     except OSError as error:
         return f"{error.filename} cannot be read: {error.strerror}"
     if expected is None:
@@ -125,7 +126,7 @@ def save(
     folder: Path,
     progress: Progress,
     keep: int,
-    fence: Fence,
+    fence: AttemptGuard,
     stored: StoredTrial | None = None,
 ) -> None:
     """Write a checkpoint of every rank, rename it into place, and remove all but the newest `keep`.
@@ -155,7 +156,7 @@ def save(
             (partial / _PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
         if writes:
             name = manifest(stored.machine if stored else 0)
-            (partial / name).write_text(json.dumps(checksums.checksums(partial, but=name)), encoding="utf-8")
+            (partial / name).write_text(json.dumps(checksums(partial, but=name)), encoding="utf-8")
             fence.check()
             shutil.rmtree(place, ignore_errors=True)
             partial.rename(place)
@@ -163,7 +164,7 @@ def save(
                 shutil.rmtree(old, ignore_errors=True)
     except Exception as error:
         # Asked while the torn file still takes its space: torch names no error number.
-        told = trouble(error, partial if partial.is_dir() else folder)
+        told = storage_error_in(error, partial if partial.is_dir() else folder)
         if told is None:
             raise
         shutil.rmtree(partial, ignore_errors=True)

@@ -1,4 +1,7 @@
-"""The training loop: batches from (seed, step), DeepSpeed's engine, validation, probes, checkpoints."""
+"""The learning rate as a function of the step alone, so that a resumed run needs no scheduler state.
+
+The training loop: batches from (seed, step), DeepSpeed's engine, validation, probes, checkpoints.
+"""
 
 import math
 import time
@@ -14,14 +17,33 @@ from accelerate import Accelerator
 from amscale.config import TrainSettings
 from amscale.data import Batches
 from amscale.probes.measurement import Measurement
-from amscale.storage.stored import StoredTrial
 from amscale.training import checkpoint
 from amscale.training.checkpoint import Progress
-from amscale.training.evaluate import HeldOut
-from amscale.training.fence import Fence
-from amscale.training.loss import objective
-from amscale.training.records import Records
-from amscale.training.schedule import learning_rate
+from amscale.training.loss import Evaluation, objective
+from amscale.training.metrics import MetricsWriter
+from amscale.trials.attempt import AttemptGuard
+from amscale.trials.stored import StoredTrial
+
+
+def learning_rate(settings: TrainSettings, step: int, steps: int) -> float:
+    """Learning rate of optimiser step `step` (the first is 1) of a run of `steps`.
+
+    Linear warm-up to the peak, then by `schedule`: cosine or linear decay to the final rate, constant, or
+    warm-up-stable-decay (constant, then linear decay over the last share `decay` of the steps).
+    """
+    warmup = settings.warmup * steps if settings.warmup < 1 else settings.warmup
+    if step < warmup:
+        return settings.learning_rate * step / warmup
+    final = settings.final_learning_rate
+    if settings.schedule == "constant":
+        share = 1.0
+    elif settings.schedule == "wsd":
+        start = max(warmup, steps * (1 - settings.decay))
+        share = 1.0 if step <= start else final + (1 - final) * (steps - step) / max(steps - start, 1)
+    else:
+        left = (steps - step) / max(steps - warmup, 1)
+        share = final + (1 - final) * (left if settings.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left)))
+    return settings.learning_rate * share
 
 
 @dataclass(frozen=True)
@@ -35,16 +57,16 @@ class Run:
     steps: int
     seed: int
     batches: Batches
-    held_out: HeldOut
+    held_out: Evaluation
     micro_batch: int
     probe: Callable[[], Measurement] | None
     probe_every: int
     checkpoints: Path
     checkpoint_every: int
     keep_checkpoints: int
-    records: Records | None
+    records: MetricsWriter | None
     """None on every rank but 0."""
-    fence: Fence
+    fence: AttemptGuard
     """Checked before anything is written."""
     stored: StoredTrial | None
     """The trial's objects, where they are its record."""

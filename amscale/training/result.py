@@ -11,11 +11,12 @@ import numpy as np
 from amscale import __version__, models
 from amscale.config import Experiment
 from amscale.data import Subset, TokenStore
-from amscale.ledger import FORMAT, TrialFolder, settings_of
 from amscale.models import FLOPS_FORMULA, Shape
 from amscale.training.checkpoint import Progress
 from amscale.training.engine import EngineFacts
 from amscale.training.loop import Outcome
+from amscale.trials.folder import FORMAT, TrialFolder
+from amscale.trials.identity import settings_of
 
 _WINDOW_SHARE = 0.02
 

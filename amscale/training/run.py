@@ -13,28 +13,28 @@ from amscale import models
 from amscale.cluster.launcher import Placement
 from amscale.config import Experiment
 from amscale.data import Batches, Sequences, Subset, TokenStore
-from amscale.errors import CONTINUE_ME
-from amscale.ledger import TrialFolder
+from amscale.errors import EXIT_PREEMPTED
 from amscale.models import Shape
 from amscale.planning.plan import plan_steps
-from amscale.storage.stored import StoredTrial
 from amscale.training import checkpoint, engine
 from amscale.training.checkpoint import Progress
 from amscale.training.engine import EngineFacts
-from amscale.training.evaluate import HeldOut
-from amscale.training.fence import Fence
+from amscale.training.interruptions import GracefulShutdown
 from amscale.training.loop import Run, train
-from amscale.training.preemption import Preemption
-from amscale.training.records import Records
+from amscale.training.loss import Evaluation
+from amscale.training.metrics import MetricsWriter
 from amscale.training.result import make_result
 from amscale.training.spec import stored_objects
+from amscale.trials.attempt import AttemptGuard
+from amscale.trials.folder import TrialFolder
+from amscale.trials.stored import StoredTrial
 
 
 def run_trial(folder: TrialFolder, cell: Experiment, placement: Placement, store: TokenStore) -> int:
     """Train, continuing from the newest whole checkpoint, and leave weights and `result.json` in the folder.
 
     Returns:
-        0 with a result; CONTINUE_ME when told to end, after a checkpoint.
+        0 with a result; EXIT_PREEMPTED when told to end, after a checkpoint.
 
     Raises:
         EngineError: DeepSpeed does not run as the placement says.
@@ -57,7 +57,7 @@ def run_trial(folder: TrialFolder, cell: Experiment, placement: Placement, store
         micro_batch=placement.micro_batch,
     )
     objects = stored_objects(folder, cell)
-    fence = Fence(folder, objects)
+    fence = AttemptGuard(folder, objects)
     stored = None
     if objects is not None:
         machine = accelerator.process_index // placement.processes_per_machine
@@ -67,7 +67,7 @@ def run_trial(folder: TrialFolder, cell: Experiment, placement: Placement, store
     progress = _continue(accelerator, prepared, folder, facts, stored)
     records = None
     if accelerator.is_main_process:
-        records = Records(folder.metrics, folder.tensorboard, fence, progress.step, store.entropy_per_token)
+        records = MetricsWriter(folder.metrics, folder.tensorboard, fence, progress.step, store.entropy_per_token)
     run = Run(
         accelerator=accelerator,
         engine=prepared,
@@ -86,7 +86,7 @@ def run_trial(folder: TrialFolder, cell: Experiment, placement: Placement, store
         records=records,
         fence=fence,
         stored=stored,
-        told_to_end=Preemption(accelerator).told,
+        told_to_end=GracefulShutdown(accelerator).told,
     )
     outcome = train(run, progress)
     if outcome.state == "preempted":
@@ -94,7 +94,7 @@ def run_trial(folder: TrialFolder, cell: Experiment, placement: Placement, store
             records.close()
             folder.preempted.touch()
         accelerator.end_training()
-        return CONTINUE_ME
+        return EXIT_PREEMPTED
     training_part = _evaluated(cell, subset, steps.context, placement.micro_batch)
     train_evaluated = training_part.loss(accelerator, prepared) if outcome.state == "finished" else None
     shards = _shards(accelerator, optimizer)
@@ -143,12 +143,12 @@ def _continue(
     return progress
 
 
-def _evaluated(cell: Experiment, part: Subset, context: int, micro_batch: int) -> HeldOut:
+def _evaluated(cell: Experiment, part: Subset, context: int, micro_batch: int) -> Evaluation:
     """The first sequences of the held-out or of the training documents, as many as `validation_tokens` bounds."""
     sequences = Sequences(part, context)
     count = math.ceil(cell.train.validation_tokens / sequences.mean_targets_per_sequence)
     # A forward pass without gradients is small: more sequences at a time than in training cost little memory.
-    return HeldOut(sequences, min(count, sequences.sequences_total), micro_batch)
+    return Evaluation(sequences, min(count, sequences.sequences_total), micro_batch)
 
 
 def _probe(

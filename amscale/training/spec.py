@@ -14,12 +14,14 @@ from amscale import config
 from amscale.cluster.launcher import Placement
 from amscale.cluster.resources import this_machine
 from amscale.config import Experiment
-from amscale.config.complaints import describe
 from amscale.data import TokenStore, open_store
 from amscale.errors import InputError
-from amscale.ledger import SweepFolder, TrialFolder, write_spec
-from amscale.storage import Objects, TrialPlace, is_uri, storage_folder, tokens, working_folder
-from amscale.storage.driver import SweepStorage
+from amscale.settings import describe
+from amscale.trials import token_objects
+from amscale.trials.driver import SweepStorage
+from amscale.trials.folder import SweepFolder, TrialFolder, write_spec
+from amscale.trials.objects import ObjectStore, is_uri
+from amscale.trials.place import TrialPlace, storage_folder, working_folder
 
 _WAIT_SECONDS = 600.0
 
@@ -48,7 +50,7 @@ def _from_spec(folder: TrialFolder) -> tuple[TrialFolder, Experiment, Placement,
     store = folder.path.absolute().parent.parent.parent / "tokens" / name
     if is_uri(cell.storage):
         store = working_folder(cell.storage, cell.launch.scratch) / "tokens" / store.name
-        if not tokens.fetch(Objects(cell.storage), store):
+        if not token_objects.fetch_tokens(ObjectStore(cell.storage), store):
             raise InputError(f"{cell.storage}/tokens/{store.name}: no such token store; run the sweep again")
     return folder, cell, _placement(folder, spec["placement"]), open_store(store)
 
@@ -66,7 +68,7 @@ def _placement(folder: TrialFolder, values: dict[str, Any]) -> Placement:
     return placement
 
 
-def stored_objects(folder: TrialFolder, cell: Experiment) -> Objects | None:
+def stored_objects(folder: TrialFolder, cell: Experiment) -> ObjectStore | None:
     """The trial's objects, where they are its record and the folder is this machine's alone."""
     if not is_uri(cell.storage):
         return None

@@ -1,10 +1,10 @@
-"""A short fault campaign; the long one is `python tests/cluster/campaign.py`."""
+"""A short fault campaign; the long one is `python tests/campaign.py`."""
 
 import math
 
+import campaign
 import pytest
-from cluster import campaign
-from cluster import hosts as fleet
+from helpers import hosts as fleet
 
 WHY_NOT = fleet.missing()
 pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cluster import hosts as fleet
-from end_to_end.commands import environment, is_loopback, wait_until
+from helpers import hosts as fleet
+from helpers.commands import environment, is_loopback, wait_until
 
 WHY_NOT = fleet.missing()
 pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))

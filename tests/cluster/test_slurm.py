@@ -13,8 +13,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cluster import slurm
-from end_to_end.commands import environment, wait_until
+from helpers import slurm
+from helpers.commands import environment, wait_until
 
 ROOT = Path(__file__).parents[2]
 WHY_NOT = slurm.missing()
@@ -195,7 +195,7 @@ def ranks(host) -> list[psutil.Process]:
 
 def test_the_address_is_the_one_that_others_reach():
     """Names that resolve to loopback, as a host's own often does, are passed over."""
-    from amscale.cluster.address import own_address
+    from amscale.cluster.network import own_address
 
     assert own_address(["anything"]) == "127.0.0.1"
     with pytest.raises(RuntimeError, match="reaches none"):

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cluster import hosts as fleet
-from cluster.object_store import CREDENTIALS, missing, object_store
-from end_to_end.commands import environment, wait_until
+from helpers import hosts as fleet
+from helpers.commands import environment, wait_until
+from helpers.object_store import CREDENTIALS, missing, object_store
 
-from amscale.ledger import TrialFolder
-from amscale.storage import Objects
-from amscale.storage.stored import StoredTrial
+from amscale.trials.folder import TrialFolder
+from amscale.trials.objects import ObjectStore
+from amscale.trials.stored import StoredTrial
 
 WHY_NOT = fleet.missing() or missing()
 pytestmark = [pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT)), pytest.mark.timeout(600)]
@@ -110,7 +110,7 @@ def test_two_machines_without_a_shared_disk_resume_from_the_object_store(cluster
     """Killed, their disks lost, and started again: the same losses, to the last bit."""
     settings = [f"storage={cluster.uri}", "launch.scratch=$HOST_SCRATCH", "launch.machines=2", "launch.zero_stage=1"]
     driver = cluster.sweep(tmp_path / "first.txt", *settings)
-    sweep = Objects(cluster.uri).at("stored")
+    sweep = ObjectStore(cluster.uri).at("stored")
     wait_until(lambda: driver.poll() is not None or list(sweep.entries("trials")), 60, "a spec in the store")
     assert driver.poll() is None, (tmp_path / "first.txt").read_text()
     label = next(iter(sweep.entries("trials"))).split("/")[1]

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from end_to_end.commands import TINY, Driver, Finished, command, environment, processes_naming
+from helpers.commands import TINY, Driver, Finished, command, environment, processes_naming
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Bad input through the real commands: one line, exit status 2, nothing started."""
 
 import pytest
-from end_to_end.commands import command
+from helpers.commands import command
 
 
 @pytest.mark.parametrize(

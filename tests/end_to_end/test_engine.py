@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from end_to_end.commands import command, environment
+from helpers.commands import command, environment
 
 
 def run_by_hand(tiny, storage, *settings: str) -> tuple[dict, list[float]]:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from end_to_end.commands import command, processes_naming, wait_until
+from helpers.commands import command, processes_naming, wait_until
 
-from amscale.ledger import TrialFolder
+from amscale.trials.folder import TrialFolder
 
 ONE = ("model.size=6.6k", "data.size=8k", "launch.checkpoint_every=20", "train.steps=400", "train.validate_every=50")
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from end_to_end.commands import command, processes_naming, wait_until
 from end_to_end.test_interruptions import losses, ranks_of
+from helpers.commands import command, processes_naming, wait_until
 
 LARGE = """
 name: large

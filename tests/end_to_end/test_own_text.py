@@ -5,7 +5,7 @@ import json
 
 import pandas as pd
 import pytest
-from end_to_end.commands import command
+from helpers.commands import command
 
 CONFIGURATION = """
 name: own

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from end_to_end.commands import command, environment, is_loopback
+from helpers.commands import command, environment, is_loopback
 
 SECRETS = {
     "HF_TOKEN": "hf_RECOGNISABLEsecretRECOGNISABLE0001",

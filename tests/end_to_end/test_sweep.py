@@ -5,13 +5,13 @@ import math
 
 import pytest
 import torch
-from end_to_end.commands import command
+from helpers.commands import command
 from safetensors.torch import load_file
 
 from amscale import models
 from amscale.config import expand, load, parse
 from amscale.data import open_store
-from amscale.ledger import TrialFolder
+from amscale.trials.folder import TrialFolder
 
 
 def test_every_trial_ran_under_deepspeed(finished):

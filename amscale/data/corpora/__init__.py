@@ -5,14 +5,12 @@ from typing import Annotated
 from pydantic import Field
 
 from amscale.data.corpora.hub import Hub
-from amscale.data.corpora.jsonl import JsonLines
 from amscale.data.corpora.kjv import KingJames
+from amscale.data.corpora.local_files import JsonLines, Parquet, Text
 from amscale.data.corpora.openwebtext import OpenWebText
-from amscale.data.corpora.parquet import Parquet
 from amscale.data.corpora.question_formation import QuestionFormation
 from amscale.data.corpora.random_tokens import RandomTokens
 from amscale.data.corpora.spgc import Gutenberg
-from amscale.data.corpora.text import Text
 
 DataSettings = Annotated[
     QuestionFormation | RandomTokens | OpenWebText | Gutenberg | KingJames | Hub | JsonLines | Parquet | Text,

@@ -1,12 +1,71 @@
-"""Any data set of the Hugging Face hub."""
+"""Texts of a data set on the Hugging Face hub, streamed, so that nothing of it needs a place on disk.
+
+Any data set of the Hugging Face hub.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from amscale.data.files import blocks, fingerprint
-from amscale.data.hub import hub_texts
-from amscale.data.settings import TextSettings
+from amscale.data.corpus import TextSettings
+from amscale.data.readers import blocks, fingerprint
+from amscale.errors import InputError
+from amscale.huggingface import first_line, unavailable
+
+
+class Unreachable(InputError):
+    """A data set that cannot be reached at the moment; a build that it interrupts can go on where it stopped."""
+
+
+def hub_texts(name: str, configuration: str | None, part: str, revision: str | None, column: str) -> Iterator[str]:
+    """The texts of one column, in the data set's own order.
+
+    Args:
+        name: of a data set on the hub, or the path of a folder with its files.
+        configuration: where the data set has several.
+        part: what the hub calls a split, such as `train`.
+        revision: a branch, a tag or a commit.
+
+    Raises:
+        Unreachable: no data set of that name, no network, or a connection that broke.
+        InputError: no such column, or a row that holds no text.
+    """
+    missing = None if Path(name).expanduser().is_dir() else unavailable(name, "README.md", "dataset")
+    if missing is not None:
+        raise _unreachable(name, configuration, part, missing)
+    import datasets
+
+    row = 0
+    try:
+        dataset = datasets.load_dataset(name, configuration, split=part, revision=revision, streaming=True)
+        for batch in dataset.iter(batch_size=256):
+            for text in _column(batch, column, name, row):
+                row += 1
+                yield text
+    except InputError:
+        raise
+    except Exception as error:  # the library raises many kinds for a missing name, part, file or network
+        raise _unreachable(name, configuration, part, f"row {row}: {first_line(error)}") from None
+
+
+def _unreachable(name: str, configuration: str | None, part: str, reason: str) -> Unreachable:
+    return Unreachable(
+        f"data: {part} of the data set {name!r}{f' ({configuration})' if configuration else ''} is not to be had "
+        f"from the Hugging Face hub ({reason}); check the name and the network, or download the data set's Parquet, "
+        "Arrow or JSON Lines files and give them as data.files, with corpus: parquet or jsonl"
+    )
+
+
+def _column(batch: dict[str, list[Any]], column: str, name: str, row: int) -> list[str]:
+    if column not in batch:
+        raise InputError(f"data.text_column: {name} has no column {column!r}; it has {', '.join(map(repr, batch))}")
+    for place, text in enumerate(batch[column]):
+        if not isinstance(text, str):
+            raise InputError(
+                f"data.text_column: row {row + place} of {name} has {type(text).__name__} and no text in {column!r}; "
+                "name another column"
+            )
+    return batch[column]
 
 
 class Hub(TextSettings):

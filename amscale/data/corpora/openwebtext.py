@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
-from amscale.data.files import blocks, find_files, fingerprint
-from amscale.data.hub import hub_texts
-from amscale.data.settings import PublishedTextSettings
-from amscale.data.tables import column_texts
+from amscale.data.corpora.hub import hub_texts
+from amscale.data.corpus import PublishedTextSettings
+from amscale.data.readers import blocks, column_texts, find_files, fingerprint
 
 
 class OpenWebText(PublishedTextSettings):

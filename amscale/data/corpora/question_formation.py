@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from amscale.data.files import blocks, find_files, fingerprint, text_lines
+from amscale.data.corpus import CorpusSettings, HeldOut, KnownSource
 from amscale.data.grammar import LineGrammar, WordClasses
-from amscale.data.settings import CorpusSettings, HeldOut, KnownSource
+from amscale.data.readers import blocks, find_files, fingerprint, text_lines
 from amscale.errors import InputError
 from amscale.settings import Size
 

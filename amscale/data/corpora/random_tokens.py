@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from amscale.data.settings import CorpusSettings, HeldOut, KnownSource
+from amscale.data.corpus import CorpusSettings, HeldOut, KnownSource
 from amscale.settings import Size
 
 _BLOCK = 1 << 20

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from amscale.data.files import blocks, fingerprint, text_lines
-from amscale.data.settings import PublishedTextSettings
+from amscale.data.corpus import PublishedTextSettings
+from amscale.data.readers import blocks, fingerprint, text_lines
 from amscale.errors import InputError
 from amscale.settings import Size
 

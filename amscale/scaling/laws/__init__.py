@@ -8,7 +8,7 @@ from amscale.scaling.laws.data_constrained import DataConstrained
 from amscale.scaling.laws.kaplan import Kaplan
 from amscale.scaling.laws.law import Law, Rows
 from amscale.scaling.laws.power import Power
-from amscale.scaling.table import Array
+from amscale.scaling.points import Array
 
 LAWS: tuple[Law, ...] = (
     Chinchilla(),

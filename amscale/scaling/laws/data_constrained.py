@@ -13,7 +13,7 @@ import numpy as np
 from amscale.scaling.laws.chinchilla import Chinchilla
 from amscale.scaling.laws.law import Problem, Rows, log_sum, too_few
 from amscale.scaling.laws.search import SQUARED_LOG, minimise
-from amscale.scaling.table import Array
+from amscale.scaling.points import Array
 
 
 class _Worth(NamedTuple):

@@ -13,8 +13,8 @@ from amscale.scaling.laws.compare import Comparison, Fitted
 from amscale.scaling.laws.fitting import fit_law
 from amscale.scaling.laws.law import Rows, rows_of
 from amscale.scaling.laws.search import HUBER_LOG, OBJECTIVES
+from amscale.scaling.points import Points
 from amscale.scaling.power_law import named
-from amscale.scaling.table import Table
 
 _LEAST_R_SQUARED = 0.5
 _MOST_AT_BOUND = 0.5
@@ -22,7 +22,7 @@ _ROWS_FOR_INFLUENCE = 50
 _TEXT = {objective.name: objective.text for objective in OBJECTIVES}
 
 
-def law_estimates(table: Table, fitted: Sequence[Fitted], hypotheses: Sequence[float]) -> list[Estimate]:
+def law_estimates(table: Points, fitted: Sequence[Fitted], hypotheses: Sequence[float]) -> list[Estimate]:
     """Rows for k and for the floor of every law that could be fitted, and refusals for Chinchilla's where it could not.
 
     Huber's objective stands for each law; squared error is shown beside it where the two disagree, that is where the
@@ -55,7 +55,7 @@ def disagree(one: Comparison, other: Comparison) -> bool:
     return False
 
 
-def _rows(table: Table, item: Fitted, hypotheses: Sequence[float]) -> list[Estimate]:
+def _rows(table: Points, item: Fitted, hypotheses: Sequence[float]) -> list[Estimate]:
     found = item.comparison
     law = Chinchilla() if item.fit is None else item.fit.law
     shared: dict[str, Any] = {
@@ -98,7 +98,7 @@ def _undetermined(found: Comparison) -> str | None:
     return None
 
 
-def _exponent(name: str, table: Table, item: Fitted, hypotheses: Sequence[float], shared: dict[str, Any]) -> Estimate:
+def _exponent(name: str, table: Points, item: Fitted, hypotheses: Sequence[float], shared: dict[str, Any]) -> Estimate:
     found = item.comparison
     reason = _unsupported(found)
     reason = reason or _undetermined(found)
@@ -120,7 +120,7 @@ def _exponent(name: str, table: Table, item: Fitted, hypotheses: Sequence[float]
     )
 
 
-def _compute_optima(table: Table, item: Fitted) -> list[dict[str, Any]]:
+def _compute_optima(table: Points, item: Fitted) -> list[dict[str, Any]]:
     """N_opt(C) = G·(C/6)^a with its interval at 9 budgets over the points' range and one decade beyond."""
     C = table.flops
     budgets = np.geomspace(C.min(), 10 * C.max(), 9)
@@ -133,7 +133,7 @@ def _compute_optima(table: Table, item: Fitted) -> list[dict[str, Any]]:
     return optima
 
 
-def _floor(name: str, table: Table, item: Fitted, shared: dict[str, Any]) -> Estimate:
+def _floor(name: str, table: Points, item: Fitted, shared: dict[str, Any]) -> Estimate:
     found = item.comparison
     reason = _unsupported(found)
     # A floor pushed against the bound of the search, or a fit that mostly ends at bounds, is no measurement of a floor.
@@ -159,7 +159,7 @@ def _floor(name: str, table: Table, item: Fitted, shared: dict[str, Any]) -> Est
     )
 
 
-def _influence(table: Table, item: Fitted) -> tuple[str, ...]:
+def _influence(table: Points, item: Fitted) -> tuple[str, ...]:
     """Parameters of Chinchilla's law that leave their own interval without the highest 2 % of the losses."""
     rows: Rows = rows_of(table)
     found = item.comparison

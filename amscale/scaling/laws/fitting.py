@@ -1,4 +1,10 @@
-"""The fit of one law under one objective, and what may be wrong with it."""
+"""Many fits of one law at once: Levenberg-Marquardt over a batch of starts and resamples, with analytic derivatives.
+
+A robust loss is minimised by reweighting: its quadratic majoriser at the present residuals is a weighted sum of
+squares.
+
+The fit of one law under one objective, and what may be wrong with it.
+"""
 
 from dataclasses import dataclass
 
@@ -6,7 +12,7 @@ import numpy as np
 
 from amscale.scaling.laws.law import Law, Problem, Rows
 from amscale.scaling.laws.search import Objective, minimise
-from amscale.scaling.table import Array
+from amscale.scaling.points import Array
 
 _MOST_ROWS = 5_000
 """Of more rows so many, drawn at random, choose among the starts; the best go on with all rows."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from amscale.scaling.bootstrap import cells_of
 from amscale.scaling.laws.search import Predict
-from amscale.scaling.table import Array, Table
+from amscale.scaling.points import Array, Points
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Rows:
         return Rows(self.N[chosen], self.D[chosen], self.loss[chosen], tokens, self.flops[chosen])
 
 
-def rows_of(table: Table) -> Rows:
+def rows_of(table: Points) -> Rows:
     """The points of a table; C is 6 N times the tokens seen (or D) where the table does not give it."""
     return Rows(table.N, table.D, table.loss, table.tokens, table.flops)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from amscale.scaling.laws.law import Problem, Rows, levels, log_sum, too_few
-from amscale.scaling.table import Array
+from amscale.scaling.points import Array
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,11 @@
-"""Many fits of one law at once: Levenberg-Marquardt over a batch of starts and resamples, with analytic derivatives.
-
-A robust loss is minimised by reweighting: its quadratic majoriser at the present residuals is a weighted sum of
-squares.
-"""
+"""Search the least objective by Levenberg-Marquardt over a batch of starts and resamples, with analytic derivatives."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from amscale.scaling.table import Array
+from amscale.scaling.points import Array
 
 Predict = Callable[[Array], tuple[Array, Array]]
 """theta (S, P) -> ln loss (S, R) and its derivatives (S, R, P)."""

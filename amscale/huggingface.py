@@ -1,0 +1,103 @@
+"""One quick question to the Hugging Face hub before its libraries are used: without a network they retry for long.
+
+Configurations and weights here or on the Hugging Face hub, and one line for the user where there are none.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from amscale.errors import InputError
+
+_SECONDS = 5.0
+
+
+@cache
+def unavailable(name: str, file: str = "config.json", kind: Literal["model", "dataset"] = "model") -> str | None:
+    """Why the hub has no such repository for us: its own words, no network, or HF_HUB_OFFLINE; None: it has it.
+
+    What is given should then be taken from the library's cache or not at all (`local_files_only`).
+
+    Args:
+        file: of the repository, to ask for; it need not be there.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        get_hf_file_metadata(hf_hub_url(name, file, repo_type=kind), timeout=_SECONDS)
+    except EntryNotFoundError:
+        return None
+    except Exception as error:  # whatever the network, the hub or the name's own form says
+        return first_line(error)
+    return None
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, short enough for a message; its kind where it says nothing."""
+    said = str(error).strip()
+    return said.splitlines()[0][:160] if said else type(error).__name__
+
+
+_WEIGHTS = "model.safetensors"
+
+
+@cache
+def load_configuration(name: str, key: str, trust_remote_code: bool = False) -> Any:
+    """The transformers configuration of a folder or of a name on the hub; without a network, the library's cache.
+
+    Args:
+        name: folder that holds `config.json`, or name on the hub such as `mistralai/Mistral-7B-v0.1`.
+        key: the setting that gave the name, for the message of an error.
+        trust_remote_code: run Python code that comes with the configuration.
+
+    Raises:
+        InputError: there is no such configuration, it cannot be read, or it needs code that is not trusted.
+    """
+    from transformers import AutoConfig
+
+    place = Path(name).expanduser()
+    local = place.is_dir()
+    missing = None if local else unavailable(name)
+    try:
+        return AutoConfig.from_pretrained(
+            str(place) if local else name,
+            trust_remote_code=trust_remote_code,
+            local_files_only=missing is not None,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        if "trust_remote_code" in str(error):
+            raise InputError(
+                f"{key} = {name}: its configuration comes with Python code of its own; give "
+                "model.trust_remote_code=true to run it"
+            ) from None
+        if missing is not None:
+            raise InputError(
+                f"{key} = {name}: there is no such folder here, and config.json of that name could not be had from the "
+                f"Hugging Face hub ({missing}); give a folder with config.json (and weights where they are wanted), or "
+                "the network"
+            ) from None
+        raise InputError(f"{key} = {name}: its config.json cannot be read ({first_line(error)})") from None
+
+
+def weights_file(name: str) -> str:
+    """The file of published weights that `model.pretrained` names: in a folder, or on the hub.
+
+    Raises:
+        InputError: the folder has none, or it cannot be had.
+    """
+    place = Path(name).expanduser()
+    if place.is_dir():
+        if not (place / _WEIGHTS).is_file():
+            raise InputError(f"model.pretrained = {name}: the folder has no {_WEIGHTS}; give one that has")
+        return str(place / _WEIGHTS)
+    from huggingface_hub import hf_hub_download
+
+    missing = unavailable(name)
+    try:
+        return hf_hub_download(name, _WEIGHTS, local_files_only=missing is not None)
+    except OSError as error:
+        raise InputError(
+            f"model.pretrained = {name}: {_WEIGHTS} could not be had from the Hugging Face hub "
+            f"({missing or first_line(error)}); give a folder that holds it beside config.json"
+        ) from None

@@ -1,0 +1,1 @@
+"""The model families: settings, parameter counts and costs."""

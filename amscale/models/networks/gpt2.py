@@ -1,0 +1,94 @@
+"""The network of the gpt2 family: the transformers library's model, with its own initialisation."""
+
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from amscale.errors import InputError
+from amscale.huggingface import weights_file
+from amscale.models.families.gpt2 import published_configuration
+from amscale.models.shape import Shape
+
+_KEPT = (
+    "activation_function",
+    "layer_norm_epsilon",
+    "scale_attn_weights",
+    "scale_attn_by_inverse_layer_idx",
+    "reorder_and_upcast_attn",
+)
+"""Fields of published weights' configuration that change what the network computes."""
+
+
+class GPT2(nn.Module):
+    """tokens_BT -> logits_BTV around `GPT2LMHeadModel`, which is `.model`."""
+
+    def __init__(self, model: GPT2LMHeadModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        length, context = tokens_BT.shape[1], self.model.config.n_positions
+        if length > context:
+            raise ValueError(f"a sequence of {length} tokens is longer than the model's context of {context}")
+        logits_BTV: Tensor = self.model(input_ids=tokens_BT, use_cache=False).logits
+        return logits_BTV.float()
+
+    def residual_names(self) -> list[str]:
+        return [f"model.transformer.h.{index}" for index in range(self.model.config.n_layer)]
+
+    def attention_names(self) -> list[str]:
+        return [f"model.transformer.h.{index}.attn" for index in range(self.model.config.n_layer)]
+
+    def final_norm_name(self) -> str:
+        return "model.transformer.ln_f"
+
+
+def configuration(shape: Shape) -> GPT2Config:
+    """The shape as transformers' configuration; the special tokens of the published vocabulary are left unset."""
+    pretrained = shape.options.pretrained
+    own = {} if pretrained is None else {name: getattr(published_configuration(pretrained), name) for name in _KEPT}
+    return GPT2Config(
+        **own,
+        vocab_size=shape.vocabulary,
+        n_positions=shape.context,
+        n_embd=shape.width,
+        n_layer=shape.layers,
+        n_head=shape.heads,
+        n_inner=shape.feed_forward,
+        resid_pdrop=shape.options.dropout,
+        embd_pdrop=shape.options.dropout,
+        attn_pdrop=shape.options.dropout,
+        bos_token_id=None,
+        eos_token_id=None,
+        attn_implementation="sdpa",  # type: ignore[call-arg]
+    )
+
+
+def build(shape: Shape) -> GPT2:
+    """The model, freshly initialised or with its published weights; of their positions the first `context`.
+
+    Raises:
+        InputError: the published weights cannot be had or are not those of the configuration.
+    """
+    model = GPT2LMHeadModel(configuration(shape))
+    if shape.options.pretrained is not None:
+        _load(model, shape.options.pretrained)
+    return GPT2(model)
+
+
+def _load(model: GPT2LMHeadModel, name: str) -> None:
+    """Copy published weights in. The library's own loader would partition the parameters at once under ZeRO-3; here a
+    model is partitioned by the engine that it is given to."""
+    state = {}
+    for key, tensor in load_file(weights_file(name)).items():
+        key = key.removeprefix("transformer.")
+        if key != "lm_head.weight" and not key.endswith((".attn.bias", ".attn.masked_bias")):  # causal masks
+            state[key] = tensor.float()
+    if "wpe.weight" in state:
+        state["wpe.weight"] = state["wpe.weight"][: model.config.n_positions]
+    try:
+        model.transformer.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()
+        raise InputError(f"model.pretrained = {name}: not the weights of its config.json: {first}") from None
+    model.tie_weights()

@@ -1,0 +1,93 @@
+"""The plan as a table for the terminal."""
+
+import shlex
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from amscale.cluster.launcher import launch_command, launch_environment
+from amscale.planning.plan import SweepPlan, TrialPlan, setting
+from amscale.settings import format_size, format_value
+
+_HEADINGS = ("shape", "N", "D", "seed", "steps", "FLOPs", "memory", "ZeRO", "processes", "time")
+_IN_COLUMNS = {"model.size", "model.layers", "model.width", "data.size", "seed", "train.steps"}
+"""Axes whose values these columns show; any other axis has a column of its own."""
+_MOST_FRAMED = 200
+"""A longer table is printed as plain columns: laying out thousands of framed cells takes seconds."""
+
+
+def print_plan(plan: SweepPlan, console: Console) -> None:
+    """The trials, what each costs, and what all of them cost."""
+    title = f"plan: {len(plan.trials)} trials on {plan.resources.describe()}"
+    others = [key for key in plan.axes if key not in _IN_COLUMNS]
+    headings = [*_HEADINGS, *(key.rpartition(".")[2].replace("_", " ") for key in others)]
+    rows = [[*_row(trial), *(format_value(setting(trial.cell, key)) for key in others)] for trial in plan.trials]
+    if len(rows) > _MOST_FRAMED:
+        console.file.write(f"{title}\n{_columns([headings, *rows])}\n")
+    else:
+        table = Table(title=title, title_justify="left")
+        for heading in headings:
+            table.add_column(heading, justify="left" if heading == "shape" else "right", no_wrap=True)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    for line in (
+        f"N counts {plan.count} parameters, D unique tokens; memory is that of one process.",
+        f"FLOPs ({plan.flops_formula}).",
+        f"All trials: {sum(t.flops for t in plan.trials):.3g} FLOPs, {_hours(plan.trials)}, about "
+        f"{format_duration(plan.seconds)} of wall time ({plan.time_basis}).",
+    ):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def print_commands(plan: SweepPlan, config: str, overrides: list[str], console: Console) -> None:
+    """The command that starts each trial by hand on one machine."""
+    for trial in plan.trials:
+        values = {key: setting(trial.cell, key) for key in plan.axes}
+        arguments = [config, *overrides, *(f"{key}={value}" for key, value in values.items())]
+        command = launch_command(trial.placement, arguments, rank=0, address="127.0.0.1", port=0)
+        environment = [f"{name}={value}" for name, value in launch_environment(trial.placement).items()]
+        console.print(f"\n# {trial.label}", highlight=False, soft_wrap=True)
+        console.print(shlex.join(["env", *environment, *command]), highlight=False, markup=False, soft_wrap=True)
+
+
+def _row(trial: TrialPlan) -> list[str]:
+    placement = trial.placement
+    processes = f"{placement.machines} x {placement.processes_per_machine} {placement.device}"
+    return [
+        trial.shape.describe(),
+        format_size(trial.n),
+        format_size(trial.tokens),
+        str(trial.cell.seed),
+        f"{trial.length.steps:,}",
+        f"{trial.flops:.2g}",
+        f"{trial.memory.total / 1e9:.2f} GB",
+        str(placement.zero_stage),
+        processes,
+        format_duration(trial.seconds),
+    ]
+
+
+def _columns(rows: list[list[str]]) -> str:
+    """Rows as aligned columns, the first to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    form = "  ".join(f"{{:{'>' if index else '<'}{width}}}" for index, width in enumerate(widths))
+    return "\n".join(form.format(*row) for row in rows)
+
+
+def _hours(trials: Sequence[TrialPlan]) -> str:
+    hours = sum(t.seconds * t.placement.world_size for t in trials) / 3600
+    unit = "GPU-hours" if any(t.placement.device == "cuda" for t in trials) else "process-hours"
+    return f"{hours:.3g} {unit}"
+
+
+def format_duration(seconds: float) -> str:
+    """`45 s`, `3 min`, `2.5 h` or `4.1 d`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} d"

@@ -1,0 +1,168 @@
+"""The points that every fit starts from, and the record of what was left out."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from amscale.errors import InputError
+
+Array = NDArray[np.float64]
+
+COUNTS: dict[str, tuple[str, ...]] = {
+    "non_embedding": ("attention", "feed_forward"),
+    "non_embedding_with_norms": ("attention", "feed_forward", "norms_and_rest"),
+    "with_head": ("attention", "feed_forward", "output_head"),
+    "total": ("total",),
+    "active": ("attention", "active_feed_forward"),
+}
+"""Conventions for N, as sums of the parameter counts that a result keeps. `active` counts only the experts that one
+token passes through; a result without experts keeps no `active_feed_forward`, and all of its feed_forward counts."""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Losses of one run against its step, nats per token; steps ascend and occur once."""
+
+    train_steps: Array
+    train_losses: Array
+    validation_steps: Array
+    validation_losses: Array
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One run: N parameters, D unique tokens, least validation loss (nats per token).
+
+    `flops` is the whole run's; `tokens` those seen until the least validation loss.
+    """
+
+    name: str
+    N: float
+    D: float
+    loss: float
+    seed: int | None = None
+    flops: float | None = None
+    tokens: float | None = None
+    curves: Curves | None = None
+    result: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Points:
+    """All points of a source, with the convention for N, what was left out and what a reader should know."""
+
+    source: str
+    convention: str
+    points: list[Point]
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def N(self) -> Array:
+        """Shape (points,)."""
+        return np.array([point.N for point in self.points], dtype=float)
+
+    @property
+    def D(self) -> Array:
+        """Shape (points,)."""
+        return np.array([point.D for point in self.points], dtype=float)
+
+    @property
+    def loss(self) -> Array:
+        """Shape (points,)."""
+        return np.array([point.loss for point in self.points], dtype=float)
+
+    @property
+    def tokens(self) -> Array | None:
+        """Tokens seen until the loss was measured, shape (points,); None where any point lacks them."""
+        values = [point.tokens for point in self.points]
+        return None if not values or None in values else np.array(values, dtype=float)
+
+    @property
+    def flops(self) -> Array:
+        """Training compute, shape (points,): as given, else 6 N times the tokens seen, else 6 N D."""
+        values = [point.flops for point in self.points]
+        if None not in values:
+            return np.array(values, dtype=float)
+        return 6 * self.N * (self.D if self.tokens is None else self.tokens)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """What was left out, one line each."""
+        return tuple(f"{name}: {reason}" for name, reason in self.left_out)
+
+    def cells(self) -> dict[tuple[float, float], list[Point]]:
+        """Points by (N, D): those of one cell differ in their seed."""
+        cells: dict[tuple[float, float], list[Point]] = {}
+        for point in sorted(self.points, key=lambda point: (point.N, point.D)):
+            cells.setdefault((point.N, point.D), []).append(point)
+        return cells
+
+    def losses(self) -> dict[tuple[float, float], float]:
+        """Loss by (N, D): the mean over seeds, and the least over lengths of training where a cell has several."""
+        runs: dict[tuple[float, float], dict[float, list[float]]] = {}
+        for N, D, loss, flops in zip(self.N, self.D, self.loss, self.flops, strict=True):
+            runs.setdefault((float(N), float(D)), {}).setdefault(float(f"{flops:.5g}"), []).append(float(loss))
+        return {cell: min(float(np.mean(x)) for x in lengths.values()) for cell, lengths in sorted(runs.items())}
+
+
+def counted(parameters: dict[str, Any], count: str) -> float:
+    """N under the convention `count`, from the parameter counts of a result.
+
+    Raises:
+        KeyError: a count is missing.
+    """
+    return float(
+        sum(
+            parameters["feed_forward"] if part == "active_feed_forward" and part not in parameters else parameters[part]
+            for part in COUNTS[count]
+        )
+    )
+
+
+def check_count(count: str) -> None:
+    """Raises InputError unless `count` names a convention for N."""
+    if count not in COUNTS:
+        raise InputError(f"count={count!r} is not a convention for N; choose one of {', '.join(COUNTS)}")
+
+
+def drop_highest(table: Points, number: int) -> Points:
+    """The table without its `number` highest losses, which are named in `left_out`.
+
+    Raises:
+        InputError: `number` is negative, not whole, or leaves nothing.
+    """
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < max(len(table.points), 1):
+        raise InputError(f"drop_highest={number!r} must be a whole number from 0 to {len(table.points) - 1}")
+    if not number:
+        return table
+    order = np.argsort(-table.loss, kind="stable")
+    dropped = {int(index) for index in order[:number]}
+    return Points(
+        table.source,
+        table.convention,
+        [point for index, point in enumerate(table.points) if index not in dropped],
+        table.left_out + [(table.points[i].name, f"among the {number} highest losses") for i in sorted(dropped)],
+        list(table.warnings),
+    )
+
+
+def sample(table: Points, number: int | None, seed: int = 0) -> Points:
+    """`number` points drawn at random without replacement; all of them where it is None or exceeds their number.
+
+    Raises:
+        InputError: `number` is not a whole number of at least 20.
+    """
+    if number is None:
+        return table
+    if isinstance(number, bool) or not isinstance(number, int) or number < 20:
+        raise InputError(f"sample={number!r} must be a whole number of rows, at least 20")
+    if number >= len(table.points):
+        return table
+    chosen = np.sort(np.random.default_rng(seed).choice(len(table.points), number, replace=False))
+    warning = f"{number} of {len(table.points)} rows drawn at random, as asked"
+    points = [table.points[index] for index in chosen]
+    return Points(table.source, table.convention, points, list(table.left_out), [*table.warnings, warning])

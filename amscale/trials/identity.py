@@ -1,0 +1,49 @@
+"""What ran: trial identity by content, trial folders, atomic results.
+
+A sweep folder holds `trials/<trial>/` with `spec.yaml`, `metrics.jsonl`, `tb/`, `checkpoints/`, `log.txt` and, written
+last and atomically, `result.json`: a trial is done if and only if that file is there. Ray keeps no record that counts.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+from amscale.config import Experiment
+from amscale.settings import Settings, format_size
+
+RESULT_VERSION = 1
+"""Raised when a change of this software changes what a trial's result would be; part of every trial's identity."""
+
+
+def trial_id(cell: Experiment, shape: dict[str, Any], content: dict[str, Any] | None = None) -> str:
+    """Twelve hexadecimal digits from what determines the outcome of one cell of a grid.
+
+    Model, data, training, seed, precision asked for and result version count; machines, ZeRO stage, micro-batch,
+    probes and names do not. Settings at their defaults are left out, so that a new setting does not orphan old results.
+
+    Args:
+        cell: settings of the trial.
+        shape: the model's resolved shape, as plain data: a wanted size and the same shape by numbers are one trial.
+        content: what tells the content of the corpus's files, in the place of the settings that say where they lie: the
+            same files elsewhere are one trial, and changed files another.
+    """
+    data = cell.data.model_dump(mode="json", exclude_defaults=True) | {"corpus": cell.data.corpus}
+    identity = {
+        "result_version": RESULT_VERSION,
+        "shape": shape,
+        "data": data | (content or {}),
+        "train": cell.train.model_dump(mode="json", exclude_defaults=True),
+        "seed": cell.seed,
+        "precision": cell.launch.precision,
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def trial_label(cell: Experiment, non_embedding: int, tokens: int, identity: str) -> str:
+    """A folder name that a person can read: family, N, D, seed, and the identity that makes it unique."""
+    return f"{cell.model.family}-N{format_size(non_embedding)}-D{format_size(tokens)}-seed{cell.seed}-{identity}"
+
+
+def settings_of(cell: Settings) -> dict[str, Any]:
+    """All settings of a cell, defaults included, as plain data."""
+    return cell.model_dump(mode="json")

@@ -1,0 +1,118 @@
+"""One driver a sweep, where there are no file locks: an object that names the driver and is renewed while it runs.
+
+Ages are by the store's clock alone: an object's against that of one written just now. Object stores have no lock that
+pyarrow.fs could take, so two drivers that start within the same two seconds may, where a request takes longer than
+that, both believe that they hold the sweep; the one that finds the other's name at its next renewal ends.
+"""
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+
+from amscale.errors import InputError
+from amscale.trials.objects import ObjectStore
+from amscale.trials.storage_errors import OutOfReach
+
+KEY = ".driver"
+_RENEWED = 15.0
+"""Seconds between renewals."""
+_EXPIRES = 60.0
+"""Seconds after which a driver that renewed nothing is taken for dead."""
+_SETTLES = 2.0
+"""Seconds after which a driver that wrote its name looks whose it is."""
+
+
+@contextmanager
+def held(objects: ObjectStore) -> Iterator[None]:
+    """Hold a sweep for one driver.
+
+    Raises:
+        InputError: another driver holds it, or took it in the meantime.
+    """
+    own = json.dumps({**_process(), "token": uuid.uuid4().hex}).encode()
+    other = _living(objects)
+    if other is None:
+        objects.write(KEY, own)
+        time.sleep(_SETTLES)
+        other = None if objects.read(KEY) == own else "started at the same time"
+    if other is not None:
+        raise InputError(f"{objects.uri}: another driver runs this sweep ({other}); wait for it")
+    lost, ended = threading.Event(), threading.Event()
+    renewing = threading.Thread(target=_renew, args=(objects, own, lost, ended), daemon=True)
+    renewing.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if lost.is_set():
+            raise InputError(f"{objects.uri}: another driver has taken this sweep; this one ends") from None
+        raise
+    finally:
+        ended.set()
+        renewing.join()
+        if not lost.is_set() and objects.read(KEY) == own:
+            objects.remove([KEY])
+
+
+def _renew(objects: ObjectStore, own: bytes, lost: threading.Event, ended: threading.Event) -> None:
+    while not ended.wait(_RENEWED):
+        try:
+            if objects.read(KEY) == own:
+                objects.write(KEY, own)
+                continue
+        except OutOfReach:  # out of reach just now; if for long, another driver may take over, and that is seen next
+            continue
+        lost.set()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        return
+
+
+def _living(objects: ObjectStore) -> str | None:
+    """The driver that holds the sweep, in words, or None."""
+    content, entry = objects.read(KEY), objects.entry(KEY)
+    if content is None or entry is None:
+        return None
+    holder = _parsed(content)
+    words = f"process {holder.get('process')} on {holder.get('host')}"
+    if all(holder.get(key) == _process()[key] for key in ("host", "kernel")):
+        return words if _lives(holder) else None
+    now = f"{KEY}-{uuid.uuid4().hex}"
+    objects.write(now, b"")
+    written = objects.entry(now)
+    objects.remove([now])
+    age = (written.changed - entry.changed) / 1e9 if written else 0.0
+    if age > _EXPIRES:
+        return None
+    return f"{words}, heard of {age:.0f} s ago; if it is dead, it is given up {_EXPIRES:.0f} s after its last word"
+
+
+def _parsed(content: bytes) -> dict[str, Any]:
+    try:
+        holder = json.loads(content)
+    except ValueError:
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _process() -> dict[str, Any]:
+    """This process, such that it can be told from all others."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
+        boot = file.read().strip()
+    started = psutil.Process().create_time()
+    kernel = f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    return {"host": socket.gethostname(), "kernel": kernel, "process": os.getpid(), "started": started}
+
+
+def _lives(holder: dict[str, Any]) -> bool:
+    try:
+        return bool(abs(psutil.Process(holder["process"]).create_time() - holder["started"]) < 1)
+    except (psutil.NoSuchProcess, KeyError, TypeError):
+        return False

@@ -1,0 +1,111 @@
+"""Storage that fails, in one line that says where, why and what to do."""
+
+import errno
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from amscale.errors import InputError
+
+_SENTENCES = {
+    errno.ENOSPC: ("storage full", "free space"),
+    errno.EDQUOT: ("storage quota used up", "free space or ask for more"),
+    errno.EROFS: ("storage read-only", "make it writable"),
+    errno.EACCES: ("storage not writable", "get the right to write there"),
+    errno.EPERM: ("storage not writable", "get the right to write there"),
+}
+_OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_WORDS = "|".join(sorted({words for words, _ in _SENTENCES.values()}))
+_LINE = re.compile(f"^(?:train: )?((?:{_WORDS}): .*)$", re.MULTILINE)
+_PROBE_BYTES = 1 << 16
+
+
+class StorageError(InputError):
+    """Storage that is full, read-only, forbidden or out of reach: one line."""
+
+
+class OutOfReach(StorageError):
+    """Objects that cannot be reached, or a store that refuses. Trying again may help."""
+
+
+def sentence(number: int, path: Path | str) -> str:
+    """The line for an error number of the system."""
+    words, advice = _SENTENCES[number]
+    return f"{words}: {path}: {os.strerror(number)}; {advice} and run the same command again"
+
+
+def error_in_log(text: str) -> str | None:
+    """The first such line in a log."""
+    found = _LINE.search(text)
+    return found.group(1) if found else None
+
+
+def check_writable(folder: Path) -> StorageError | None:
+    """Whether a folder takes a file just now: write one, to the disk, and remove it.
+
+    A library that reports "file write failed" and no error number, or a process that could not even log why it ended,
+    leaves no other way to know.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno in _SENTENCES:
+            return StorageError(sentence(error.errno, folder))
+    return None
+
+
+def storage_error_in(error: BaseException, folder: Path) -> StorageError | None:
+    """What an exception says about storage; None where storage is well.
+
+    Args:
+        error: it, its causes and its contexts are looked at.
+        folder: where the failed write probably went: the path to name where the exception has none, and to try where
+            the exception has no error number.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, StorageError):
+            return link
+        told = _of_system(link, folder)
+        if told is not None:
+            return told
+        link = link.__cause__ or link.__context__
+    return check_writable(folder)
+
+
+def _of_system(error: BaseException, folder: Path) -> StorageError | None:
+    if not isinstance(error, OSError):  # safetensors and torch have exceptions of their own, with the system's words
+        number = next((number for number in _OF_DISK if os.strerror(number) in str(error)), None)
+        return None if number is None else StorageError(sentence(number, folder))
+    if error.errno not in _SENTENCES:
+        return None
+    path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else folder
+    # A corpus that may not be read is no matter of storage.
+    if error.errno not in _OF_DISK and not path.is_relative_to(folder):
+        return None
+    return StorageError(sentence(error.errno, path))
+
+
+def disk_error(error: OSError) -> StorageError | None:
+    """What a failed write says about a disk that is full or read-only, where nobody knows better which disk it is."""
+    if error.errno not in _OF_DISK:
+        return None
+    return StorageError(sentence(error.errno, error.filename or "the disk of the output"))
+
+
+@contextmanager
+def storage_errors(folder: Path) -> Iterator[None]:
+    """Turn failed writes into `StorageError`; other exceptions pass."""
+    try:
+        yield
+    except OSError as error:
+        told = _of_system(error, folder)
+        if told is None:
+            raise
+        raise told from None

@@ -1,0 +1,188 @@
+"""Ownership of processes, ports, the launch command and the choice of a place, without a cluster."""
+
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from amscale import config, models
+from amscale.cluster.launcher import Placement, launch_command
+from amscale.cluster.machine import Machine, interface_of
+from amscale.cluster.network import Port
+from amscale.cluster.resources import Host, Resources
+from amscale.errors import InputError
+from amscale.planning.placement import choose, model_states
+
+# A process that ignores SIGTERM, moves to a session of its own, and starts another that does the same.
+STUBBORN = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.setsid() if os.getpgrp() != os.getpid() else None
+depth = int(sys.argv[1])
+if depth:
+    source = open(sys.argv[2]).read()
+    subprocess.Popen([sys.executable, "-c", source, str(depth - 1), sys.argv[2]], start_new_session=True)
+print("up", depth, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def stubborn(tmp_path):
+    script = tmp_path / "stubborn.py"
+    script.write_text(STUBBORN)
+    yield [sys.executable, "-c", STUBBORN, "2", str(script)]
+    for process in alive(tmp_path):
+        process.kill()
+
+
+def alive(path) -> list[psutil.Process]:
+    return [
+        p
+        for p in psutil.process_iter(["cmdline", "status"])
+        if str(path) in " ".join(p.info["cmdline"] or []) and p.info["status"] != "zombie" and p.pid != os.getpid()
+    ]
+
+
+def wait(condition, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def all_up(log) -> bool:
+    """Whether all three stubborn processes have said so; the log's first line quotes their source."""
+    return log.exists() and sum(line.startswith("up ") for line in log.read_text().splitlines()) == 3
+
+
+def started(machine: Machine, command: list[str], folder) -> None:
+    machine.start(command, {}, "127.0.0.1", str(folder / "log.txt"))
+    wait(lambda: all_up(folder / "log.txt"))
+    assert len(alive(folder)) >= 3
+
+
+def test_stop_ends_even_what_ignores_it_and_left_its_session(stubborn, tmp_path):
+
+    machine = Machine(0.5)
+    started(machine, stubborn, tmp_path)
+    machine.stop()
+    assert not alive(tmp_path)
+
+
+def test_an_owner_that_is_killed_takes_everything_along(stubborn, tmp_path):
+    owner = f"""
+import sys, time
+from amscale.cluster.machine import Machine
+machine = Machine(0.5)
+machine.start({stubborn!r}, {{}}, "127.0.0.1", {str(tmp_path / "log.txt")!r})
+time.sleep(600)
+"""
+    process = subprocess.Popen([sys.executable, "-c", owner])
+    wait(lambda: all_up(tmp_path / "log.txt"))
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    wait(lambda: not alive(tmp_path), 20)
+    assert not alive(tmp_path)
+
+
+def test_a_guard_that_is_killed_takes_the_command_along(tmp_path):
+    machine = Machine(0.5)
+    script = f"import time; open({str(tmp_path / 'up')!r}, 'w'); time.sleep(600)"
+    machine.start([sys.executable, "-c", script], {}, "127.0.0.1", str(tmp_path / "log.txt"))
+    wait((tmp_path / "up").exists)
+    (watcher,) = [p for p in alive(tmp_path) if "guard.py" in " ".join(p.info["cmdline"])]
+    watcher.kill()
+    wait(lambda: not alive(tmp_path), 5)
+    assert not alive(tmp_path)
+    machine.stop()
+
+
+def test_the_exit_status_of_the_command_is_the_guards(tmp_path):
+    machine = Machine(0.5)
+    machine.start([sys.executable, "-c", "raise SystemExit(7)"], {}, "127.0.0.1", str(tmp_path / "log.txt"))
+    wait(lambda: machine.poll() is not None)
+    assert machine.poll() == 7
+    machine.stop()
+
+
+def test_a_port_has_one_owner():
+    ports = [Port("127.0.0.1") for _ in range(20)]
+    assert len({port.number for port in ports}) == 20
+    assert all(port.number < 32768 for port in ports)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", ports[0].number))
+    for port in ports:
+        port.release()
+
+
+def test_the_interface_is_the_one_that_carries_the_address():
+    assert interface_of("127.0.0.1") == "lo"
+    with pytest.raises(RuntimeError, match=r"203\.0\.113\.7"):
+        interface_of("203.0.113.7")
+
+
+def test_nothing_in_the_launch_command_is_implied():
+    placement = Placement(3, 2, 4, "cuda", 2, "bf16", 8, 1)
+    command = launch_command(placement, ["spec.yaml"], rank=1, address="10.0.0.5", port=23456)
+    pairs = dict(itertools.pairwise(command))
+    assert pairs["--deepspeed_multinode_launcher"] == "standard"
+    assert (pairs["--num_machines"], pairs["--num_processes"], pairs["--machine_rank"]) == ("3", "6", "1")
+    assert (pairs["--main_process_ip"], pairs["--main_process_port"]) == ("10.0.0.5", "23456")
+    assert pairs["--deepspeed_config_file"].endswith("zero2.json")
+    assert os.path.isfile(pairs["--deepspeed_config_file"])
+    assert pairs["--mixed_precision"] == "bf16"
+    assert command[-3:] == ["--module", "amscale.train", "spec.yaml"]
+
+
+def placed(*overrides: str, resources: Resources, size: str = "1B"):
+    cell = config.expand(
+        config.load("quick.yaml", [f"model.size={size}", "model.layers=22", "data.size=8k", *overrides])
+    )
+    shape = models.solve(cell[0].model, 50304, 1024)
+    return choose(cell[0], shape, 64, resources)
+
+
+GPUS = Resources(tuple(Host(cpus=64, gpus=8, memory=10**12, gpu_memory=80 * 10**9) for _ in range(4)))
+
+
+def test_the_smallest_stage_and_fewest_processes_that_fit():
+    small = placed(resources=GPUS, size="100M").placement
+    assert (small.processes_per_machine, small.zero_stage, small.device, small.precision) == (1, 0, "cuda", "bf16")
+    tight = placed("launch.device_memory=8G", resources=GPUS)
+    assert tight.placement.zero_stage >= 2
+    assert tight.placement.processes_per_machine > 1
+    assert tight.memory.total < 8e9
+    assert tight.placement.micro_batch * tight.placement.world_size * tight.placement.accumulation >= 64
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("launch.machines=5", "launch.machines=5: the cluster has 4"),
+        ("launch.processes_per_machine=9", "launch.processes_per_machine=9"),
+        ("launch.device_memory=1G", "GB a process at best"),
+    ],
+)
+def test_a_trial_that_can_never_be_placed_is_refused(override, words):
+    with pytest.raises(InputError, match=words):
+        placed(override, resources=GPUS)
+
+
+def test_no_gpu_is_said_so():
+    laptop = Resources((Host(cpus=2, gpus=0, memory=16 * 10**9),))
+    with pytest.raises(InputError, match=r"launch\.device=cuda: the machines have no GPU"):
+        placed("launch.device=cuda", resources=laptop, size="100M")
+
+
+def test_model_states_follow_the_published_table():
+    """Rajbhandari et al. 2020, figure 1: 7.5 B parameters on 64 devices: 120, 31.4, 16.6 and 1.9 GB."""
+    published = {0: 120.0, 1: 31.4, 2: 16.6, 3: 1.9}
+    for stage, gigabytes in published.items():
+        assert model_states(7_500_000_000, stage, 64, "bf16") / 1e9 == pytest.approx(gigabytes, rel=0.02)

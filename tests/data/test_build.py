@@ -1,0 +1,197 @@
+"""Builds that are cut short, builds at once, builds of any length, and stores that open and cut in no time."""
+
+import errno
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from amscale.data import QuestionFormation, Text, build, open_store, prepare, store_name
+from amscale.data.corpora.hub import Unreachable
+from amscale.errors import InputError
+
+
+def cut_short(monkeypatch, after: int, error: BaseException) -> list[int]:
+    """Let the build fail after some blocks; returns the list of how many blocks each later build skips."""
+    true, skipped = build.token_blocks, []
+
+    def blocks(settings, tokenizer, skip=0):
+        skipped.append(skip)
+        for number, block in enumerate(true(settings, tokenizer, skip)):
+            if number == after and len(skipped) == 1:
+                raise error
+            yield block
+
+    monkeypatch.setattr(build, "token_blocks", blocks)
+    return skipped
+
+
+def same(one, other) -> bool:
+    names = ("tokens.bin", "offsets.npy", "store.json", "tokenizer.json")
+    return all((one.folder / name).read_bytes() == (other.folder / name).read_bytes() for name in names)
+
+
+@pytest.fixture
+def lines(tmp_path, monkeypatch):
+    monkeypatch.setattr("amscale.data.readers._BLOCK", 1 << 12)
+    path = tmp_path / "lines.txt"
+    path.write_text("\n".join(f"line {i} of {i % 7} and {i % 11}" for i in range(3000)) + "\n" + "again\n" * 50)
+    return str(path)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("disk full"), Unreachable("no network")])
+@pytest.mark.parametrize("options", [{}, {"shuffle_tokens": "document", "duplicates": "exact"}])
+def test_a_build_that_was_cut_short_goes_on_and_gives_the_same_store(tmp_path, lines, monkeypatch, error, options):
+    settings = Text(corpus="text", files=lines, document="line", tokenizer_vocabulary=300, **options)
+    straight = prepare(settings, tmp_path / "straight")
+    skipped = cut_short(monkeypatch, after=5, error=error)
+    with pytest.raises(type(error)):
+        prepare(settings, tmp_path / "cut")
+    (half,) = (tmp_path / "cut").iterdir()
+    with (half / "draft-tokens.bin").open("ab") as file:
+        file.write(b"half a block")
+    monkeypatch.setattr(build, "make_tokenizer", None)  # it goes on with the one that it had
+    store = prepare(settings, tmp_path / "cut")
+    assert skipped == [0, 5]
+    assert same(store, straight)
+    assert [path.name for path in (tmp_path / "cut").iterdir()] == [store.folder.name]
+    assert sorted(path.name for path in store.folder.iterdir()) == [
+        "offsets.npy",
+        "store.json",
+        "tokenizer.json",
+        "tokens.bin",
+    ]
+
+
+def test_bad_input_leaves_nothing_to_go_on_with(tmp_path, lines, monkeypatch):
+    cut_short(monkeypatch, after=5, error=InputError("bad"))
+    with pytest.raises(InputError, match="bad"):
+        prepare(Text(corpus="text", files=lines, document="line", tokenizer="byte"), tmp_path / "s")
+    assert list((tmp_path / "s").iterdir()) == []
+
+
+_SLOW = """
+import sys, time
+from amscale.data import QuestionFormation, prepare, build
+true = build.token_blocks
+def slow(*arguments):
+    for block in true(*arguments):
+        yield block
+        print("block", flush=True)
+        time.sleep(float(sys.argv[2]))
+build.token_blocks = slow
+prepare(QuestionFormation(documents=60_000), sys.argv[1])
+"""
+
+
+def start_slow(root, seconds) -> subprocess.Popen:
+    process = subprocess.Popen([sys.executable, "-c", _SLOW, str(root), str(seconds)], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"block\n"  # said after the block was written
+    return process
+
+
+def test_a_killed_builder_is_taken_over_and_a_live_one_waited_for(tmp_path):
+    settings = QuestionFormation(documents=60_000)
+    killed = start_slow(tmp_path / "a", 30)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "a" / store_name(settings)).exists()
+    store = prepare(settings, tmp_path / "a")
+    live = start_slow(tmp_path / "b", 0.3)
+    start = time.monotonic()
+    waited = prepare(settings, tmp_path / "b")
+    assert time.monotonic() - start > 0.3
+    live.wait()
+    assert live.returncode == 0
+    assert (store.folder / "tokens.bin").read_bytes() == (waited.folder / "tokens.bin").read_bytes()
+    for root in (tmp_path / "a", tmp_path / "b"):
+        assert [path.name for path in root.iterdir()] == [store.folder.name]
+
+
+def test_a_disk_without_locks_serves(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    store = prepare(QuestionFormation(documents=1500), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [store.folder.name]
+
+
+def test_forgotten_folders_are_removed_and_others_are_not(tmp_path):
+    for name in ("dead", "busy", "young"):
+        (tmp_path / f".{name}-host").mkdir()
+        (tmp_path / f".{name}-host" / "lock").touch()
+        if name != "young":
+            for path in (tmp_path / f".{name}-host" / "lock", tmp_path / f".{name}-host"):
+                os.utime(path, (0, 0))
+    with (tmp_path / ".busy-host" / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        prepare(QuestionFormation(documents=1500), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name[0] == ".") == [".busy-host", ".young-host"]
+
+
+def test_order_and_split_do_not_depend_on_how_much_is_held_at_once(tmp_path, monkeypatch):
+    settings = QuestionFormation(documents=20_000, duplicates="exact", word_classes="quarter")
+    whole = prepare(settings, tmp_path / "whole")
+    for name, value in (("buckets._BUCKET", 1 << 16), ("draft._CHUNK", 1 << 12), ("draft._ROWS", 100)):
+        monkeypatch.setattr(f"amscale.data.{name}", value)
+    assert same(prepare(settings, tmp_path / "parts"), whole)
+    training = np.diff(whole.offsets[: whole.training_documents + 1])
+    half = len(training) // 2  # a random order has no trend
+    assert abs(training[:half].mean() - training[half:].mean()) < 5 * training.std() * np.sqrt(2 / half)
+
+
+_PEAK = """
+import sys
+from amscale.data import QuestionFormation, prepare, buckets, draft
+buckets._BUCKET, draft._CHUNK, draft._ROWS = 1 << 20, 1 << 17, 1 << 12
+prepare(QuestionFormation(documents=int(sys.argv[1])), sys.argv[2])
+print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="peak memory is read from /proc")
+def test_memory_does_not_grow_with_the_corpus(tmp_path):
+    """With files a thirtieth of the usual, so that the corpora are many times what is held at once."""
+
+    def peak_kilobytes(documents):
+        command = [sys.executable, "-c", _PEAK, str(documents), str(tmp_path)]
+        return int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+
+    few, many = peak_kilobytes(100_000), peak_kilobytes(500_000)
+    assert many - few < 8000  # 20 bytes a document would be as much
+
+
+def test_a_store_opens_and_is_cut_in_no_time(tmp_path):
+    folder = prepare(QuestionFormation(documents=400_000), tmp_path).folder
+    open_store(folder)
+
+    def seconds(action, times):
+        best = float("inf")
+        for _ in range(5):
+            start = time.perf_counter()
+            for _ in range(times):
+                action()
+            best = min(best, (time.perf_counter() - start) / times)
+        return best
+
+    store = open_store(folder)
+    assert seconds(lambda: open_store(folder).training(1_000_000), 10) < 5e-3
+    assert seconds(lambda: store.training(5_000_000), 200) < 5e-5
+    assert seconds(lambda: store.training(5_000_000, "stream"), 200) < 5e-5
+
+
+def test_a_long_build_says_how_far_it_is(tmp_path, monkeypatch, capfd):
+    prepare(QuestionFormation(documents=1500), tmp_path)
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.setattr("amscale.data.build._EVERY", 0.01)
+    prepare(QuestionFormation(documents=200_000), tmp_path)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "question_formation: tokenising: " in err
+    assert " tokens a second" in err

@@ -1,0 +1,113 @@
+"""Text files in, documents out; files and tokenizers that cannot serve are named."""
+
+import pytest
+
+from amscale.data import Text, prepare
+from amscale.errors import InputError
+
+
+@pytest.fixture
+def files(tmp_path):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "a.txt").write_text("one two\nthree\n\n\nfour né\n", encoding="utf-8")
+    (folder / "b.txt").write_text("five <end of document> six\n\n  \nseven eight nine\n")
+    return folder
+
+
+def decoded(store) -> list[str]:
+    return sorted(
+        store.decode(s.document(i)) for s in (store.training(), store.validation()) for i in range(s.documents)
+    )
+
+
+@pytest.mark.parametrize(
+    ("document", "expected", "empty"),
+    [
+        ("file", ["five <end of document> six\n\n  \nseven eight nine\n", "one two\nthree\n\n\nfour né\n"], 0),
+        ("line", ["five <end of document> six", "four né", "one two", "seven eight nine", "three"], 4),
+        ("paragraph", ["five <end of document> six", "four né", "one two\nthree", "seven eight nine"], 0),
+    ],
+)
+@pytest.mark.parametrize("tokenizer", ["byte", "bpe"])
+def test_documents(tmp_path, files, document, expected, empty, tokenizer):
+    settings = Text(corpus="text", files=f"{files}/*.txt", document=document, tokenizer=tokenizer, validation=1)
+    store = prepare(settings, tmp_path / "stores")
+    assert decoded(store) == expected
+    assert store.facts["empty_documents"] == empty
+    assert store.entropy_per_token is None
+
+
+def test_words(tmp_path, files):
+    settings = Text(corpus="text", files=f"{files}/*.txt", document="line", tokenizer="word", validation=1)
+    store = prepare(settings, tmp_path / "stores")
+    assert store.vocabulary_size == 14  # ten words, the three of the bracketed phrase, the end token
+    assert "five <end of document> six" in decoded(store)
+
+
+def test_changed_file_is_another_store_and_a_moved_one_is_not(tmp_path, files):
+    def store():
+        settings = Text(corpus="text", files=[f"{files}/*.txt"], document="line", tokenizer="byte", validation=1)
+        return prepare(settings, tmp_path / "stores").folder
+
+    before = store()
+    files = files.rename(tmp_path / "moved")
+    assert store() == before
+    (files / "b.txt").write_text("five\nsix\n")
+    assert store() != before
+
+
+def test_a_trained_tokenizer_serves_from_its_file(tmp_path, files):
+    first = prepare(Text(corpus="text", files=f"{files}/*.txt", document="line", validation=1), tmp_path)
+    path = str(first.folder / "tokenizer.json")
+    second = prepare(
+        Text(corpus="text", files=f"{files}/*.txt", document="line", validation=1, tokenizer=path), tmp_path
+    )
+    assert second.folder != first.folder
+    assert second.tokens.tolist() == first.tokens.tolist()
+    assert second.end_token == first.end_token
+
+
+@pytest.mark.parametrize("content", [b"fine\ncaf\xe9 au lait\n", b"fine\nzero\0bytes\n"])
+@pytest.mark.parametrize("tokenizer", ["byte", "word", "bpe"])
+def test_a_file_that_is_no_text_is_named(tmp_path, content, tokenizer):
+    (tmp_path / "bad.txt").write_bytes(content)
+    with pytest.raises(InputError, match=r"^data\.files: .*bad\.txt is not .*text \(line 2"):
+        prepare(Text(corpus="text", files=f"{tmp_path}/*.txt", tokenizer=tokenizer), tmp_path / "stores")
+
+
+def test_empty_documents_among_others_are_left_out_whatever_is_done_with_duplicates(tmp_path, monkeypatch):
+    pytest.importorskip("rensa", reason="pip install rensa")
+    monkeypatch.setattr("amscale.data.readers._BLOCK", 8)  # so that some blocks hold empty documents alone
+    (tmp_path / "x.txt").write_text("\n" * 40 + "one two\n" + "\n" * 40 + "three four\n")
+    for duplicates in ("keep", "exact", "near"):
+        settings = {"corpus": "text", "files": f"{tmp_path}/x.txt", "document": "line", "duplicates": duplicates}
+        store = prepare(Text(validation=1, tokenizer_vocabulary=260, **settings), tmp_path / "stores")
+        assert decoded(store) == ["one two", "three four"]
+        assert store.facts["empty_documents"] == 80
+
+
+def test_missing_files_empty_files_and_single_documents_are_refused(tmp_path):
+    def refused(match, **settings):
+        with pytest.raises(InputError, match=match):
+            prepare(Text(corpus="text", tokenizer="byte", **settings), tmp_path / "stores")
+
+    refused("matches no file", files=f"{tmp_path}/*.txt")
+    refused("is empty", files=[])
+    (tmp_path / "only.txt").write_text("\n \n")
+    refused("has no documents", files=f"{tmp_path}/*.txt")
+    (tmp_path / "only.txt").write_text("same\nsame\nsame\n")
+    refused("data.validation", files=f"{tmp_path}/*.txt")
+    refused("data.validation: .* of 3 documents", files=f"{tmp_path}/*.txt", document="line")
+
+
+def test_tokenizers_that_are_not_there_are_named(tmp_path, files, monkeypatch):
+    def refused(tokenizer, match):
+        with pytest.raises(InputError, match=match):
+            prepare(Text(corpus="text", files=f"{files}/*.txt", tokenizer=tokenizer), tmp_path / "stores")
+
+    refused(str(files / "a.txt"), r"^data\.tokenizer: .*a\.txt is no tokenizer\.json")
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    refused("nobody/no-such-tokenizer", r"^data\.tokenizer: no tokenizer 'nobody/no-such-tokenizer' from .*hub .*path")
+    refused(str(tmp_path / "files"), r"^data\.tokenizer: no tokenizer .* from that folder")

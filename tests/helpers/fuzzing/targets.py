@@ -1,0 +1,323 @@
+"""The four rooms that read what a user or a crash may have left: each takes an example's random numbers to a verdict.
+
+    configuration   a YAML file and overrides, through `plan`
+    spec            a trial's spec.yaml and a sweep's sweep.yaml, through what a rank reads and through `status`
+    metrics         every other file of a sweep's folder, through `status`, `fit` and `report`
+    checkpoint      a checkpoint's folder, through the search for the newest whole one
+
+Commands run in this process through `amscale.cli.run`. What they must do, whatever they are given: end with 0, 1 or 2,
+say in one line what is wrong with an input, and leave every result of the ledger as it was.
+"""
+
+import contextlib
+import io
+import json
+import random
+import shutil
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from amscale import config
+from amscale.errors import InputError
+from helpers.fuzzing.judge import Broken, command, contents, inside, limited, one_line, passes, same
+from helpers.fuzzing.mutate import ODD, change_bytes, change_place, change_text, change_tree, damage_json, damage_yaml
+from helpers.made_sweep import write_sweep
+
+_CONFIGURATIONS = ("quick.yaml", "vanilla_question_formation_cpu.yaml", "capacity_random_tokens_cpu.yaml")
+_MORE = """
+name: more
+grid: {model.size: [100k, 1M], train.learning_rate: [1e-3, 3e-3], seed: [0, 1]}
+model: {family: gpt2, layers: 2, dropout: 0.1}
+data: {corpus: random_tokens, vocabulary: 32, size: 10k, sequence_length: 16, sequences: 20k, packing: stream}
+train: {epochs: 3, batch_tokens: 4k, betas: [0.9, 0.95], warmup: 0.1, patience: 3, z_loss: 1e-4}
+probes: {every: 100, sequences: 16}
+launch: {machines: 1, processes_per_machine: 1, zero_stage: 2, micro_batch: 4, device: cpu, stalled_after: 60}
+fit: {count: total, window: 0.1, hypotheses: [1, 2]}
+"""
+_KEYS = (
+    "name", "storage", "seed", "model", "model.size", "model.family", "model.layers", "model.width", "model.heads",
+    "data", "data.size", "data.corpus", "data.context", "data.packing", "data.copies", "data.tokenizer", "train",
+    "train.steps", "train.epochs", "train.batch_tokens", "train.warmup", "train.betas", "launch.machines",
+    "launch.micro_batch", "launch.processes_per_machine", "launch.cpus_per_process", "launch.zero_stage",
+    "launch.device_memory", "launch.grace", "launch.scratch", "probes.every", "fit.hypotheses", "grid", "grid.seed",
+    "grid.model.size", "grid.name", "a..b", ".", "",
+)  # fmt: skip
+
+
+_FACTS = {"world_size": 1, "zero_stage": 0, "precision": "fp32"}
+
+
+class Rooms:
+    """The rooms, on copies of one made sweep.
+
+    Args:
+        folder: an empty folder of this object's own.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._made = write_sweep(folder / "made", (6000, 24000), (8000, 20000), steps=20, layers=1)
+        for path in self._made.glob("trials/*"):
+            (path / "spec.yaml").write_text(self._spec_text)
+            (path / "failures.jsonl").write_text(json.dumps({"time": 1.0, "reason": "a rank ended\nwith words"}) + "\n")
+        unfinished = max(self._made.glob("trials/*"))
+        (unfinished / "result.json").unlink()
+        self._unfinished = unfinished.name
+        self._canary = folder / "canary"
+
+    def check_undamaged(self) -> None:
+        """Every room lets what is whole pass: a room that refuses everything would find nothing.
+
+        Raises:
+            Broken: something whole is refused.
+        """
+        from amscale.plan import plan
+        from amscale.status import status
+        from amscale.training.checkpoint import newest_whole, restore
+        from amscale.training.spec import resolve
+
+        place = self._folder / "whole"
+        place.mkdir()
+        sweep = self._copy(place / "results")
+        trial = sweep / "trials" / self._unfinished
+        for text in self._texts:
+            (place / "experiment.yaml").write_text(text)
+            passes(plan, [str(place / "experiment.yaml"), f"storage={place / 'plans'}"])
+        for function in (status, self._read, lambda path: self._gather(path, False)):
+            passes(function, [str(sweep)])
+        passes(lambda path: resolve(path, []) and None, [str(trial / "spec.yaml")])
+        self._resume(trial)
+        checkpoints = self._checkpoints(_FACTS)
+        newest = newest_whole(self._accelerator, checkpoints)
+        if newest != checkpoints / "step_000000020" or restore(_Engine(), newest, _FACTS).step != 20:
+            raise Broken(f"the newest whole checkpoint is not {newest}")
+
+    def run(self, room: str, chance: random.Random, full: bool = False) -> None:
+        """One example.
+
+        Args:
+            full: go through the whole of `fit` and `report`, seconds, and not only through what reads for them.
+
+        Raises:
+            Broken: and says how.
+        """
+        place = self._folder / "example"
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        with limited():
+            getattr(self, f"_{room}")(place, chance, full)
+        if self._canary.exists():
+            raise Broken("an input ran code")
+
+    # --- configuration
+
+    def _configuration(self, place: Path, chance: random.Random, full: bool) -> None:
+        from amscale.plan import plan
+
+        sweep = self._copy(place / "results")
+        before = contents(sweep)
+        text = chance.choice(self._texts)
+        tree = yaml.safe_load(text) | {"storage": str(sweep.parent)}
+        text = yaml.safe_dump(tree, sort_keys=False)
+        file = place / "experiment.yaml"
+        kind = chance.random()
+        if kind < 0.6:
+            for _ in range(chance.randrange(1, 4)):
+                tree = change_tree(chance, tree)
+            text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+        elif kind < 0.75:
+            text = change_text(chance, text, self._canary)
+        file.write_bytes(change_bytes(chance, text.encode()) if kind > 0.9 else text.encode("utf-8", "surrogatepass"))
+        if kind > 0.98:
+            change_place(chance, file)
+        overrides = [self._override(chance) for _ in range(chance.choice([0, 0, 1, 3]) if kind < 0.75 else 2)]
+        with inside(place):  # a damaged `storage` may name a folder anywhere below
+            command(plan, [str(file), *overrides, *([] if chance.random() < 0.8 else ["--commands"])])
+        same(before, contents(sweep))
+
+    def _override(self, chance: random.Random) -> str:
+        key, value = chance.choice(_KEYS), chance.choice(ODD)
+        text = str(value)[:200] if chance.random() < 0.7 else yaml.safe_dump(value, default_flow_style=True)[:5000]
+        return f"{key}={text}".replace("\x00", "")  # no command line can hold a NUL
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        from amscale.files import packaged
+
+        return [(packaged("configs") / name).read_text(encoding="utf-8") for name in _CONFIGURATIONS] + [_MORE]
+
+    # --- spec
+
+    def _spec(self, place: Path, chance: random.Random, full: bool) -> None:
+        from amscale.status import status
+        from amscale.training.spec import resolve
+
+        sweep = self._copy(place / "results")
+        trial = sweep / "trials" / self._unfinished
+        file = chance.choice([trial / "spec.yaml"] * 4 + [sweep / "sweep.yaml"])
+        damage_yaml(chance, file, self._canary)
+        before = contents(sweep)
+        with inside(place):
+            command(lambda path: resolve(path, []) and None, [str(trial / "spec.yaml")])
+            command(status, [str(sweep)])
+            command(lambda path: self._gather(path, full), [str(sweep)])
+            if chance.random() < 0.2:
+                command(self._create, [str(sweep)])
+        same(before, contents(sweep))
+
+    @cached_property
+    def _spec_text(self) -> str:
+        """A spec with a token store that is there."""
+        from amscale import data
+        from amscale.trials.folder import TrialFolder, write_spec
+
+        cell = config.expand(config.load("quick.yaml", ["model.size=25k", "data.size=2k", "data.documents=500"]))[0]
+        cell = cell.model_copy(update={"data": cell.data.model_copy(update={"validation": 100})})
+        store = data.prepare(cell.data, self._folder / "tokens")
+        placement: dict[str, Any] = {"machines": 1, "processes_per_machine": 1, "cpus_per_process": 1, "device": "cpu"}
+        placement |= {"zero_stage": 0, "precision": "fp32", "micro_batch": 4, "accumulation": 2}
+        folder = TrialFolder(self._folder / "spec")
+        write_spec(folder, cell, placement, store.folder, "0" * 12)
+        return folder.spec.read_text()
+
+    @staticmethod
+    def _create(path: str) -> None:
+        from amscale.trials.folder import SweepFolder
+
+        SweepFolder(Path(path)).create(config.load("quick.yaml"))
+
+    # --- metrics
+
+    def _metrics(self, place: Path, chance: random.Random, full: bool) -> None:
+        from amscale.fit import fit
+        from amscale.report import report
+        from amscale.status import status
+
+        sweep = self._copy(place / "results")
+        for _ in range(chance.choice([1, 1, 2])):
+            trial = chance.choice(sorted((sweep / "trials").iterdir()))
+            names = ["result.json", "metrics.jsonl"] * 4 + ["failures.jsonl", "log.txt", "out_of_memory.jsonl", "start"]
+            damage_json(chance, trial / chance.choice(names))
+        if chance.random() < 0.1:
+            (sweep / "fit.json").write_text(chance.choice(["{}", "[]", '{"format": 1}', '{"estimates": 3}', "\x00"]))
+        if chance.random() < 0.03:
+            change_place(chance, chance.choice([sweep / "trials", *(sweep / "trials").iterdir()]))
+        before = contents(sweep)
+        command(status, [str(sweep)])
+        if full:
+            command(fit, [str(sweep), "--resamples", "100"])
+            command(report, [str(sweep)])
+        else:
+            command(self._read, [str(sweep)])
+            command(lambda path: self._gather(path, full), [str(sweep)])
+            command(lambda path: self._resume(Path(path) / "trials" / self._unfinished), [str(sweep)])
+        same(before, contents(sweep), but=self._unfinished)
+
+    @staticmethod
+    def _read(path: str) -> None:
+        """What `fit` reads before it fits."""
+        from amscale.scaling.dstar import cell_criteria
+        from amscale.scaling.read_sweep import read_sweep
+
+        cell_criteria(read_sweep(path).cells(), 0.2)
+
+    def _gather(self, path: str, full: bool) -> None:
+        """What `report` does but for drawing; estimates are those of the sweep before it was damaged."""
+        from amscale.reporting.chart import palette_of
+        from amscale.reporting.figures import all_figures
+        from amscale.reporting.gather import gather
+        from amscale.reporting.page import render
+
+        sweep = gather(path, None if full else self._fit)
+        charts = all_figures(sweep)
+        render(sweep, charts, palette_of(charts))
+
+    @cached_property
+    def _fit(self) -> Any:
+        from amscale.scaling.fit import fit_sweep
+
+        return fit_sweep(self._made, resamples=100)
+
+    @staticmethod
+    def _resume(trial: Path) -> None:
+        """What reads a trial's records when it goes on: the trial's actor, and rank 0."""
+        from amscale.training.metrics import cut_after
+        from amscale.trials.metrics import MetricsTail
+
+        if trial.is_dir():
+            MetricsTail(trial / "nothing.jsonl").read()
+            news = MetricsTail(trial / "metrics.jsonl")
+            news._read = 0
+            news.read()
+            cut_after(trial / "metrics.jsonl", 10)
+
+    # --- checkpoint
+
+    def _checkpoint(self, place: Path, chance: random.Random, full: bool) -> None:
+        from amscale.training.checkpoint import newest_whole, restore
+        from amscale.training.engine import EngineError
+
+        sweep = self._copy(place / "results")
+        folder = sweep / "trials" / self._unfinished / "checkpoints"
+        shutil.copytree(self._checkpoints(_FACTS), folder)
+        before = contents(sweep)
+        second = max(folder.iterdir())
+        for _ in range(chance.choice([1, 1, 2, 4])):
+            files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
+            if not files:
+                break
+            file = chance.choice(files)
+            if chance.random() < 0.2:
+                change_place(chance, chance.choice([file, second, second / "engine"]))
+            else:
+                damage_json(chance, file)
+            if chance.random() < 0.1:
+                change_place(chance, folder / chance.choice(["step_x", "step_", "step_99999999999999999999", "step_3"]))
+        if chance.random() < 0.02:
+            change_place(chance, folder)
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(said):
+                newest = newest_whole(self._accelerator, folder)
+                if newest is not None:
+                    restore(_Engine(), newest, _FACTS)
+        except (InputError, EngineError) as refusal:
+            one_line(str(refusal))
+        if "Traceback" in said.getvalue():
+            raise Broken(said.getvalue())
+        same(before, contents(sweep))
+
+    @cached_property
+    def _accelerator(self) -> Any:
+        from accelerate import Accelerator
+
+        return Accelerator(cpu=True)
+
+    def _checkpoints(self, facts: dict[str, Any]) -> Path:
+        from amscale.trials.objects import checksums
+
+        made = self._folder / "checkpoints"
+        for step in (10, 20) if not made.exists() else ():
+            checkpoint = made / f"step_{step:09d}"
+            (checkpoint / "engine").mkdir(parents=True)
+            (checkpoint / "engine" / "mp_rank_00_model_states.pt").write_bytes(bytes(range(256)) * 4)
+            (checkpoint / "latest").write_text("engine")
+            progress = {"step": step, "tokens": 100 * step, "seconds": 1.5, "validation_least": 2.0, "engine": facts}
+            (checkpoint / "progress.json").write_text(json.dumps(progress))
+            (checkpoint / "checksums.json").write_text(json.dumps(checksums(checkpoint, but="checksums.json")))
+        return made
+
+    def _copy(self, storage: Path) -> Path:
+        (storage / "made").parent.mkdir(exist_ok=True)
+        (storage / "tokens").symlink_to(self._folder / "tokens")
+        return Path(shutil.copytree(self._made, storage / "made"))
+
+
+class _Engine:
+    """Loads anything, as DeepSpeed does where the files are whole."""
+
+    def load_checkpoint(self, folder: str, tag: str) -> None:
+        assert Path(folder).is_dir()

@@ -1,0 +1,72 @@
+"""Estimates with known values: an exponent with every kind of D*, a refusal, a floor, and one of no known kind."""
+
+import math
+from functools import cache
+
+import numpy as np
+
+from amscale.reporting.chart import palette_of
+from amscale.reporting.figures import all_figures
+from amscale.reporting.gather import gather
+from amscale.reporting.page import render
+from amscale.scaling import estimate as groups
+from amscale.scaling.collapse import exponent_from_collapse
+from amscale.scaling.dstar import DStar
+from amscale.scaling.estimate import Estimate, Hypothesis
+from amscale.scaling.fit import FitResult
+from amscale.scaling.iso_flop import exponent_from_budgets
+from amscale.scaling.iso_loss import exponent_from_contours
+from amscale.scaling.points import Point, Points
+from amscale.scaling.read_sweep import read_sweep
+
+SHARED = {"convention": "N counts something", "objective": "an objective", "method": "a method", "used": 3}
+DSTAR = (
+    DStar(6000, 8000, 20000, 20000, (8000, 20000, 50000, 400000), (0.5, 0.03, 0.01, 0.001)),
+    DStar(24000, 0, 8000, 8000, (8000, 20000, 50000, 400000), (0.03, 0.02, 0.01, 0.001)),
+    DStar(96000, 400000, math.inf, None, (8000, 20000, 50000, 400000), (0.5, 0.3, 0.1, 0.05)),
+)
+EXPONENT = Estimate(
+    "k of N = C·D^k at D*(N)",
+    **SHARED,
+    value=2.5,
+    interval=(1.4, math.inf),
+    hypotheses=(
+        Hypothesis("k = 1 (Chinchilla)", 1.0, True, "outside"),
+        Hypothesis("k = 2 (associative memory)", 2.0, False, "inside"),
+    ),
+    details={"dstar": list(DSTAR)},
+)
+REFUSED = Estimate("k of N = C·D^k at N_opt(D)", **SHARED, refusal="an interior minimum at 1 of 4 D <b>")
+FLOOR = Estimate("least settled train loss", **SHARED, group=groups.FLOOR, value=0.25, interval=(0.24, 0.26))
+CAPACITY = Estimate("memorised bits per parameter", **SHARED, group="a new group", value=3.61, interval=(3.5, 3.7))
+
+
+@cache
+def surfaces() -> tuple[Estimate, ...]:
+    """Iso-FLOP and iso-loss from Chinchilla's law with N ∝ D^1, and collapse from a loss of N/D²: each with a value."""
+
+    def law(N: float, D: float) -> float:
+        return 1.7 + 400 * N**-0.35 + 900 * D**-0.35
+
+    sizes = [(C, math.sqrt(C / 120) * share) for C in np.geomspace(1e18, 1e21, 7) for share in np.geomspace(0.2, 5, 7)]
+    equal = [Point("p", N, C / (6 * N), law(N, C / (6 * N)), flops=C) for C, N in sizes]
+    square = [Point("p", N, D, law(N, D)) for N in np.geomspace(1e7, 1e9, 6) for D in np.geomspace(1e8, 1e10, 6)]
+    even = [(N, D) for N in np.geomspace(1e6, 1e8, 5) for D in np.geomspace(3e7, 3e8, 5)]
+    alike = [Point("p", N, D, 2 + 0.5 * math.tanh(math.log(N / D**2) + 20)) for N, D in even]
+    return (
+        exponent_from_budgets(Points("made", "N", equal), (1, 2)),
+        exponent_from_contours(Points("made", "N", square), (1, 2)),
+        exponent_from_collapse(Points("made", "N", alike), (1, 2), 100),
+    )
+
+
+def fit_of(folder, *estimates: Estimate) -> FitResult:
+    settings = {"count": "non_embedding", "threshold": 0.04}
+    return FitResult(table=read_sweep(folder), estimates=list(estimates), laws=[], settings=settings)
+
+
+def page_of(folder, *estimates: Estimate) -> str:
+    """The page's text alone, without the pictures beside it."""
+    sweep = gather(folder, fit_of(folder, *estimates))
+    charts = all_figures(sweep)
+    return render(sweep, charts, palette_of(charts))

@@ -1,0 +1,86 @@
+"""The page in a real browser: it draws, it asks for nothing, it fits a phone, it follows the theme, it prints."""
+
+import pytest
+from helpers.browser import Browser, find
+from helpers.made_fit import CAPACITY, EXPONENT, FLOOR, REFUSED, fit_of, surfaces
+
+from amscale.reporting.report import write_report
+
+pytestmark = pytest.mark.skipif(find() is None, reason="no chromium on this machine")
+
+UNDRAWN = """[...document.querySelectorAll(".plot")]
+    .filter((plot) => !plot.querySelector(".scatterlayer .trace path, .scatterlayer .trace .point")).length"""
+PANELS = """JSON.parse(document.getElementById("data").textContent).charts
+    .reduce((sum, chart) => sum + chart.options[0].panels.length, 0)"""
+OUTSIDE = """[...document.querySelectorAll("main *")]
+    .filter((e) => !e.closest(".scroll, pre, .plot") && e.getBoundingClientRect().right > innerWidth + 1)
+    .map((e) => e.outerHTML.slice(0, 80))"""
+FIRST_LINE = """getComputedStyle(document.querySelector("#figure-loss .trace path.js-line")).stroke"""
+LAST_ENERGY = """document.querySelector("#figure-energy .plot").data[1].y.at(-1)"""
+SHOWN_LINES = """document.querySelectorAll("#figure-loss .trace").length"""
+
+
+@pytest.fixture(scope="module")
+def page(sweep):
+    return write_report(sweep, fit_of(sweep, EXPONENT, REFUSED, *surfaces(), FLOOR, CAPACITY))
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
+
+
+def reported(browser: Browser, *methods: str) -> list:
+    return [event["params"] for event in browser.events if event.get("method") in methods]
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_page_draws_fits_and_asks_for_nothing(browser, page, tmp_path, width, dark):
+    browser.open(page, width, dark)
+    assert browser.evaluate("document.querySelectorAll('.plot').length") == browser.evaluate(PANELS) > 20
+    assert browser.evaluate(UNDRAWN) == 0
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert browser.evaluate(OUTSIDE) == []
+    assert reported(browser, "Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded") == []
+    asked = [request["request"]["url"] for request in reported(browser, "Network.requestWillBeSent")]
+    assert [url for url in asked if not url.startswith("data:")] == [page.as_uri()]
+    browser.screenshot(tmp_path / "page.png")
+    assert (tmp_path / "page.png").stat().st_size > 50_000
+
+
+def test_colours_follow_the_theme(browser, page):
+    browser.open(page, 1280)
+    light = browser.evaluate(FIRST_LINE)
+    browser.open(page, 1280, dark=True)
+    assert browser.evaluate(FIRST_LINE) != light
+
+
+def test_legend_hides_and_choice_changes(browser, page):
+    browser.open(page, 1280)
+    before = browser.evaluate(SHOWN_LINES)
+    browser.evaluate("document.querySelector('#figure-loss .keys button').click()")
+    hidden = browser.evaluate(SHOWN_LINES)
+    browser.evaluate("document.querySelector('#figure-loss .keys button').click()")
+    assert hidden == before - 4
+    assert browser.evaluate(SHOWN_LINES) == before
+    assert browser.evaluate(LAST_ENERGY) == pytest.approx(4.02)
+    choose = "(() => { const s = document.querySelector('#figure-energy select'); s.value = '3';"
+    browser.evaluate(choose + " s.dispatchEvent(new Event('change')); })()")
+    assert browser.evaluate(LAST_ENERGY) == pytest.approx(5.0)
+    assert browser.evaluate(UNDRAWN) == 0
+
+
+def test_print_opens_details_and_fits_paper(browser, page, tmp_path):
+    browser.open(page, 1280, dark=True)
+    browser.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert browser.evaluate("document.querySelectorAll('details.ground:not([open])').length") == 0
+    assert (
+        browser.evaluate("Math.max(...[...document.querySelectorAll('.plot')].map((p) => p._fullLayout.width))") <= 675
+    )
+    browser.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert browser.evaluate("document.querySelectorAll('details[open]').length") == 0
+    browser.print(tmp_path / "page.pdf")
+    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")

@@ -1,0 +1,185 @@
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from amscale.scaling.capacity import capacity_estimates
+from amscale.scaling.collapse import exponent_from_collapse
+from amscale.scaling.dstar import DStar
+from amscale.scaling.fit import fit_sweep
+from amscale.scaling.iso_flop import budgets, exponent_from_budgets, fit_budgets
+from amscale.scaling.iso_loss import exponent_from_contours
+from amscale.scaling.laws import Rows, predict
+from amscale.scaling.laws.chinchilla import Chinchilla, compute_optimum
+from amscale.scaling.next_cells import expected_flops, next_cells
+from amscale.scaling.points import Point, Points, drop_highest
+from amscale.scaling.power_law import dstar_sensitivity, exponent_from_dstar
+from amscale.scaling.read_sweep import read_sweep
+from amscale.scaling.read_table import read_table
+
+LAW = np.array([482.01, 2085.43, 1.8172, 0.3478, 0.3658])
+K = 0.3658 / 0.3478
+
+
+def table_of(N, D, loss, flops=None):
+    flops = 6 * N * D if flops is None else flops
+    return Points(
+        "made",
+        "N",
+        [Point(f"{i}", n, d, x, None, c) for i, (n, d, x, c) in enumerate(zip(N, D, loss, flops, strict=True))],
+    )
+
+
+def square(sizes=6, amounts=6):
+    return (axis.ravel() for axis in np.meshgrid(np.geomspace(1e7, 1e10, sizes), np.geomspace(1e8, 1e11, amounts)))
+
+
+def chinchilla(N, D):
+    return Chinchilla().loss(LAW, Rows(N, D, N, None, N))
+
+
+@pytest.mark.parametrize("shift", [0.3, 1, 3])
+def test_iso_flop_optimum_does_not_lean_to_the_middle_of_the_grid(shift):
+    random = np.random.default_rng(0)
+    C = np.repeat(np.geomspace(1e18, 1e21, 6), 7) * np.exp(random.uniform(-0.08, 0.08, 42))
+    N = shift * compute_optimum(LAW, C) * np.tile(np.geomspace(0.08, 12, 7), 6)
+    result = exponent_from_budgets(table_of(N, C / (6 * N), chinchilla(N, C / (6 * N))), (1, 2))
+    assert result.value == pytest.approx(K, abs=1e-3)
+    assert [test.rejected for test in result.hypotheses] == [True, True]
+
+
+def test_iso_flop_drops_and_counts_budgets_whose_minimum_is_at_an_edge():
+    C = np.repeat(np.geomspace(1e18, 1e21, 6), 7)
+    N = compute_optimum(LAW, C) * np.tile(np.geomspace(0.08, 12, 7), 6)
+    N[C > 5e20] *= 30
+    result = exponent_from_budgets(table_of(N, C / (6 * N), chinchilla(N, C / (6 * N))), (1,))
+    assert result.used == 5
+    assert "least loss at the smallest N" in result.left_out[0]
+    one = fit_budgets(budgets(table_of(N[:3], C[:3] / (6 * N[:3]), np.array([3, 2, 3.0]))))[0]
+    assert "3 sizes; 4 are needed" in one[0].reason
+
+
+def test_iso_flop_on_the_published_points_gives_the_published_half(published):
+    table = read_table(
+        published / "chinchilla_points" / "svg_extracted_data.csv",
+        n_column="Model Size",
+        flops_column="Training FLOP",
+    )
+    result = exponent_from_budgets(drop_highest(table, 5), (1,))
+    # Hoffmann et al. 2022, approach 2: N ∝ C^0.49, by parabolas on the runs behind these points.
+    assert result.details["slope_on_C"] == pytest.approx(0.49, abs=0.02)
+
+
+def test_contours_of_least_compute_have_the_exponent_of_the_law():
+    N, D = square(8, 8)
+    loss = chinchilla(N, D) * np.exp(0.002 * np.random.default_rng(0).normal(size=64))
+    result = exponent_from_contours(table_of(N, D, loss), (1, 2, 4))
+    assert result.interval[0] < K < result.interval[1]
+    assert {test.value for test in result.hypotheses if test.rejected} >= {2, 4}
+
+
+def test_collapse_finds_the_exponent_of_a_loss_in_n_over_d_squared_and_refuses_one_without():
+    N, D = square()
+    noise = np.exp(0.005 * np.random.default_rng(0).normal(size=36))
+    ratio = (N / 3e8) / (D / 3e9) ** 2
+    result = exponent_from_collapse(table_of(N, D, (2 + 1 / (1 + ratio**0.3)) * noise), (1, 1.35, 2, 4), 200)
+    assert {test.value for test in result.hypotheses if not test.rejected} == {2}
+    scores = result.details["unexplained_at"]
+    assert scores["2"] < 0.05 < scores["1"]
+    refused = exponent_from_collapse(table_of(N, D, 2 + np.random.default_rng(1).normal(size=36) ** 2), (1,), 100)
+    assert "does not collapse" in refused.refusal
+
+
+def capacity_sweep(write_trial, folder, power, losses="train_evaluated"):
+    """Models of N parameters hold 3·N^power bits (power 1) of text of entropy ln 32, and a little less beyond."""
+    entropy = math.log(32)
+    for i, N in enumerate((3e4, 1e5, 3e5, 1e6)):
+        capacity = 3 * 1e5 * (N / 1e5) ** power * (1.02 if i % 2 else 0.98)
+        full = capacity * math.log(2) / entropy
+        for j, D in enumerate(full * np.array([0.25, 0.5, 1.3, 3, 8])):
+            bits = min(D * entropy / math.log(2), capacity) * (1 - 0.03 * max(0, j - 2))
+            loss = entropy - bits * math.log(2) / D
+            write_trial(folder, f"{i}{j}", N, float(D), [4.0, 3.9], [loss] * 20, entropy=entropy, losses={losses: loss})
+
+
+def test_capacity_in_proportion_to_n_rejects_the_square_root_and_the_other_way_round(tmp_path, write_trial):
+    for power, kept in ((1.0, "C ∝ N (N ∝ D)"), (0.5, "C ∝ √N (what N ∝ D² would need)")):
+        folder = tmp_path / str(power)
+        capacity_sweep(write_trial, folder, power)
+        bits, slope = capacity_estimates(read_sweep(folder))
+        assert slope.value == pytest.approx(power, abs=0.02)
+        assert [test.name for test in slope.hypotheses if not test.rejected] == [kept]
+    bits, _ = capacity_estimates(read_sweep(tmp_path / "1.0"))
+    assert bits.value == pytest.approx(3, rel=0.01)
+
+
+def test_capacity_says_which_train_loss_it_used_and_refuses_what_still_rises_or_is_unknown(tmp_path, write_trial):
+    capacity_sweep(write_trial, tmp_path / "last", 1.0, losses="train_last")
+    assert "with dropout as in training" in capacity_estimates(read_sweep(tmp_path / "last"))[1].remarks[0]
+    rising = tmp_path / "rising"
+    for i, N in enumerate((1e5, 1e6, 1e7)):
+        for j, D in enumerate((1e3, 2e3, 4e3)):
+            write_trial(rising, f"{i}{j}", N, D, [4.0], [0.1] * 9, entropy=3.0, losses={"train_evaluated": 0.1})
+    refused = capacity_estimates(read_sweep(rising))[1]
+    assert refused.refusal == "C is known for 0 of 3 N; at least 3 are needed"
+    assert "still rise at the largest D" in refused.left_out[0]
+    write_trial(tmp_path / "text", "a", 1e5, 1e3, [4.0], [0.1] * 9, entropy=None)
+    assert "entropy of the corpus is not known" in capacity_estimates(read_sweep(tmp_path / "text"))[0].refusal
+
+
+def test_k_from_dstar_is_shown_under_other_thresholds_and_windows(tmp_path, write_sweep):
+    write_sweep(tmp_path, k=2.0)
+    settings = dstar_sensitivity(read_sweep(tmp_path), 0.2, 0.04, (1, 2))
+    assert {(s.threshold, s.window) for s in settings} == {(t, w) for t in (0.02, 0.04, 0.08) for w in (0.1, 0.2, 0.4)}
+    # The gap of these sweeps is a power law: the threshold moves every D* by one factor and k not at all.
+    assert all(s.k == pytest.approx(2, abs=0.25) for s in settings if s.k is not None)
+    assert sum(s.k is not None for s in settings) >= 6
+
+
+def test_next_cells_narrow_the_interval_and_are_new():
+    N, D = square(4, 4)
+    table = table_of(N, D, chinchilla(N, D) * np.exp(0.01 * np.random.default_rng(0).normal(size=16)))
+    chosen = next_cells(table, 3)
+    assert len(chosen.cells) == len(chosen.flops) == 3
+    assert chosen.width_then < 0.9 * chosen.width_now
+    assert not {cell for cell in chosen.cells} & set(zip(N, D, strict=True))
+    assert chosen.flops == pytest.approx([6 * n * d for n, d in chosen.cells])
+    # What it promises: the same noise with these cells added gives a narrower interval.
+    more = next_cells(table, 4)
+    assert more.width_then < chosen.width_then
+    rows = Rows(N, D, D, None, 6 * N * 1e9)  # every run sees as many tokens, whatever its D
+    assert expected_flops(rows, np.array([5e7]), np.array([7e9])) == pytest.approx(6 * 5e7 * 1e9)
+
+
+def test_next_cells_of_a_censored_sweep_halve_the_widest_ignorance():
+    N = np.array([1e6, 4e6, 1.6e7])
+    lower, upper = np.array([1e3, 1.6e3, 3e3]), np.array([1.1e3, 2.6e3, 6e3])
+    dstars = [DStar(*row, row[2], (), ()) for row in zip(N, lower, upper, strict=True)]
+    table = table_of(N, upper, np.array([3, 2.5, 2.0]))
+    chosen = next_cells(table, 1, dstars)
+    assert chosen.cells == ((1.6e7, pytest.approx(math.sqrt(3e3 * 6e3))),)
+    interval = exponent_from_dstar(dstars, "N", "").interval
+    assert chosen.width_now == pytest.approx(interval[1] - interval[0])
+
+
+def test_fit_json_has_what_a_figure_needs(tmp_path, write_sweep):
+    write_sweep(tmp_path, k=2.0, sizes=4, amounts=6)
+    result = fit_sweep(tmp_path, resamples=100)
+    document = json.loads(result.to_json())
+    assert document["points_used"] == len(document["points"]) == 24
+    laws = {(law["law"], law["objective"]): law for law in document["laws"]}
+    law = laws["Chinchilla", "squared_log"]
+    point = document["points"][5]
+    found = predict(law["law"], law["parameters"], point["N"], point["D"])
+    assert found == pytest.approx(point["loss"], rel=1e-3)
+    assert set(law["intervals"]) == {"A", "B", "E", "alpha", "beta", "k", "floor"}
+    assert law["value"] is not None
+    assert set(law["held_out"]) == {"N", "D", "C"}
+    out = io.StringIO()
+    result.print(Console(file=out, width=1000))
+    lines = out.getvalue().splitlines()
+    notes = lines[lines.index("the ground of each") : lines.index("laws on these points")]
+    assert len(notes) == len(set(notes)), "no note is printed twice"

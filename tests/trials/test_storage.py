@@ -1,0 +1,357 @@
+"""Storage: whole or not at all, one driver a sweep, and words for what fails."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from amscale.config import parse
+from amscale.errors import InputError
+from amscale.trials import token_objects
+from amscale.trials.driver import SweepStorage
+from amscale.trials.folder import TrialFolder
+from amscale.trials.lease import KEY, held
+from amscale.trials.mirror import pull, push_records, sweep_at
+from amscale.trials.objects import ObjectStore, checksums
+from amscale.trials.place import TrialPlace, scratch_folder, working_folder
+from amscale.trials.site import Site
+from amscale.trials.storage_errors import StorageError, check_writable, error_in_log, storage_error_in, storage_errors
+from amscale.trials.stored import StoredTrial, manifest
+
+
+class Crash(BaseException):
+    """The process ends here."""
+
+
+class Fragile(ObjectStore):
+    """Objects whose user crashes before its n-th change of them."""
+
+    left = 0
+
+    def _use(self) -> None:
+        type(self).left -= 1
+        if self.left < 0:
+            raise Crash
+
+    def put(self, file, key):
+        self._use()
+        super().put(file, key)
+
+    def remove(self, keys):
+        for key in keys:
+            self._use()
+            super().remove([key])
+
+
+@pytest.fixture
+def objects(tmp_path) -> ObjectStore:
+    return ObjectStore(f"file://{tmp_path}/objects")
+
+
+def write_checkpoint(trial: StoredTrial, name: str, content: str) -> None:
+    """What the two ranks of one machine leave in its folder."""
+    folder = trial.folder.checkpoints / name
+    (folder / "engine").mkdir(parents=True, exist_ok=True)
+    for rank in (2 * trial.machine, 2 * trial.machine + 1):
+        (folder / "engine" / f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt").write_text(f"{content} {rank}")
+    if trial.machine == 0:
+        (folder / "progress.json").write_text(content)
+        (folder / "engine" / "mp_rank_00_model_states.pt").write_text(content)
+    own = manifest(trial.machine)
+    (folder / own).write_text(json.dumps(checksums(folder, but=own)))
+
+
+def two_machines(objects: ObjectStore, path: Path) -> list[StoredTrial]:
+    return [StoredTrial(objects, TrialFolder(path / f"machine{m}"), m, 2, lambda: None) for m in (0, 1)]
+
+
+def fetched(objects: ObjectStore, path: Path) -> tuple[str, list[list[str]]]:
+    """What two new machines read of the newest whole checkpoint: its content, and the files that each has."""
+    machines = two_machines(objects, path)
+    for name in machines[0].whole_checkpoints():
+        if not any([machine.fetch_checkpoint(name) for machine in machines]):
+            folders = [machine.folder.checkpoints / name for machine in machines]
+            contents = {file.read_text().split()[0] for folder in folders for file in folder.rglob("*.*")}
+            assert len(contents) == 1
+            return contents.pop(), [sorted(f.name for f in (folder / "engine").iterdir()) for folder in folders]
+    raise AssertionError("no whole checkpoint")
+
+
+def test_a_crash_at_any_upload_or_removal_leaves_the_old_or_the_new_checkpoint_whole(objects, tmp_path):
+    writers = two_machines(Fragile(objects.uri), tmp_path / "writing")
+    for writer in writers:
+        write_checkpoint(writer, "step_10", "old")
+        write_checkpoint(writer, "step_20", "new")
+    seen = []
+    for crash_at in range(100):
+        Fragile.left = 1000
+        for writer in writers:
+            writer.push_checkpoint("step_10")
+        writers[0].remove_checkpoint("step_20")
+        Fragile.left = crash_at
+        try:
+            for writer in writers:
+                writer.push_checkpoint("step_20")
+            writers[0].keep_checkpoints(1)
+        except Crash:
+            seen.append(fetched(objects, tmp_path / f"reading{crash_at}")[0])
+            continue
+        break
+    assert seen == sorted(seen, reverse=True)  # old until the last manifest is there, new from then on
+    assert {"old", "new"} == set(seen)
+    assert len(seen) > 12
+    content, (first, second) = fetched(objects, tmp_path / "reading")
+    assert content == "new"
+    assert {key.split("/")[1] for key in objects.entries()} == {"step_20"}
+    # A machine fetches its own partitions and what is for all, not other machines' partitions.
+    assert "mp_rank_00_model_states.pt" in first
+    assert second == ["mp_rank_00_model_states.pt"] + [
+        f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt" for rank in (2, 3)
+    ]
+
+
+@pytest.mark.parametrize("damage", ["changed", "gone"])
+def test_damage_is_found_when_a_checkpoint_is_fetched(damage, objects, tmp_path):
+    for writer in two_machines(objects, tmp_path / "writing"):
+        write_checkpoint(writer, "step_10", "old")
+        writer.push_checkpoint("step_10")
+    victim = "checkpoints/step_10/engine/zero_pp_rank_2_mp_rank_00_optim_states.pt"
+    objects.remove([victim]) if damage == "gone" else objects.write(victim, b"other")
+    first, second = two_machines(objects, tmp_path / "reading")
+    stale = first.folder.checkpoints / "step_10" / "engine" / "zero_pp_rank_9_mp_rank_00_optim_states.pt"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    assert first.fetch_checkpoint("step_10") is None
+    assert not stale.exists()
+    assert "zero_pp_rank_2" in second.fetch_checkpoint("step_10")
+
+
+@pytest.mark.parametrize("name", ["../outside", "/outside", "engine/../../outside", ""])
+def test_a_manifest_that_names_a_file_elsewhere_is_none(name, objects, tmp_path):
+    objects.write(f"checkpoints/step_10/{manifest(0)}", json.dumps({name: 1}).encode())
+    reader = StoredTrial(objects, TrialFolder(tmp_path / "reading"), 0, 1, lambda: None)
+    assert reader.fetch_checkpoint("step_10") == "no readable checksums"
+    assert not (tmp_path / "reading").exists()
+
+
+def test_a_write_that_fails_leaves_the_old_object(objects, monkeypatch):
+    objects.write("some/key", b"old")
+
+    class Failing:
+        def write(self, content):
+            raise OSError("no route to the store")
+
+        def close(self):
+            pass
+
+    system = objects._system
+    monkeypatch.setattr(ObjectStore, "_system", property(lambda self: Half(system, Failing())))
+    with pytest.raises(StorageError, match=r"^storage out of reach: file:.*some/key: no route to the store$"):
+        objects.write("some/key", b"new")
+    monkeypatch.undo()
+    assert objects.read("some/key") == b"old"
+    assert list(objects.entries()) == ["some/key"]
+
+
+class Half:
+    """A file system that opens a stream which fails."""
+
+    def __init__(self, system, stream):
+        self._system, self._stream = system, stream
+
+    def __getattr__(self, name):
+        return getattr(self._system, name)
+
+    def open_output_stream(self, path):
+        self._system.open_output_stream(path).close()
+        return self._stream
+
+
+def test_records_go_up_without_marks_and_result_and_come_down_as_they_are(objects, tmp_path):
+    folder = TrialFolder(tmp_path / "trial")
+    (folder.path / "tb").mkdir(parents=True)
+    for name in ("metrics.jsonl", "log.txt", "tb/events", "start", "preempted", "result.json", "model.safetensors"):
+        (folder.path / name).write_text(name)
+    push_records(objects, folder)
+    assert sorted(objects.entries()) == ["log.txt", "metrics.jsonl", "tb/events"]
+    copy = TrialFolder(tmp_path / "copy")
+    objects.write("result.json", b"{}")
+    objects.write("model.safetensors", b"big")
+    pull(objects, copy.path)
+    assert sorted(f.name for f in copy.path.iterdir()) == ["log.txt", "metrics.jsonl", "result.json", "tb"]
+    objects.write("metrics.jsonl", b"as long as")
+    objects.remove(["result.json"])
+    pull(objects, copy.path)
+    assert copy.metrics.read_bytes() == b"as long as"
+    assert not copy.done()
+
+
+def test_what_is_written_beside_the_trials_of_a_uri_is_uploaded(objects, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(InputError, match="not a sweep"), sweep_at(objects.uri):
+        pass
+    objects.write("sweep.yaml", b"format: 1")
+    objects.write("trials/a/result.json", b"{}")
+    with sweep_at(objects.uri) as folder:
+        assert (folder / "trials/a/result.json").read_text() == "{}"
+        (folder / "figures").mkdir()
+        (folder / "figures" / "one.svg").write_text("<svg/>")
+        (folder / "fit.json").write_text("{}")
+    assert sorted(objects.entries()) == ["figures/one.svg", "fit.json", "sweep.yaml", "trials/a/result.json"]
+
+
+def test_a_token_store_is_fetched_whole_or_not_at_all(objects, tmp_path):
+    store = tmp_path / "made" / "tokens" / "abc"
+    store.mkdir(parents=True)
+    (store / "tokens.bin").write_bytes(bytes(100))
+    assert not token_objects.fetch_tokens(objects, tmp_path / "here" / "abc")
+    token_objects.push_tokens(objects, store)
+    assert token_objects.fetch_tokens(objects, tmp_path / "here" / "abc")
+    assert (tmp_path / "here" / "abc" / "tokens.bin").read_bytes() == bytes(100)
+    objects.write("tokens/abc/tokens.bin", bytes(99))
+    with pytest.raises(StorageError, match=r"storage damaged: .*tokens\.bin"):
+        token_objects.fetch_tokens(objects, tmp_path / "there" / "abc")
+    assert not (tmp_path / "there" / "abc").exists()
+    token_objects.push_tokens(objects, store)  # the damaged one was given up
+    assert token_objects.fetch_tokens(objects, tmp_path / "there" / "abc")
+
+
+def hold(objects: ObjectStore, meanwhile=lambda: None) -> None:
+    with held(objects):
+        meanwhile()
+
+
+def test_one_driver_holds_a_sweep(objects, monkeypatch):
+    monkeypatch.setattr("amscale.trials.lease._SETTLES", 0.0)
+    with held(objects):
+        with pytest.raises(InputError, match=rf"another driver runs this sweep \(process {os.getpid()} on "):
+            hold(objects)
+        other = json.dumps({"host": "elsewhere", "process": 7}).encode()
+        objects.write(KEY, other)
+    assert objects.read(KEY) == other  # not this driver's to remove
+    with pytest.raises(InputError, match=r"process 7 on elsewhere, heard of \d+ s ago; .* given up 60 s"):
+        hold(objects)
+    monkeypatch.setattr("amscale.trials.lease._EXPIRES", 0.05)
+    time.sleep(0.1)
+    with held(objects):
+        holder = json.loads(objects.read(KEY))
+        assert holder["process"] == os.getpid()
+    assert objects.read(KEY) is None
+    objects.write(KEY, json.dumps({**holder, "process": _ended_process()}).encode())
+    monkeypatch.setattr("amscale.trials.lease._EXPIRES", 60.0)
+    hold(objects)  # a driver of this machine that is dead is not waited for
+
+
+def _ended_process() -> int:
+    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_a_driver_whose_sweep_was_taken_ends(objects, monkeypatch):
+    monkeypatch.setattr("amscale.trials.lease._SETTLES", 0.0)
+    monkeypatch.setattr("amscale.trials.lease._RENEWED", 0.05)
+    with pytest.raises(InputError, match="another driver has taken this sweep"):
+        hold(objects, lambda: (time.sleep(0.2), objects.write(KEY, b"{}"), time.sleep(20)))
+
+
+def test_addresses(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="credentials in the environment") as refusal:
+        working_folder("s3://name:secret@bucket/prefix")
+    assert "secret" not in str(refusal.value)
+    with pytest.raises(InputError, match="foo://x"):
+        ObjectStore("foo://x").read("key")
+    monkeypatch.setenv("SOME_SCRATCH", str(tmp_path))
+    first = working_folder("s3://bucket/prefix?endpoint_override=a:1&scheme=http", "$SOME_SCRATCH/amscale")
+    assert first.parts[-2:] == ("bucket", "prefix")
+    assert first.is_relative_to(tmp_path / "amscale")
+    assert first != working_folder("s3://bucket/prefix?endpoint_override=b:1&scheme=http", "$SOME_SCRATCH/amscale")
+    with pytest.raises(InputError, match="a variable in it is not set"):
+        scratch_folder("$NO_SUCH_SCRATCH")
+    sweep = ObjectStore("s3://bucket/prefix?scheme=http").at("name")
+    assert sweep.uri == "s3://bucket/prefix/name?scheme=http"
+
+
+@contextmanager
+def small_disk(folder: Path, options: str):
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount a small disk")
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=False).returncode:
+        pytest.skip("a tmpfs cannot be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_in_words(tmp_path):
+    with small_disk(tmp_path / "disk", "size=256k") as disk:
+        assert check_writable(disk) is None
+        with pytest.raises(StorageError) as told, storage_errors(disk):
+            (disk / "big").write_bytes(bytes(1 << 20))
+        line = f"storage full: {disk}: No space left on device; free space and run the same command again"
+        assert str(told.value) == line
+        # torch reports a failed write without an error number, and libraries wrap what they raise.
+        assert str(storage_error_in(RuntimeError("file write failed"), disk)) == line
+        assert error_in_log(f"Traceback …\ntrain: {line}\nmore") == line
+        (disk / "big").unlink()
+        assert storage_error_in(RuntimeError("shapes differ"), disk) is None
+
+
+def test_a_read_only_disk_in_words(tmp_path):
+    with small_disk(tmp_path / "disk", "ro") as disk:
+        assert str(check_writable(disk)).startswith(
+            f"storage read-only: {disk}: Read-only file system; make it writable"
+        )
+
+
+def test_other_failures_of_storage_in_words(tmp_path):
+    over = OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+    rust = Exception("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert str(storage_error_in(rust, tmp_path)).startswith(f"storage full: {tmp_path}: No space left on device; ")
+    wrapped = RuntimeError("could not save")
+    wrapped.__cause__ = over
+    assert str(storage_error_in(wrapped, tmp_path)).startswith(
+        f"storage quota used up: {tmp_path}: Disk quota exceeded; "
+    )
+    mine = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "metrics.jsonl"))
+    assert str(storage_error_in(mine, tmp_path)).startswith(f"storage not writable: {tmp_path}/metrics.jsonl: ")
+    assert storage_error_in(PermissionError(errno.EACCES, "Permission denied", "/some/corpus.txt"), tmp_path) is None
+
+
+def test_a_machine_says_what_it_does_not_see_and_what_went_wrong(tmp_path, monkeypatch):
+    monkeypatch.setattr("amscale.trials.site._VISIBLE_SECONDS", 0.0)
+    place = TrialPlace(str(tmp_path), None, "sweep", "trial")
+    first, second = Site(place, 0), Site(place, 1)
+    with pytest.raises(StorageError, match=r"^storage not shared: \S+ does not see what the driver wrote to "):
+        first.open()
+    folder = first.folder
+    folder.path.mkdir(parents=True)
+    folder.spec.write_text("format: 1")
+    first.open()
+    start = folder.new_start()
+    assert second.join(start) == folder.spec
+    with pytest.raises(StorageError, match="does not see what machine 0 wrote to "):
+        second.join("another start")
+    line = "storage full: /some/disk: No space left on device; free space and run the same command again"
+    log = folder.log_of(1)
+    log.write_text(f"=== start 1\ntrain: {line}\n=== start 2\nValueError: shapes differ\n")
+    assert second.account() == {"storage": None, "out_of_memory": None, "reason": "ValueError: shapes differ"}
+    log.write_text(f"=== start 1\nhello\n=== start 2\nTraceback …\n{line}\n")
+    assert second.account()["storage"] == line
+
+
+def test_a_place_that_holds_something_else_is_not_taken_for_a_sweep(objects, tmp_path):
+    settings = {"name": "mine", "model": {"family": "vanilla"}, "data": {"corpus": "kjv"}, "train": {"steps": 1}}
+    sweep = SweepStorage(parse(settings | {"storage": objects.uri, "launch": {"scratch": str(tmp_path / "scratch")}}))
+    objects.write("mine/holiday.jpg", b"picture")
+    with pytest.raises(InputError, match="exists and is not a sweep"), sweep.owned():
+        pass
+    assert list(objects.entries()) == ["mine/holiday.jpg"]
