@@ -26,3 +26,19 @@ def one_line(text: str, most: int = 1500) -> str:
 
 class Preempted(Exception):
     """A driver was told to end by SIGTERM, and its trials wrote checkpoints; commands exit with EXIT_PREEMPTED."""
+
+
+class TrialsFailed(Exception):
+    """Some trials of a sweep ended without a result; every other trial has one.
+
+    Args:
+        reasons: why each trial failed, by label.
+    """
+
+    def __init__(self, reasons: dict[str, str]) -> None:
+        super().__init__("; ".join(f"{label}: {one_line(reason, 300)}" for label, reason in reasons.items()))
+        self.reasons = reasons
+
+
+class ClusterLost(Exception):
+    """The Ray cluster is gone while a sweep ran on it; running the sweep again continues from the checkpoints."""

@@ -4,7 +4,7 @@ From a file and a command line to a checked Experiment.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +26,22 @@ def split_arguments(arguments: Sequence[str]) -> tuple[str, list[str]]:
     return path, words
 
 
-def load(path: str, overrides: Sequence[str] = ()) -> Experiment:
-    """Read a YAML file, apply `key=value` overrides, and check the whole.
+def load(source: str | Mapping[str, Any], overrides: Sequence[str] | Mapping[str, Any] = ()) -> Experiment:
+    """Read an experiment, apply overrides, and check the whole.
 
     Args:
-        path: a YAML file; a bare name is also looked for among the configurations that come with the package.
-        overrides: `dotted.key=value`, the value read as YAML. A key that is an axis of the grid is narrowed to the
-            value (or to the values, for a list).
+        source: a YAML file, of which a bare name is also looked for among the configurations that come with the
+            package; or its content as a mapping.
+        overrides: `dotted.key=value`, the value read as YAML, or dotted keys to values. A key that is an axis of the
+            grid is narrowed to the value (or to the values, for a list).
 
     Raises:
         InputError: naming the key, the value and what is allowed.
     """
-    tree = read_yaml(path)
+    tree = copy.deepcopy(dict(source)) if isinstance(source, Mapping) else read_yaml(source)
     grid = tree.get("grid") or {}
     tree["grid"] = grid
-    for override in overrides:
-        key, value = parse_override(override)
+    for key, value in overrides.items() if isinstance(overrides, Mapping) else map(parse_override, overrides):
         if isinstance(grid, dict) and (key in grid or key.startswith("grid.")):
             grid[key.removeprefix("grid.")] = value
         else:

@@ -4,7 +4,7 @@ What a radius experiment would compute and hold, before anything is spent.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -127,14 +127,35 @@ def is_radius(tree: dict[str, Any]) -> bool:
     return isinstance(model, dict) and "source" in model
 
 
-def print_radius_plan(settings: RadiusSettings, console: Console) -> None:
-    """The model, the sample, FLOPs and memory.
+@dataclass(frozen=True)
+class RadiusPlan:
+    """What a radius experiment would compute and hold."""
+
+    model: str
+    corpus: str
+    layers: int
+    width: int
+    parameters: int
+    r_star: float
+    chunks: int
+    tokens: int
+    """Tokens of a chunk, at most."""
+    places: int
+    """Places in the network of which vectors are taken."""
+    forward_flops: float
+    distance_flops: float
+    memory: float
+    """Bytes of weights and vectors in float32, without the activations of a forward pass."""
+
+
+def plan_radius(settings: RadiusSettings) -> RadiusPlan:
+    """Plan a radius experiment: the model, the sample, FLOPs and memory.
 
     Forward passes are those of the trained and of the random weights; each of k vectors is compared with all others, at
     each place for the trained vectors and three controls: 2·k²·width FLOPs a set.
 
     Raises:
-        InputError: a model that is not there, or whose shape cannot be had.
+        InputError: a model that is not there, or whose shape is unknown.
     """
     shape = _shape(settings)
     chunks = settings.sample.chunks
@@ -143,18 +164,31 @@ def print_radius_plan(settings: RadiusSettings, console: Console) -> None:
     layers = {layer % shape.layers for layer in settings.sample.layers}
     places = len(layers) + (shape.layers - 1 in layers)
     per_token = flops_per_token(replace(shape, context=tokens)) / 3  # of training, a third is the forward pass
-    forward = 2 * chunks * tokens * per_token
-    compared = (1 + _CONTROLS) * places * 2 * chunks**2 * shape.width
-    held = 4 * (shape.parameters.total + (places + 1) * chunks * shape.width)
-    corpus = settings.data.corpus if settings.data is not None else "its own corpus"
+    return RadiusPlan(
+        model=settings.model.path,
+        corpus=settings.data.corpus if settings.data is not None else "its own corpus",
+        layers=shape.layers,
+        width=shape.width,
+        parameters=shape.parameters.total,
+        r_star=r_star(shape.width),
+        chunks=chunks,
+        tokens=tokens,
+        places=places,
+        forward_flops=2 * chunks * tokens * per_token,
+        distance_flops=(1 + _CONTROLS) * places * 2 * chunks**2 * shape.width,
+        memory=4 * (shape.parameters.total + (places + 1) * chunks * shape.width),
+    )
+
+
+def print_radius_plan(plan: RadiusPlan, console: Console) -> None:
+    """Print a plan, a line a subject."""
     for line in (
-        f"plan: radius of {settings.model.path} on {corpus}, one process on a CPU or on one GPU",
-        f"model: {shape.layers} x {shape.width}, {format_size(shape.parameters.total)} parameters, "
-        f"r* = {r_star(shape.width):.3g}",
-        f"sample: {format_size(chunks)} chunks of at most {tokens} tokens, vectors at {places} places, {_CONTROLS} "
-        "controls of each",
-        f"FLOPs: {forward:.2g} in forward passes, {compared:.2g} in distances",
-        f"memory: {held / 1e9:.2g} GB of weights and vectors in float32, and the activations of a forward pass",
+        f"plan: radius of {plan.model} on {plan.corpus}, one process on a CPU or on one GPU",
+        f"model: {plan.layers} x {plan.width}, {format_size(plan.parameters)} parameters, r* = {plan.r_star:.3g}",
+        f"sample: {format_size(plan.chunks)} chunks of at most {plan.tokens} tokens, vectors at {plan.places} places, "
+        f"{_CONTROLS} controls of each",
+        f"FLOPs: {plan.forward_flops:.2g} in forward passes, {plan.distance_flops:.2g} in distances",
+        f"memory: {plan.memory / 1e9:.2g} GB of weights and vectors in float32, and the activations of a forward pass",
     ):
         console.print(line, highlight=False, soft_wrap=True)
 

@@ -34,11 +34,8 @@ class _Found:
     store: TokenStore
 
 
-def run_radius(settings: RadiusSettings, console: Console | None = None) -> int:
-    """Measure, write the folder, and say what was found.
-
-    Returns:
-        0 when everything was measured.
+def run_radius(settings: RadiusSettings, console: Console | None = None) -> Path:
+    """Measure, write the experiment's folder, print what was found, and return the folder.
 
     Raises:
         InputError: a model, a corpus or a sample that cannot be measured; nothing is written before that is known.
@@ -62,7 +59,7 @@ def run_radius(settings: RadiusSettings, console: Console | None = None) -> int:
     write_summary(folder / "summary.json", _summary(settings, found, chunks, spreads, device, began))
     _print(console, spreads, labels)
     console.print(f"\nfiles: {folder.absolute()}", highlight=False, soft_wrap=True)
-    return 0
+    return folder
 
 
 def _device(settings: RadiusSettings) -> torch.device:

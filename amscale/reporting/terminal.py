@@ -5,7 +5,8 @@ The trials of a sweep as a table: what is done, what runs, what failed.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -18,7 +19,7 @@ _PLAIN_WIDTH = 132
 
 
 def make_console() -> Console:
-    """The terminal at its own width; a pipe or a file wide enough that no table is cut."""
+    """Return the terminal at its own width; a pipe or a file wide enough that no table is cut."""
     console = Console()
     return console if console.is_terminal else Console(width=_PLAIN_WIDTH)
 
@@ -78,6 +79,11 @@ def trial_status(folder: TrialFolder) -> TrialStatus:
         tokens_per_second=last["tokens"] / last["time"] if last.get("time") and "tokens" in last else None,
         remark=one_line(str(failures[-1]["reason"]).strip().partition("\n")[0]) if failures else "",
     )
+
+
+def status_rows(folders: Sequence[TrialFolder]) -> list[dict[str, Any]]:
+    """Return the status of each trial as plain data."""
+    return [asdict(trial_status(folder)) for folder in folders]
 
 
 def print_results(folders: Sequence[TrialFolder], console: Console) -> None:
