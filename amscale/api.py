@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from amscale.config import Experiment, load, parse
 from amscale.errors import InputError
 from amscale.scaling import fit as scaling_fit
+from amscale.scaling.points import counted
 from amscale.scaling.power_law import HYPOTHESES
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from amscale.planning.plan import SweepPlan
     from amscale.reporting.terminal import TrialStatus
     from amscale.trials.folder import TrialFolder
+    from amscale.trials.metrics import MetricsRecord
 
 
 class Sweep:
@@ -164,13 +166,16 @@ class Sweep:
         """
         import pandas as pd
 
-        if kind not in ("train", "validation", "probe"):
-            raise InputError(f"kind={kind!r}; allowed are train, validation, probe")
+        from amscale.trials.metrics import ProbeRecord, TrainRecord, ValidationRecord
+
+        kinds = {"train": TrainRecord, "validation": ValidationRecord, "probe": ProbeRecord}
+        if kind not in kinds:
+            raise InputError(f"kind={kind!r}; allowed are {', '.join(kinds)}")
         with self._opened() as path:
             rows = [
                 {"trial": trial.path.name, **_record_row(record)}
                 for trial in _trials(path)
-                for record in trial.read_metrics(kind)
+                for record in trial.read_metrics(kinds[kind])
             ]
         return pd.DataFrame(rows)
 
@@ -259,7 +264,7 @@ def fit_table(
     flops: str = "flops",
     seed: str = "seed",
     tokens: str = "tokens",
-    hypotheses: Sequence[float] = HYPOTHESES,
+    hypotheses: Sequence[float] = tuple(HYPOTHESES),
     resamples: int = 400,
     drop_highest: int = 0,
     sample: int | None = None,
@@ -340,12 +345,11 @@ def _result_row(trial: "TrialFolder", experiment: Experiment) -> dict[str, Any]:
     """Flatten a result into a row; the grid's further axes have columns of their dotted keys."""
     result = trial.read_result()
     assert result is not None
-    parameters = result.parameters
     row = {
         "trial": result.label,
         "state": result.state,
         "family": result.shape.family,
-        "N": parameters.under(experiment.fit.count),
+        "N": counted(result.parameters, experiment.fit.count),
         "D": result.data.unique_tokens,
         "seed": result.seed,
         "steps": result.steps,
@@ -355,28 +359,20 @@ def _result_row(trial: "TrialFolder", experiment: Experiment) -> dict[str, Any]:
         "validation_loss": result.losses.validation_last,
         "validation_loss_least": result.losses.validation_least,
         "entropy_per_token": result.data.entropy_per_token,
-        "parameters": parameters.total,
+        "parameters": result.parameters.total,
         "flops": result.flops.total,
         "wall_seconds": result.time.wall_seconds,
         "device_seconds": result.time.device_seconds,
         "device": result.engine.device,
         "precision": result.engine.precision,
     }
-    return row | {key: _setting(result.settings, key) for key in experiment.grid if key != "seed"}
+    return row | {key: result.setting(key) for key in experiment.grid if key != "seed"}
 
 
-def _record_row(record: Any) -> dict[str, Any]:
+def _record_row(record: "MetricsRecord") -> dict[str, Any]:
     """Flatten a record of metrics.jsonl: the values of a probe become columns."""
-    row = dict(record)
-    row.pop("kind")
-    return row | row.pop("values", {})
-
-
-def _setting(settings: dict[str, Any], key: str) -> Any:
-    value: Any = settings
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
+    row = record.model_dump(exclude={"kind", "values", "reasons"})
+    return row | getattr(record, "values", {})
 
 
 def _trials(path: Path) -> "list[TrialFolder]":
