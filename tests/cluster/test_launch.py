@@ -17,7 +17,7 @@ from amscale.cluster.machine import Machine, interface_of
 from amscale.cluster.network import Port
 from amscale.cluster.resources import Host, Resources
 from amscale.errors import InputError
-from amscale.planning.placement import choose, model_states
+from amscale.planning.placement import choose_placement, model_states
 
 # A process that ignores SIGTERM, moves to a session of its own, and starts another that does the same.
 STUBBORN = """
@@ -146,7 +146,7 @@ def placed(*overrides: str, resources: Resources, size: str = "1B"):
         config.load("quick.yaml", [f"model.size={size}", "model.layers=22", "data.size=8k", *overrides])
     )
     shape = models.solve(cell[0].model, 50304, 1024)
-    return choose(cell[0], shape, 64, resources)
+    return choose_placement(cell[0], shape, 64, resources)
 
 
 GPUS = Resources(tuple(Host(cpus=64, gpus=8, memory=10**12, gpu_memory=80 * 10**9) for _ in range(4)))
