@@ -1,4 +1,4 @@
-"""What the machines have: cores, GPUs and memory, of a Ray cluster, of this machine, or assumed for a plan."""
+"""What machines have: processes, memory and devices; of a Ray cluster, of this machine, or assumed."""
 
 import shutil
 import subprocess
@@ -14,10 +14,6 @@ from amscale.config import LaunchSettings
 _GPU_FLOPS = 1.2e14
 """A data-centre GPU at some 40 % of its dense bf16 peak."""
 _CPU_CORE_FLOPS = 2.5e10
-
-_ASSUMED_GPU_MEMORY = 80 * 10**9
-_ASSUMED_GPUS = 8
-_ASSUMED_MACHINES = 64
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class Resources:
 
     hosts: tuple[Host, ...]
     assumed: bool = False
-    """Whether they are what an experiment asks for, and not what is there."""
+    """Whether they are what an experiment asks for and not what exists."""
 
     @property
     def has_gpus(self) -> bool:
@@ -46,7 +42,7 @@ class Resources:
         return any(host.gpus for host in self.hosts)
 
     def processes(self, device: str, cpus_per_process: int) -> list[int]:
-        """Return the number of processes that each machine can run at a time, largest first."""
+        """Return how many processes each machine can run at a time, most first."""
         slots = [h.gpus if device == "cuda" else h.cpus // cpus_per_process for h in self.hosts]
         return sorted(slots, reverse=True)
 
@@ -67,7 +63,7 @@ class Resources:
 
 
 def assumed_flops(device: str, cpus_per_process: int) -> float:
-    """Return the training FLOP/s of one process that a plan assumes until a trial of the sweep has been measured."""
+    """Return the training FLOP/s of one process that the plan assumes until a trial of the sweep has been measured."""
     return _GPU_FLOPS if device == "cuda" else _CPU_CORE_FLOPS * cpus_per_process
 
 
@@ -79,7 +75,7 @@ def this_machine() -> Resources:
 
 
 def cluster() -> Resources:
-    """Return what the machines have of the Ray cluster that this process is connected to."""
+    """Return what the Ray cluster has that this process is connected to."""
     import ray
 
     _, gpu_memory = _nvidia()
@@ -107,12 +103,16 @@ def _nvidia() -> tuple[int, int]:
     return len(sizes), min(sizes, default=0) * 2**20
 
 
+_ASSUMED_GPU_MEMORY = 80 * 10**9
+_ASSUMED_GPUS = 8
+_ASSUMED_MACHINES = 64
+
+
 @contextmanager
 def planned_resources(launch: LaunchSettings) -> Iterator[Resources]:
-    """Yield the machines to plan for, and start nothing.
+    """Give the machines of a running Ray cluster, or this machine; without a GPU here, what the settings ask for.
 
-    They are those of the running Ray cluster at `launch.address`, or this machine. Where a GPU is asked for and this
-    machine has none, they are a cluster as the settings ask for it: an experiment for GPUs is planned on a laptop.
+    Starts nothing: an experiment for GPUs can be planned on a laptop.
     """
     if launch.address is None:
         here = this_machine()
@@ -125,7 +125,6 @@ def planned_resources(launch: LaunchSettings) -> Iterator[Resources]:
 
 
 def _assumed(launch: LaunchSettings) -> Resources:
-    """Return the GPU machines that the settings ask for; what they leave open is assumed."""
     machines = _ASSUMED_MACHINES if launch.machines == "auto" else launch.machines
     gpus = _ASSUMED_GPUS if launch.processes_per_machine == "auto" else launch.processes_per_machine
     memory = _ASSUMED_GPU_MEMORY if launch.device_memory == "auto" else launch.device_memory
