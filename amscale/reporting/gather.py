@@ -15,13 +15,13 @@ import amscale
 from amscale.errors import InputError
 from amscale.reporting.analysis import Analysis, bounded
 from amscale.reporting.terminal import TrialStatus, trial_status
-from amscale.scaling.floor import agreed
+from amscale.scaling.floor import common_value
 from amscale.scaling.points import counted
 from amscale.settings import format_size
 from amscale.trials.folder import START_MARK, SweepFolder, TrialFolder
 
 if TYPE_CHECKING:
-    from amscale.scaling.fit import FitResult
+    from amscale.scaling.fit import Fit
 
 Curve = list[tuple[float, float]]
 
@@ -98,10 +98,12 @@ class Sweep(Analysis):
 
     def fact(self, key: str, trials: Sequence[Trial] | None = None) -> float | None:
         """A figure of the corpus that these trials (by default all) agree on; None where they do not."""
-        return agreed([(t.result or {}).get("data", {}).get(key) for t in (self.shown if trials is None else trials)])
+        return common_value(
+            [(t.result or {}).get("data", {}).get(key) for t in (self.shown if trials is None else trials)]
+        )
 
 
-def gather(folder: str | Path, fit: "FitResult | None" = None) -> Sweep:
+def gather(folder: str | Path, fit: "Fit | None" = None) -> Sweep:
     """Read a sweep.
 
     Args:
