@@ -25,7 +25,7 @@ def read_sweep(folder: str | Path, count: str = "non_embedding", where: str | No
         where: settings that the trials must have, `key=value` joined by commas; all trials if None.
 
     Raises:
-        InputError: no such folder, no trial in it, an unknown `count`, a result that lacks a field, or as `select_trials`.
+        InputError: no such folder, no trial in it, an unknown `count`, an incomplete result, or as `select_trials`.
     """
     check_count(count)
     trials = Path(folder) / "trials"
