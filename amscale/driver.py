@@ -13,6 +13,7 @@ from amscale.cluster import resources
 from amscale.config import Experiment
 from amscale.errors import InputError
 from amscale.planning.plan import SweepPlan, TrialPlan, plan_sweep
+from amscale.reporting.estimates_table import print_fit
 from amscale.reporting.plan_table import print_plan
 from amscale.reporting.progress import LiveProgress
 from amscale.reporting.report import write_report
@@ -22,7 +23,7 @@ from amscale.trials.folder import SweepFolder, TrialFolder, write_spec
 
 if TYPE_CHECKING:
     from amscale.cluster.tune import Job
-    from amscale.scaling.fit import FitResult
+    from amscale.scaling.fit import Fit
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Outcome:
     """Where the sweep is, as a user names it: a folder or a URI."""
     failed: dict[str, str]
     """Why each trial without a result failed, by label."""
-    fit: "FitResult | None"
+    fit: "Fit | None"
     """The estimates, or None where the results allow none."""
     no_fit: str
     """Why there are no estimates; empty where there are."""
@@ -89,7 +90,7 @@ def run_sweep(config: Experiment, console: Console, on_lost: Callable[[str], Non
         if fit is None:
             _print(console, f"no estimates: {no_fit}")
         else:
-            fit.print(console)
+            print_fit(fit, console)
             report = write_report(folder.path, fit)
             _print(console, f"\nreport: {report}")
     _print(console, f"files: {storage.address}")
@@ -159,7 +160,7 @@ def _job(trial: TrialPlan, storage: SweepStorage) -> "Job":
     return Job(trial.label, storage.place(trial.label), trial.placement, launch.grace, launch.stalled_after)
 
 
-def _estimate(config: Experiment, folder: SweepFolder) -> "tuple[FitResult | None, str]":
+def _estimate(config: Experiment, folder: SweepFolder) -> "tuple[Fit | None, str]":
     """Fit the results and write fit.json; return the fit, or None and the reason why there is none."""
     from amscale.scaling.fit import fit_sweep
 

@@ -92,7 +92,9 @@ def test_a_started_sweep_is_read_from_its_folder(started):
 def test_a_fit_answers_by_ids(started):
     fit = amscale.Sweep(started).fit(resamples=50)
     assert isinstance(fit, amscale.Fit)
-    assert fit["floor_validation"].value == pytest.approx(amscale.Sweep(started).results()["validation_loss_least"].min())
+    assert fit["floor_validation"].value == pytest.approx(
+        amscale.Sweep(started).results()["validation_loss_least"].min()
+    )
     assert fit["k_dstar"].value is None
     assert fit["k_dstar"].reason
     frame = fit.to_frame()
