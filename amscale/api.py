@@ -166,9 +166,13 @@ class Sweep:
         """
         import pandas as pd
 
-        from amscale.trials.metrics import ProbeRecord, TrainRecord, ValidationRecord
+        from amscale.trials.metrics import MetricsRecord, ProbeRecord, TrainRecord, ValidationRecord
 
-        kinds = {"train": TrainRecord, "validation": ValidationRecord, "probe": ProbeRecord}
+        kinds: dict[str, type[MetricsRecord]] = {
+            "train": TrainRecord,
+            "validation": ValidationRecord,
+            "probe": ProbeRecord,
+        }
         if kind not in kinds:
             raise InputError(f"kind={kind!r}; allowed are {', '.join(kinds)}")
         with self._opened() as path:
