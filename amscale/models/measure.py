@@ -35,8 +35,8 @@ def _on_meta(family: Family, methods: str) -> Iterator[None]:
     except (NotImplementedError, RuntimeError) as error:
         first = " ".join(str(error).split())[:200]
         raise InputError(
-            f"model.family = {family.name}: its network cannot be measured on torch's meta device, where tensors have no "
-            f"values ({first}); write the methods {methods} of {type(family).__name__}"
+            f"model.family = {family.name}: its network cannot be measured on torch's meta device, where tensors hold "
+            f"nothing ({first}); write the methods {methods} of {type(family).__name__}"
         ) from None
 
 

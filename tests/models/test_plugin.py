@@ -1,4 +1,4 @@
-"""The family that docs/models.md shows, installed from outside the tree: planned and trained without an edit in amscale."""
+"""The family of docs/models.md, in a package outside the tree: planned and trained without an edit in amscale."""
 
 import json
 import os

@@ -118,6 +118,9 @@ def test_ten_thousand_plans_list_their_shapes_once():
 
 
 def test_importing_is_light():
-    code = "import sys, amscale.models, amscale.config; print({'torch', 'transformers', 'scipy', 'pandas'} & set(sys.modules))"
+    code = (
+        "import sys, amscale.models, amscale.config; "
+        "print({'torch', 'transformers', 'scipy', 'pandas'} & set(sys.modules))"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "set()"
