@@ -6,7 +6,7 @@ from amscale.data.store import Subset
 from amscale.errors import InputError
 
 IGNORED = -100
-"""Target that does not count; the value that cross-entropy in PyTorch ignores."""
+"""Target that is not counted: the one that cross-entropy in PyTorch ignores."""
 
 
 class Sequences:
@@ -17,7 +17,7 @@ class Sequences:
     before the subset, that is an end token, which doubles as the beginning mark. (Documents that are stored without
     end tokens have the mark before them under `document` packing; under `stream` only the subset has it.)
 
-    A subset with copies is all of its sequences over again: sequence i is the same as i + n, n the number without.
+    A subset with copies repeats all of its sequences: sequence i equals sequence i + n, n their number without copies.
     """
 
     def __init__(self, subset: Subset, context: int) -> None:
@@ -26,7 +26,7 @@ class Sequences:
             context: tokens a sequence, at most.
 
         Raises:
-            InputError: a context below 1.
+            InputError: the context is below 1.
         """
         if context < 1:
             raise InputError(f"data.context: {context} tokens a sequence; give at least 1")
@@ -47,7 +47,7 @@ class Sequences:
 
     @property
     def tokens_per_epoch(self) -> int:
-        """Targets that count in one pass: all of the subset's tokens, as often as it has copies."""
+        """Targets counted in one pass: all of the subset's tokens, as often as it has copies."""
         return self.subset.unique_tokens * self.subset.copies
 
     @property
@@ -55,7 +55,7 @@ class Sequences:
         return self.tokens_per_epoch / self.sequences_total
 
     def _place(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Where sequences start and stop in the subset's tokens, and which of them have the mark before them [B]."""
+        """Return where sequences start and stop in the subset's tokens, and which begin with the mark [B]."""
         unique_B = np.asarray(indices) % self._unique
         if self._pieces is None:
             starts_B = unique_B * self.context
@@ -66,7 +66,7 @@ class Sequences:
         return starts_B, np.minimum(starts_B + self.context, self.subset.offsets[document_B + 1]), piece_B == 0
 
     def batch(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The sequences of these indices [B].
+        """Return the sequences of these indices [B].
 
         Returns:
             inputs_BT and targets_BT, int64. T is the longest sequence's length, rounded up to a multiple of 8 (the
@@ -86,17 +86,17 @@ class Sequences:
 
 
 class Batches:
-    """Training batches without end: epoch after epoch, each in its own order, without replacement within one."""
+    """Training batches without end: each epoch draws all sequences once, in an order of the seed and the epoch."""
 
     def __init__(self, subset: Subset, context: int, sequences: int, seed: int) -> None:
         """
         Args:
             context: tokens a sequence, at most.
             sequences: B, sequences in a batch over all processes.
-            seed: of the order of the epochs.
+            seed: seed of the order of every epoch.
 
         Raises:
-            InputError: a context or a batch below 1.
+            InputError: the context or the batch is below 1.
         """
         if sequences < 1:
             raise InputError(f"a batch of {sequences} sequences; give at least 1")
@@ -111,7 +111,7 @@ class Batches:
 
     @property
     def tokens_per_epoch(self) -> int:
-        """Targets that count in one epoch, copies included."""
+        """Targets counted in one epoch, copies included."""
         return self.data.tokens_per_epoch
 
     @property
@@ -124,7 +124,7 @@ class Batches:
         return self.sequences_total / self.sequences
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """inputs_BT and targets_BT of a step counted from 0, as `Sequences.batch` gives them."""
+        """Return inputs_BT and targets_BT of a step counted from 0, as `Sequences.batch` does."""
         place_B = np.arange(step * self.sequences, (step + 1) * self.sequences)
         epoch_B, within_B = np.divmod(place_B, self.sequences_total)
         epochs = range(epoch_B[0], epoch_B[-1] + 1)

@@ -12,12 +12,12 @@ from amscale.cluster.launcher import Placement
 from amscale.cluster.resources import Resources, assumed_flops
 from amscale.config import Experiment, expand
 from amscale.data import (
-    CorpusSettings,
-    KnownFacts,
+    Corpus,
     Subset,
+    TokenStatistics,
     TokenStore,
     corpus_content,
-    known_facts,
+    predict_statistics,
     prepare,
     store_name,
 )
@@ -114,9 +114,9 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
             that are one trial.
     """
     measured = _measured_flops(SweepFolder(storage / config.name))
-    corpora: dict[CorpusSettings, TokenStore | None] = {}
-    facts: dict[CorpusSettings, KnownFacts] = {}
-    contents: dict[CorpusSettings, dict[str, Any]] = {}
+    corpora: dict[Corpus, TokenStore | None] = {}
+    facts: dict[Corpus, TokenStatistics] = {}
+    contents: dict[Corpus, dict[str, Any]] = {}
     trials = []
     for cell in expand(config):
         corpus = cell.data.model_copy(update={"size": None, "packing": "document", "context": None})
@@ -138,23 +138,23 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
     )
 
 
-def _store(settings: CorpusSettings, folder: Path, build: bool) -> TokenStore | None:
+def _store(settings: Corpus, folder: Path, build: bool) -> TokenStore | None:
     """The corpus's store; None where a plan needs none."""
     far = not build and settings.size is not None and not _prepared(settings, folder)
-    return None if far and known_facts(settings) is not None else prepare(settings, folder)
+    return None if far and predict_statistics(settings) is not None else prepare(settings, folder)
 
 
-def _facts(settings: CorpusSettings, cache: dict[CorpusSettings, KnownFacts]) -> KnownFacts:
+def _facts(settings: Corpus, cache: dict[Corpus, TokenStatistics]) -> TokenStatistics:
     """What is known of a corpus without its tokens: milliseconds to find, and a grid has many cells of one corpus."""
     unsized = settings.model_copy(update={"size": None})
     if unsized not in cache:
-        found = known_facts(unsized)
+        found = predict_statistics(unsized)
         assert found is not None
         cache[unsized] = found
     return cache[unsized]
 
 
-def _content(settings: CorpusSettings) -> dict[str, Any]:
+def _content(settings: Corpus) -> dict[str, Any]:
     """What tells the content of the corpus's files; nothing in the plan of a corpus that is not here."""
     try:
         return corpus_content(settings)
@@ -162,7 +162,7 @@ def _content(settings: CorpusSettings) -> dict[str, Any]:
         return {}
 
 
-def _prepared(settings: CorpusSettings, folder: Path) -> bool:
+def _prepared(settings: Corpus, folder: Path) -> bool:
     try:
         return (folder / store_name(settings)).is_dir()
     except InputError:  # the corpus itself is not here, so nothing can have been made of it here
@@ -191,7 +191,7 @@ def plan_trial(cell: Experiment, store: TokenStore, resources: Resources, count:
 
 def _plan_cell(
     cell: Experiment,
-    corpus: TokenStore | KnownFacts,
+    corpus: TokenStore | TokenStatistics,
     content: dict[str, Any],
     resources: Resources,
     count: str,

@@ -16,7 +16,7 @@ from amscale.cluster.resources import this_machine
 from amscale.config import Experiment
 from amscale.data import TokenStore, open_store
 from amscale.errors import InputError
-from amscale.settings import describe
+from amscale.settings import describe_error
 from amscale.trials import token_objects
 from amscale.trials.driver import SweepStorage
 from amscale.trials.folder import SweepFolder, TrialFolder, write_spec
@@ -59,7 +59,7 @@ def _placement(folder: TrialFolder, values: dict[str, Any]) -> Placement:
     try:
         placement = TypeAdapter(Placement).validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
-        raise InputError(f"{folder.spec}: placement.{describe(error, values)}") from None
+        raise InputError(f"{folder.spec}: placement.{describe_error(error, values)}") from None
     counts = asdict(placement).items()
     wrong = [name for name, value in counts if isinstance(value, int) and name != "zero_stage" and value < 1]
     if wrong or placement.zero_stage not in range(4):

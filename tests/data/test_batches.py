@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from amscale.data import IGNORED, Batches, QuestionFormation, Sequences, Subset, prepare
+from amscale.data import IGNORED, Batches, Sequences, Subset, prepare
+from amscale.data.corpora.question_formation import QuestionFormation
 from amscale.errors import InputError
 
 END = 9

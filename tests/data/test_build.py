@@ -11,8 +11,10 @@ import time
 import numpy as np
 import pytest
 
-from amscale.data import QuestionFormation, Text, build, open_store, prepare, store_name
+from amscale.data import build, open_store, prepare, store_name
 from amscale.data.corpora.hub import Unreachable
+from amscale.data.corpora.local_files import Text
+from amscale.data.corpora.question_formation import QuestionFormation
 from amscale.errors import InputError
 
 

@@ -11,20 +11,14 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from amscale.data import (
-    IGNORED,
-    DataSettings,
-    Gutenberg,
-    Hub,
-    JsonLines,
-    KingJames,
-    OpenWebText,
-    Parquet,
-    QuestionFormation,
-    RandomTokens,
-    Sequences,
-    prepare,
-)
+from amscale.data import IGNORED, DataSettings, Sequences, prepare
+from amscale.data.corpora.hub import Hub
+from amscale.data.corpora.kjv import KingJames
+from amscale.data.corpora.local_files import JsonLines, Parquet
+from amscale.data.corpora.openwebtext import OpenWebText
+from amscale.data.corpora.question_formation import QuestionFormation
+from amscale.data.corpora.random_tokens import RandomTokens
+from amscale.data.corpora.spgc import Gutenberg
 from amscale.errors import InputError
 
 TEXTS = [f"page {i}: to be or not to be, that is question number {i * i}" for i in range(40)]

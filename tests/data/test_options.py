@@ -5,19 +5,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from amscale.data import (
-    IGNORED,
-    Batches,
-    JsonLines,
-    KnownFacts,
-    OpenWebText,
-    QuestionFormation,
-    RandomTokens,
-    Sequences,
-    Text,
-    known_facts,
-    prepare,
-)
+from amscale.data import IGNORED, Batches, Sequences, TokenStatistics, predict_statistics, prepare
+from amscale.data.corpora.local_files import JsonLines, Text
+from amscale.data.corpora.openwebtext import OpenWebText
+from amscale.data.corpora.question_formation import QuestionFormation
+from amscale.data.corpora.random_tokens import RandomTokens
 from amscale.data.duplicates import signatures
 from amscale.data.store import token_type
 from amscale.errors import InputError
@@ -211,7 +203,7 @@ def test_the_last_documents_are_held_out(tmp_path):
 def test_known_facts_agree_with_the_store(root):
     def both(settings):
         store = prepare(settings, root)
-        known = known_facts(settings)
+        known = predict_statistics(settings)
         context = settings.context or store.longest_document
         sequences = Sequences(store.training(None, settings.packing), context)
         lengths = np.diff(store.offsets)
@@ -225,26 +217,28 @@ def test_known_facts_agree_with_the_store(root):
         both(QuestionFormation(documents=20_000, **more))
     few = both(QuestionFormation(documents=200, validation=20, declarative_only=True))
     assert few.context == QuestionFormation(declarative_only=True).grammar.longest_line  # though 200 lines lack it
-    assert both(RandomTokens(corpus="random_tokens")) == KnownFacts(33, 32, 32.0)
-    assert both(RandomTokens(corpus="random_tokens", context=20)) == KnownFacts(33, 20, 16.0)
+    assert both(RandomTokens(corpus="random_tokens")) == TokenStatistics(33, 32, 32.0)
+    assert both(RandomTokens(corpus="random_tokens", context=20)) == TokenStatistics(33, 20, 16.0)
     both(QuestionFormation(documents=20_000, tokenizer="byte", packing="stream", context=64))
 
 
 def test_known_facts_of_a_corpus_far_away(tmp_path):
-    assert known_facts(OpenWebText(corpus="openwebtext")) == KnownFacts(50257, 1024, 1024.0)
-    assert known_facts(JsonLines(corpus="jsonl", files="away", tokenizer="byte")) == KnownFacts(257, 256, 256.0)
+    assert predict_statistics(OpenWebText(corpus="openwebtext")) == TokenStatistics(50257, 1024, 1024.0)
+    assert predict_statistics(JsonLines(corpus="jsonl", files="away", tokenizer="byte")) == TokenStatistics(
+        257, 256, 256.0
+    )
     store = prepare(QuestionFormation(documents=2000, tokenizer="bpe", tokenizer_vocabulary=300), tmp_path)
     settings = {"corpus": "jsonl", "files": "away", "tokenizer": str(store.folder / "tokenizer.json")}
-    assert known_facts(JsonLines(**settings)) == KnownFacts(300, 256, 256.0)
-    assert known_facts(JsonLines(packing="document", **settings)) is None
-    assert known_facts(JsonLines(context=None, **settings)) is None
-    assert known_facts(JsonLines(corpus="jsonl", files="away")) is None  # a tokenizer that is yet to be trained
-    assert known_facts(QuestionFormation(duplicates="exact")) is None
+    assert predict_statistics(JsonLines(**settings)) == TokenStatistics(300, 256, 256.0)
+    assert predict_statistics(JsonLines(packing="document", **settings)) is None
+    assert predict_statistics(JsonLines(context=None, **settings)) is None
+    assert predict_statistics(JsonLines(corpus="jsonl", files="away")) is None  # a tokenizer that is yet to be trained
+    assert predict_statistics(QuestionFormation(duplicates="exact")) is None
 
 
 def test_the_published_vocabulary_is_that_of_the_model():
     transformers = pytest.importorskip("transformers")
-    assert transformers.GPT2Config().vocab_size == known_facts(OpenWebText(corpus="openwebtext")).vocabulary_size
+    assert transformers.GPT2Config().vocab_size == predict_statistics(OpenWebText(corpus="openwebtext")).vocabulary_size
 
 
 def test_a_vocabulary_beyond_the_stores_type_is_refused():

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from amscale.data import DataSettings, QuestionFormation, open_store, prepare
+from amscale.data import DataSettings, open_store, prepare
+from amscale.data.corpora.question_formation import QuestionFormation
 from amscale.errors import InputError
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from amscale.data import Text, prepare
+from amscale.data import prepare
+from amscale.data.corpora.local_files import Text
 from amscale.errors import InputError
 
 
