@@ -114,7 +114,7 @@ def is_number(value: Any) -> bool:
     """Return whether a value can be a measured number; infinite and undefined ones come from divergence."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return not math.isfinite(value) or abs(value) < _LARGEST_MEASURED
+    return abs(value) < _LARGEST_MEASURED or (isinstance(value, float) and not math.isfinite(value))
 
 
 def read_lines(path: Path, *keys: str) -> list[dict[str, Any]]:

@@ -6,13 +6,11 @@ configuration.
 
 import json
 import re
+from collections.abc import Callable, Collection
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError
 from pydantic_core import PydanticKnownError
-
-from amscale.errors import InputError
-from amscale.registry import Registry
 
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
 _QUOTE = "'"
@@ -77,14 +75,15 @@ def format_value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def select_class(registry: Registry[Any], key: str) -> PlainValidator:
-    """Return the validator of a section whose key names the settings class, in a registry, that validates it.
+def select_settings(key: str, names: Collection[str], find: Callable[[str], type[Settings]]) -> PlainValidator:
+    """Return the validator of a section that one of several settings classes describes, chosen by the value of a key.
 
-    The class is imported when a section names it, so that neither the others nor a broken package cost anything.
+    Only the class that a section names is imported, so that a broken package is noticed by those who use it.
 
     Args:
-        registry: settings classes by name.
         key: the key that holds the name, such as `corpus`.
+        names: names that are allowed.
+        find: returns the class of a name.
     """
 
     def validate(section: Any) -> Any:
@@ -94,14 +93,12 @@ def select_class(registry: Registry[Any], key: str) -> PlainValidator:
             name = section[key]
         elif (name := getattr(section, key, None)) is None:
             raise PydanticKnownError("dict_type")
-        if not isinstance(name, str) or name not in registry:
-            names = ", ".join(map(repr, registry))
+        if not isinstance(name, str) or name not in list(names):
+            allowed = ", ".join(map(repr, names))
             raise PydanticKnownError(
-                "union_tag_invalid", {"discriminator": repr(key), "tag": str(name), "expected_tags": names}
+                "union_tag_invalid", {"discriminator": repr(key), "tag": str(name), "expected_tags": allowed}
             )
-        chosen = registry[name]
-        if not (isinstance(chosen, type) and issubclass(chosen, Settings)):
-            raise InputError(f"{registry.group}: {name!r} is {chosen!r}, not a class of settings; mend its package")
+        chosen = find(name)
         return section if isinstance(section, chosen) else chosen.model_validate(section)
 
     return PlainValidator(validate)

@@ -19,8 +19,8 @@ class RandomTokens(Corpus):
 
     A document is one sequence of exactly `sequence_length` tokens. No end token is stored, since a model would learn
     its position and the mean would fall below ln V; the id of the end token, V, only marks the beginning of an input.
-    The vocabulary of a model is therefore V + 1, and each of its targets is one of V equally likely symbols. The tokenizer
-    is always `word`.
+    The vocabulary of a model is therefore V + 1, and each of its targets is one of V equally likely symbols. The
+    tokenizer is always `word`.
     """
 
     corpus: Literal["random_tokens"] = "random_tokens"
