@@ -1,4 +1,4 @@
-"""Each corpus in the layout that it comes in, and what is said of one that is not as it should be."""
+"""Each corpus in the layout that it comes in, and the message about each fault of one."""
 
 import gzip
 import json
@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from amscale.data import IGNORED, DataSettings, Sequences, prepare
+from amscale.data import CORPORA, IGNORED, DataSettings, Sequences, prepare
+from amscale.data.corpora import find_corpus
 from amscale.data.corpora.hub import Hub
 from amscale.data.corpora.kjv import KingJames
 from amscale.data.corpora.local_files import JsonLines, Parquet
@@ -20,6 +21,7 @@ from amscale.data.corpora.question_formation import QuestionFormation
 from amscale.data.corpora.random_tokens import RandomTokens
 from amscale.data.corpora.spgc import Gutenberg
 from amscale.errors import InputError
+from amscale.settings import describe_error
 
 TEXTS = [f"page {i}: to be or not to be, that is question number {i * i}" for i in range(40)]
 
@@ -28,6 +30,20 @@ def documents(store, part="both") -> list[str]:
     subsets = {"training": [store.training()], "validation": [store.validation()]}
     chosen = subsets.get(part) or [store.training(), store.validation()]
     return [store.decode(subset.document(i)) for subset in chosen for i in range(subset.documents)]
+
+
+def test_every_corpus_has_its_name_and_a_place_in_the_docs():
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    for name in CORPORA:
+        assert find_corpus(name).model_fields["corpus"].default == name
+        assert f"corpus: {name}" in page
+
+
+def test_an_unknown_corpus_is_answered_with_the_names_there_are():
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(DataSettings).validate_python({"corpus": "questions"})
+    told = describe_error(caught.value, {"corpus": "questions"}, "data")
+    assert told == f"data.corpus='questions'; allowed are {', '.join(map(repr, CORPORA))}"
 
 
 # random tokens
@@ -141,8 +157,8 @@ def test_tables_hold_the_same_texts(tables, tmp_path, name):
     ("line", "said"),
     [
         (b'{"text": "cut', "Unterminated string"),
-        (b'{"text": 7}', "no text but int"),
-        (b'{"text": null}', "no text but null"),
+        (b'{"text": 7}', "int, not text"),
+        (b'{"text": null}', "null, not text"),
         (b'{"body": "x"}', "no 'text', only 'body'"),
         (b"[1]", "not a JSON object"),
         (b'{"text": "caf\xe9"}', "utf-8"),
@@ -175,7 +191,7 @@ def test_a_broken_table_is_named(tables, tmp_path):
     (tables / "cut.arrow").write_bytes(whole[: len(whole) // 2])
     refused(r"^data\.files: .*cut\.arrow, after row \d+: ", tables / "cut.arrow")
     pq.write_table(pa.table({"content": ["a", "b", None, "c"]}), tables / "null.parquet")
-    refused(r"^data\.files: .*null\.parquet, row 3: no text but null", tables / "null.parquet")
+    refused(r"^data\.files: .*null\.parquet, row 3: null, not text", tables / "null.parquet")
     refused(r"^data\.files: .*test_.* has an unknown ending", Path(__file__))
 
 
@@ -190,7 +206,7 @@ def test_a_folder_streams_as_a_data_set_of_the_hub_does(tables, tmp_path):
 
 
 @pytest.mark.parametrize("corpus", ["hub", "openwebtext"])
-def test_a_hub_out_of_reach_says_what_was_wanted_and_what_to_do(tmp_path, monkeypatch, corpus):
+def test_an_unreachable_hub_is_named_with_what_to_do(tmp_path, monkeypatch, corpus):
     for module in ("datasets.config", "huggingface_hub.constants"):
         monkeypatch.setattr(f"{module}.HF_HUB_OFFLINE", True)
     settings = {"name": "nobody/nothing", "tokenizer": "byte", "corpus": corpus}
@@ -248,7 +264,7 @@ def books(gutenberg, **settings) -> list[str]:
     return next(Gutenberg(corpus="spgc", folder=str(gutenberg), metadata=metadata, **settings).texts())
 
 
-def test_gutenberg_books_stand_in_the_order_of_their_ids(gutenberg):
+def test_gutenberg_books_are_in_the_order_of_their_ids(gutenberg):
     assert books(gutenberg) == [text for _, _, text in BOOKS.values()]
     assert books(gutenberg, words=7) == ["the second book is short", "the tenth"]
     assert books(gutenberg, words=5) == ["the second book is short"]
@@ -284,7 +300,9 @@ def test_gutenberg_says_what_is_missing(gutenberg, tmp_path):
     refused(r"^data\.folder: .*nowhere holds no PG<id>_tokens\.txt", folder=f"{tmp_path}/nowhere")
     with pytest.raises(ValidationError, match="give its path as metadata"):
         Gutenberg(corpus="spgc", folder=str(gutenberg), language="en")
-    refused(r"^data\.metadata: .*no\.csv is no file", folder=str(gutenberg), type="Text", metadata=f"{tmp_path}/no.csv")
+    refused(
+        r"^data\.metadata: .*no\.csv is not a file", folder=str(gutenberg), type="Text", metadata=f"{tmp_path}/no.csv"
+    )
     metadata = str(tmp_path / "SPGC-metadata-2018-07-18.csv")
     refused(r"none of the 6 books .* language de", folder=str(gutenberg), language="de", metadata=metadata)
     (tmp_path / "bad.csv").write_text("id,title\n")

@@ -1,4 +1,4 @@
-"""Options of every corpus: duplicates, copies, shuffled tokens, the split, and facts that need no store."""
+"""Options of every corpus: duplicates, copies, shuffled tokens, the split, and statistics without a store."""
 
 from collections import Counter
 
@@ -67,7 +67,7 @@ def pages(tmp_path):
     return path
 
 
-def test_near_duplicates_are_dropped_and_alike_pages_are_not(root, pages):
+def test_near_duplicates_are_dropped_and_less_similar_pages_are_not(root, pages):
     """2 words of 300 change 10 of 296 five-word runs: similarity 0.93; 60 words change most of them: about 0.2."""
     pytest.importorskip("rensa", reason="pip install rensa")
 
@@ -81,7 +81,7 @@ def test_near_duplicates_are_dropped_and_alike_pages_are_not(root, pages):
 
     assert kept("keep") == {0: 110, 2: 100, 60: 100}
     assert kept("exact") == {0: 100, 2: 100, 60: 100}
-    assert kept("near") == {0: 100, 60: 100}  # the first of each kind stays
+    assert kept("near") == {0: 100, 60: 100}  # the first of each group is kept
 
 
 def test_signatures_estimate_the_jaccard_similarity():
@@ -162,7 +162,7 @@ def test_shuffled_tokens_are_the_same_ones_in_other_places(root, plain, how):
 
 def test_corpus_shuffle_over_many_files_moves_tokens_across_them(root, plain, monkeypatch):
     monkeypatch.setattr("amscale.data.buckets._BUCKET", 1 << 14)
-    monkeypatch.setattr("amscale.data.buckets._CHUNK", 1 << 12)
+    monkeypatch.setattr("amscale.data.shuffle._CHUNK", 1 << 12)
     settings = QuestionFormation(documents=20_000, word_classes="quarter", shuffle_tokens="corpus", split_seed=7)
     store = prepare(settings, root)
     np.testing.assert_array_equal(np.bincount(store.tokens), np.bincount(plain.tokens))
@@ -197,21 +197,23 @@ def test_the_last_documents_are_held_out(tmp_path):
         prepare(Text(split="last", **{**settings, "validation": 101}), tmp_path / "s")
 
 
-# facts without a store
+# statistics without a store
 
 
-def test_known_facts_agree_with_the_store(root):
+def test_predicted_statistics_agree_with_the_store(root):
     def both(settings):
         store = prepare(settings, root)
-        known = predict_statistics(settings)
+        predicted = predict_statistics(settings)
         context = settings.context or store.longest_document
         sequences = Sequences(store.training(None, settings.packing), context)
         lengths = np.diff(store.offsets)
         error = 5 * lengths.std() / np.sqrt(len(lengths))
-        assert known.vocabulary_size == store.vocabulary_size
-        assert known.context == context
-        assert known.mean_tokens_per_sequence == pytest.approx(sequences.mean_targets_per_sequence, abs=error + 0.05)
-        return known
+        assert predicted.vocabulary_size == store.vocabulary_size
+        assert predicted.context == context
+        assert predicted.mean_tokens_per_sequence == pytest.approx(
+            sequences.mean_targets_per_sequence, abs=error + 0.05
+        )
+        return predicted
 
     for more in ({}, {"context": 20}, {"context": 7, "packing": "stream"}, {"copied_half": False}):
         both(QuestionFormation(documents=20_000, **more))
@@ -222,7 +224,7 @@ def test_known_facts_agree_with_the_store(root):
     both(QuestionFormation(documents=20_000, tokenizer="byte", packing="stream", context=64))
 
 
-def test_known_facts_of_a_corpus_far_away(tmp_path):
+def test_predicted_statistics_of_a_corpus_elsewhere(tmp_path):
     assert predict_statistics(OpenWebText(corpus="openwebtext")) == TokenStatistics(50257, 1024, 1024.0)
     assert predict_statistics(JsonLines(corpus="jsonl", files="away", tokenizer="byte")) == TokenStatistics(
         257, 256, 256.0

@@ -1,4 +1,4 @@
-"""Text files in, documents out; files and tokenizers that cannot serve are named."""
+"""From text files to documents; files and tokenizers that cannot be used are named."""
 
 import pytest
 
@@ -71,7 +71,7 @@ def test_a_trained_tokenizer_serves_from_its_file(tmp_path, files):
 
 @pytest.mark.parametrize("content", [b"fine\ncaf\xe9 au lait\n", b"fine\nzero\0bytes\n"])
 @pytest.mark.parametrize("tokenizer", ["byte", "word", "bpe"])
-def test_a_file_that_is_no_text_is_named(tmp_path, content, tokenizer):
+def test_a_file_that_is_not_text_is_named(tmp_path, content, tokenizer):
     (tmp_path / "bad.txt").write_bytes(content)
     with pytest.raises(InputError, match=r"^data\.files: .*bad\.txt is not .*text \(line 2"):
         prepare(Text(corpus="text", files=f"{tmp_path}/*.txt", tokenizer=tokenizer), tmp_path / "stores")
@@ -102,12 +102,12 @@ def test_missing_files_empty_files_and_single_documents_are_refused(tmp_path):
     refused("data.validation: .* of 3 documents", files=f"{tmp_path}/*.txt", document="line")
 
 
-def test_tokenizers_that_are_not_there_are_named(tmp_path, files, monkeypatch):
+def test_missing_tokenizers_are_named(tmp_path, files, monkeypatch):
     def refused(tokenizer, match):
         with pytest.raises(InputError, match=match):
             prepare(Text(corpus="text", files=f"{files}/*.txt", tokenizer=tokenizer), tmp_path / "stores")
 
-    refused(str(files / "a.txt"), r"^data\.tokenizer: .*a\.txt is no tokenizer\.json")
+    refused(str(files / "a.txt"), r"^data\.tokenizer: .*a\.txt is not a tokenizer\.json")
     constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     refused("nobody/no-such-tokenizer", r"^data\.tokenizer: no tokenizer 'nobody/no-such-tokenizer' from .*hub .*path")
