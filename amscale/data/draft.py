@@ -86,11 +86,13 @@ class Draft:
         draft.write_text(json.dumps(asdict(self.progress)))
         os.replace(draft, self.folder / _JOURNAL)
 
-    def hashes(self) -> Iterator[np.ndarray]:
-        """Yield the content hashes of the documents in order, some at a time."""
+    def hashes(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield the content hashes of the documents in order, some at a time, each time with the first one's index."""
+        first = 0
         with self.path("hashes").open("rb") as file:
             while len(hashes := np.fromfile(file, np.uint64, _ROWS)):
-                yield hashes
+                yield first, hashes
+                first += len(hashes)
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield the documents in order, some at a time."""

@@ -29,10 +29,8 @@ def first_exact_duplicates(draft: Draft) -> np.ndarray:
     documents = draft.progress.documents
     count = bucket_count(documents * _RECORD.itemsize)
     buckets = Buckets(draft.folder / "draft-exact", _RECORD)
-    first = 0
-    for hashes in draft.hashes():
+    for first, hashes in draft.hashes():
         buckets.add(bucket_of(hashes, count), _records(hashes, first))
-        first += len(hashes)
     kept = np.zeros(documents, dtype=bool)
     for records in buckets.take_all(count):
         _, where = np.unique(records["key"], return_index=True)  # records of a file are in the corpus's order

@@ -1,7 +1,6 @@
 """Hold documents out for validation, and write all in the order of the store; no list of them is held in memory."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,6 @@ class ValidationSplit:
         Raises:
             InputError: there are no documents, or none is left to train on.
         """
-        self._kept = kept
         self._last = corpus.split == "last"
         total = draft.progress.documents if kept is None else int(kept.sum())
         if total == 0:
@@ -46,7 +44,7 @@ class ValidationSplit:
             self._threshold = _nth_least_hash(draft, kept, wanted) if wanted < total else np.uint64(2**64 - 1)
             left = sum(
                 int((~self.held_out(first, hashes) & _kept_rows(kept, first, len(hashes))).sum())
-                for first, hashes in _hashes_with_index(draft)
+                for first, hashes in draft.hashes()
             )
         if left == 0:
             raise InputError(
@@ -120,13 +118,6 @@ def _write_npy(raw: Path, path: Path) -> None:
     os.unlink(raw)
 
 
-def _hashes_with_index(draft: Draft) -> Iterator[tuple[int, np.ndarray]]:
-    first = 0
-    for hashes in draft.hashes():
-        yield first, hashes
-        first += len(hashes)
-
-
 def _kept_rows(kept: np.ndarray | None, first: int, count: int) -> np.ndarray:
     return np.ones(count, dtype=bool) if kept is None else kept[first : first + count]
 
@@ -138,16 +129,13 @@ def _nth_kept(kept: np.ndarray | None, n: int) -> int:
 def _nth_least_hash(draft: Draft, kept: np.ndarray | None, wanted: int) -> np.uint64:
     """Return the `wanted`-th least content hash: its upper 16 bits by counting, the rest among equals of these."""
     counts = np.zeros(1 << 16, dtype=np.int64)
-    for first, hashes in _hashes_with_index(draft):
+    for first, hashes in draft.hashes():
         chosen = hashes[_kept_rows(kept, first, len(hashes))]
         counts += np.bincount((chosen >> np.uint64(48)).astype(np.int64), minlength=1 << 16)
     ends = np.cumsum(counts)
     upper = int(np.searchsorted(ends, wanted))
     sharing = np.concatenate(
-        [
-            h[_kept_rows(kept, f, len(h)) & (h >> np.uint64(48) == np.uint64(upper))]
-            for f, h in _hashes_with_index(draft)
-        ]
+        [h[_kept_rows(kept, f, len(h)) & (h >> np.uint64(48) == np.uint64(upper))] for f, h in draft.hashes()]
     )
     rank = wanted - 1 - int(ends[upper] - counts[upper])
     return np.partition(sharing, rank)[rank]
