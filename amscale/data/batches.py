@@ -21,7 +21,8 @@ class Sequences:
     """
 
     def __init__(self, subset: Subset, context: int) -> None:
-        """
+        """Index the sequences.
+
         Args:
             context: tokens a sequence, at most.
 
@@ -43,6 +44,7 @@ class Sequences:
 
     @property
     def sequences_total(self) -> int:
+        """Sequences of one epoch, copies included."""
         return self._unique * self.subset.copies
 
     @property
@@ -52,6 +54,7 @@ class Sequences:
 
     @property
     def mean_targets_per_sequence(self) -> float:
+        """Mean number of counted targets of a sequence."""
         return self.tokens_per_epoch / self.sequences_total
 
     def _place(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -89,7 +92,8 @@ class Batches:
     """Training batches without end: each epoch draws all sequences once, in an order of the seed and the epoch."""
 
     def __init__(self, subset: Subset, context: int, sequences: int, seed: int) -> None:
-        """
+        """Prepare the sequences and their orders.
+
         Args:
             context: tokens a sequence, at most.
             sequences: B, sequences in a batch over all processes.
@@ -107,6 +111,7 @@ class Batches:
 
     @property
     def sequences_total(self) -> int:
+        """Sequences of one epoch, copies included."""
         return self.data.sequences_total
 
     @property
@@ -116,11 +121,12 @@ class Batches:
 
     @property
     def mean_targets_per_sequence(self) -> float:
+        """Mean number of counted targets of a sequence."""
         return self.data.mean_targets_per_sequence
 
     @property
     def steps_per_epoch(self) -> float:
-        """Not a whole number in general: a batch may run from one epoch into the next."""
+        """Steps of one epoch, not a whole number in general: a batch may run from one epoch into the next."""
         return self.sequences_total / self.sequences
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:

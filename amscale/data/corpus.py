@@ -49,10 +49,12 @@ class SourceStatistics:
 
     @property
     def tokens_per_document(self) -> float | None:
+        """Mean tokens of a document, end token included."""
         return None if self.lengths is None else sum(length * p for length, p in self.lengths.items())
 
     @property
     def longest_document(self) -> int | None:
+        """Tokens of the longest document, end token included."""
         return None if self.lengths is None else max(self.lengths)
 
 

@@ -127,11 +127,13 @@ class _DisjointSets:
         self.parents = np.arange(documents)
 
     def find(self, document: int) -> int:
+        """Return the first document of the set that holds this one."""
         while (parent := int(self.parents[document])) != document:
             self.parents[document] = self.parents[parent]
             document = parent
         return document
 
     def union(self, one: int, other: int) -> None:
+        """Unite the sets of two documents."""
         first, second = sorted((self.find(one), self.find(other)))
         self.parents[second] = first

@@ -22,7 +22,8 @@ class ValidationSplit:
     """
 
     def __init__(self, corpus: Corpus, draft: Draft, kept: np.ndarray | None) -> None:
-        """
+        """Find the documents to hold out.
+
         Args:
             kept: whether each document is kept [documents]; None keeps all.
 

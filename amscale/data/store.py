@@ -82,6 +82,7 @@ class TokenStore:
 
     @property
     def corpus(self) -> str:
+        """Name of the corpus."""
         return self.facts["settings"]["corpus"]
 
     @property
@@ -91,6 +92,7 @@ class TokenStore:
 
     @property
     def end_token(self) -> int:
+        """Id that ends documents and marks the beginning of an input."""
         return self.facts["end_token"]
 
     @property
@@ -105,11 +107,12 @@ class TokenStore:
 
     @property
     def training_documents(self) -> int:
+        """Number of documents that are not held out."""
         return self.facts["training_documents"]
 
     @property
     def training_tokens(self) -> int:
-        """The largest D there is."""
+        """Tokens of all training documents: the largest D."""
         return int(self.offsets[self.training_documents])
 
     @property
@@ -163,6 +166,7 @@ class TokenStore:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
+        """The tokenizer that made the store."""
         return saved_tokenizer(self.folder, self.facts["tokenizer"])
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -65,7 +65,7 @@ def test_a_batch_depends_on_seed_and_step_alone(store):
             batches.batch(other)
         return batches.batch(step)
 
-    for step in (0, 5, 300):  # 300 lies many epochs in
+    for step in (0, 5, 300):  # 300 is many epochs in
         for straight, detour in zip(batch(0, step), batch(0, step, before=(999, 3, 70, 28, 300)), strict=True):
             np.testing.assert_array_equal(straight, detour)
     assert batch(0, 5)[0].tolist() != batch(1, 5)[0].tolist()

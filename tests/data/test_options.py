@@ -146,7 +146,7 @@ def test_shuffled_tokens_are_the_same_ones_in_other_places(root, plain, how):
     same = [sorted(a) == sorted(b) for a, b in zip(everything(store)[:2000], everything(plain)[:2000], strict=True)]
     assert all(same) if how == "document" else not any(same)
     assert store.entropy_per_token is None
-    # The first word of a line is a determiner; shuffled, any word stands there as often as in the corpus.
+    # The first word of a line is a determiner; shuffled, any word is there as often as in the corpus.
     starts = np.array(store.offsets[:-1])
     lengths = np.diff(store.offsets)
     firsts = np.bincount(store.tokens[starts], minlength=store.vocabulary_size)
@@ -243,7 +243,7 @@ def test_the_published_vocabulary_is_that_of_the_model():
     assert transformers.GPT2Config().vocab_size == predict_statistics(OpenWebText(corpus="openwebtext")).vocabulary_size
 
 
-def test_a_vocabulary_beyond_the_stores_type_is_refused():
+def test_a_vocabulary_beyond_the_stores_type_is_an_error():
     assert [token_type(size).itemsize for size in (65_536, 65_537, 2**32)] == [2, 4, 4]
     with pytest.raises(InputError, match=r"^data\.tokenizer: a vocabulary of 4294967297"):
         token_type(2**32 + 1)

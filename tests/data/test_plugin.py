@@ -71,22 +71,22 @@ def test_the_corpus_of_the_docs_is_planned_and_trained(site, tmp_path):
 
 @pytest.mark.slow
 def test_faults_of_an_added_corpus_are_one_line(site, tmp_path):
-    def refused(*overrides):
+    def failure(*overrides):
         ran = run(site, "amscale.plan", str(tmp_path / "coins.yaml"), f"storage={tmp_path}/results", *overrides)
         assert (ran.returncode, ran.stderr.count("\n")) == (2, 1), ran.stderr
         return ran.stderr
 
-    assert "data.heads=2: Input should be less than 1" in refused("data.heads=2")
-    assert "unknown key data.tails=1" in refused("data.tails=1")
-    assert re.search(r"data\.corpus='coin'; allowed are 'question_formation', .*'coins'", refused("data.corpus=coin"))
+    assert "data.heads=2: Input should be less than 1" in failure("data.heads=2")
+    assert "unknown key data.tails=1" in failure("data.tails=1")
+    assert re.search(r"data\.corpus='coin'; allowed are 'question_formation', .*'coins'", failure("data.corpus=coin"))
     module = site / "my_corpora" / "coins.py"
     module.write_text(block("python").replace('corpus: Literal["coins"] = "coins"', 'corpus: str = "coin"'))
-    assert "entry point 'coins' of amscale.corpora: in Coins declare" in refused()
+    assert "entry point 'coins' of amscale.corpora: in Coins declare" in failure()
     module.write_text(block("python").replace("def texts", "def text"))
-    assert "Coins lacks texts; add it" in refused()
+    assert "Coins lacks texts; add it" in failure()
     module.write_text("Coins = 3")
-    assert "is 3; give a subclass of amscale.data.Corpus" in refused()
+    assert "is 3; give a subclass of amscale.data.Corpus" in failure()
     module.write_text("import a_package_that_is_absent")
-    assert "No module named 'a_package_that_is_absent'" in refused()
+    assert "No module named 'a_package_that_is_absent'" in failure()
     other = run(site, "amscale.plan", str(tmp_path / "coins.yaml"), "data={corpus: question_formation}")
     assert other.returncode == 0, other.stderr  # a broken package does not stop those who do not use it

@@ -124,7 +124,7 @@ def test_a_failed_build_leaves_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_store_is_refused(tmp_path):
+def test_a_damaged_store_is_an_error(tmp_path):
     store = prepare(QuestionFormation(documents=1500), tmp_path)
     path = store.folder / "tokens.bin"
     path.write_bytes(path.read_bytes()[:-2])
@@ -146,7 +146,7 @@ def test_a_damaged_store_is_refused(tmp_path):
         {"corpus": "text", "files": "a", "x": 1},
     ],
 )
-def test_bad_settings_are_refused(bad):
+def test_bad_settings_are_errors(bad):
     with pytest.raises(ValueError, match=r"question_formation|validation|x"):
         TypeAdapter(DataSettings).validate_python(bad)
 
