@@ -37,7 +37,7 @@ def run(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", *arguments],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=600,
         env={**environment(), "PYTHONPATH": path},
         check=False,
     )
@@ -53,6 +53,7 @@ def site(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_corpus_of_the_docs_is_planned_and_trained(site, tmp_path):
     configuration, storage = str(tmp_path / "coins.yaml"), f"storage={tmp_path}/results"
     planned = run(site, "amscale.plan", configuration, storage)
@@ -70,6 +71,7 @@ def test_the_corpus_of_the_docs_is_planned_and_trained(site, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_faults_of_an_added_corpus_are_one_line(site, tmp_path):
     def failure(*overrides):
         ran = run(site, "amscale.plan", str(tmp_path / "coins.yaml"), f"storage={tmp_path}/results", *overrides)
