@@ -19,7 +19,7 @@ from amscale.hopfield.volume import r_star
 from amscale.models import Shape, flops_per_token, solve
 from amscale.models.families.gpt2 import GPT2Settings
 from amscale.models.families.hub import HubSettings
-from amscale.settings import Settings, Size, describe, format_size
+from amscale.settings import Settings, Size, describe_error, format_size
 
 
 class TrialModel(Settings):
@@ -112,7 +112,7 @@ def parse(tree: dict[str, Any]) -> RadiusSettings:
     except ValidationError as error:
         if not error.errors()[0]["loc"]:
             raise InputError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
-        raise InputError(describe(error, tree)) from None
+        raise InputError(describe_error(error, tree)) from None
 
 
 _GPT2 = {"gpt2": "small", "gpt2-medium": "medium", "gpt2-large": "large", "gpt2-xl": "xl"}

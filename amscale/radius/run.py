@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from amscale import __version__
-from amscale.data import CorpusSettings, TokenStore, prepare
+from amscale.data import Corpus, TokenStore, prepare
 from amscale.errors import InputError
 from amscale.planning.plan import tokens_folder
 from amscale.radius.configuration import RadiusSettings
@@ -30,7 +30,7 @@ FORMAT = 1
 @dataclass(frozen=True)
 class _Found:
     subject: Subject
-    data: CorpusSettings
+    data: Corpus
     store: TokenStore
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from amscale.data import Sequences, TokenStore
-from amscale.data.corpus import CorpusSettings
+from amscale.data.corpus import Corpus
 from amscale.errors import InputError
 from amscale.probes.capture import capture, preserved
 from amscale.probes.patterns import UNCOUNTED, to_patterns
@@ -37,7 +37,7 @@ class Chunks:
             yield torch.from_numpy(tokens), torch.from_numpy(targets != UNCOUNTED)
 
 
-def choose_chunks(settings: SampleSettings, data: CorpusSettings, store: TokenStore, context: int | None) -> Chunks:
+def choose_chunks(settings: SampleSettings, data: Corpus, store: TokenStore, context: int | None) -> Chunks:
     """Choose k of the corpus's chunks of T tokens at random, without replacement.
 
     Args:
@@ -60,7 +60,8 @@ def choose_chunks(settings: SampleSettings, data: CorpusSettings, store: TokenSt
         kind = f"chunks of {tokens} tokens" if data.packing == "stream" else "documents"
         raise InputError(
             f"sample.chunks={settings.chunks}: the training part of {store.corpus} has only {whole} {kind}; lower "
-            f"sample.chunks{' or sample.tokens' if data.packing == 'stream' else ''}, or raise {store.facts['more']}"
+            f"sample.chunks{' or sample.tokens' if data.packing == 'stream' else ''}, or raise "
+            f"{store.enlarging_setting}"
         )
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([settings.seed])))
     return Chunks(sequences, generator.choice(whole, settings.chunks, replace=False), tokens)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from amscale.reporting.plan_table import format_duration
+from amscale.settings import format_duration
 
 _LINE_SECONDS = 10.0
 

@@ -12,10 +12,9 @@ import yaml
 from amscale.config import expand, parse
 from amscale.errors import InputError
 from amscale.reporting.gather import Sweep, Trial
-from amscale.reporting.plan_table import format_duration
 from amscale.reporting.sentences import verdict
 from amscale.scaling.estimate import interval_text
-from amscale.settings import format_size
+from amscale.settings import format_duration, format_size
 from amscale.trials.identity import settings_of
 
 
