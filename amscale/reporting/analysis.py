@@ -117,8 +117,9 @@ class Analysis:
 def analysis_of(fit: "FitResult") -> Analysis:
     """A fit at hand, ready to draw."""
     points = fit.table.points
-    corpora = [point.result.get("data", {}) for point in points]
-    facts = {key: value for key in _FACTS if (value := agreed([corpus.get(key) for corpus in corpora])) is not None}
+    corpora = [point.result.data if point.result else None for point in points]
+    agreements = {key: agreed([getattr(corpus, key, None) for corpus in corpora]) for key in _FACTS}
+    facts = {key: value for key, value in agreements.items() if value is not None}
     shown = points if len(points) <= MOST_DRAWN else random.Random(0).sample(points, MOST_DRAWN)
     rows = [{"N": point.N, "D": point.D, "loss": point.loss, "seed": point.seed} for point in shown]
     return Analysis(fit.table.source, bounded(fit.to_dict()), rows, facts)
