@@ -52,8 +52,13 @@ def added_settings(name: str, given: dict[str, Any]) -> Settings:
         added = ", ".join(sorted(set(PROBES) - set(BUILT_IN)))
         allowed = f"allowed are {added}" if added else "no installed package adds one; docs/probes.md says how"
         raise InputError(f"there is no probe {name!r}; {allowed}")
+    settings = probe_class(name).Settings
+    unknown = [key for key in given if key not in settings.model_fields]
+    if unknown:
+        allowed = f"allowed are {', '.join(settings.model_fields)}" if settings.model_fields else "it has no settings"
+        raise InputError(f"unknown key {name}.{unknown[0]}; {allowed}")
     try:
-        return probe_class(name).Settings.model_validate(given)
+        return settings.model_validate(given)
     except ValidationError as error:
         raise InputError(f"{name}.{describe(error, given)}") from None
 
