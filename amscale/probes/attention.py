@@ -2,8 +2,8 @@
 
     E(q) = −β⁻¹ log Σ_i exp(β k_iᵀq) + ½‖q‖²        Ramsauer et al. 2020, eq. 2, without its constants
 
-The sum runs over the keys that the query may see. β is the model's own, the factor of its scores (1/√head dimension
-unless it says otherwise), and a bias that the model adds to its scores stands in the exponent beside βkᵀq.
+The sum runs over the keys that the query may see. β is the factor of the model's scores (1/√head dimension unless the
+model sets another), and a bias that the model adds to its scores is added to βkᵀq.
 """
 
 from collections.abc import Sequence

@@ -49,7 +49,7 @@ def read_attention(context: ProbeContext) -> Iterator[tuple[int, Retrieval | str
         if len(inside) == 1:
             modules[t] = inside[0]
         else:
-            yield t, f"{layer} has {len(inside)} attention modules that are known; retrieval is measured where it has 1"
+            yield t, f"{layer} has {len(inside)} known attention modules; retrieval is measured in a layer with 1"
     if not modules:
         return
     layers, names = [context.layers[t] for t in modules], list(modules.values())

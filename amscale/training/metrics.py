@@ -31,7 +31,7 @@ def _layout(charts: Sequence[ScalarChart]) -> dict[str, dict[str, list[Any]]]:
 
 
 class MetricsWriter:
-    """Appends records to `metrics.jsonl` and mirrors them as TensorBoard scalars and histograms.
+    """A writer of records to `metrics.jsonl`, and of the same numbers to TensorBoard.
 
     Args:
         metrics: the file to append to. Records after `step` are cut off first: they belong to a run that was killed
@@ -150,15 +150,20 @@ class MetricsWriter:
 
 
 def _check_readable(record: dict[str, Any]) -> None:
-    """Refuse values that would make a reader of `metrics.jsonl` take the whole record for a damaged line."""
+    """Raise an error for what would make a reader of `metrics.jsonl` take the whole record for a damaged line.
+
+    Raises:
+        InputError: naming the first tag and value, or the reasons.
+    """
     if parse_record(json.dumps(record)) is not None:
         return
     for tag, value in record["values"].items():
-        if parse_record(json.dumps({**record, "values": {tag: value}})) is None:
+        if parse_record(json.dumps({**record, "values": {tag: value}, "reasons": {}})) is None:
             raise InputError(
                 f"a probe measured {tag!r} = {value!r}; a tag is group/name or group/layer_00/name, of letters, digits "
                 "and _, and its value a number: mend the probe"
             )
+    raise InputError(f"a probe gave reasons {record.get('reasons')!r}; a reason is a sentence by tag: mend the probe")
 
 
 def cut_after(metrics: Path, step: int) -> None:

@@ -40,7 +40,7 @@ def measured(model, batch, layers=None, attention=None):
 
 
 def by_hand(q_THK, k_THK, positions, energies_of):
-    """Energies (positions, heads) of queries among the keys up to their own place."""
+    """Energies (positions, heads) of queries among the keys up to their positions."""
     beta = q_THK.shape[-1] ** -0.5
     rows = []
     for t in positions:
@@ -51,7 +51,7 @@ def by_hand(q_THK, k_THK, positions, energies_of):
 
 @pytest.mark.parametrize("norm_position", ["post", "pre"])
 def test_energy_and_its_change_by_hand(norm_position):
-    """The queries of a layer's output are those that its own projections, behind its own norm, make of it."""
+    """The queries of a layer's output are those that the layer's projections, after its norm, make of it."""
     model = built(VanillaSettings(norm_position=norm_position, dropout=0.1, **SHAPE)).double().eval()
     batch = sequences()
     result = measured(model, batch)
@@ -151,5 +151,5 @@ def test_attention_that_cannot_be_read_has_its_reason():
     model = nn.Sequential(nn.Embedding(12, 8), Own(), Own())
     result = measured(model, sequences(), ["1", "2"], ["1.attention"])
     assert "1.attention calls scaled_dot_product_attention 0 times" in result.reasons["attention/layer_00"]
-    assert "0 attention modules" in result.reasons["attention/layer_01"]
+    assert "0 known attention modules" in result.reasons["attention/layer_01"]
     assert result.scalars == {}

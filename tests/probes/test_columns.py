@@ -1,5 +1,8 @@
 """The report's columns of probes, and the settings that name probes."""
 
+import subprocess
+import sys
+
 import pytest
 
 from amscale import config
@@ -70,3 +73,13 @@ def test_names_that_no_package_adds_are_one_line(override, message):
         config.load("quick.yaml", [override])
     assert str(error.value).startswith("probes.extra=")
     assert message in str(error.value)
+
+
+def test_a_report_and_a_configuration_know_the_probes_without_torch():
+    code = (
+        "import sys, amscale.config; from amscale.probes.columns import columns_of; "
+        "print(len(columns_of([{'radius/layer_00/r_star': 1.0}])), 'torch' in sys.modules)"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1 False\n"
+    )

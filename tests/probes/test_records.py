@@ -96,3 +96,11 @@ def test_a_measurement_that_no_reader_accepts_is_not_written(tmp_path, tag, valu
         records.probe(1, Measurement(scalars={"fine/x": 1.0, tag: value}))
     records.close()
     assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+def test_reasons_that_no_reader_accepts_are_not_written(tmp_path):
+    records = writer(tmp_path)
+    with pytest.raises(InputError, match="a reason is a sentence by tag"):
+        records.probe(1, Measurement(scalars={"fine/x": 1.0}, reasons={"fine/y": None}))
+    records.close()
+    assert (tmp_path / "metrics.jsonl").read_text() == ""

@@ -254,7 +254,7 @@ def test_measurement_against_brute_force(pattern):
 
 
 def test_padding_is_not_seen():
-    """Whatever stands behind the last counted token, not-a-number included, the pattern is the same."""
+    """Whatever follows the last counted token, not-a-number included, the pattern is the same."""
     activation = torch.randn(2, 5, 3)
     counted = torch.tensor([[True] * 3 + [False] * 2, [True] * 5])
     other = activation.clone()
@@ -328,7 +328,7 @@ def test_a_number_that_no_record_can_hold_has_a_reason(tmp_path):
 
 
 class Given(Probe):
-    """Keep what it is given, and return the tags that it is told to."""
+    """Keep what it is given, and return `tags`."""
 
     name = "given"
     tags = ("given/layer_00/x",)
