@@ -112,7 +112,9 @@ def _fit(config: Experiment, folder: SweepFolder, console: Console) -> None:
         console.print(f"no estimates: {refusal}", highlight=False, markup=False, soft_wrap=True)
         return
     result.write(folder.path / "fit.json")
-    result.print(console)
+    from amscale.reporting.estimates_table import print_fit
     from amscale.reporting.report import write_report
+
+    print_fit(result, console)
 
     console.print(f"\nreport: {write_report(folder.path, result)}", highlight=False, soft_wrap=True)

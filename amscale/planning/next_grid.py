@@ -19,7 +19,7 @@ from amscale.reporting.plan_table import format_duration
 from amscale.scaling.corpora import by_corpus
 from amscale.scaling.dstar import cell_criteria, check_window, locate_all
 from amscale.scaling.next_cells import NextCells, candidates, next_cells
-from amscale.scaling.points import Points, drop_highest
+from amscale.scaling.points import PointTable, drop_highest
 from amscale.scaling.read_sweep import read_sweep
 from amscale.scaling.read_table import read_table
 from amscale.settings import format_size
@@ -148,7 +148,7 @@ def _runs(tree: dict[str, Any]) -> int:
     return math.prod(len(values) if isinstance(values, list) else 1 for values in axes)
 
 
-def _speed(table: Points) -> float | None:
+def _speed(table: PointTable) -> float | None:
     """Return the median training FLOP/s of one device over the sweep's runs; None where they were not timed."""
     speeds = [speed for point in table.points if point.result is not None and (speed := point.result.device_flops)]
     return statistics.median(speeds) if speeds else None
@@ -167,7 +167,7 @@ def _configuration(folder: Path) -> dict[str, Any]:
     return tree
 
 
-def _asked(table: Points, section: str, values: Any) -> dict[float, int]:
+def _asked(table: PointTable, section: str, values: Any) -> dict[float, int]:
     """Return the `size` in the settings that gave each N (or D) of the points.
 
     Raises:
@@ -185,7 +185,7 @@ def _asked(table: Points, section: str, values: Any) -> dict[float, int]:
     return asked
 
 
-def _reachable(tree: dict[str, Any], table: Points, count: str, asked: dict[float, int]) -> dict[float, int]:
+def _reachable(tree: dict[str, Any], table: PointTable, count: str, asked: dict[float, int]) -> dict[float, int]:
     """Return the candidate N that the family has a shape for, and the model.size that gives each."""
     result = table.points[0].result
     assert result is not None  # a sweep's points have their results

@@ -15,7 +15,7 @@ import amscale
 from amscale.errors import InputError
 from amscale.reporting.analysis import Analysis, bounded
 from amscale.reporting.terminal import TrialStatus, trial_status
-from amscale.scaling.floor import agreed
+from amscale.scaling.floor import common_value
 from amscale.scaling.points import counted
 from amscale.settings import format_size
 from amscale.trials.folder import START_MARK, SweepFolder, TrialFolder
@@ -23,7 +23,7 @@ from amscale.trials.metrics import MetricsRecord, ProbeRecord, TrainRecord, Vali
 from amscale.trials.records import TrialResult
 
 if TYPE_CHECKING:
-    from amscale.scaling.fit import FitResult
+    from amscale.scaling.fit import Fit
 
 Curve = list[tuple[float, float]]
 
@@ -101,10 +101,10 @@ class Sweep(Analysis):
     def fact(self, key: str, trials: Sequence[Trial] | None = None) -> float | None:
         """A figure of the corpus that these trials (by default all) agree on; None where they do not."""
         found = self.shown if trials is None else trials
-        return agreed([getattr(trial.result.data, key) if trial.result else None for trial in found])
+        return common_value([getattr(trial.result.data, key) if trial.result else None for trial in found])
 
 
-def gather(folder: str | Path, fit: "FitResult | None" = None) -> Sweep:
+def gather(folder: str | Path, fit: "Fit | None" = None) -> Sweep:
     """Read a sweep.
 
     Args:
