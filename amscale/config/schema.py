@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from amscale.data import DataSettings
 from amscale.models.registry import settings_union
 from amscale.models.shape import Convention
+from amscale.probes.settings import ProbeSettings
 from amscale.settings import Settings, Size, parse_size
 
 if TYPE_CHECKING:
@@ -14,31 +15,6 @@ if TYPE_CHECKING:
 else:
     ModelSettings = settings_union()
     """The `model` section of a configuration, told apart by its `family`."""
-
-Pattern = Literal["last_token", "mean_token", "flattened"]
-
-
-class ProbeSettings(Settings):
-    """What is measured inside the network while it trains. Training is the same with and without."""
-
-    every: Size = Field(250, ge=0)
-    """Steps between probes. The last step is probed too; 0 probes it alone."""
-    sequences: Size = Field(128, ge=0)
-    """Training sequences that are stored as patterns, and as many validation sequences as queries. 0 probes nothing."""
-    pattern: Pattern = "last_token"
-    """What one sequence is: its last token's activation, the mean over its tokens, or the whole padded sequence."""
-    prefix: int = Field(8, ge=1)
-    """Tokens of a training sequence that are given when its exact continuation is asked for."""
-    continuation: int = Field(8, ge=1)
-    """Tokens that follow the prefix and are to be reproduced exactly, each the likeliest. Shorter sequences are left
-    out."""
-
-    @field_validator("sequences")
-    @classmethod
-    def _a_neighbour(cls, value: int) -> int:
-        if value == 1:
-            raise ValueError("one pattern has no neighbour; give 2 or more, or 0 to probe nothing")
-        return value
 
 
 def _auto_or_size(value: Any) -> Any:

@@ -1,7 +1,4 @@
-"""Settings of the radius experiment.
-
-What a radius experiment would compute and hold, before anything is spent.
-"""
+"""Settings of the radius experiment, and what it will compute and hold, before anything is spent."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,12 +20,12 @@ from amscale.settings import Settings, Size, describe_error, format_size
 
 
 class TrialModel(Settings):
-    """A finished trial of this software."""
+    """A finished trial of a sweep."""
 
     source: Literal["trial"]
     """A finished trial."""
     path: str
-    """Its folder, or the folder of a sweep: then its finished trial of most parameters and, among these, most data."""
+    """Folder of the trial, or of a sweep: then its finished trial of most parameters and, among these, of most data."""
 
 
 class PretrainedModel(Settings):
@@ -37,7 +34,7 @@ class PretrainedModel(Settings):
     source: Literal["pretrained"]
     """A pretrained model."""
     path: str
-    """A name on the Hugging Face hub, or a local folder."""
+    """Name on the Hugging Face hub, or a local folder."""
 
 
 class SampleSettings(Settings):
@@ -58,7 +55,7 @@ class SampleSettings(Settings):
 
     @field_validator("layers")
     @classmethod
-    def _some_layer(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+    def _has_a_layer(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if not value:
             raise ValueError("name at least one layer, for example [-1]")
         return value
@@ -79,7 +76,7 @@ class RadiusSettings(Settings):
     """Folder for results."""
 
     @model_validator(mode="after")
-    def _a_corpus(self) -> "RadiusSettings":
+    def _has_a_corpus(self) -> "RadiusSettings":
         if self.data is None and self.model.source == "pretrained":
             raise ValueError("data is missing: a pretrained model needs a corpus, for example data.corpus=text")
         return self
@@ -122,19 +119,19 @@ _CONTROLS = 3
 
 
 def is_radius(tree: dict[str, Any]) -> bool:
-    """Whether a configuration, as it was read, is one of the radius experiment and not of a sweep."""
+    """Return whether a tree of settings is of the radius experiment and not of a sweep."""
     model = tree.get("model")
     return isinstance(model, dict) and "source" in model
 
 
 def print_radius_plan(settings: RadiusSettings, console: Console) -> None:
-    """The model, the sample, FLOPs and memory.
+    """Print the model, the sample, FLOPs and memory.
 
     Forward passes are those of the trained and of the random weights; each of k vectors is compared with all others, at
     each place for the trained vectors and three controls: 2·k²·width FLOPs a set.
 
     Raises:
-        InputError: a model that is not there, or whose shape cannot be had.
+        InputError: a model that is not there, or whose shape cannot be read.
     """
     shape = _shape(settings)
     chunks = settings.sample.chunks
@@ -146,7 +143,7 @@ def print_radius_plan(settings: RadiusSettings, console: Console) -> None:
     forward = 2 * chunks * tokens * per_token
     compared = (1 + _CONTROLS) * places * 2 * chunks**2 * shape.width
     held = 4 * (shape.parameters.total + (places + 1) * chunks * shape.width)
-    corpus = settings.data.corpus if settings.data is not None else "its own corpus"
+    corpus = settings.data.corpus if settings.data is not None else "the corpus of its training"
     for line in (
         f"plan: radius of {settings.model.path} on {corpus}, one process on a CPU or on one GPU",
         f"model: {shape.layers} x {shape.width}, {format_size(shape.parameters.total)} parameters, "

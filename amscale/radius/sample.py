@@ -22,7 +22,7 @@ _PASS_BYTES = 2**28
 
 @dataclass(frozen=True)
 class Chunks:
-    """The chunks of one sample, in random order: the first s of them are a random sample of s."""
+    """Random chunks of a corpus in random order, so that the first s of them are a random sample of s."""
 
     sequences: Sequences
     index_P: np.ndarray
@@ -31,7 +31,7 @@ class Chunks:
     """Tokens of a chunk, at most."""
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """(tokens_BT, counted_BT) of at most `size` chunks at a time."""
+        """Yield (tokens_BT, counted_BT) of at most `size` chunks at a time."""
         for start in range(0, len(self.index_P), size):
             tokens, targets = self.sequences.batch(self.index_P[start : start + size])
             yield torch.from_numpy(tokens), torch.from_numpy(targets != UNCOUNTED)
@@ -68,7 +68,7 @@ def choose_chunks(settings: SampleSettings, data: Corpus, store: TokenStore, con
 
 
 def places(subject: Subject, layers: Sequence[int]) -> dict[str, str]:
-    """Module names by place: `layer_23` after a layer, and `final_norm` where the last layer is among them.
+    """Return module names by place: `layer_23` after a layer, and `final_norm` where the last layer is among them.
 
     Raises:
         InputError: a layer that the model does not have.
@@ -76,9 +76,7 @@ def places(subject: Subject, layers: Sequence[int]) -> dict[str, str]:
     count = len(subject.layers)
     wrong = [layer for layer in layers if not -count <= layer < count]
     if wrong:
-        raise InputError(
-            f"sample.layers: {wrong[0]} is none of the {count} layers; give 0 to {count - 1}, or −1 and on"
-        )
+        raise InputError(f"sample.layers: the model has no layer {wrong[0]}; give 0 to {count - 1}, or −1 to −{count}")
     chosen = sorted({layer % count for layer in layers})
     found = {f"layer_{layer:02d}": subject.layers[layer] for layer in chosen}
     if count - 1 in chosen and subject.final_norm is not None:
@@ -87,10 +85,10 @@ def places(subject: Subject, layers: Sequence[int]) -> dict[str, str]:
 
 
 def vectors(subject: Subject, chunks: Chunks, layers: Sequence[int], device: torch.device) -> dict[str, Tensor]:
-    """One vector per chunk at each place, (P, C) float32 on the CPU: the activation at the chunk's last input token.
+    """Return one vector per chunk at each place, (P, C) float32 on the CPU: the activation at its last input token.
 
     Raises:
-        InputError: tokens that the model does not know, a place that answers with no residual stream, or activations
+        InputError: tokens that the model does not know, a place whose output is not a residual stream, or activations
             that are not finite.
     """
     named = places(subject, layers)
@@ -102,8 +100,8 @@ def vectors(subject: Subject, chunks: Chunks, layers: Sequence[int], device: tor
         for tokens_BT, counted_BT in chunks.batches(size):
             if int(tokens_BT.max()) >= subject.vocabulary:
                 raise InputError(
-                    f"data.tokenizer: token {int(tokens_BT.max())} is none of the {subject.vocabulary} that the model "
-                    "knows; give the tokenizer that the model was trained with"
+                    f"data.tokenizer: token {int(tokens_BT.max())} is beyond the {subject.vocabulary} tokens that the "
+                    "model knows; give the tokenizer that the model was trained with"
                 )
             reduce = partial(to_patterns, counted_BT=counted_BT.to(device), pattern="last_token", context=chunks.tokens)
             with capture(model, list(named.values()), reduce) as records:
@@ -128,6 +126,6 @@ def vectors(subject: Subject, chunks: Chunks, layers: Sequence[int], device: tor
 
 
 def _pass_size(subject: Subject, tokens: int) -> int:
-    """Chunks of one forward pass."""
+    """Return how many chunks one forward pass takes."""
     widest = max(parameter.shape[-1] for parameter in subject.model.parameters())
     return max(1, _PASS_BYTES // (4 * tokens * (subject.logits + 16 * widest)))

@@ -11,6 +11,7 @@ import yaml
 
 from amscale.config import expand, parse
 from amscale.errors import InputError
+from amscale.probes.columns import columns_of
 from amscale.reporting.gather import Sweep, Trial
 from amscale.reporting.sentences import verdict
 from amscale.scaling.estimate import interval_text
@@ -123,30 +124,15 @@ def _p(value: float | None) -> str:
     return "" if value is None else f", p {value:.2g}"
 
 
-_PROBE = (
-    ("steps lowering E", "energy/global/steps_lowering_E", "share"),
-    ("lowering E_global", "energy/global/steps_lowering_E_global", "share"),
-    ("radius", "radius/{last}/sampled_median", "number"),
-    ("r*", "radius/{last}/r_star", "number"),
-    ("separated at r*", "radius/{last}/separated_r_star", "share"),
-    ("duplicates", "radius/{last}/duplicates", "number"),
-    ("log Z = loss_energy", "partition/{last}/log_Z_squared", "number"),
-    ("loss_paper", "partition/{last}/loss_paper_squared", "number"),
-    ("loss_density", "partition/{last}/loss_density_squared", "number"),
-)
-"""Columns of the probe table: heading, key with {last} for the last layer, and how it is written."""
-
-
 def probe_table(sweep: Sweep) -> Table | None:
-    """The last probe of each trial: energies of the last layer, and the losses that the theory predicts from them."""
+    """Return the last probe of each trial, in the columns of the probes that measured."""
     trials = [trial for trial in sweep.shown if trial.probes]
-    found = [(trial, trial.probes[-1], _last_layer(trial.probes[-1][1])) for trial in trials]
-    columns = [c for c in _PROBE if any(c[1].format(last=last) in values for _, (_, values), last in found)]
+    columns = columns_of([trial.probes[-1][1] for trial in trials])
     if not columns:
         return None
     rows = []
-    for trial, (step, values), last in found:
-        measured = [_measured(values.get(key.format(last=last)), how) for _, key, how in columns]
+    for trial in trials:
+        step, values = trial.probes[-1]
         loss = trial.result.losses.validation_last if trial.result else None
         rows.append(
             [
@@ -155,21 +141,11 @@ def probe_table(sweep: Sweep) -> Table | None:
                 str(trial.seed),
                 f"{step:,}",
                 _number(loss),
-                *measured,
+                *(column.text(values) for column in columns),
             ]
         )
-    names = ("N", "D", "seed", "step", "validation last", *(name for name, _, _ in columns))
+    names = ("N", "D", "seed", "step", "validation last", *(column.heading for column in columns))
     return Table([(name, True) for name in names], rows)
-
-
-def _last_layer(values: dict[str, float]) -> str:
-    return max((part for key in values if (part := key.split("/")[1]).startswith("layer_")), default="")
-
-
-def _measured(value: float | None, how: str) -> str:
-    if value is None:
-        return ""
-    return f"{100 * value:.0f} %" if how == "share" else f"{value:.4g}"
 
 
 def law_table(sweep: Sweep) -> Table | None:
