@@ -11,9 +11,11 @@ import sys
 import pytest
 from helpers.commands import command, environment
 
+pytestmark = pytest.mark.slow
+
 
 def run_by_hand(tiny, storage, *settings: str) -> tuple[dict, list[float]]:
-    """Start one trial by the printed command; returns its result and its training losses."""
+    """Start one trial by the printed command; return its result and its training losses."""
     cell = [f"storage={storage}", "model.size=6.6k", "data.size=8k", *settings]
     planned = command("plan", str(tiny), *cell, "--commands")
     assert planned.returncode == 0, planned.stderr
@@ -27,7 +29,7 @@ def run_by_hand(tiny, storage, *settings: str) -> tuple[dict, list[float]]:
 
 @pytest.fixture(scope="module")
 def one_process(tiny, tmp_path_factory):
-    """The trial on one process without sharding, without dropout: what every other way must agree with."""
+    """The trial on one process, without sharding and dropout: every other placement must agree with it."""
     return run_by_hand(tiny, tmp_path_factory.mktemp("one"), "launch.zero_stage=0", "model.dropout=0")
 
 

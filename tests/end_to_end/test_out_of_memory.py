@@ -4,28 +4,30 @@ import contextlib
 import json
 import math
 import resource
+import shutil
 import threading
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from end_to_end.test_interruptions import losses, ranks_of
-from helpers.commands import command, processes_naming, wait_until
+from helpers.commands import command, processes_naming, ranks_of, recorded_losses
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 LARGE = """
 name: large
 grid: {model.size: [25k]}
 model: {family: vanilla, layers: 2, heads: 2, dropout: 0.0}
 data: {corpus: question_formation, documents: 2k, validation: 200, size: 20k}
-train: {steps: 18, batch_tokens: 32k, learning_rate: 1e-3, validate_every: 8, validation_tokens: 500}
-launch: {checkpoint_every: 3, retries: 0}
+train: {steps: 9, batch_tokens: 32k, learning_rate: 1e-3, validate_every: 4, validation_tokens: 500}
+launch: {checkpoint_every: 3, keep_checkpoints: 3, retries: 0}
 probes: {every: 0, sequences: 0}
 """
 
 
 @contextmanager
 def limited(folder: Path, megabytes: int):
-    """Every rank of the sweep in `folder` may hold that much private memory, from its first moments on."""
+    """Limit the private memory of every rank of the sweep in `folder`, from its first moments on."""
     over, seen = threading.Event(), set()
 
     def watch():
@@ -52,19 +54,26 @@ def large(tmp_path) -> Path:
     return path
 
 
-@pytest.mark.timeout(600)
-def test_half_the_micro_batch_and_the_same_global_batch_from_the_newest_checkpoint(large, tmp_path, start_sweep):
+def take_back(trial: Path, step: int) -> None:
+    """Put a finished trial back to where it was just after a checkpoint, as if it had been killed then."""
+    (trial / "result.json").unlink()
+    for path in (trial / "checkpoints").glob("step_*[0-9]"):
+        if int(path.name.removeprefix("step_")) > step:
+            shutil.rmtree(path)
+    assert (trial / "checkpoints" / f"step_{step:09d}").is_dir()
+    lines = (trial / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (trial / "metrics.jsonl").write_text("".join(line for line in lines if json.loads(line)["step"] <= step + 1))
+
+
+def test_half_the_micro_batch_and_the_same_global_batch_from_the_newest_checkpoint(large, tmp_path):
     """Killed after a checkpoint, continued where the memory is less: the losses are those of a calm run."""
-    calm, tight = tmp_path / "calm", tmp_path / "tight"
-    assert command("sweep", str(large), f"storage={calm}").returncode == 0
-    driver = start_sweep(tight / "large", str(large), f"storage={tight}")
-    wait_until(lambda: any((tight / "large" / "trials").glob("*/checkpoints/step_*[0-9]")), 120, "a checkpoint")
-    driver.process.kill()
-    wait_until(lambda: not processes_naming(tight), 20, "an end of every process")
-    (trial,) = (tight / "large" / "trials").iterdir()
-    undisturbed, before = calm / "large" / "trials" / trial.name, losses(trial)
-    with limited(tight / "large", 600):
-        ran = command("sweep", str(large), f"storage={tight}")
+    assert command("sweep", str(large), f"storage={tmp_path}").returncode == 0
+    (trial,) = tmp_path.glob("large/trials/*")
+    undisturbed = tmp_path / "undisturbed"
+    shutil.copytree(trial, undisturbed)
+    take_back(trial, 3)
+    with limited(tmp_path / "large", 600):
+        ran = command("sweep", str(large), f"storage={tmp_path}")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     result, peaceful = (json.loads((folder / "result.json").read_text()) for folder in (trial, undisturbed))
     full = peaceful["engine"]["micro_batch"]
@@ -78,16 +87,15 @@ def test_half_the_micro_batch_and_the_same_global_batch_from_the_newest_checkpoi
     for line in (trial / "out_of_memory.jsonl").read_text().splitlines():
         assert "can't allocate memory" in json.loads(line)["reason"]
     assert not (trial / "failures.jsonl").exists()
-    assert not processes_naming(tight)
-    assert losses(trial)[:3] == before[:3]  # up to the checkpoint nothing was trained again
-    assert [record[:2] for record in losses(trial)] == [record[:2] for record in losses(undisturbed)]
-    expected = [loss for *_, loss in losses(undisturbed)]
-    assert [loss for *_, loss in losses(trial)] == pytest.approx(expected, rel=1e-5)
+    assert not processes_naming(tmp_path)
+    assert recorded_losses(trial)[:3] == recorded_losses(undisturbed)[:3]  # nothing before the checkpoint was repeated
+    assert [record[:2] for record in recorded_losses(trial)] == [record[:2] for record in recorded_losses(undisturbed)]
+    expected = [loss for *_, loss in recorded_losses(undisturbed)]
+    assert [loss for *_, loss in recorded_losses(trial)] == pytest.approx(expected, rel=1e-5)
     assert result["data"]["tokens_seen"] == peaceful["data"]["tokens_seen"]
 
 
-@pytest.mark.timeout(600)
-def test_a_micro_batch_of_one_that_does_not_fit_is_said_in_words_and_not_retried(large, tmp_path):
+def test_a_micro_batch_of_one_that_does_not_fit_is_reported_and_not_retried(large, tmp_path):
     long = ("data.packing=stream", "data.context=16384", "data.documents=4k", "data.validation=1k", "train.steps=2")
     with limited(tmp_path / "large", 480):
         ran = command("sweep", str(large), f"storage={tmp_path}", *long, "launch.micro_batch=2", "launch.retries=5")
