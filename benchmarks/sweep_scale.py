@@ -116,7 +116,8 @@ def _jobs(folder: Path, trials: int, records: int) -> list[Any]:
     from amscale import config
     from amscale.cluster.launcher import Placement
     from amscale.cluster.tune import Job
-    from amscale.trials.folder import SweepFolder, trial_label, write_spec
+    from amscale.trials.folder import SweepFolder, write_spec
+    from amscale.trials.identity import trial_label
     from amscale.trials.place import TrialPlace
 
     side = math.ceil(math.sqrt(trials))
