@@ -3,8 +3,10 @@
 import ast
 import functools
 import inspect
+import os
 import re
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from uuid import uuid4
@@ -169,6 +171,18 @@ def test_switches_of_ray_exist():
         "TUNE_MAX_PENDING_TRIALS_PG",
     } <= set(ray.tune.constants.TUNE_ENV_VARS)
     assert "signal.signal(signal.SIGUSR1" in inspect.getsource(tune)
+
+
+def test_ray_listens_on_loopback_where_the_switch_is_off(monkeypatch):
+    """Ray reads the switch when it is imported, and the constant when it starts."""
+    from ray._private import ray_constants, services
+
+    monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", False)
+    assert services.get_node_ip_address() == "127.0.0.1"
+    code = "from ray._private import ray_constants; print(ray_constants.ENABLE_RAY_CLUSTER)"
+    environment = os.environ | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout == "False\n"
 
 
 def test_switches_of_rays_nodes_exist():

@@ -4,8 +4,8 @@ import contextlib
 import json
 import math
 import resource
-import shutil
 import threading
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,19 +20,19 @@ grid: {model.size: [25k]}
 model: {family: vanilla, layers: 2, heads: 2, dropout: 0.0}
 data: {corpus: question_formation, documents: 2k, validation: 200, size: 20k}
 train: {steps: 9, batch_tokens: 32k, learning_rate: 1e-3, validate_every: 4, validation_tokens: 500}
-launch: {checkpoint_every: 3, keep_checkpoints: 3, retries: 0}
+launch: {checkpoint_every: 3, retries: 0}
 probes: {every: 0, sequences: 0}
 """
 
 
 @contextmanager
-def limited(folder: Path, megabytes: int):
-    """Limit the private memory of every rank of the sweep in `folder`, from its first moments on."""
+def limited(folder: Path, megabytes: int, once: Callable[[], bool] = lambda: True):
+    """Limit the private memory of every rank of the sweep in `folder`, as soon as `once` holds."""
     over, seen = threading.Event(), set()
 
     def watch():
         while not over.wait(0.05):
-            for process in ranks_of(folder):
+            for process in ranks_of(folder) if once() else ():
                 if process.pid not in seen:
                     seen.add(process.pid)
                     with contextlib.suppress(ProcessLookupError):
@@ -54,26 +54,18 @@ def large(tmp_path) -> Path:
     return path
 
 
-def take_back(trial: Path, step: int) -> None:
-    """Put a finished trial back to where it was just after a checkpoint, as if it had been killed then."""
-    (trial / "result.json").unlink()
-    for path in (trial / "checkpoints").glob("step_*[0-9]"):
-        if int(path.name.removeprefix("step_")) > step:
-            shutil.rmtree(path)
-    assert (trial / "checkpoints" / f"step_{step:09d}").is_dir()
-    lines = (trial / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (trial / "metrics.jsonl").write_text("".join(line for line in lines if json.loads(line)["step"] <= step + 1))
-
-
 def test_half_the_micro_batch_and_the_same_global_batch_from_the_newest_checkpoint(large, tmp_path):
-    """Killed after a checkpoint, continued where the memory is less: the losses are those of a calm run."""
-    assert command("sweep", str(large), f"storage={tmp_path}").returncode == 0
-    (trial,) = tmp_path.glob("large/trials/*")
-    undisturbed = tmp_path / "undisturbed"
-    shutil.copytree(trial, undisturbed)
-    take_back(trial, 3)
-    with limited(tmp_path / "large", 600):
-        ran = command("sweep", str(large), f"storage={tmp_path}")
+    """The memory shrinks after a checkpoint: the trial goes on from there, and its losses are those of a calm run."""
+    calm, tight = tmp_path / "calm", tmp_path / "tight"
+    assert command("sweep", str(large), f"storage={calm}").returncode == 0
+    (undisturbed,) = calm.glob("large/trials/*")
+    trial = tight / "large" / "trials" / undisturbed.name
+
+    def has_checkpoint() -> bool:
+        return any((trial / "checkpoints").glob("step_*[0-9]"))
+
+    with limited(tight / "large", 600, once=has_checkpoint):
+        ran = command("sweep", str(large), f"storage={tight}")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     result, peaceful = (json.loads((folder / "result.json").read_text()) for folder in (trial, undisturbed))
     full = peaceful["engine"]["micro_batch"]
@@ -87,7 +79,7 @@ def test_half_the_micro_batch_and_the_same_global_batch_from_the_newest_checkpoi
     for line in (trial / "out_of_memory.jsonl").read_text().splitlines():
         assert "can't allocate memory" in json.loads(line)["reason"]
     assert not (trial / "failures.jsonl").exists()
-    assert not processes_naming(tmp_path)
+    assert not processes_naming(tight)
     assert recorded_losses(trial)[:3] == recorded_losses(undisturbed)[:3]  # nothing before the checkpoint was repeated
     assert [record[:2] for record in recorded_losses(trial)] == [record[:2] for record in recorded_losses(undisturbed)]
     expected = [loss for *_, loss in recorded_losses(undisturbed)]
