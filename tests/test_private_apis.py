@@ -19,7 +19,7 @@ from torch import nn
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "private_apis.md").read_text()
-OURS = re.compile(r"AMSCALE_|SLURM_")
+SOURCES = sorted((ROOT / "amscale").rglob("*.py"))
 SWITCH = re.compile(r"(?:RAY|TUNE|TORCH|DS|ACCELERATE|OMP|MKL|TOKENIZERS|CUDA|NCCL|GLOO|TP|LOCAL|HF|TF)_\w+")
 DOCUMENTED = {"_replace", "_exit", "_fields", "_asdict"}
 """Of the standard library, which begin with an underscore for want of another mark."""
@@ -31,7 +31,7 @@ DOCUMENTED = {"_replace", "_exit", "_fields", "_asdict"}
 @functools.cache
 def trees() -> list[ast.Module]:
     """Return the syntax trees of the package."""
-    return [ast.parse(path.read_text()) for path in sorted((ROOT / "amscale").rglob("*.py"))]
+    return [ast.parse(path.read_text()) for path in SOURCES]
 
 
 def test_every_private_attribute_in_use_is_on_the_page():
@@ -48,6 +48,8 @@ def test_every_private_attribute_in_use_is_on_the_page():
                 used.add(node.attr)
     assert "_get_file_writer" in used - own
     assert not [name for name in used - own if f"{name}`" not in PAGE and f"{name}[" not in PAGE]
+    source = " ".join(path.read_text() for path in SOURCES)
+    assert not [name for name in re.findall(r"[`.](_[a-z]\w+)`", PAGE) if name not in source]
 
 
 def test_every_environment_switch_in_use_is_on_the_page():
@@ -140,6 +142,12 @@ def test_compiled_modules_are_recognised():
     assert plain._compiled_call_impl is None
     assert in_place._compiled_call_impl is not None
     assert torch.compile(plain)._orig_mod is plain
+
+
+def test_storages_have_identities():
+    tensor = torch.zeros(4)
+    assert tensor[2:].untyped_storage()._cdata == tensor.untyped_storage()._cdata
+    assert tensor.clone().untyped_storage()._cdata != tensor.untyped_storage()._cdata
 
 
 def test_order_of_the_arguments_of_attention():
@@ -277,5 +285,4 @@ def test_transformers_knows_causal_language_models():
         configuration = CONFIG_MAPPING[name]
         assert MODEL_FOR_CAUSAL_LM_MAPPING[configuration].__name__ == MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[name]
         assert isinstance(configuration.attribute_map, dict)
-        assert isinstance(MODEL_FOR_CAUSAL_LM_MAPPING[configuration]._supports_sdpa, bool)
     assert CONFIG_MAPPING["gpt2"].attribute_map["hidden_size"] == "n_embd"
