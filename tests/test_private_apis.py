@@ -285,4 +285,5 @@ def test_transformers_knows_causal_language_models():
         configuration = CONFIG_MAPPING[name]
         assert MODEL_FOR_CAUSAL_LM_MAPPING[configuration].__name__ == MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[name]
         assert isinstance(configuration.attribute_map, dict)
+        assert isinstance(MODEL_FOR_CAUSAL_LM_MAPPING[configuration]._supports_sdpa, bool)
     assert CONFIG_MAPPING["gpt2"].attribute_map["hidden_size"] == "n_embd"
