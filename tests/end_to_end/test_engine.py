@@ -71,7 +71,7 @@ def test_bf16_on_two_processes(tiny, tmp_path, one_process):
     assert losses == pytest.approx(one_process[1], rel=0.05)
 
 
-def test_a_run_without_deepspeed_is_refused(tiny, tmp_path):
+def test_a_run_without_deepspeed_ends(tiny, tmp_path):
     """Accelerate without its DeepSpeed flags would train by plain DDP; nothing in a loss curve would tell."""
     line = [
         sys.executable,
