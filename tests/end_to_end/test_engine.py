@@ -20,7 +20,7 @@ def run_by_hand(tiny, storage, *settings: str) -> tuple[dict, list[float]]:
     planned = command("plan", str(tiny), *cell, "--commands")
     assert planned.returncode == 0, planned.stderr
     (line,) = re.findall(r"^env .*$", planned.stdout, re.MULTILINE)
-    ran = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=120, env=environment(), check=False)
+    ran = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=600, env=environment(), check=False)
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
     (path,) = storage.glob("tiny/trials/*/result.json")
     losses = [json.loads(line) for line in path.with_name("metrics.jsonl").read_text().splitlines()]
@@ -85,7 +85,7 @@ def test_a_run_without_deepspeed_ends(tiny, tmp_path):
         str(tiny),
     ]
     cell = [f"storage={tmp_path}", "model.size=1.7k", "data.size=4k"]
-    ran = subprocess.run([*line, *cell], capture_output=True, text=True, timeout=120, env=environment(), check=False)
+    ran = subprocess.run([*line, *cell], capture_output=True, text=True, timeout=600, env=environment(), check=False)
     assert ran.returncode != 0
     assert "started by `accelerate launch --use_deepspeed`" in ran.stdout + ran.stderr
     assert not list(tmp_path.glob("tiny/trials/*/result.json"))
@@ -97,7 +97,7 @@ def test_an_engine_that_is_not_what_was_asked_for_ends_the_run(tiny, tmp_path):
     planned = command("plan", str(tiny), *cell, "--commands")
     (line,) = re.findall(r"^env .*$", planned.stdout, re.MULTILINE)
     line = line.replace("zero2.json", "zero1.json")
-    ran = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=120, env=environment(), check=False)
+    ran = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=600, env=environment(), check=False)
     assert ran.returncode != 0
     assert "zero_stage is 1, asked for 2" in ran.stdout + ran.stderr
     assert not list(tmp_path.glob("tiny/trials/*/result.json"))

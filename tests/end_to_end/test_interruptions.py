@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import psutil
@@ -13,8 +12,10 @@ from helpers.commands import command, processes_naming, ranks_of, recorded_losse
 
 from amscale.trials.folder import TrialFolder
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
+PATIENCE = 300
+"""Seconds after which something hangs; on a free machine each of these waits takes a few."""
 ONE = (
     "model.size=6.6k",
     "data.size=8k",
@@ -72,17 +73,17 @@ def test_preempted_then_killed_and_resumed_gives_the_losses_of_an_undisturbed_ru
     """SIGUSR1 to a rank: it writes a checkpoint, ends, and goes on; SIGKILL: it goes on from its newest whole one."""
     driver = start_sweep(tmp_path / "tiny", str(tiny), f"storage={tmp_path}", *ONE, "launch.keep_checkpoints=3")
     trial = driver.folder / "trials" / calm.name
-    wait_until(lambda: checkpoints(trial), 60, "a checkpoint")
+    wait_until(lambda: checkpoints(trial), PATIENCE, "a checkpoint")
     (rank,) = ranks_of(driver.folder)
     rank.send_signal(signal.SIGUSR1)
-    wait_until(lambda: ranks_of(driver.folder) not in ([], [rank]), 60, "another attempt")
-    wait_until(lambda: len(checkpoints(trial)) == 3, 60, "more checkpoints")
+    wait_until(lambda: ranks_of(driver.folder) not in ([], [rank]), PATIENCE, "another attempt")
+    wait_until(lambda: len(checkpoints(trial)) == 3, PATIENCE, "more checkpoints")
     (rank,) = ranks_of(driver.folder)
     rank.kill()
     newest = checkpoints(trial)[-1]
     damaged = next(newest.rglob("*model_states.pt"))
     damaged.write_bytes(damaged.read_bytes()[:-100])
-    assert driver.process.wait(timeout=120) == 0
+    assert driver.process.wait(timeout=PATIENCE) == 0
     assert len((trial / "failures.jsonl").read_text().splitlines()) == 1  # a preemption is no failure
     assert f"{newest.name} is damaged" in (trial / "log.txt").read_text()
     assert recorded_losses(trial) == recorded_losses(calm)
@@ -94,12 +95,11 @@ def test_control_c_leaves_nothing_and_the_same_command_continues(tiny, calm, sto
     driver = start_sweep(storage / "tiny", *arguments)
     trials = driver.folder / "trials"
     # One trial at a time, so one is done and another trains.
-    wait_until(lambda: len(list(trials.glob("*/result.json"))) == 2, 120, "a finished trial")
-    wait_until(lambda: len(list(trials.glob("*/metrics.jsonl"))) == 3, 120, "a trial that trains")
-    began = time.monotonic()
+    wait_until(lambda: len(list(trials.glob("*/result.json"))) == 2, PATIENCE, "a finished trial")
+    wait_until(lambda: len(list(trials.glob("*/metrics.jsonl"))) == 3, PATIENCE, "a trial that trains")
     driver.process.send_signal(signal.SIGINT)
-    assert driver.process.wait(timeout=30) == 128 + signal.SIGINT
-    wait_until(lambda: not processes_naming(storage), 10 - (time.monotonic() - began), "an end of every process")
+    assert driver.process.wait(timeout=PATIENCE) == 128 + signal.SIGINT
+    wait_until(lambda: not processes_naming(storage), PATIENCE, "an end of every process")
     before = {path: path.read_bytes() for path in trials.glob("*/result.json")}
     assert len(before) == 2
     assert before[trials / calm.name / "result.json"] == (calm / "result.json").read_bytes()
@@ -112,12 +112,12 @@ def test_control_c_leaves_nothing_and_the_same_command_continues(tiny, calm, sto
 
 def test_a_killed_driver_leaves_nothing(tiny, tmp_path, start_sweep):
     driver = start_sweep(tmp_path / "tiny", str(tiny), f"storage={tmp_path}", *LONG)
-    wait_until(lambda: any((driver.folder / "trials").glob("*/metrics.jsonl")), 60, "a trial that trains")
+    wait_until(lambda: any((driver.folder / "trials").glob("*/metrics.jsonl")), PATIENCE, "a trial that trains")
     second = command("sweep", str(tiny), f"storage={tmp_path}", *LONG)
     assert second.returncode == 2
     assert f"process {driver.process.pid}" in second.stderr
     os.kill(driver.process.pid, signal.SIGKILL)
-    wait_until(lambda: not processes_naming(tmp_path), 20, "an end of every process")
+    wait_until(lambda: not processes_naming(tmp_path), PATIENCE, "an end of every process")
 
 
 def test_a_trial_that_fails_is_named_with_its_reason(tiny, calm, storage):
@@ -138,14 +138,16 @@ def test_a_trial_that_fails_is_named_with_its_reason(tiny, calm, storage):
 def test_an_attempt_that_was_replaced_writes_nothing_more(tiny, tmp_path, start_sweep):
     """Another attempt takes the trial, as after a lost host that still reaches the storage: the old one ends."""
     driver = start_sweep(tmp_path / "tiny", str(tiny), f"storage={tmp_path}", *LONG, "launch.retries=0")
-    wait_until(lambda: any(tmp_path.glob("tiny/trials/*/checkpoints/step_*[0-9]")), 90, "a checkpoint")
+    wait_until(lambda: any(tmp_path.glob("tiny/trials/*/checkpoints/step_*[0-9]")), PATIENCE, "a checkpoint")
     (path,) = (driver.folder / "trials").iterdir()
     (rank,) = ranks_of(driver.folder)
     TrialFolder(path).new_start()
-    wait_until(lambda: not rank.is_running() or rank.status() == psutil.STATUS_ZOMBIE, 20, "an end of the old rank")
+    wait_until(
+        lambda: not rank.is_running() or rank.status() == psutil.STATUS_ZOMBIE, PATIENCE, "an end of the old rank"
+    )
     newest, lines = checkpoints(path)[-1].name, (path / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["step"] < 5000
-    assert driver.process.wait(timeout=60) == 1
+    assert driver.process.wait(timeout=PATIENCE) == 1
     assert checkpoints(path)[-1].name == newest
     assert "a newer one has taken its place" in (tmp_path / "sweep.log").read_text()
     assert not (path / "result.json").exists()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from helpers.commands import command, processes_naming, ranks_of, recorded_losses
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 LARGE = """
 name: large

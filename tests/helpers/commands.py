@@ -33,7 +33,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "COLUMNS": "160", "NO_COLOR": "1"}
 
 
-def command(name: str, *arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+def command(name: str, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     """Run `python -m amscale.<name>` to its end."""
     return subprocess.run(
         [sys.executable, "-m", f"amscale.{name}", *arguments],
@@ -92,7 +92,7 @@ class Driver:
     def end(self, number: int) -> int:
         """Send a signal and wait for the end."""
         self.process.send_signal(number)
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=300)
 
 
 @dataclass(frozen=True)
