@@ -22,6 +22,9 @@ def run(function: Callable[..., Any], arguments: list[str] | None = None, name: 
     """
     import fire
 
+    if sys.platform != "linux":  # process trees are owned by prctl and /proc
+        print(f"amscale runs on Linux only, and this is {sys.platform}", file=sys.stderr)
+        sys.exit(2)
     arguments = sys.argv[1:] if arguments is None else arguments
     name = name or f"python -m amscale.{function.__name__}"
     os.environ.setdefault("PAGER", "cat")

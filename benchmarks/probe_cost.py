@@ -1,10 +1,10 @@
-"""What the probes cost: steps per second with and without them, in alternation, at their default settings.
+"""Measure what the probes cost: steps per second with and without them, in alternation, at their default settings.
 
     OMP_NUM_THREADS=1 python benchmarks/probe_cost.py [--size 1M] [--batch_tokens 2048] [--context 32] [--rounds 2]
 
 Each round trains for `probes.every` steps without probes and for as many with one probe, on uniformly random tokens,
-ten of the one kind after ten of the other, so that whatever else the machine does falls on both. Wall time and this
-process's own time on the processor are both given: on a machine that others use, the second is the one to read.
+ten of the one kind after ten of the other, so that whatever else the machine does affects both. Wall time and this
+process's processor time are both given: on a shared machine read the second.
 
 The loop is plain PyTorch: DeepSpeed's longer steps would make the share look smaller. The batch is small on purpose: a
 probe costs the same whatever the batch, so its share falls as 1/batch (train.batch_tokens is 16384 by default).
@@ -93,7 +93,7 @@ def _step(model: torch.nn.Module, optimiser: torch.optim.Optimizer, batch: Probe
 def _round(
     model: torch.nn.Module, optimiser: torch.optim.Optimizer, batch: ProbeBatch, steps: int, suite: ProbeSuite
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Seconds (by the wall, by the processor) of so many steps without, of so many with a probe, and of the probe."""
+    """Return seconds (wall, processor) of `steps` steps without probes, of as many with one, and of the probe."""
     spent = [np.zeros(2), np.zeros(2)]
     for start in range(0, steps, _BLOCK):
         for kind in spent:

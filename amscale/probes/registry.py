@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from amscale.errors import InputError
 from amscale.probes.probe import Probe
 from amscale.registry import Registry
-from amscale.settings import Settings, describe
+from amscale.settings import Settings, describe_error
 
 if TYPE_CHECKING:
     from amscale.probes.settings import ProbeSettings
@@ -60,7 +60,7 @@ def added_settings(name: str, given: dict[str, Any]) -> Settings:
     try:
         return settings.model_validate(given)
     except ValidationError as error:
-        raise InputError(f"{name}.{describe(error, given)}") from None
+        raise InputError(f"{name}.{describe_error(error, given)}") from None
 
 
 def build_probes(settings: "ProbeSettings") -> list[Probe]:
