@@ -113,6 +113,6 @@ def _fit(config: Experiment, folder: SweepFolder, console: Console) -> None:
         return
     result.write(folder.path / "fit.json")
     result.print(console)
-    from amscale.reporting.report import write_report
+    from amscale.reporting.page import write_report
 
     console.print(f"\nreport: {write_report(folder.path, result)}", highlight=False, soft_wrap=True)

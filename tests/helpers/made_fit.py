@@ -5,10 +5,10 @@ from functools import cache
 
 import numpy as np
 
-from amscale.reporting.chart import palette_of
-from amscale.reporting.figures import all_figures
-from amscale.reporting.gather import gather
-from amscale.reporting.page import render
+from amscale.reporting.palette import palette_of
+from amscale.reporting.figures import report_charts
+from amscale.reporting.report_data import read_report_data
+from amscale.reporting.page import render_page
 from amscale.scaling import estimate as groups
 from amscale.scaling.collapse import exponent_from_collapse
 from amscale.scaling.dstar import DStar
@@ -67,6 +67,6 @@ def fit_of(folder, *estimates: Estimate) -> FitResult:
 
 def page_of(folder, *estimates: Estimate) -> str:
     """The page's text alone, without the pictures beside it."""
-    sweep = gather(folder, fit_of(folder, *estimates))
-    charts = all_figures(sweep)
-    return render(sweep, charts, palette_of(charts))
+    report = read_report_data(folder, fit_of(folder, *estimates))
+    charts = report_charts(report)
+    return render_page(report, charts, palette_of(charts))

@@ -226,14 +226,14 @@ class Rooms:
 
     def _gather(self, path: str, full: bool) -> None:
         """What `report` does but for drawing; estimates are those of the sweep before it was damaged."""
-        from amscale.reporting.chart import palette_of
-        from amscale.reporting.figures import all_figures
-        from amscale.reporting.gather import gather
-        from amscale.reporting.page import render
+        from amscale.reporting.palette import palette_of
+        from amscale.reporting.figures import report_charts
+        from amscale.reporting.report_data import read_report_data
+        from amscale.reporting.page import render_page
 
-        sweep = gather(path, None if full else self._fit)
-        charts = all_figures(sweep)
-        render(sweep, charts, palette_of(charts))
+        report = read_report_data(path, None if full else self._fit)
+        charts = report_charts(report)
+        render_page(report, charts, palette_of(charts))
 
     @cached_property
     def _fit(self) -> Any:
