@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+
 from helpers.commands import environment, processes_naming, wait_until
 from helpers.hosts import Host, Hosts
 

@@ -226,10 +226,10 @@ class Rooms:
 
     def _gather(self, path: str, full: bool) -> None:
         """What `report` does but for drawing; estimates are those of the sweep before it was damaged."""
-        from amscale.reporting.palette import palette_of
         from amscale.reporting.figures import report_charts
-        from amscale.reporting.report_data import read_report_data
         from amscale.reporting.page import render_page
+        from amscale.reporting.palette import palette_of
+        from amscale.reporting.report_data import read_report_data
 
         report = read_report_data(path, None if full else self._fit)
         charts = report_charts(report)
