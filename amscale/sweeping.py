@@ -95,7 +95,7 @@ def _job(trial: TrialPlan, storage: SweepStorage) -> "grid.Job":  # type: ignore
 
     folder = storage.folder.trial(trial.label)
     assert trial.store is not None
-    write_spec(folder, trial.cell, trial.placement.to_dict(), trial.store.folder, trial.identity)
+    write_spec(folder, trial.cell, trial.placement, trial.store.folder, trial.identity)
     launch = trial.cell.launch
     return Job(trial.label, storage.place(trial.label), trial.placement, launch.grace, launch.stalled_after)
 

@@ -116,19 +116,20 @@ def _jobs(folder: Path, trials: int, records: int) -> list[Any]:
     from amscale import config
     from amscale.cluster.launcher import Placement
     from amscale.cluster.tune import Job
-    from amscale.trials import folder
+    from amscale.trials.folder import SweepFolder, write_spec
+    from amscale.trials.identity import trial_label
     from amscale.trials.place import TrialPlace
 
     side = math.ceil(math.sqrt(trials))
     cell = config.expand(config.load("quick.yaml", ["model.size=25k", "data.size=8k"]))[0]
-    sweep = folder.SweepFolder(folder)
+    sweep = SweepFolder(folder)
     sweep.create(cell)
     place = Placement(1, 1, 1, "cpu", 0, "fp32", 1, 1)
     jobs = []
     for index in range(trials):
         N, D = round(1e4 * 1.2 ** (index % side)), round(1e4 * 1.2 ** (index // side))
-        trial = sweep.trial(folder.trial_label(cell, N, D, f"{index:012x}"))
-        folder.write_spec(trial, cell, place.to_dict(), folder / "tokens", f"{index:012x}")
+        trial = sweep.trial(trial_label(cell, N, D, f"{index:012x}"))
+        write_spec(trial, cell, place, folder / "tokens", f"{index:012x}")
         (trial.path / "wanted.json").write_text(json.dumps({"N": N, "D": D, "records": records}))
         kept = TrialPlace(str(folder.parent), None, folder.name, trial.path.name)
         jobs.append(Job(trial.path.name, kept, place, grace=5, stalled_after=1800))
@@ -160,7 +161,9 @@ def _reporting_trial() -> Any:
 
 
 def _publish(folder: Any, N: int, D: int, records: int) -> None:
-    """The records and the result of a run of N parameters on D tokens, by a formula."""
+    """Write the records and the result of a run of N parameters on D tokens, by a formula."""
+    from amscale.trials.records import TrialResult
+
     floor = 1 + 0.3 * (N / 1e5) ** -0.3 + 0.3 * (D / 1e5) ** -0.4
     train = [floor + 2 * math.exp(-5 * step / records) - N / D / 1e3 for step in range(1, records + 1)]
     lines = [{"kind": "train", "step": s, "tokens": s, "loss": x, "time": s / 10} for s, x in enumerate(train, start=1)]
@@ -169,20 +172,23 @@ def _publish(folder: Any, N: int, D: int, records: int) -> None:
     parameters = {"embedding": 0, "output_head": 0, "attention": N // 3, "feed_forward": N - N // 3}
     losses = {"train_last": train[-1], "train_least": train[-1], "train_least_step": records, "train_window": 10}
     folder.publish(
-        {
-            "format": 1,
-            "state": "finished",
-            "reason": None,
-            "seed": 0,
-            "steps": records,
-            "shape": {"family": "vanilla"},
-            "parameters": parameters | {"norms_and_rest": 0, "total": N},
-            "flops": {"formula": "6ND", "per_token": 6.0 * N, "total": 6.0 * N * records},
-            "data": {"unique_tokens": D, "documents": D, "tokens_seen": records, "entropy_per_token": None},
-            "losses": losses | {"validation_last": floor, "validation_least": floor, "validation_least_step": records},
-            "time": {"wall_seconds": 1.0, "device_seconds": 1.0},
-            "engine": {"world_size": 1},
-        }
+        TrialResult.model_validate(
+            {
+                "format": 1,
+                "state": "finished",
+                "reason": None,
+                "seed": 0,
+                "steps": records,
+                "shape": {"family": "vanilla"},
+                "parameters": parameters | {"norms_and_rest": 0, "total": N},
+                "flops": {"formula": "6ND", "per_token": 6.0 * N, "total": 6.0 * N * records},
+                "data": {"unique_tokens": D, "documents": D, "tokens_seen": records, "entropy_per_token": None},
+                "losses": losses
+                | {"validation_last": floor, "validation_least": floor, "validation_least_step": records},
+                "time": {"wall_seconds": 1.0, "device_seconds": 1.0},
+                "engine": {"world_size": 1},
+            }
+        )
     )
 
 

@@ -8,7 +8,7 @@ import shlex
 import socket
 import subprocess
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ class Machine:
         names = ("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
         with storage_errors(Path(log).parent), Path(log).open("a", encoding="utf-8") as file:
             file.write(
-                f"{START_MARK}{datetime.now(timezone.utc).isoformat(timespec='seconds')}: {shlex.join(command)}\n"
+                f"{START_MARK}{datetime.now(UTC).isoformat(timespec='seconds')}: {shlex.join(command)}\n"
             )
         self._guard = subprocess.Popen(
             [sys.executable, "-S", "-E", supervisor.__file__, log, str(self._grace), *command],

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from amscale.cluster.launcher import Placement
 from amscale.trials.folder import TrialFolder
+from amscale.trials.records import OutOfMemory
 
 ADVICE = (
     "give it more machines or processes (launch.machines, launch.processes_per_machine), a higher launch.zero_stage, "
@@ -33,8 +34,12 @@ def halved(placement: Placement) -> Placement | None:
 
 def fitting(folder: TrialFolder, placement: Placement) -> Placement:
     """A planned placement, with its micro-batch halved until it is smaller than any that is known not to fit."""
-    same = {k: v for k, v in placement.to_dict().items() if k not in ("micro_batch", "accumulation")}
-    known = [entry["micro_batch"] for entry in folder.out_of_memory() if same.items() <= entry.items()]
+    tried = [entry.placement for entry in folder.out_of_memory()]
+    known = [
+        other.micro_batch
+        for other in tried
+        if replace(other, micro_batch=placement.micro_batch, accumulation=placement.accumulation) == placement
+    ]
     while known and placement.micro_batch >= min(known) and (smaller := halved(placement)):
         placement = smaller
     return placement
@@ -43,7 +48,7 @@ def fitting(folder: TrialFolder, placement: Placement) -> Placement:
 def record(folder: TrialFolder, placement: Placement) -> str:
     """Keep that a placement did not fit, with the rank's own words for it; returns these."""
     reason = folder.out_of_memory_marker.read_text(encoding="utf-8").strip()
-    entry = {"time": time.time(), "reason": reason, **placement.to_dict()}
+    entry = OutOfMemory(time=time.time(), reason=reason, placement=placement)
     with folder.out_of_memory_file.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")
+        file.write(json.dumps(entry.to_tree()) + "\n")
     return reason

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from amscale.cluster.launcher import ATTEMPT_VARIABLE, Placement, launch_command, launch_environment
+from amscale.cluster.launcher import ATTEMPT_VARIABLE, launch_command, launch_environment
 from amscale.cluster.machine import Machine
 from amscale.cluster.network import LOOPBACK, own_address
 from amscale.errors import EXIT_PREEMPTED
@@ -31,7 +31,7 @@ def main(rank: int, head: str, start: str, spec: str, peers: Sequence[str]) -> i
     """Run this machine's share to its end; returns the exit status."""
     folder = TrialFolder(Path(spec).parent)
     read = folder.read_spec()
-    placement, launch = Placement(**read["placement"]), read["settings"]["launch"]
+    placement, launch = read.placement, read.settings["launch"]
     host, _, port = head.rpartition(":")
     if rank == 0:
         write_atomically(folder.start_file, start)

@@ -175,7 +175,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         self._start_name = self._folder.new_start()
         self._folder.preempted.unlink(missing_ok=True)
         self._folder.out_of_memory_marker.unlink(missing_ok=True)
-        replace_placement(self._folder, self._placement.to_dict())
+        replace_placement(self._folder, self._placement)
         self._site.begin(self._start_name)
         joining = [o.join.remote(self._place, i, self._start_name) for i, o in enumerate(self._others, start=1)]
         specs = [self._folder.spec, *ray.get(joining, timeout=_START_SECONDS)]

@@ -140,11 +140,7 @@ def _runs(tree: dict[str, Any]) -> int:
 
 def _speed(table: Points) -> float | None:
     """Median training FLOP/s of one device over the runs of the sweep; None where they were not timed."""
-    speeds = [
-        point.flops / seconds
-        for point in table.points
-        if point.flops and (seconds := point.result.get("time", {}).get("device_seconds"))
-    ]
+    speeds = [speed for point in table.points if point.result is not None and (speed := point.result.device_flops)]
     return statistics.median(speeds) if speeds else None
 
 
@@ -169,7 +165,7 @@ def _asked(table: Points, section: str, values: Any) -> dict[float, int]:
     """
     asked: dict[float, int] = {}
     for point, value in zip(table.points, values, strict=True):
-        size = point.result.get("settings", {}).get(section, {}).get("size")
+        size = point.result.setting(f"{section}.size") if point.result else None
         if not isinstance(size, int | float):
             raise InputError(
                 f"{point.name}: {section}.size is {size!r}; the next cells are given by model.size and data.size, and "
@@ -181,7 +177,11 @@ def _asked(table: Points, section: str, values: Any) -> dict[float, int]:
 
 def _reachable(tree: dict[str, Any], table: Points, count: str, asked: dict[float, int]) -> dict[float, int]:
     """The N that the family has a shape for, among those that would do, and the model.size that gives each."""
-    shape = table.points[0].result["shape"]
+    result = table.points[0].result
+    assert result is not None  # a sweep's points have their results
+    shape = result.shape
+    if shape.vocabulary is None or shape.context is None:
+        raise InputError(f"{table.points[0].name}: result.json lacks shape.vocabulary or shape.context; run it again")
     found = dict(asked)
     for N in candidates(table.N).tolist():
         if any(abs(math.log(N / known)) < 0.02 for known in found):
@@ -189,7 +189,7 @@ def _reachable(tree: dict[str, Any], table: Points, count: str, asked: dict[floa
         size = _scaled(N, asked)
         try:
             cell = expand(parse({**tree, "grid": dict(tree.get("grid") or {}) | {_SIZE: [size]}}))[0]
-            reached = models.solve(cell.model, shape["vocabulary"], shape["context"])
+            reached = models.solve(cell.model, shape.vocabulary, shape.context)
         except InputError:  # this family has no such size
             continue
         found[float(reached.parameters.under(count))] = size

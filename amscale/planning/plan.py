@@ -237,8 +237,8 @@ def _measured_flops(folder: SweepFolder) -> float | None:
     speeds = []
     for trial in folder.all_trials():
         result = trial.read_result()
-        if result and result["time"]["device_seconds"]:
-            speeds.append(result["flops"]["total"] / result["time"]["device_seconds"])
+        if result is not None and result.device_flops is not None:
+            speeds.append(result.device_flops)
     return statistics.median(speeds) if speeds else None
 
 

@@ -31,7 +31,7 @@ def prepare_trial(machines: int, path: str, overrides: list[str]) -> TrialFolder
     """
     if Path(path).name == "spec.yaml":
         folder = TrialFolder(Path(path).absolute().parent)
-        placed = folder.read_spec()["placement"]["machines"]
+        placed = folder.read_spec().placement.machines
         if overrides or placed != machines:
             given = f"{overrides[0]!r}" if overrides else f"{machines} machines"
             raise InputError(f"{path}: {given}: this spec is complete, and for {placed} machine(s)")
@@ -54,7 +54,7 @@ def prepare_trial(machines: int, path: str, overrides: list[str]) -> TrialFolder
         sweep.create(experiment)
     folder = sweep.trial(trial.label)
     if not folder.done():
-        write_spec(folder, trial.cell, trial.placement.to_dict(), store.folder, trial.identity, trial.label)
+        write_spec(folder, trial.cell, trial.placement, store.folder, trial.identity, trial.label)
     return folder
 
 

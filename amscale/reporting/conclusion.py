@@ -38,11 +38,11 @@ class KeyNumber:
 def headline(report: ReportData) -> str:
     """Return what was trained, and what has not finished."""
     results = [trial.result for trial in report.with_result if trial.result]
-    corpora = " and ".join(sorted({result["data"].get("corpus") or "a corpus without a name" for result in results}))
-    families = " and ".join(sorted({result["shape"].get("family") or "unnamed" for result in results}))
-    steps = _range([float(result["steps"]) for result in results], ",.0f")
+    corpora = " and ".join(sorted({result.data.corpus or "a corpus without a name" for result in results}))
+    families = " and ".join(sorted({result.shape.family or "unnamed" for result in results}))
+    steps = _range([float(result.steps) for result in results], ",.0f")
     seeds = len({trial.seed for trial in report.finished})
-    epochs = [result["data"]["epochs"] for result in results if result["data"].get("epochs")]
+    epochs = [result.data.epochs for result in results if result.data.epochs]
     text = (
         f"{_count(len(report.finished), 'run')} of the {families} family finished: "
         f"{_count(len(report.sizes), 'size')} of {_range(report.sizes, format_size)} parameters by "
@@ -241,7 +241,7 @@ def _losses_and_entropies(report: ReportData) -> list[str]:
 
 def _below(report: ReportData, name: str, key: str, limit: float, limit_name: str) -> str:
     """Return in how many runs the loss `key` passed below `limit`; empty where no run has that loss."""
-    runs = [(t.result["losses"].get(key), t) for t in report.finished if t.result]
+    runs = [(getattr(t.result.losses, key), t) for t in report.finished if t.result]
     known = [(value, trial) for value, trial in runs if value is not None and math.isfinite(value)]
     below = [pair for pair in known if pair[0] < limit]
     if not known:

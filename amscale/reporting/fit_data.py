@@ -137,8 +137,9 @@ class FitData:
 def data_of_fit(fit: "FitResult") -> FitData:
     """Return the data that the figures of a fit are drawn from."""
     points = fit.table.points
-    corpora = [point.result.get("data", {}) for point in points]
-    facts = {name: value for name in _CORPUS_FACTS if (value := agreed([c.get(name) for c in corpora])) is not None}
+    corpora = [point.result.data if point.result else None for point in points]
+    agreements = {name: agreed([getattr(corpus, name, None) for corpus in corpora]) for name in _CORPUS_FACTS}
+    facts = {name: value for name, value in agreements.items() if value is not None}
     sample = points if len(points) <= MAX_POINTS else random.Random(0).sample(points, MAX_POINTS)
     rows = [{"N": point.N, "D": point.D, "loss": point.loss, "seed": point.seed} for point in sample]
     return FitData(fit.table.source, with_infinite_ends(fit.to_dict()), rows, facts)

@@ -1,7 +1,7 @@
 """The report of a sweep: one self-contained HTML page, and every figure as PNG and SVG beside it."""
 
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,7 +73,7 @@ def render_page(report: ReportData, charts: Sequence[Chart], palette: Palette) -
         commands=reproduction.commands(report.folder),
         trial_commands=[(trial.label, trial.command) for trial in report.trials if trial.command],
         amscale_version=amscale.__version__,
-        written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         style=Markup(_template("style.css")),
         script=Markup(_template("charts.js")),
         plotly=Markup(get_plotlyjs()),

@@ -68,18 +68,17 @@ def _trial_row(trial: ReportTrial) -> list[str]:
             "remark": trial.status.remark,
         }
         return [known.get(name, "") for name in _TRIAL_HEADINGS]
-    losses = result["losses"]
     return [
         format_size(trial.N or 0),
         format_size(trial.D or 0),
         str(trial.seed),
         trial.status.state,
-        f"{result['steps']:,}",
-        _loss(losses.get("train_least")),
-        _loss(losses.get("validation_least")),
-        _integer(losses.get("validation_least_step")),
-        f"{result['flops']['total']:.1e}",
-        format_duration(result.get("time", {}).get("device_seconds") or 0.0),
+        f"{result.steps:,}",
+        _loss(result.losses.train_least),
+        _loss(result.losses.validation_least),
+        _integer(result.losses.validation_least_step),
+        f"{result.flops.total:.1e}",
+        format_duration(result.time.device_seconds or 0.0),
         trial.label,
         trial.status.remark,
     ]
@@ -143,7 +142,7 @@ def probe_table(report: ReportData) -> Table | None:
     rows = []
     for trial, (step, values), last in found:
         measurements = [_measurement(values.get(key.format(last=last)), how) for _, key, how in columns]
-        loss = (trial.result or {}).get("losses", {}).get("validation_last")
+        loss = trial.result.losses.validation_last if trial.result else None
         rows.append(
             [
                 format_size(trial.N or 0),

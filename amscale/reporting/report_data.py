@@ -18,6 +18,8 @@ from amscale.reporting.trial_status import TrialStatus, trial_status
 from amscale.scaling.floor import agreed
 from amscale.scaling.points import counted
 from amscale.trials.folder import START_MARK, SweepFolder, TrialFolder
+from amscale.trials.metrics import MetricsRecord, ProbeRecord, TrainRecord, ValidationRecord
+from amscale.trials.records import TrialResult
 
 if TYPE_CHECKING:
     from amscale.scaling.fit import FitResult
@@ -32,7 +34,7 @@ class ReportTrial:
 
     label: str
     status: TrialStatus
-    result: dict[str, Any] | None
+    result: TrialResult | None
     N: float | None
     train: Curve
     validation: Curve
@@ -47,12 +49,12 @@ class ReportTrial:
     @property
     def D(self) -> float | None:
         """Unique tokens; None without a result."""
-        return None if self.result is None else float(self.result["data"]["unique_tokens"])
+        return None if self.result is None else float(self.result.data.unique_tokens)
 
     @property
     def seed(self) -> int | None:
         """The seed; None without a result."""
-        return None if self.result is None else self.result.get("seed")
+        return None if self.result is None else self.result.seed
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class ReportData(FitData):
         """Return the loss `name` of every finished trial whose result has it."""
         found = []
         for trial in self.finished:
-            value = (trial.result or {})["losses"].get(name)
+            value = getattr(trial.result.losses, name) if trial.result else None
             if value is not None and math.isfinite(value) and trial.N and trial.D:
                 found.append(RunLoss(trial.N, trial.D, float(value), run_label(trial.N, trial.D, trial.seed)))
         return found
@@ -101,7 +103,7 @@ class ReportData(FitData):
     def corpus_fact(self, name: str, trials: Sequence[ReportTrial] | None = None) -> float | None:
         """Return a property of the corpus that these trials (by default the finished ones) agree on, or None."""
         chosen = self.finished if trials is None else trials
-        return agreed([(trial.result or {}).get("data", {}).get(name) for trial in chosen])
+        return agreed([getattr(trial.result.data, name) if trial.result else None for trial in chosen])
 
 
 def read_report_data(folder: str | Path, fit: "FitResult | None" = None) -> ReportData:
@@ -186,22 +188,24 @@ def _is_current(document: dict[str, Any], folder: Path) -> bool:
 
 def _read_trial(place: TrialFolder, count: str) -> ReportTrial:
     result = place.read_result()
-    curves: dict[str, dict[int, float]] = {"train": {}, "validation": {}}
+    train: dict[int, float] = {}
+    validation: dict[int, float] = {}
     probes: dict[int, dict[str, float]] = {}
-    for record in place.read_metrics():
-        kind, step = record["kind"], record["step"]
+    for record in place.read_metrics(MetricsRecord):
         # A resumed run writes the steps after its checkpoint again: the later record counts.
-        if kind in curves:
-            curves[kind][step] = float(record["loss"])
-        elif kind == "probe":
-            probes[step] = record["values"]
+        if isinstance(record, TrainRecord):
+            train[record.step] = float(record.loss)
+        elif isinstance(record, ValidationRecord):
+            validation[record.step] = float(record.loss)
+        elif isinstance(record, ProbeRecord):
+            probes[record.step] = record.values
     return ReportTrial(
         label=place.path.name,
         status=trial_status(place),
         result=result,
-        N=counted(result["parameters"], count) if result else None,
-        train=sorted(curves["train"].items()),
-        validation=sorted(curves["validation"].items()),
+        N=counted(result.parameters, count) if result else None,
+        train=sorted(train.items()),
+        validation=sorted(validation.items()),
         probes=sorted(probes.items()),
         command=_command(place),
     )

@@ -14,16 +14,16 @@ from amscale.reporting.report_data import ReportData
 from amscale.trials.identity import settings_of
 
 _ENGINE_FACTS = ("device", "precision", "zero_stage", "world_size")
+_SECTIONS = ("model", "data", "train")
+"""Sections of the settings that tell trials apart, beside the seed."""
 
 
 def versions(report: ReportData) -> list[tuple[str, str]]:
     """Return (name, version) of the software, and of the engine its settings; several values where trials differ."""
     found: dict[str, set[str]] = {}
-    for trial in report.trials:
-        engine = (trial.result or {}).get("engine", {})
-        facts = (trial.result or {}).get("versions", {}) | {
-            name: engine[name] for name in _ENGINE_FACTS if name in engine
-        }
+    for result in (trial.result for trial in report.trials if trial.result):
+        engine = result.engine.to_tree()
+        facts = result.versions | {name: engine[name] for name in _ENGINE_FACTS if name in engine}
         for name, version in facts.items():
             found.setdefault(name.replace("_", " "), set()).add(str(version))
     return [(name, ", ".join(sorted(values))) for name, values in found.items()]
@@ -38,12 +38,10 @@ def outside_grid(report: ReportData) -> list[str]:
     cells = [settings_of(cell) for cell in expand(experiment)]
     cells_by_settings: dict[tuple[str, ...], set[str]] = {}
     outside = []
-    for trial in report.with_result:
-        settings = (trial.result or {}).get("settings") or {}
+    for trial, result in ((trial, trial.result) for trial in report.with_result if trial.result):
+        settings = {"seed": result.setting("seed")} | {section: result.section(section) for section in _SECTIONS}
         # Another version may have had fewer settings: only those that the trial records are compared.
-        names = tuple(
-            f"{section}.{name}" for section in ("model", "data", "train") for name in settings.get(section, {})
-        )
+        names = tuple(f"{section}.{name}" for section in _SECTIONS for name in settings[section])
         if names not in cells_by_settings:
             cells_by_settings[names] = {_values(cell, names) for cell in cells}
         if _values(settings, names) not in cells_by_settings[names]:

@@ -35,9 +35,10 @@ class Capacity:
 
 def train_loss(point: Point) -> tuple[float, str] | None:
     """Training loss at the end, nats per token: over the training set without dropout, or of the last batches."""
-    losses = point.result.get("losses", {})
+    if point.result is None:
+        return None
     for key in ("train_evaluated", "train_last"):
-        value = losses.get(key)
+        value = getattr(point.result.losses, key)
         if value is not None and math.isfinite(value):
             return float(value), key
     return None
@@ -45,7 +46,7 @@ def train_loss(point: Point) -> tuple[float, str] | None:
 
 def memorised_bits(point: Point) -> float | None:
     """M of one run; None where its entropy or its training loss is not known."""
-    entropy, loss = point.result.get("data", {}).get("entropy_per_token"), train_loss(point)
+    entropy, loss = point.result.data.entropy_per_token if point.result else None, train_loss(point)
     return None if entropy is None or loss is None else point.D * (entropy - loss[0]) / math.log(2)
 
 
@@ -55,7 +56,7 @@ def capacities(table: Points) -> list[Capacity]:
     for (N, D), points in table.cells().items():
         values = [bits for point in points if (bits := memorised_bits(point)) is not None]
         if values:
-            total = points[0].result.get("parameters", {}).get("total", math.nan)
+            total = points[0].result.parameters.total if points[0].result else math.nan
             rows.setdefault(N, []).append((D, float(np.mean(values)), float(total)))
     return [_capacity(N, row) for N, row in rows.items()]
 
@@ -107,7 +108,8 @@ def _remarks(points: Sequence[Point], kinds: set[str], inside: Sequence[Capacity
         "train_last": "train loss of the last batches, with dropout as in training (no evaluation of the training set)",
     }
     remarks = tuple(text[kind] for kind in sorted(kinds))
-    short = sum(point.result["data"].get("epochs", math.inf) < 20 for point in points)
+    epochs = [point.result.data.epochs for point in points if point.result]
+    short = sum(number < 20 for number in epochs if number is not None)
     if short:
         remarks += (f"{short} of {len(points)} runs saw their data fewer than 20 times: trained longer, C may rise",)
     totals = [item.bits / item.total for item in inside if item.bits is not None and item.total > 0]

@@ -85,8 +85,7 @@ def _in_words(label: str) -> str:
 
 
 def _corpus(point: Point) -> dict[str, Any]:
-    corpus = point.result.get("settings", {}).get("data")
-    return corpus if isinstance(corpus, dict) else {}
+    return point.result.section("data") if point.result else {}
 
 
 def _differing(points: Sequence[Point]) -> list[str]:
@@ -96,10 +95,7 @@ def _differing(points: Sequence[Point]) -> list[str]:
 
 
 def _setting(point: Point, key: str) -> Any:
-    value: Any = point.result.get("settings", {})
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
+    return point.result.setting(key) if point.result else None
 
 
 def _having(table: Points, key: str, text: str) -> Points:

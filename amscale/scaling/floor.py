@@ -51,7 +51,7 @@ def references(table: Points) -> dict[str, float]:
     """The figures that a floor is held against: 1, and the corpus's entropy and memorised loss where they are known."""
     found = {"1": 1.0}
     for key, name in (("entropy_per_token", "entropy"), ("memorised_per_token", "memorised")):
-        value = agreed([point.result.get("data", {}).get(key) for point in table.points])
+        value = agreed([getattr(point.result.data, key) if point.result else None for point in table.points])
         if value is not None:
             found[name] = value
     return found
@@ -133,7 +133,7 @@ def _validation_floor(table: Points, known: dict[str, float], beside: str) -> Es
 
 
 def _finite(point: Point, key: str) -> float | None:
-    value = point.result.get("losses", {}).get(key)
+    value = getattr(point.result.losses, key) if point.result else None
     return float(value) if value is not None and math.isfinite(value) else None
 
 

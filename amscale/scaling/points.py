@@ -1,12 +1,12 @@
 """The points that every fit starts from, and the record of what was left out."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from amscale.errors import InputError
+from amscale.trials.records import ResultParameters, TrialResult
 
 Array = NDArray[np.float64]
 
@@ -47,7 +47,8 @@ class Point:
     flops: float | None = None
     tokens: float | None = None
     curves: Curves | None = None
-    result: dict[str, Any] = field(default_factory=dict)
+    result: TrialResult | None = None
+    """The trial's; None in a table of points."""
 
 
 @dataclass
@@ -109,18 +110,10 @@ class Points:
         return {cell: min(float(np.mean(x)) for x in lengths.values()) for cell, lengths in sorted(runs.items())}
 
 
-def counted(parameters: dict[str, Any], count: str) -> float:
-    """N under the convention `count`, from the parameter counts of a result.
-
-    Raises:
-        KeyError: a count is missing.
-    """
-    return float(
-        sum(
-            parameters["feed_forward"] if part == "active_feed_forward" and part not in parameters else parameters[part]
-            for part in COUNTS[count]
-        )
-    )
+def counted(parameters: ResultParameters, count: str) -> float:
+    """Return N under the convention `count`, from the parameter counts of a result."""
+    counts = [getattr(parameters, part) for part in COUNTS[count]]
+    return float(sum(parameters.feed_forward if number is None else number for number in counts))
 
 
 def check_count(count: str) -> None:

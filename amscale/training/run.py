@@ -27,6 +27,7 @@ from amscale.training.result import make_result
 from amscale.training.spec import stored_objects
 from amscale.trials.attempt import AttemptGuard
 from amscale.trials.folder import TrialFolder
+from amscale.trials.records import ResultLosses
 from amscale.trials.stored import StoredTrial
 
 
@@ -118,7 +119,7 @@ def run_trial(folder: TrialFolder, cell: Experiment, placement: Placement, store
             train_evaluated,
             wall_seconds=time.time() - began,
         )
-        records.hyper_parameters(_hyper_parameters(cell, shape, subset), _finite(result["losses"]))
+        records.hyper_parameters(_hyper_parameters(cell, shape, subset), _finite(result.losses))
         records.close()
         fence.check()
         if stored:
@@ -218,5 +219,5 @@ def _hyper_parameters(cell: Experiment, shape: Shape, subset: Subset) -> dict[st
     }
 
 
-def _finite(losses: dict[str, Any]) -> dict[str, float]:
-    return {f"outcome/{k}": v for k, v in losses.items() if isinstance(v, float) and math.isfinite(v)}
+def _finite(losses: ResultLosses) -> dict[str, float]:
+    return {f"outcome/{k}": v for k, v in losses.to_tree().items() if isinstance(v, float) and math.isfinite(v)}

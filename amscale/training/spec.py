@@ -1,14 +1,9 @@
 """What a rank is to do: read from a trial's spec, or resolved from a configuration that names one cell."""
 
-import json
 import os
 import re
 import time
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-from pydantic import TypeAdapter, ValidationError
 
 from amscale import config
 from amscale.cluster.launcher import Placement
@@ -16,7 +11,6 @@ from amscale.cluster.resources import this_machine
 from amscale.config import Experiment
 from amscale.data import TokenStore, open_store
 from amscale.errors import InputError
-from amscale.settings import describe
 from amscale.trials import token_objects
 from amscale.trials.driver import SweepStorage
 from amscale.trials.folder import SweepFolder, TrialFolder, write_spec
@@ -42,37 +36,24 @@ def resolve(spec: str, overrides: list[str]) -> tuple[TrialFolder, Experiment, P
 
 def _from_spec(folder: TrialFolder) -> tuple[TrialFolder, Experiment, Placement, TokenStore]:
     spec = folder.read_spec()
-    cell = config.parse(spec["settings"])
+    cell = config.parse(spec.settings)
     # Of the store's path its name counts: a spec cannot point out of its storage, and results may be moved.
-    name = Path(spec["store"]).name
+    name = Path(spec.store).name
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-        raise InputError(f"{folder.spec}: store={spec['store']!r} names no token store")
+        raise InputError(f"{folder.spec}: store={spec.store!r} names no token store")
     store = folder.path.absolute().parent.parent.parent / "tokens" / name
     if is_uri(cell.storage):
         store = working_folder(cell.storage, cell.launch.scratch) / "tokens" / store.name
         if not token_objects.fetch_tokens(ObjectStore(cell.storage), store):
             raise InputError(f"{cell.storage}/tokens/{store.name}: no such token store; run the sweep again")
-    return folder, cell, _placement(folder, spec["placement"]), open_store(store)
-
-
-def _placement(folder: TrialFolder, values: dict[str, Any]) -> Placement:
-    try:
-        placement = TypeAdapter(Placement).validate_json(json.dumps(values), strict=True)
-    except ValidationError as error:
-        raise InputError(f"{folder.spec}: placement.{describe(error, values)}") from None
-    counts = asdict(placement).items()
-    wrong = [name for name, value in counts if isinstance(value, int) and name != "zero_stage" and value < 1]
-    if wrong or placement.zero_stage not in range(4):
-        name = (wrong or ["zero_stage"])[0]
-        raise InputError(f"{folder.spec}: placement.{name}={getattr(placement, name)} is out of range")
-    return placement
+    return folder, cell, spec.placement, open_store(store)
 
 
 def stored_objects(folder: TrialFolder, cell: Experiment) -> ObjectStore | None:
     """The trial's objects, where they are its record and the folder is this machine's alone."""
     if not is_uri(cell.storage):
         return None
-    return _place(cell, folder.read_spec()["label"]).objects
+    return _place(cell, folder.read_spec().label).objects
 
 
 def _place(cell: Experiment, label: str) -> TrialPlace:
@@ -104,7 +85,7 @@ def _folder_by_hand(path: str, overrides: list[str]) -> TrialFolder:
         folder = _place(trial.cell, trial.label).folder(rank // ranks_here)
     if rank == 0 or (is_uri(experiment.storage) and rank % ranks_here == 0):
         sweep.create(experiment)
-        write_spec(folder, trial.cell, trial.placement.to_dict(), store.folder, trial.identity, trial.label)
+        write_spec(folder, trial.cell, trial.placement, store.folder, trial.identity, trial.label)
         if rank == 0:
             SweepStorage(experiment).push({trial.label: folder}, [store.folder])
         return folder

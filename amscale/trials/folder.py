@@ -7,7 +7,6 @@ last and atomically, `result.json`: a trial is done if and only if that file is 
 import fcntl
 import json
 import os
-import re
 import socket
 import time
 import uuid
@@ -22,14 +21,20 @@ from pydantic import TypeAdapter, ValidationError
 
 from amscale.config import Experiment, FitSettings
 from amscale.errors import InputError
-from amscale.files import parse_json, parse_yaml, read_lines, read_text, write_atomically
+from amscale.files import parse_yaml, read_text, write_atomically
 from amscale.settings import describe
 from amscale.trials.identity import settings_of
-from amscale.trials.metrics import read_records
-from amscale.trials.result import check_result
-
-FORMAT = 1
-"""Version of the folder's layout. A folder of another version is refused, not overwritten."""
+from amscale.trials.metrics import R, read_records
+from amscale.trials.records import (
+    FORMAT,
+    Failure,
+    OutOfMemory,
+    Placement,
+    TrialResult,
+    TrialSpec,
+    read_failures,
+    read_out_of_memory,
+)
 
 START_MARK = "=== start "
 """Begins the line that a trial's log gets at each start."""
@@ -83,9 +88,9 @@ class TrialFolder:
     def out_of_memory_file(self) -> Path:
         return self.path / "out_of_memory.jsonl"
 
-    def out_of_memory(self) -> list[dict[str, Any]]:
+    def out_of_memory(self) -> list[OutOfMemory]:
         """Placements that did not fit the memory, each with `time` and `reason`."""
-        return _read_lines(self.out_of_memory_file)
+        return read_out_of_memory(self.out_of_memory_file)
 
     @property
     def start_file(self) -> Path:
@@ -117,67 +122,50 @@ class TrialFolder:
         """Whether the trial has its result."""
         return self.result.is_file()
 
-    def read_result(self) -> dict[str, Any] | None:
+    def read_result(self) -> TrialResult | None:
         """The result, or None while there is none.
 
         Raises:
             InputError: the file is not a result of this version.
         """
         try:
-            result = parse_json(read_text(self.result))
+            text = read_text(self.result)
         except FileNotFoundError:
             return None
-        except ValueError as error:
-            raise InputError(f"{self.result}: not valid JSON ({error}); remove it to run the trial again") from None
-        if not isinstance(result, dict) or result.get("format") != FORMAT:
-            raise InputError(f"{self.result}: written by another version; this one reads format {FORMAT}")
-        try:
-            return check_result(result)
-        except ValueError as error:
-            raise InputError(f"{self.result}: {error}; remove the file to run the trial again") from None
+        return TrialResult.from_json(text, self.result)
 
-    def publish(self, result: dict[str, Any]) -> None:
+    def publish(self, result: TrialResult) -> None:
         """Write the result, atomically: from this moment the trial is done."""
-        write_atomically(self.result, json.dumps(result, indent=1))
+        write_atomically(self.result, result.to_json())
 
-    def read_spec(self) -> dict[str, Any]:
+    def read_spec(self) -> TrialSpec:
         """The spec that started the trial.
 
         Raises:
             InputError: there is none, or it is of another version.
         """
-        advice = "remove the folder to run the trial again"
         try:
-            spec = parse_yaml(read_text(self.spec))
+            text = read_text(self.spec)
         except FileNotFoundError:
             raise InputError(f"{self.spec}: no such trial") from None
-        except ValueError as error:
-            raise InputError(f"{self.spec}: not a trial's spec ({error}); {advice}") from None
-        if not isinstance(spec, dict) or spec.get("format") != FORMAT:
-            raise InputError(f"{self.spec}: written by another version; this one reads format {FORMAT}")
-        for name, kind in {"trial": str, "label": str, "placement": dict, "store": str, "settings": dict}.items():
-            if not isinstance(spec.get(name), kind):
-                raise InputError(f"{self.spec}: {name}={str(spec.get(name))[:60]!r} is not what a spec holds; {advice}")
-        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", spec["label"]):
-            raise InputError(f"{self.spec}: label={spec['label'][:60]!r} is not the name of a trial; {advice}")
-        return spec
+        return TrialSpec.from_yaml(text, self.spec)
 
-    def read_metrics(self, kind: str | None = None) -> Iterator[dict[str, Any]]:
-        """The records of `metrics.jsonl`, in order; a torn or damaged line is passed over, as a crash may leave one."""
+    def read_metrics(self, kind: type[R]) -> Iterator[R]:
+        """Read the records of one kind (of all: MetricsRecord) in order; torn and damaged lines are left out."""
         if not self.metrics.is_file():
             return
         for record in read_records(self.metrics):
-            if record is not None and (kind is None or record["kind"] == kind):
+            if isinstance(record, kind):
                 yield record
 
-    def failures(self) -> list[dict[str, Any]]:
+    def failures(self) -> list[Failure]:
         """Failed starts of the trial, each with `time` and `reason`."""
-        return _read_lines(self.failures_file)
+        return read_failures(self.failures_file)
 
     def add_failure(self, reason: str) -> None:
         """Record why a start of the trial failed."""
         with self.failures_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"time": time.time(), "reason": reason}) + "\n")
+            file.write(json.dumps(Failure(time=time.time(), reason=reason).to_tree()) + "\n")
 
     def reason(self, machine: int = 0, lines: int = 12) -> str:
         """Why the newest start of the trial failed: the last lines that its ranks wrote.
@@ -288,16 +276,10 @@ class SweepFolder:
             yield
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    return read_lines(path, "time", "reason")
-
-
 def write_spec(
     folder: TrialFolder,
     cell: Experiment,
-    placement: dict[str, Any],
+    placement: Placement,
     store: Path,
     identity: str,
     label: str | None = None,
@@ -308,18 +290,17 @@ def write_spec(
         label: the trial's; the folder's name if None.
     """
     folder.path.mkdir(parents=True, exist_ok=True)
-    spec = {
-        "format": FORMAT,
-        "trial": identity,
-        "label": label or folder.path.name,
-        "placement": placement,
-        "store": str(store),
-        "settings": settings_of(cell),
-    }
-    write_atomically(folder.spec, yaml.safe_dump(spec, sort_keys=False))
+    spec = TrialSpec(
+        format=FORMAT,
+        trial=identity,
+        label=label or folder.path.name,
+        placement=placement,
+        store=str(store),
+        settings=settings_of(cell),
+    )
+    write_atomically(folder.spec, spec.to_yaml())
 
 
-def replace_placement(folder: TrialFolder, placement: dict[str, Any]) -> None:
-    """Let the next start of a trial run at another place."""
-    spec = folder.read_spec() | {"placement": placement}
-    write_atomically(folder.spec, yaml.safe_dump(spec, sort_keys=False))
+def replace_placement(folder: TrialFolder, placement: Placement) -> None:
+    """Let the next attempt of a trial run at another place."""
+    write_atomically(folder.spec, folder.read_spec().model_copy(update={"placement": placement}).to_yaml())

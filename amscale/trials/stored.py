@@ -4,15 +4,14 @@ Each machine uploads the files that its own ranks wrote, then a manifest with th
 the manifests of all machines are there: an upload that was torn lacks one. The trial's result comes last of all.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
 
 from amscale.trials import mirror
 from amscale.trials.folder import TrialFolder
 from amscale.trials.objects import ObjectStore, read_checksums, wrong_files
+from amscale.trials.records import TrialResult
 
 Check = Callable[[], None]
 """Returns if this start of the trial may write; ends the process otherwise."""
@@ -110,11 +109,11 @@ class StoredTrial:
     def _checkpoints(self) -> set[str]:
         return {key.split("/")[1] for key in self.objects.entries("checkpoints")}
 
-    def publish(self, result: dict[str, Any]) -> None:
+    def publish(self, result: TrialResult) -> None:
         """Upload the trial's weights and then its result; its checkpoints have served."""
         self.check()
         self.objects.put(self.folder.weights, self.folder.weights.name)
         self.check()
-        self.objects.write(self.folder.result.name, json.dumps(result, indent=1).encode())
+        self.objects.write(self.folder.result.name, result.to_json().encode())
         for name in self._checkpoints():
             self.remove_checkpoint(name)

@@ -30,7 +30,7 @@ def test_conclusion_has_numbers_rejections_and_what_is_not_determined(sweep, rea
     assert '<dd class="not-determined">not determined</dd>' in page
     assert "efused" not in text
     assert "The known entropy of the corpus is 0.9965 nats per token" in text
-    below = [point.result["losses"]["train_least"] < 1 for point in read_sweep(sweep).points]
+    below = [point.result.losses.train_least < 1 for point in read_sweep(sweep).points]
     assert 0 < sum(below) < 12
     assert f"The training loss passed below 1 in {sum(below)} of 12 runs" in text
     assert "1 nat per token is no bound on the training loss of these runs" in text

@@ -11,8 +11,10 @@ from amscale.errors import InputError
 from amscale.files import write_atomically
 from amscale.planning.plan import plan_sweep
 from amscale.training.metrics import cut_after
-from amscale.trials.folder import FORMAT, SweepFolder, TrialFolder
+from amscale.trials.folder import SweepFolder, TrialFolder
 from amscale.trials.identity import trial_id
+from amscale.trials.metrics import TrainRecord
+from amscale.trials.records import FORMAT
 
 SHAPE = {"family": "vanilla", "layers": 2, "width": 16}
 
@@ -100,7 +102,7 @@ def test_a_torn_last_line_is_passed_over_and_cut_on_resume(tmp_path):
     trial = TrialFolder(tmp_path)
     whole = [json.dumps({"kind": "train", "step": step, "loss": 1.0}) + "\n" for step in (1, 2, 3)]
     trial.metrics.write_text("".join(whole) + '{"kind": "train", "st')
-    assert [record["step"] for record in trial.read_metrics()] == [1, 2, 3]
+    assert [record.step for record in trial.read_metrics(TrainRecord)] == [1, 2, 3]
     cut_after(trial.metrics, 3)
     assert trial.metrics.read_text() == "".join(whole)
     cut_after(trial.metrics, 1)

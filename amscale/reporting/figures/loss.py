@@ -29,7 +29,7 @@ def loss(data: FitData) -> Chart | None:
     caption += "." + data.sample_note
     if isinstance(data, ReportData):
         panels.append(_loss_over_tokens(data, "least train loss", data.losses("train_least"), known))
-        window = (data.finished[0].result or {})["losses"].get("train_window")
+        window = first.losses.train_window if (first := data.finished[0].result) else None
         over = f"{window} consecutive steps" if window else "a window of steps"
         caption += f" The train loss is the least mean over {over}."
     contours = _contours(data)
