@@ -53,7 +53,8 @@ _TRIAL_TEXT = ("state", "trial", "remark")
 
 def trial_table(report: ReportData) -> Table:
     """Return one row per trial, in order of N, D and seed; trials without a result last."""
-    without_result = [trial for trial in report.trials if trial not in report.with_result]
+    labels = {trial.label for trial in report.with_result}
+    without_result = [trial for trial in report.trials if trial.label not in labels]
     rows = [_trial_row(trial) for trial in (*report.with_result, *without_result)]
     return Table([(name, name not in _TRIAL_TEXT) for name in _TRIAL_HEADINGS], rows)
 

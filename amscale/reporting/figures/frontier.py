@@ -79,7 +79,7 @@ def _plane(data: FitData, rows: list[dict[str, Any]], optima: list[dict[str, Any
             line = power_line(x, y, centre, estimate["value"], name=name, colour="accent", group="estimate", width=2.5)
             series += [line] if line is not None else []
     series += [item for row in rows for item in _dstar_bar(data, row, x)]
-    series += _optimum_marks(optima)
+    series += _optimum_marks(data, optima)
     title = "D* of each N, and N of least loss at each D" if optima else "D* of each N"
     return Panel(title if rows else "N of least loss at each D", x, y, series, (), texts)
 
@@ -109,8 +109,8 @@ def _interval_areas(centre: tuple[float, float], low: float, high: float, x: Axi
     first, last = math.atan(low), math.atan(high)
     angles = [first + (last - first) * step / _RAYS for step in range(_RAYS + 1)]
     areas = []
-    for turn in (0.0, math.pi):
-        outline = [centre, *(_panel_edge(centre, angle + turn, x, y) for angle in angles), centre]
+    for rotation in (0.0, math.pi):
+        outline = [centre, *(_panel_edge(centre, angle + rotation, x, y) for angle in angles), centre]
         areas.append(
             Series(
                 "95 % interval of k",
@@ -127,6 +127,7 @@ def _interval_areas(centre: tuple[float, float], low: float, high: float, x: Axi
 
 
 def _dstar_bar(data: FitData, row: dict[str, Any], x: Axis) -> list[Series]:
+    """Return the bar of D* of one N, with an arrow at an open side and a circle at the first D that does not over-fit."""
     colour, N = data.size_colour(row["N"]), row["N"]
     lower, upper = row["lower"] or x.range[0] * 1.04, row["upper"] or x.range[1] / 1.04
     if row["lower"] and row["upper"]:
@@ -141,8 +142,8 @@ def _dstar_bar(data: FitData, row: dict[str, Any], x: Axis) -> list[Series]:
         (lower, "bar" if row["lower"] else "left"),
         (upper, "bar" if row["upper"] else "right"),
     ]
-    for place, marker in ends:
-        series.append(Series(name, [place], [N], colour, colour, "none", marker=marker, size=12, labels=[name]))
+    for end, marker in ends:
+        series.append(Series(name, [end], [N], colour, colour, "none", marker=marker, size=12, labels=[name]))
     if row["value"] is not None:
         series.append(
             Series(name, [row["value"]], [N], colour, colour, "none", marker="circle", size=9, labels=[name]),
@@ -150,7 +151,8 @@ def _dstar_bar(data: FitData, row: dict[str, Any], x: Axis) -> list[Series]:
     return series
 
 
-def _optimum_marks(optima: list[dict[str, Any]]) -> list[Series]:
+def _optimum_marks(data: FitData, optima: list[dict[str, Any]]) -> list[Series]:
+    """Return N_opt at the D that have one, and elsewhere a triangle at the N of least loss."""
     inside = [item for item in optima if item["N"] is not None]
     marks = []
     if inside:
@@ -170,7 +172,8 @@ def _optimum_marks(optima: list[dict[str, Any]]) -> list[Series]:
         )
     for item in optima:
         if item["N"] is None and item["sizes"] >= 3:
-            marker: Marker = "down" if "smallest" in item["reason"] else "up"
+            smallest = min((row["N"] for row in data.rows if row["D"] == item["D"]), default=0)
+            marker: Marker = "down" if item["least_observed"] <= smallest else "up"
             label = f"D = {format_size(item['D'])}: {item['reason']}"
             point = ([item["D"]], [item["least_observed"]])
             marks.append(Series(label, *point, "muted", "edge", "none", marker=marker, size=8, labels=[label]))
