@@ -67,7 +67,7 @@ def _run_missing(config: Experiment, storage: SweepStorage, console: Console) ->
             print_plan(plan, console)
             missing = _missing(plan, folder)
         jobs = [_job(trial, storage) for trial in sorted(missing, key=lambda t: -t.seconds)]
-        steps = {trial.label: trial.length.steps for trial in missing}
+        steps = {trial.label: trial.steps for trial in missing}
         stores = {trial.store.folder for trial in missing if trial.store}
         storage.push({trial.label: folder.trial(trial.label) for trial in missing}, stores)
         with (
@@ -112,7 +112,9 @@ def _fit(config: Experiment, folder: SweepFolder, console: Console) -> None:
         console.print(f"no estimates: {refusal}", highlight=False, markup=False, soft_wrap=True)
         return
     result.write(folder.path / "fit.json")
-    result.print(console)
+    from amscale.reporting.estimates_table import print_fit
     from amscale.reporting.page import write_report
+
+    print_fit(result, console)
 
     console.print(f"\nreport: {write_report(folder.path, result)}", highlight=False, soft_wrap=True)

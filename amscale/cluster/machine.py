@@ -89,9 +89,7 @@ class Machine:
         interface = interface_of(address)
         names = ("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
         with storage_errors(Path(log).parent), Path(log).open("a", encoding="utf-8") as file:
-            file.write(
-                f"{START_MARK}{datetime.now(UTC).isoformat(timespec='seconds')}: {shlex.join(command)}\n"
-            )
+            file.write(f"{START_MARK}{datetime.now(UTC).isoformat(timespec='seconds')}: {shlex.join(command)}\n")
         self._guard = subprocess.Popen(
             [sys.executable, "-S", "-E", supervisor.__file__, log, str(self._grace), *command],
             stdin=subprocess.PIPE,

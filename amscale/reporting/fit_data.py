@@ -8,11 +8,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from amscale.scaling.estimate import FLOOR
-from amscale.scaling.floor import agreed
+from amscale.scaling.floor import common_value
 from amscale.settings import format_size
 
 if TYPE_CHECKING:
-    from amscale.scaling.fit import FitResult
+    from amscale.scaling.fit import Fit
 
 MAX_SIZE_COLOURS = 16
 """Where there are more sizes than this, neighbouring sizes share a colour."""
@@ -134,11 +134,11 @@ class FitData:
         return None if found is None else found["details"][name]
 
 
-def data_of_fit(fit: "FitResult") -> FitData:
+def data_of_fit(fit: "Fit") -> FitData:
     """Return the data that the figures of a fit are drawn from."""
     points = fit.table.points
     corpora = [point.result.data if point.result else None for point in points]
-    agreements = {name: agreed([getattr(corpus, name, None) for corpus in corpora]) for name in _CORPUS_FACTS}
+    agreements = {name: common_value([getattr(corpus, name, None) for corpus in corpora]) for name in _CORPUS_FACTS}
     facts = {name: value for name, value in agreements.items() if value is not None}
     sample = points if len(points) <= MAX_POINTS else random.Random(0).sample(points, MAX_POINTS)
     rows = [{"N": point.N, "D": point.D, "loss": point.loss, "seed": point.seed} for point in sample]

@@ -12,15 +12,15 @@ from amscale.reporting.palette import palette_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from amscale.scaling.fit import FitResult
+    from amscale.scaling.fit import Fit
 
 
-def figure_names(fit: "FitResult") -> list[str]:
+def figure_names(fit: "Fit") -> list[str]:
     """Return the names of the figures that this fit has data for, such as `frontier`."""
     return list(_charts(fit))
 
 
-def figure(fit: "FitResult", name: str) -> "Figure":
+def figure(fit: "Fit", name: str) -> "Figure":
     """Draw one figure of a fit with matplotlib; no file is written.
 
     Raises:
@@ -34,7 +34,7 @@ def figure(fit: "FitResult", name: str) -> "Figure":
     return draw_chart(charts[name], palette_of(list(charts.values())))
 
 
-def write_figures(fit: "FitResult", folder: str | Path) -> list[Path]:
+def write_figures(fit: "Fit", folder: str | Path) -> list[Path]:
     """Write every figure of a fit as PNG and SVG to `<folder>/figures/`; return the paths."""
     from amscale.reporting.static import write_charts
 
@@ -42,5 +42,5 @@ def write_figures(fit: "FitResult", folder: str | Path) -> list[Path]:
     return write_charts(charts, palette_of(charts), Path(folder) / "figures")
 
 
-def _charts(fit: "FitResult") -> dict[str, Chart]:
+def _charts(fit: "Fit") -> dict[str, Chart]:
     return {chart.name: chart for chart in fit_charts(data_of_fit(fit))}

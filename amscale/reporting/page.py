@@ -19,10 +19,10 @@ from amscale.reporting.palette import Palette, palette_of
 from amscale.reporting.report_data import ReportData, read_report_data
 
 if TYPE_CHECKING:
-    from amscale.scaling.fit import FitResult
+    from amscale.scaling.fit import Fit
 
 
-def write_report(folder: str | Path, fit: "FitResult | None" = None) -> Path:
+def write_report(folder: str | Path, fit: "Fit | None" = None) -> Path:
     """Write `<folder>/report.html` and `<folder>/figures/`; return the page's path.
 
     Args:

@@ -15,14 +15,14 @@ import amscale
 from amscale.errors import InputError
 from amscale.reporting.fit_data import FitData, RunLoss, run_label, with_infinite_ends
 from amscale.reporting.trial_status import TrialStatus, trial_status
-from amscale.scaling.floor import agreed
+from amscale.scaling.floor import common_value
 from amscale.scaling.points import counted
 from amscale.trials.folder import START_MARK, SweepFolder, TrialFolder
 from amscale.trials.metrics import MetricsRecord, ProbeRecord, TrainRecord, ValidationRecord
 from amscale.trials.records import TrialResult
 
 if TYPE_CHECKING:
-    from amscale.scaling.fit import FitResult
+    from amscale.scaling.fit import Fit
 
 Curve = list[tuple[float, float]]
 """(step, nats per token); steps ascend and occur once."""
@@ -103,10 +103,10 @@ class ReportData(FitData):
     def corpus_fact(self, name: str, trials: Sequence[ReportTrial] | None = None) -> float | None:
         """Return a property of the corpus that these trials (by default the finished ones) agree on, or None."""
         chosen = self.finished if trials is None else trials
-        return agreed([getattr(trial.result.data, name) if trial.result else None for trial in chosen])
+        return common_value([getattr(trial.result.data, name) if trial.result else None for trial in chosen])
 
 
-def read_report_data(folder: str | Path, fit: "FitResult | None" = None) -> ReportData:
+def read_report_data(folder: str | Path, fit: "Fit | None" = None) -> ReportData:
     """Read a sweep's folder.
 
     Args:

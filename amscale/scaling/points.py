@@ -52,7 +52,7 @@ class Point:
 
 
 @dataclass
-class Points:
+class PointTable:
     """All points of a source, with the convention for N, what was left out and what a reader should know."""
 
     source: str
@@ -122,7 +122,7 @@ def check_count(count: str) -> None:
         raise InputError(f"count={count!r} is not a convention for N; choose one of {', '.join(COUNTS)}")
 
 
-def drop_highest(table: Points, number: int) -> Points:
+def drop_highest(table: PointTable, number: int) -> PointTable:
     """The table without its `number` highest losses, which are named in `left_out`.
 
     Raises:
@@ -134,7 +134,7 @@ def drop_highest(table: Points, number: int) -> Points:
         return table
     order = np.argsort(-table.loss, kind="stable")
     dropped = {int(index) for index in order[:number]}
-    return Points(
+    return PointTable(
         table.source,
         table.convention,
         [point for index, point in enumerate(table.points) if index not in dropped],
@@ -143,7 +143,7 @@ def drop_highest(table: Points, number: int) -> Points:
     )
 
 
-def sample(table: Points, number: int | None, seed: int = 0) -> Points:
+def sample(table: PointTable, number: int | None, seed: int = 0) -> PointTable:
     """`number` points drawn at random without replacement; all of them where it is None or exceeds their number.
 
     Raises:
@@ -158,4 +158,4 @@ def sample(table: Points, number: int | None, seed: int = 0) -> Points:
     chosen = np.sort(np.random.default_rng(seed).choice(len(table.points), number, replace=False))
     warning = f"{number} of {len(table.points)} rows drawn at random, as asked"
     points = [table.points[index] for index in chosen]
-    return Points(table.source, table.convention, points, list(table.left_out), [*table.warnings, warning])
+    return PointTable(table.source, table.convention, points, list(table.left_out), [*table.warnings, warning])

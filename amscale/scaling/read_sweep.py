@@ -1,4 +1,4 @@
-"""Points, with their loss curves, from the trials of a sweep folder."""
+"""Read the points of a sweep folder, with their loss curves."""
 
 import math
 from pathlib import Path
@@ -7,20 +7,25 @@ import numpy as np
 
 from amscale.errors import InputError
 from amscale.files import read_text
-from amscale.scaling.corpora import by_corpus, chosen
-from amscale.scaling.points import COUNTS, Array, Curves, Point, Points, check_count, counted
+from amscale.scaling.corpora import by_corpus, select_trials
+from amscale.scaling.points import COUNTS, Array, Curves, Point, PointTable, check_count, counted
 from amscale.trials.metrics import TrainRecord, ValidationRecord, read_records
 from amscale.trials.records import TrialResult
 
 
-def read_sweep(folder: str | Path, count: str = "non_embedding", where: str | None = None) -> Points:
-    """The finished trials of `folder`, or those of them that `where` chooses; others are left out by name.
+def read_sweep(folder: str | Path, count: str = "non_embedding", where: str | None = None) -> PointTable:
+    """Return the finished trials of a sweep as points; other trials are left out by name.
 
-    Where several trials share corpus, N, D and seed (another key is an axis of the grid), the one of least validation
-    loss stands for the cell and the others are left out by name.
+    Where several trials share corpus, N, D and seed (another key is an axis of the grid), only the one of least
+    validation loss is used.
+
+    Args:
+        folder: `<storage>/<name>` of a sweep.
+        count: convention for N.
+        where: settings that the trials must have, `key=value` joined by commas; all trials if None.
 
     Raises:
-        InputError: no such folder, no trial in it, an unknown `count`, a result that lacks a key, or as `chosen`.
+        InputError: no such folder, no trial in it, an unknown `count`, an incomplete result, or as `select_trials`.
     """
     check_count(count)
     trials = Path(folder) / "trials"
@@ -29,13 +34,13 @@ def read_sweep(folder: str | Path, count: str = "non_embedding", where: str | No
     paths = sorted(path for path in trials.iterdir() if path.is_dir())
     if not paths:
         raise InputError(f"{trials} holds no trial; run the sweep first")
-    table = Points(str(folder), f"N = {count} ({' + '.join(COUNTS[count])})", [])
+    table = PointTable(str(folder), f"N = {count} ({' + '.join(COUNTS[count])})", [])
     for path in paths:
         result = _read_result(path, table)
         if result is not None:
             _add(path, result, count, table)
     if table.points:
-        table = chosen(table, where)
+        table = select_trials(table, where)
     _keep_best_of_repeats(table)
     families = {str(point.result.shape.family) for point in table.points if point.result}
     if len(families) > 1:
@@ -43,7 +48,7 @@ def read_sweep(folder: str | Path, count: str = "non_embedding", where: str | No
     return table
 
 
-def _read_result(path: Path, table: Points) -> TrialResult | None:
+def _read_result(path: Path, table: PointTable) -> TrialResult | None:
     file = path / "result.json"
     if not file.is_file():
         table.left_out.append((path.name, "not finished"))
@@ -55,7 +60,7 @@ def _read_result(path: Path, table: Points) -> TrialResult | None:
     return result
 
 
-def _add(path: Path, result: TrialResult, count: str, table: Points) -> None:
+def _add(path: Path, result: TrialResult, count: str, table: PointTable) -> None:
     N, D = counted(result.parameters, count), float(result.data.unique_tokens)
     loss, step = result.losses.validation_least, result.losses.validation_least_step
     if N <= 0 or D <= 0:
@@ -69,7 +74,7 @@ def _add(path: Path, result: TrialResult, count: str, table: Points) -> None:
     table.points.append(Point(path.name, N, D, float(loss), result.seed, result.flops.total, tokens, curves, result))
 
 
-def _read_curves(path: Path, steps: int, table: Points) -> Curves | None:
+def _read_curves(path: Path, steps: int, table: PointTable) -> Curves | None:
     file = path / "metrics.jsonl"
     if not file.is_file():
         table.warnings.append(f"{path.name}: no metrics.jsonl")
@@ -92,7 +97,7 @@ def _arrays(losses: dict[int, float]) -> tuple[Array, Array]:
     return np.array(steps, dtype=float), np.array([losses[step] for step in steps], dtype=float)
 
 
-def _keep_best_of_repeats(table: Points) -> None:
+def _keep_best_of_repeats(table: PointTable) -> None:
     cells = {p.name: (label, p.N, p.D, p.seed) for label, each in by_corpus(table).items() for p in each.points}
     best: dict[tuple[str, float, float, int | None], Point] = {}
     for point in table.points:

@@ -127,7 +127,7 @@ def _interval_areas(centre: tuple[float, float], low: float, high: float, x: Axi
 
 
 def _dstar_bar(data: FitData, row: dict[str, Any], x: Axis) -> list[Series]:
-    """Return the bar of D* of one N, with an arrow at an open side and a circle at the first D that does not over-fit."""
+    """Return the bar of D* of one N: an arrow at an open side, a circle at the first D that does not over-fit."""
     colour, N = data.size_colour(row["N"]), row["N"]
     lower, upper = row["lower"] or x.range[0] * 1.04, row["upper"] or x.range[1] / 1.04
     if row["lower"] and row["upper"]:
