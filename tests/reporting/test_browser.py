@@ -6,6 +6,7 @@ from helpers.made_fit import CAPACITY, EXPONENT, FLOOR, UNDETERMINED, page_of, s
 
 pytestmark = [
     pytest.mark.browser,
+    pytest.mark.slow,
     pytest.mark.skipif(find() is None, reason="needs chromium or google-chrome on the PATH"),
 ]
 

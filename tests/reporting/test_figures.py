@@ -8,9 +8,10 @@ from helpers.made_fit import page_of, surfaces
 
 from amscale.reporting.axes import log_axis, references
 from amscale.reporting.figures.curves import MAX_CURVE_POINTS, downsample_keeping_least, downsample_means
-from amscale.reporting.page import write_report
+from amscale.scaling.fit import fit_sweep
 
 
+@pytest.mark.slow
 def test_surfaces_draw_the_optimum_and_the_score(sweep, read_page):
     charts = {c["name"]: c["options"][0]["panels"] for c in read_page(page_of(sweep, *surfaces())).charts}
     curve, mark = charts["iso_flop"][0]["traces"][:2]
@@ -48,8 +49,7 @@ def test_several_corpora_are_drawn_against_their_entropies_and_not_as_one(made, 
         result = json.loads(file.read_text())
         result["data"]["entropy_per_token"] = entropy
         file.write_text(json.dumps(result | {"settings": {"data": {"corpus": "text", "copies": round(2 * entropy)}}}))
-    write_report(folder)
-    page = read_page((folder / "report.html").read_text())
+    page = read_page(page_of(folder, *fit_sweep(folder, resamples=100)))
     charts = {chart["name"]: chart for chart in page.charts}
     assert "loss" not in charts
     assert "floor" not in charts

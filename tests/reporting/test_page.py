@@ -66,6 +66,7 @@ def test_text_of_a_trial_stays_text(made, tmp_path, read_page):
     assert evil not in json.dumps(page.charts)
 
 
+@pytest.mark.slow
 def test_every_figure_of_a_report_is_on_the_page_and_a_file(sweep):
     page = write_report(sweep, fit_of(sweep, EXPONENT, *surfaces(), FLOOR)).read_text()
     names = ["loss", "frontier", "iso_flop", "iso_loss", "collapse", "exponent", "floor", "curves", "energy", "radius"]
@@ -77,6 +78,7 @@ def test_every_figure_of_a_report_is_on_the_page_and_a_file(sweep):
         assert "</svg>" in (sweep / "figures" / f"{name}.svg").read_text()
 
 
+@pytest.mark.slow
 def test_estimates_are_read_and_fitted_again_when_the_trials_change(made, tmp_path, read_page):
     folder = made.write_sweep(tmp_path / "s", sizes=(24000,), tokens=(8000, 20000), layers=0)
     fit_of(folder, CAPACITY).write(folder / "fit.json")

@@ -6,7 +6,7 @@ import pytest
 from helpers.made_fit import DSTAR, EXPONENT, FLOOR, fit_of
 
 from amscale.errors import InputError
-from amscale.reporting.fit_figures import figure, figure_names, write_figures
+from amscale.reporting.figures import figure, figure_names, write_figures
 from amscale.scaling.fit import Fit
 from amscale.scaling.points import Point, PointTable
 
