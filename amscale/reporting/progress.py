@@ -103,7 +103,7 @@ class LiveProgress:
 
     def failed(self, label: str, reason: str, again: bool) -> None:
         """Print why a trial failed, and whether it is started again."""
-        self._rows[label].state = "again" if again else "failed"
+        self._rows[label].state = "restarting" if again else "failed"
         self.reasons[label] = reason
         print_line(self._console, f"{label}: failed{', starting again' if again else ''}: {reason}")
 
@@ -115,7 +115,7 @@ class LiveProgress:
 
     def _table(self) -> Table:
         table = Table(title=f"{self._done} of {self._total} trials done", title_justify="left")
-        for heading in ("trial", "state", "step", "train loss", "validation loss", "tokens/s", "left"):
+        for heading in ("trial", "state", "step", "train loss", "validation loss", "tokens/s", "time left"):
             table.add_column(heading, justify="left" if heading in ("trial", "state") else "right", no_wrap=True)
         for label, row in self._visible_rows():
             table.add_row(
@@ -135,7 +135,7 @@ class LiveProgress:
         height = max(self._console.height - _TABLE_FRAME, 5)
         if len(rows) <= height:
             return rows
-        active = [item for item in rows if item[1].state in ("starting", "training", "again", "failed")]
+        active = [item for item in rows if item[1].state in ("starting", "training", "restarting", "failed")]
         rest = [item for item in rows if item not in active]
         return (active + rest)[:height]
 

@@ -121,14 +121,14 @@ def read_report_data(folder: str | Path, fit: "Fit | None" = None) -> ReportData
     if not marker.is_file():
         raise InputError(f"{folder}: not a sweep folder; give <storage>/<name> of a sweep")
     folders = sweep.all_trials()
-    states = Counter(trial_status(place).state for place in folders)
+    states = Counter(trial_status(trial).state for trial in folders)
     if not states["finished"]:
         found = ", ".join(f"{number} {state}" for state, number in sorted(states.items())) or "it has no trials"
         raise InputError(f"{folder}: no trial has finished yet ({found}); wait for one, or run the sweep again")
     tree = sweep.read_marker()
     document = fit.to_dict() if fit is not None else _fit_document(sweep)
     count = document["settings"]["count"]
-    trials = [_read_trial(place, count) for place in folders]
+    trials = [_read_trial(trial, count) for trial in folders]
     return ReportData(
         name=str(tree.get("name", sweep.path.name)),
         fit=with_infinite_ends(document),
@@ -186,12 +186,12 @@ def _is_current(document: dict[str, Any], folder: Path) -> bool:
     return now == then and {name for name, _ in table.left_out} == {item["name"] for item in document["left_out"]}
 
 
-def _read_trial(place: TrialFolder, count: str) -> ReportTrial:
-    result = place.read_result()
+def _read_trial(folder: TrialFolder, count: str) -> ReportTrial:
+    result = folder.read_result()
     train: dict[int, float] = {}
     validation: dict[int, float] = {}
     probes: dict[int, dict[str, float]] = {}
-    for record in place.read_metrics(MetricsRecord):
+    for record in folder.read_metrics(MetricsRecord):
         # A resumed run writes the steps after its checkpoint again: the later record counts.
         if isinstance(record, TrainRecord):
             train[record.step] = float(record.loss)
@@ -200,21 +200,21 @@ def _read_trial(place: TrialFolder, count: str) -> ReportTrial:
         elif isinstance(record, ProbeRecord):
             probes[record.step] = record.values
     return ReportTrial(
-        label=place.path.name,
-        status=trial_status(place),
+        label=folder.path.name,
+        status=trial_status(folder),
         result=result,
         N=counted(result.parameters, count) if result else None,
         train=sorted(train.items()),
         validation=sorted(validation.items()),
         probes=sorted(probes.items()),
-        command=_command(place),
+        command=_command(folder),
     )
 
 
-def _command(place: TrialFolder) -> str:
+def _command(folder: TrialFolder) -> str:
     """Return the command that started the trial last, from its log; empty where the log is missing."""
-    if not place.log.is_file():
+    if not folder.log.is_file():
         return ""
-    text = place.log.read_text(encoding="utf-8", errors="replace")
+    text = folder.log.read_text(encoding="utf-8", errors="replace")
     starts = [line for line in text.splitlines() if line.startswith(START_MARK)]
     return starts[-1].removeprefix(START_MARK).partition(": ")[2] if starts else ""
