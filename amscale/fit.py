@@ -123,7 +123,7 @@ def _settings(source: Path, **given: Any) -> dict[str, Any]:
 def _show(result: "Fit", folder: Path | None) -> None:
     """Print what was found, and write it and its figures into `folder`, if any."""
     from amscale.reporting.estimates_table import print_fit
-    from amscale.reporting.report import write_figures
+    from amscale.reporting.figures import write_figures
     from amscale.reporting.terminal import make_console
 
     console = make_console()

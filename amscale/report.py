@@ -7,7 +7,7 @@ def report(sweep: str = "results/quick") -> None:
     Args:
         sweep: the sweep's folder or URI, <storage>/<name>.
     """
-    from amscale.reporting.report import write_report
+    from amscale.reporting.page import write_report
     from amscale.trials.mirror import sweep_at
 
     with sweep_at(str(sweep)) as path:

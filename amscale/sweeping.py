@@ -113,7 +113,7 @@ def _fit(config: Experiment, folder: SweepFolder, console: Console) -> None:
         return
     result.write(folder.path / "fit.json")
     from amscale.reporting.estimates_table import print_fit
-    from amscale.reporting.report import write_report
+    from amscale.reporting.page import write_report
 
     print_fit(result, console)
 
