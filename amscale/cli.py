@@ -27,6 +27,9 @@ def run(function: Callable[..., Any], arguments: list[str] | None = None, name: 
         arguments: the arguments, without the command's name; `sys.argv[1:]` if None.
         name: the command as the user typed it, for messages.
     """
+    if sys.platform != "linux":  # process trees are owned by prctl and /proc
+        print(f"amscale runs on Linux only, and this is {sys.platform}", file=sys.stderr)
+        sys.exit(2)
     arguments = sys.argv[1:] if arguments is None else arguments
     name = name or f"python -m amscale.{function.__name__}"
     wanted = any(word == "--json" or word == "--json=True" for word in arguments)

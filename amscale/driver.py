@@ -14,10 +14,10 @@ from amscale.config import Experiment
 from amscale.errors import InputError
 from amscale.planning.plan import SweepPlan, TrialPlan, plan_sweep
 from amscale.reporting.estimates_table import print_fit
+from amscale.reporting.page import write_report
 from amscale.reporting.plan_table import print_plan
 from amscale.reporting.progress import LiveProgress
-from amscale.reporting.report import write_report
-from amscale.reporting.terminal import print_results
+from amscale.reporting.terminal import print_line, print_results
 from amscale.trials.driver import SweepStorage
 from amscale.trials.folder import SweepFolder, TrialFolder, write_spec
 
@@ -88,21 +88,16 @@ def run_sweep(config: Experiment, console: Console, on_lost: Callable[[str], Non
         fit, no_fit = _estimate(config, folder)
         report = None
         if fit is None:
-            _print(console, f"no estimates: {no_fit}")
+            print_line(console, f"no estimates: {no_fit}")
         else:
             print_fit(fit, console)
             report = write_report(folder.path, fit)
-            _print(console, f"\nreport: {report}")
-    _print(console, f"files: {storage.address}")
-    _print(console, f"curves: tensorboard --logdir {shlex.quote(str(folder.trials))}")
+            print_line(console, f"\nreport: {report}")
+    print_line(console, f"files: {storage.address}")
+    print_line(console, f"curves: tensorboard --logdir {shlex.quote(str(folder.trials))}")
     for label, reason in failed.items():
-        _print(console, f"failed: {label}: {reason}", style="red")
+        print_line(console, f"failed: {label}: {reason}", style="red")
     return Outcome(plan, trials, folder.path, storage.address, failed, fit, no_fit, report)
-
-
-def _print(console: Console, text: str, style: str | None = None) -> None:
-    """Print a line as it is: paths and reasons are not markup, and are not cut."""
-    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def _run_missing(

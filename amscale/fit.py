@@ -131,7 +131,7 @@ def _show(found: "Fit", folder: Path | None, json: bool) -> None:
     """Print what was found, and write it and its figures into `folder`, if any."""
     from amscale.cli import print_json
     from amscale.reporting.estimates_table import print_fit
-    from amscale.reporting.report import write_figures
+    from amscale.reporting.figures import write_figures
     from amscale.reporting.terminal import make_console
 
     written = []

@@ -9,7 +9,7 @@ def report(sweep: str = "results/quick", json: bool = False) -> None:
         json: print one JSON document on standard output instead of the page's path.
     """
     from amscale.cli import print_json
-    from amscale.reporting.report import write_report
+    from amscale.reporting.page import write_report
     from amscale.trials.mirror import sweep_at
 
     with sweep_at(str(sweep)) as path:

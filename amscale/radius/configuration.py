@@ -1,7 +1,4 @@
-"""Settings of the radius experiment.
-
-What a radius experiment would compute and hold, before anything is spent.
-"""
+"""Settings of the radius experiment, and what it will compute and hold, before anything is spent."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,16 +16,16 @@ from amscale.hopfield.volume import r_star
 from amscale.models import Shape, flops_per_token, solve
 from amscale.models.families.gpt2 import GPT2Settings
 from amscale.models.families.hub import HubSettings
-from amscale.settings import Settings, Size, describe, format_size
+from amscale.settings import Settings, Size, describe_error, format_size
 
 
 class TrialModel(Settings):
-    """A finished trial of this software."""
+    """A finished trial of a sweep."""
 
     source: Literal["trial"]
     """A finished trial."""
     path: str
-    """Its folder, or the folder of a sweep: then its finished trial of most parameters and, among these, most data."""
+    """Folder of the trial, or of a sweep: then its finished trial of most parameters and, among these, of most data."""
 
 
 class PretrainedModel(Settings):
@@ -37,7 +34,7 @@ class PretrainedModel(Settings):
     source: Literal["pretrained"]
     """A pretrained model."""
     path: str
-    """A name on the Hugging Face hub, or a local folder."""
+    """Name on the Hugging Face hub, or a local folder."""
 
 
 class SampleSettings(Settings):
@@ -58,7 +55,7 @@ class SampleSettings(Settings):
 
     @field_validator("layers")
     @classmethod
-    def _some_layer(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+    def _has_a_layer(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if not value:
             raise ValueError("name at least one layer, for example [-1]")
         return value
@@ -79,7 +76,7 @@ class RadiusSettings(Settings):
     """Folder for results."""
 
     @model_validator(mode="after")
-    def _a_corpus(self) -> "RadiusSettings":
+    def _has_a_corpus(self) -> "RadiusSettings":
         if self.data is None and self.model.source == "pretrained":
             raise ValueError("data is missing: a pretrained model needs a corpus, for example data.corpus=text")
         return self
@@ -112,7 +109,7 @@ def parse(tree: dict[str, Any]) -> RadiusSettings:
     except ValidationError as error:
         if not error.errors()[0]["loc"]:
             raise InputError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
-        raise InputError(describe(error, tree)) from None
+        raise InputError(describe_error(error, tree)) from None
 
 
 _GPT2 = {"gpt2": "small", "gpt2-medium": "medium", "gpt2-large": "large", "gpt2-xl": "xl"}
@@ -122,7 +119,7 @@ _CONTROLS = 3
 
 
 def is_radius(tree: dict[str, Any]) -> bool:
-    """Whether a configuration, as it was read, is one of the radius experiment and not of a sweep."""
+    """Return whether a tree of settings is of the radius experiment and not of a sweep."""
     model = tree.get("model")
     return isinstance(model, dict) and "source" in model
 
@@ -166,7 +163,7 @@ def plan_radius(settings: RadiusSettings) -> RadiusPlan:
     per_token = flops_per_token(replace(shape, context=tokens)) / 3  # of training, a third is the forward pass
     return RadiusPlan(
         model=settings.model.path,
-        corpus=settings.data.corpus if settings.data is not None else "its own corpus",
+        corpus=settings.data.corpus if settings.data is not None else "the corpus of its training",
         layers=shape.layers,
         width=shape.width,
         parameters=shape.parameters.total,

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from amscale.cluster.launcher import launch_command, launch_environment
 from amscale.planning.plan import SweepPlan, TrialPlan
-from amscale.settings import format_size, format_value
+from amscale.settings import format_duration, format_size, format_value
 
 _HEADINGS = ("shape", "N", "D", "seed", "steps", "FLOPs", "memory", "ZeRO", "processes", "time")
 _MOST_FRAMED = 200
@@ -102,14 +102,3 @@ def _hours(trials: Sequence[TrialPlan]) -> str:
     hours = sum(t.seconds * t.placement.world_size for t in trials) / 3600
     unit = "GPU-hours" if any(t.placement.device == "cuda" for t in trials) else "process-hours"
     return f"{hours:.3g} {unit}"
-
-
-def format_duration(seconds: float) -> str:
-    """Return a duration in its unit: `45 s`, `3 min`, `2.5 h` or `4.1 d`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 48 * 3600:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 86400:.1f} d"

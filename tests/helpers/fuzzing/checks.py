@@ -11,7 +11,7 @@ from typing import Any
 from amscale import cli
 
 SECONDS = 20
-"""Of the processor that an example may take: an input of a few lines must not stop a command."""
+"""Processor time that an example may take: an input of a few lines must not stop a command."""
 
 
 class Broken(AssertionError):
@@ -19,15 +19,16 @@ class Broken(AssertionError):
 
 
 def passes(function: Callable[..., Any], arguments: list[str]) -> None:
+    """Check that a command accepts undamaged input."""
     if status := command(function, arguments):
-        raise Broken(f"exit status {status} with whole input: {arguments}")
+        raise Broken(f"exit status {status} with undamaged input: {arguments}")
 
 
 def command(function: Callable[..., Any], arguments: list[str]) -> int:
-    """Run a command as the command line does; returns its exit status.
+    """Run a command as the command line does; return its exit status.
 
     Raises:
-        Broken: it raised anything, ended with another status, or said more than one line about an input.
+        Broken: it raised anything, ended with an unknown status, or printed more than one line about an input.
     """
     out, error = io.StringIO(), io.StringIO()
     status: Any = None
@@ -48,6 +49,7 @@ def command(function: Callable[..., Any], arguments: list[str]) -> int:
 
 
 def one_line(text: str) -> None:
+    """Check that a message is one printable line."""
     if len(text.splitlines()) != 1 or not text.isprintable():
         raise Broken(f"not one printable line: {text[:400]!r}")
     if len(text) > 2000:
@@ -55,20 +57,21 @@ def one_line(text: str) -> None:
 
 
 def contents(sweep: Path) -> dict[str, bytes]:
-    """What the ledger holds: every file of the trials."""
+    """Return every file of a sweep's trials."""
     files = (path for path in sweep.glob("trials/*/*") if path.is_file())
     return {str(path.relative_to(sweep)): path.read_bytes() for path in files}
 
 
 def same(before: dict[str, bytes], after: dict[str, bytes], but: str = "\0") -> None:
+    """Check that no file has changed except those whose names hold `but`."""
     changed = [name for name in before if before[name] != after.get(name) and but not in name]
     if changed:
-        raise Broken(f"the ledger changed: {changed[:3]}")
+        raise Broken(f"files of trials changed: {changed[:3]}")
 
 
 @contextlib.contextmanager
 def inside(folder: Path) -> Iterator[None]:
-    """With another working folder: a damaged path may be relative."""
+    """Work in another folder: a damaged path may be relative."""
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -79,6 +82,8 @@ def inside(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def limited() -> Iterator[None]:
+    """Limit the processor time of an example, so that one that hangs is found."""
+
     def late(*_: Any) -> None:
         raise Broken(f"not done within {SECONDS} s of processor time")
 

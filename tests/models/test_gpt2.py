@@ -1,4 +1,4 @@
-"""GPT-2 from published weights, as a folder holds them."""
+"""The gpt2 family against the transformers library, from scratch and from published weights in a folder."""
 
 import pytest
 import torch
@@ -9,6 +9,17 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig
 from amscale.errors import InputError
 from amscale.models import build, solve
 from amscale.models.families.gpt2 import GPT2Settings
+
+
+def test_gpt2_equals_the_librarys_model():
+    model = build(solve(GPT2Settings(layers=2, width=64, heads=4), 68, 32))
+    tokens = torch.randint(68, (4, 32), generator=torch.Generator().manual_seed(1))
+    config = GPT2Config(vocab_size=68, n_positions=32, n_embd=64, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0)
+    reference = GPT2LMHeadModel(config)
+    reference.load_state_dict(model.model.state_dict())
+    with torch.no_grad():
+        expected = reference.eval()(input_ids=tokens).logits
+        torch.testing.assert_close(model.eval()(tokens), expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The probe in a training loop: it changes nothing, measures what it says, and tells what it cannot measure."""
+"""The probes in a training loop: they change nothing, measure what they say, and give reasons for what is missing."""
 
 import math
 import shutil
@@ -10,14 +10,15 @@ from pydantic import ValidationError
 from torch import nn
 
 from amscale import models
-from amscale.config.schema import ProbeSettings
 from amscale.errors import InputError
 from amscale.models.families.gpt2 import GPT2Settings
-from amscale.probes.associative import measure_radius_and_partition
-from amscale.probes.measurement import Measurement
-from amscale.probes.memorisation import Corpus
-from amscale.probes.patterns import Sequences, to_patterns
-from amscale.probes.probe import TrainingProbe
+from amscale.probes import Activations, LayerPatterns, Measurement, Probe, ProbeContext
+from amscale.probes.patterns import ProbeBatch, to_patterns
+from amscale.probes.probe import CorpusFacts
+from amscale.probes.radius import Radius
+from amscale.probes.registry import build_probes
+from amscale.probes.settings import ProbeSettings
+from amscale.probes.suite import ProbeSuite
 
 NAMES = ["embedding", "layers.0", "layers.1"]
 
@@ -53,27 +54,27 @@ def sequences(count, seed, context=6):
     return tokens, targets
 
 
-def probe_of(model, **options):
-    return TrainingProbe(
-        model, NAMES, Sequences.of_batch(*sequences(10, 1)), Sequences.of_batch(*sequences(7, 2)), **options
-    )
+def suite_of(model, layers=NAMES, stored=None, queries=None, **options):
+    stored = ProbeBatch.of_batch(*sequences(10, 1)) if stored is None else stored
+    queries = ProbeBatch.of_batch(*sequences(7, 2)) if queries is None else queries
+    return ProbeSuite(ProbeContext(model, layers, stored, queries, **options), build_probes(ProbeSettings()))
 
 
 def train(probed, steps=4):
     torch.manual_seed(0)
     model = Network()
-    probe = probe_of(model, micro_batch=3)
+    suite = suite_of(model, micro_batch=3)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
     losses = []
     for step in range(steps):
         if probed and step % 2:
-            assert probe.measure().scalars
+            assert suite.measure().scalars
         tokens, targets = sequences(8, 100 + step)
         loss = nn.functional.cross_entropy(model(tokens).flatten(0, 1), targets.flatten())
         optimiser.zero_grad()
         loss.backward()
         if probed:
-            probe.measure()
+            suite.measure()
         optimiser.step()
         losses.append(loss.item())
     return losses, model.state_dict(), torch.get_rng_state()
@@ -91,11 +92,11 @@ def gpt2():
     return models.build(models.solve(GPT2Settings(layers=2, width=16, heads=2, dropout=0.2), 12, 24))
 
 
-def everything_probe(model, inner):
-    stored, queries = (Sequences.of_batch(*sequences(count, seed, 24)) for count, seed in ((10, 1), (7, 2)))
+def whole_suite(model, inner):
+    stored, queries = (ProbeBatch.of_batch(*sequences(count, seed, 24)) for count, seed in ((10, 1), (7, 2)))
     names = models.residual_names(inner), models.attention_names(inner)
-    corpus = Corpus(math.log(12), 240, 1000)
-    return TrainingProbe(model, names[0], stored, queries, micro_batch=3, attention=names[1], corpus=corpus)
+    corpus = CorpusFacts(math.log(12), 240, 1000)
+    return suite_of(model, names[0], stored, queries, micro_batch=3, attention=names[1], corpus=corpus)
 
 
 @pytest.fixture
@@ -133,7 +134,7 @@ def test_every_measurement_leaves_a_training_step_bit_identical(compiled, one_th
                 loss.backward()
                 losses.append(loss.item())
                 if probed:
-                    result = everything_probe(model, inner).measure()
+                    result = whole_suite(model, inner).measure()
                     assert result.reasons == {}
                     assert {name.split("/")[0] for name in result.scalars} == {
                         "energy",
@@ -155,20 +156,20 @@ def test_every_measurement_leaves_a_training_step_bit_identical(compiled, one_th
 
 def test_compiled_and_plain_models_measure_the_same():
     inner = gpt2()
-    plain = everything_probe(inner, inner).measure()
+    plain = whole_suite(inner, inner).measure()
     compiled = torch.compile(inner, backend="eager")
     compiled(sequences(4, 0, 24)[0])
-    assert everything_probe(compiled, inner).measure().scalars == plain.scalars
+    assert whole_suite(compiled, inner).measure().scalars == plain.scalars
 
 
 def test_the_first_layers_step_starts_from_the_embedding():
     """x^(0) → x^(1) counts where what enters the first layer is a residual stream."""
     inner = gpt2()
-    probe = everything_probe(inner, inner)
-    result = probe.measure()
+    suite = whole_suite(inner, inner)
+    result = suite.measure()
     inner.eval()
     rows = []
-    for part in (probe.stored, probe.queries):
+    for part in (suite.context.stored, suite.context.queries):
         with torch.no_grad():
             states = inner.model(part.tokens_BT, output_hidden_states=True).hidden_states
         last = (part.counted_BT * torch.arange(1, 25)).argmax(1)
@@ -207,7 +208,7 @@ def patterns_by_hand(model, batch, pattern):
 def test_measurement_against_brute_force(pattern):
     torch.manual_seed(0)
     model = Network()
-    result = probe_of(model, pattern=pattern, micro_batch=4).measure()
+    result = suite_of(model, pattern=pattern, micro_batch=4).measure()
     stored = patterns_by_hand(model, sequences(10, 1), pattern)
     queries = patterns_by_hand(model, sequences(7, 2), pattern)
     close = {"rel": 1e-4, "abs": 1e-4}
@@ -253,7 +254,7 @@ def test_measurement_against_brute_force(pattern):
 
 
 def test_padding_is_not_seen():
-    """Whatever stands behind the last counted token, not-a-number included, the pattern is the same."""
+    """Whatever follows the last counted token, not-a-number included, the pattern is the same."""
     activation = torch.randn(2, 5, 3)
     counted = torch.tensor([[True] * 3 + [False] * 2, [True] * 5])
     other = activation.clone()
@@ -269,7 +270,7 @@ def test_activations_that_are_not_finite_have_a_reason_and_no_number():
     model = Network()
     with torch.no_grad():
         model.layers[1].linear2.bias[0] = torch.nan
-    result = probe_of(model).measure()
+    result = suite_of(model).measure()
     assert "17 of 17 probe sequences have activations of layers.1" in result.reasons["energy/layer_02"]
     assert "layer_02" in result.reasons["energy/global"]
     assert not [name for name in result.scalars if "layer_02" in name or "global" in name]
@@ -280,8 +281,8 @@ def test_activations_that_are_not_finite_have_a_reason_and_no_number():
 @pytest.mark.parametrize("count", [1, 5])
 def test_one_pattern_or_duplicates_only_have_energies_but_no_radius(count):
     tokens, targets = sequences(1, 3)
-    stored = Sequences.of_batch(tokens.expand(count, -1), targets.expand(count, -1))
-    result = TrainingProbe(Network(), NAMES, stored, Sequences.of_batch(*sequences(4, 2)), micro_batch=8).measure()
+    stored = ProbeBatch.of_batch(tokens.expand(count, -1), targets.expand(count, -1))
+    result = suite_of(Network(), stored=stored, queries=ProbeBatch.of_batch(*sequences(4, 2))).measure()
     assert "no pattern has a neighbour" in result.reasons["radius/layer_01"]
     assert "no pattern has a neighbour" in result.reasons["partition/layer_01"]
     assert result.scalars["radius/layer_01/duplicates"] == count - 1
@@ -292,26 +293,98 @@ def test_one_pattern_or_duplicates_only_have_energies_but_no_radius(count):
 
 def test_bad_input_is_one_sentence():
     tokens, targets = sequences(4, 1)
-    whole = Sequences.of_batch(tokens, targets)
+    whole = ProbeBatch.of_batch(tokens, targets)
     with pytest.raises(InputError, match="each needs a counted token"):
-        Sequences.of_batch(tokens, torch.full_like(targets, -100))
+        ProbeBatch.of_batch(tokens, torch.full_like(targets, -100))
     with pytest.raises(InputError, match="matrices of one shape"):
-        Sequences.of_batch(tokens, targets[:, 1:])
+        ProbeBatch.of_batch(tokens, targets[:, 1:])
     with pytest.raises(InputError, match=r"no module 'layers\.9'"):
-        TrainingProbe(Network(), ["layers.9"], whole, whole)
+        suite_of(Network(), ["layers.9"], whole, whole)
     with pytest.raises(InputError, match="micro_batch=0"):
-        TrainingProbe(Network(), NAMES, whole, whole, micro_batch=0)
+        suite_of(Network(), NAMES, whole, whole, micro_batch=0)
     with pytest.raises(InputError, match="ran 0 times"):
-        TrainingProbe(Network(), ["layers"], whole, whole).measure()
+        suite_of(Network(), ["layers"], whole, whole).measure()
     with pytest.raises(ValidationError, match="one pattern has no neighbour"):
         ProbeSettings(sequences=1)
     assert ProbeSettings(sequences="1k", every=0).sequences == 1000
 
 
-def test_a_loss_beyond_all_numbers_has_a_reason():
+def test_a_loss_beyond_floating_numbers_has_a_reason():
     """Balls of vanishing volume: log Z is an ordinary number, 1/Z is not."""
-    measurement = Measurement()
-    measure_radius_and_partition(measurement, "layer_00", 1e-3 * torch.randn(5, 256))
+    patterns = 1e-3 * torch.randn(5, 256)
+    measurement = Radius().measure_layer(suite_of(Network()).context, LayerPatterns(0, "layers.0", patterns, patterns))
     assert measurement.scalars["partition/layer_00/loss_energy_squared"] < -1000
     assert "beyond the range" in measurement.reasons["partition/layer_00/loss_paper_squared"]
     assert all(math.isfinite(value) for value in measurement.scalars.values())
+
+
+def test_a_number_that_no_record_can_hold_has_a_reason(tmp_path):
+    """One value of 1e150 made readers take the whole record for a damaged line, and a resumed run cut it off."""
+    measurement = Measurement()
+    measurement.add("partition/layer_00/loss_paper_squared", 1e150)
+    measurement.add("partition/layer_00/log_Z_squared", -345.4)
+    assert list(measurement.scalars) == ["partition/layer_00/log_Z_squared"]
+    assert "is 1e+150, beyond the range" in measurement.reasons["partition/layer_00/loss_paper_squared"]
+
+
+class Given(Probe):
+    """Keep what it is given, and return `tags`."""
+
+    name = "given"
+    tags = ("given/layer_00/x",)
+
+    def reduce_logits(self, batch, logits_BTV):
+        return tuple(logits_BTV.shape)
+
+    def reduce_attention(self, retrieval):
+        return tuple(retrieval.query_BHQK.shape)
+
+    def measure(self, context, activations):
+        self.activations = activations
+        return Measurement(scalars=dict.fromkeys(self.tags, 1.0))
+
+
+@pytest.mark.parametrize("wanted", ["patterns", "logits", "attention", None])
+def test_a_probe_is_given_what_it_wants_and_no_more(wanted):
+    class Wanting(Given):
+        wants = () if wanted is None else (wanted,)
+
+    inner = gpt2()
+    whole, probe = whole_suite(inner, inner), Wanting()
+    passes = []
+    inner.register_forward_hook(lambda *_: passes.append(1))
+    assert ProbeSuite(whole.context, [probe]).measure().scalars == {"given/layer_00/x": 1.0}
+    found = probe.activations
+    assert [layer.stored_PN.shape for layer in found.layers] == ([(10, 16)] * 2 if wanted == "patterns" else [])
+    assert (found.first_input_QN is not None) == (wanted == "patterns")
+    assert [shape[0] for shape in found.stored_logits] == ([3, 3, 3, 1] if wanted == "logits" else [])
+    assert [shape[0] for shape in found.query_logits] == ([3, 3, 1] if wanted == "logits" else [])
+    assert {t: [shape[0] for shape in kept] for t, kept in found.attention.items()} == (
+        {0: [3, 3, 1], 1: [3, 3, 1]} if wanted == "attention" else {}
+    )
+    assert len(passes) == {"patterns": 7, "logits": 7, "attention": 2 * 3, None: 0}[wanted]
+
+
+def test_probes_of_one_suite_cannot_take_each_others_tags():
+    class Same(Given):
+        groups = ("radius",)
+
+    context = suite_of(Network()).context
+    with pytest.raises(InputError, match="probes radius and given both have tags radius/"):
+        ProbeSuite(context, [Radius(), Same()])
+    probe = Given()
+    probe.tags = ("energy/x",)
+    with pytest.raises(InputError, match="probe given returned the tag 'energy/x'; its tags are given/"):
+        ProbeSuite(context, [probe]).measure()
+
+
+def test_a_model_without_logits_has_a_reason():
+    class Hidden(Network):
+        def forward(self, tokens_BT):
+            return self.hidden(tokens_BT)[-1][0]
+
+    result = suite_of(Hidden()).measure()
+    assert "does not return logits of shape (2, 6)" in result.reasons["memorisation"]
+    assert not [tag for tag in result.scalars if tag.startswith("memorisation")]
+    assert "energy/global/E_mean" in result.scalars
+    assert Activations().logits_reason is None

@@ -13,11 +13,10 @@ import yaml
 
 import amscale
 from amscale.errors import InputError
-from amscale.reporting.analysis import Analysis, bounded
-from amscale.reporting.terminal import TrialStatus, trial_status
+from amscale.reporting.fit_data import FitData, RunLoss, run_label, with_infinite_ends
+from amscale.reporting.trial_status import TrialStatus, trial_status
 from amscale.scaling.floor import common_value
 from amscale.scaling.points import counted
-from amscale.settings import format_size
 from amscale.trials.folder import START_MARK, SweepFolder, TrialFolder
 from amscale.trials.metrics import MetricsRecord, ProbeRecord, TrainRecord, ValidationRecord
 from amscale.trials.records import TrialResult
@@ -26,14 +25,12 @@ if TYPE_CHECKING:
     from amscale.scaling.fit import Fit
 
 Curve = list[tuple[float, float]]
+"""(step, nats per token); steps ascend and occur once."""
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One trial: its result (None while it has none), loss curves and probes.
-
-    `train` and `validation` are (step, nats per token), `probes` (step, values by name); steps ascend and occur once.
-    """
+class ReportTrial:
+    """One trial: its result (None while it has none), loss curves and probes, which are (step, values by name)."""
 
     label: str
     status: TrialStatus
@@ -46,7 +43,7 @@ class Trial:
 
     @property
     def finished(self) -> bool:
-        """Whether it has a result that is not a divergence."""
+        """Whether it has a result and did not diverge."""
         return self.status.state == "finished"
 
     @property
@@ -56,114 +53,116 @@ class Trial:
 
     @property
     def seed(self) -> int | None:
+        """The seed; None without a result."""
         return None if self.result is None else self.result.seed
 
 
 @dataclass(frozen=True)
-class Sweep(Analysis):
-    """A sweep's folder, read once: its fit, and every trial."""
+class ReportData(FitData):
+    """A sweep's folder, read once: its fit, its configuration and every trial."""
 
     folder: Path
     configuration: str
-    trials: list[Trial]
+    trials: list[ReportTrial]
     radius_experiments: list[dict[str, Any]]
 
+    @property
+    def loss_name(self) -> str:
+        """What the loss of a point is."""
+        return "least validation loss"
+
     @cached_property
-    def shown(self) -> list[Trial]:
-        """Trials with a result, by N, D and seed: those that figures show."""
+    def with_result(self) -> list[ReportTrial]:
+        """Trials with a result, finished or diverged, by N, D and seed: those that figures show."""
         return sorted((t for t in self.trials if t.N and t.D), key=lambda t: (t.N or 0, t.D or 0, t.seed or 0))
 
     @cached_property
-    def finished(self) -> list[Trial]:
+    def finished(self) -> list[ReportTrial]:
         """Trials that finished, by N, D and seed."""
-        return [trial for trial in self.shown if trial.finished]
+        return [trial for trial in self.with_result if trial.finished]
 
     @cached_property
     def sizes(self) -> list[float]:
         """Every N, ascending, those of diverged trials too."""
-        return sorted({trial.N for trial in self.shown if trial.N})
+        return sorted({trial.N for trial in self.with_result if trial.N})
 
     @cached_property
     def tokens(self) -> list[float]:
         """Every D, ascending, those of diverged trials too."""
-        return sorted({trial.D for trial in self.shown if trial.D})
+        return sorted({trial.D for trial in self.with_result if trial.D})
 
-    def losses(self, key: str) -> list[tuple[float, float, float, str]]:
-        """(N, D, loss, what to call the run) of every finished trial that has the loss `key` of a result."""
+    def losses(self, name: str) -> list[RunLoss]:
+        """Return the loss `name` of every finished trial whose result has it."""
         found = []
         for trial in self.finished:
-            value = getattr(trial.result.losses, key) if trial.result else None
+            value = getattr(trial.result.losses, name) if trial.result else None
             if value is not None and math.isfinite(value) and trial.N and trial.D:
-                called = f"N = {format_size(trial.N)}, D = {format_size(trial.D)}, seed {trial.seed}"
-                found.append((trial.N, trial.D, float(value), called))
+                found.append(RunLoss(trial.N, trial.D, float(value), run_label(trial.N, trial.D, trial.seed)))
         return found
 
-    def fact(self, key: str, trials: Sequence[Trial] | None = None) -> float | None:
-        """A figure of the corpus that these trials (by default all) agree on; None where they do not."""
-        found = self.shown if trials is None else trials
-        return common_value([getattr(trial.result.data, key) if trial.result else None for trial in found])
+    def corpus_fact(self, name: str, trials: Sequence[ReportTrial] | None = None) -> float | None:
+        """Return a property of the corpus that these trials (by default the finished ones) agree on, or None."""
+        chosen = self.finished if trials is None else trials
+        return common_value([getattr(trial.result.data, name) if trial.result else None for trial in chosen])
 
 
-def gather(folder: str | Path, fit: "Fit | None" = None) -> Sweep:
-    """Read a sweep.
+def read_report_data(folder: str | Path, fit: "Fit | None" = None) -> ReportData:
+    """Read a sweep's folder.
 
     Args:
         folder: `<storage>/<name>` of a sweep.
-        fit: its estimates where they are at hand; otherwise those of fit.json, made anew if the trials have changed.
+        fit: its estimates; by default those of fit.json, fitted again if the trials have changed.
 
     Raises:
         InputError: not a sweep folder, or no finished trial.
     """
-    ledger = SweepFolder(Path(folder).absolute())
-    marker = ledger.path / "sweep.yaml"
+    sweep = SweepFolder(Path(folder).absolute())
+    marker = sweep.path / "sweep.yaml"
     if not marker.is_file():
         raise InputError(f"{folder}: not a sweep folder; give <storage>/<name> of a sweep")
-    folders = ledger.all_trials()
-    states = Counter(trial_status(place).state for place in folders)
+    folders = sweep.all_trials()
+    states = Counter(trial_status(trial).state for trial in folders)
     if not states["finished"]:
-        found = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
-        raise InputError(f"{folder}: none of its trials has finished ({found or 'it has none'}); nothing to report yet")
-    tree = ledger.read_marker()
-    document = fit.to_dict() if fit is not None else _fit_document(ledger)
+        found = ", ".join(f"{number} {state}" for state, number in sorted(states.items())) or "it has no trials"
+        raise InputError(f"{folder}: no trial has finished yet ({found}); wait for one, or run the sweep again")
+    tree = sweep.read_marker()
+    document = fit.to_dict() if fit is not None else _fit_document(sweep)
     count = document["settings"]["count"]
-    trials = [_read_trial(place, count) for place in folders]
-    configuration = yaml.safe_dump({k: v for k, v in tree.items() if k != "format"}, sort_keys=False)
-    name = str(tree.get("name", ledger.path.name))
-    experiments = _radius_experiments(ledger.path.parent, {trial.label for trial in trials})
-    return Sweep(
-        name=name,
-        fit=bounded(document),
+    trials = [_read_trial(trial, count) for trial in folders]
+    return ReportData(
+        name=str(tree.get("name", sweep.path.name)),
+        fit=with_infinite_ends(document),
         rows=document["points"],
         facts={},
-        folder=ledger.path,
-        configuration=configuration,
+        folder=sweep.path,
+        configuration=yaml.safe_dump({k: v for k, v in tree.items() if k != "format"}, sort_keys=False),
         trials=trials,
-        radius_experiments=experiments,
+        radius_experiments=_radius_experiments(sweep.path.parent, {trial.label for trial in trials}),
     )
 
 
 def _radius_experiments(storage: Path, labels: set[str]) -> list[dict[str, Any]]:
-    """Summaries of the radius experiments beside the sweep that measured one of its trials."""
+    """Return the summaries of the radius experiments in the same storage that measured one of these trials."""
     found = (_read_json(file) for file in sorted(storage.glob("*/summary.json")))
     return [item for item in found if item is not None and item.get("model") in labels and "spreads" in item]
 
 
-def _fit_document(ledger: SweepFolder) -> dict[str, Any]:
-    """fit.json where it rests on the trials that are finished now, otherwise a new fit, written there."""
-    file = ledger.path / "fit.json"
+def _fit_document(sweep: SweepFolder) -> dict[str, Any]:
+    """Return fit.json where it is of the trials that are finished now; otherwise fit again and write it."""
+    file = sweep.path / "fit.json"
     document = _read_json(file)
-    if document is not None and _is_current(document, ledger.path):
+    if document is not None and _is_current(document, sweep.path):
         return document
     from amscale.scaling.fit import fit_sweep
 
-    settings = ledger.fit_settings()
-    fit = fit_sweep(ledger.path, settings.count, settings.window, settings.threshold, settings.hypotheses)
+    settings = sweep.fit_settings()
+    fit = fit_sweep(sweep.path, settings.count, settings.window, settings.threshold, settings.hypotheses)
     fit.write(file)
     return fit.to_dict()
 
 
 def _read_json(file: Path) -> dict[str, Any] | None:
-    """The object in a file; None where there is no file or no whole object in it."""
+    """Return the JSON object in a file, or None where the file is missing or holds no complete object."""
     if not file.is_file():
         return None
     try:
@@ -174,7 +173,7 @@ def _read_json(file: Path) -> dict[str, Any] | None:
 
 
 def _is_current(document: dict[str, Any], folder: Path) -> bool:
-    """Whether these estimates are this version's, of the very trials that are finished now."""
+    """Whether these estimates are from this version, and of exactly the trials that are finished now."""
     from amscale.scaling.read_sweep import read_sweep
 
     if document.get("format") != 1 or document.get("amscale") != amscale.__version__:
@@ -187,35 +186,35 @@ def _is_current(document: dict[str, Any], folder: Path) -> bool:
     return now == then and {name for name, _ in table.left_out} == {item["name"] for item in document["left_out"]}
 
 
-def _read_trial(place: TrialFolder, count: str) -> Trial:
-    result = place.read_result()
+def _read_trial(folder: TrialFolder, count: str) -> ReportTrial:
+    result = folder.read_result()
     train: dict[int, float] = {}
     validation: dict[int, float] = {}
     probes: dict[int, dict[str, float]] = {}
-    for record in place.read_metrics(MetricsRecord):
-        # A resumed run writes the steps after its checkpoint again: the later record is the one that counts.
+    for record in folder.read_metrics(MetricsRecord):
+        # A resumed run writes the steps after its checkpoint again: the later record counts.
         if isinstance(record, TrainRecord):
             train[record.step] = float(record.loss)
         elif isinstance(record, ValidationRecord):
             validation[record.step] = float(record.loss)
         elif isinstance(record, ProbeRecord):
             probes[record.step] = record.values
-    return Trial(
-        label=place.path.name,
-        status=trial_status(place),
+    return ReportTrial(
+        label=folder.path.name,
+        status=trial_status(folder),
         result=result,
         N=counted(result.parameters, count) if result else None,
         train=sorted(train.items()),
         validation=sorted(validation.items()),
         probes=sorted(probes.items()),
-        command=_command(place),
+        command=_command(folder),
     )
 
 
-def _command(place: TrialFolder) -> str:
-    """The command of the newest start, from the trial's log."""
-    if not place.log.is_file():
+def _command(folder: TrialFolder) -> str:
+    """Return the command that started the trial last, from its log; empty where the log is missing."""
+    if not folder.log.is_file():
         return ""
-    text = place.log.read_text(encoding="utf-8", errors="replace")
+    text = folder.log.read_text(encoding="utf-8", errors="replace")
     starts = [line for line in text.splitlines() if line.startswith(START_MARK)]
     return starts[-1].removeprefix(START_MARK).partition(": ")[2] if starts else ""
