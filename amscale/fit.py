@@ -64,10 +64,10 @@ def fit(
     """
     arguments = locals()
     if "://" in str(source):
-        from amscale.trials.mirror import sweep_at
+        from amscale.trials.sweep_store import open_sweep
 
-        with sweep_at(str(source)) as mirror:
-            return fit(**arguments | {"source": str(mirror)})
+        with open_sweep(str(source)) as store:
+            return fit(**arguments | {"source": str(store.path)})
     path = Path(str(source))
     columns = {
         "n_column": n_column,
@@ -112,11 +112,11 @@ def _refuse_misplaced(given: dict[str, Any], of_a_sweep: bool) -> None:
 
 def _settings(source: Path, **given: Any) -> dict[str, Any]:
     """What was given; where nothing was, what the configuration of the sweep says, or the default."""
-    from amscale.trials.folder import SweepFolder
+    from amscale.trials.sweep_store import SweepStore
 
     if isinstance(given["hypotheses"], int | float):
         given["hypotheses"] = (given["hypotheses"],)
-    own = SweepFolder(source).fit_settings()
+    own = SweepStore(source).fit_settings()
     return {name: getattr(own, name) if value is None else value for name, value in given.items()}
 
 

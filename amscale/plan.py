@@ -18,7 +18,7 @@ def plan(*arguments: str, commands: bool = False) -> int:
     from amscale.radius.configuration import load as load_radius
     from amscale.reporting.plan_table import print_commands, print_plan
     from amscale.reporting.terminal import make_console
-    from amscale.trials.place import storage_folder
+    from amscale.trials.location import storage_folder
 
     path, overrides = split_arguments(arguments)
     if is_radius(read_yaml(path)):

@@ -8,10 +8,10 @@ def report(sweep: str = "results/quick") -> None:
         sweep: the sweep's folder or URI, <storage>/<name>.
     """
     from amscale.reporting.report import write_report
-    from amscale.trials.mirror import sweep_at
+    from amscale.trials.sweep_store import open_sweep
 
-    with sweep_at(str(sweep)) as path:
-        print(write_report(path))
+    with open_sweep(str(sweep)) as store:
+        print(write_report(store.path))
 
 
 if __name__ == "__main__":

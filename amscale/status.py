@@ -11,14 +11,12 @@ def status(sweep: str = "results/quick") -> int:
     """
     from amscale.errors import InputError
     from amscale.reporting.terminal import make_console, print_results
-    from amscale.trials.folder import SweepFolder
-    from amscale.trials.mirror import sweep_at
+    from amscale.trials.sweep_store import open_sweep
 
-    with sweep_at(str(sweep)) as path:
-        folder = SweepFolder(path)
-        if not (path / "sweep.yaml").is_file():
+    with open_sweep(str(sweep)) as store:
+        if not (store.path / "sweep.yaml").is_file():
             raise InputError(f"{sweep}: not a sweep folder; give <storage>/<name> of a sweep")
-        print_results(folder.all_trials(), make_console())
+        print_results(store.all_trials(), make_console())
     return 0
 
 

@@ -14,8 +14,7 @@ from amscale.planning.plan import SweepPlan, TrialPlan, plan_sweep
 from amscale.reporting.plan_table import print_plan
 from amscale.reporting.progress import LiveProgress
 from amscale.reporting.terminal import make_console, print_results
-from amscale.trials.driver import SweepStorage
-from amscale.trials.folder import SweepFolder, write_spec
+from amscale.trials.sweep_store import SweepStore, sweep_store
 
 
 def run_sweep(config: Experiment, dry_run: bool, console: Console | None = None) -> int:
@@ -28,31 +27,30 @@ def run_sweep(config: Experiment, dry_run: bool, console: Console | None = None)
         InputError: bad settings, too few machines, or a folder that another driver holds; nothing is started.
     """
     console = console or make_console()
-    storage = SweepStorage(config)
-    folder = storage.folder
+    folder = sweep_store(config)
     if dry_run:
         with planned_resources(config.launch) as machines:
             print_plan(plan_sweep(config, folder.path.parent, machines, build=False), console)
         return 0
-    with storage.owned():
+    with folder.owned():
         folder.create(config)
-        plan, failed = _run_missing(config, storage, console)
+        plan, failed = _run_missing(config, folder, console)
         trials = [folder.trial(trial.label) for trial in plan.trials]
         print_results(trials, console)
         _fit(config, folder, console)
-    console.print(f"files: {storage.address}", highlight=False, soft_wrap=True)
+    console.print(f"files: {folder.address}", highlight=False, soft_wrap=True)
     console.print(f"curves: tensorboard --logdir {shlex.quote(str(folder.trials))}", highlight=False, soft_wrap=True)
     for label, reason in failed.items():
         console.print(f"failed: {label}: {reason}", style="red", highlight=False, markup=False, soft_wrap=True)
     return 1 if failed else 0
 
 
-def _run_missing(config: Experiment, storage: SweepStorage, console: Console) -> tuple[SweepPlan, dict[str, str]]:
+def _run_missing(config: Experiment, folder: SweepStore, console: Console) -> tuple[SweepPlan, dict[str, str]]:
     """Plan, print, and train the trials that have no result; returns the plan, and reasons of failure by label."""
     from amscale.cluster import tune
 
-    address, folder = config.launch.address, storage.folder
-    storage.fetch_tokens()
+    address = config.launch.address
+    folder.fetch_tokens(config)
     if address is None:
         plan = plan_sweep(config, folder.path.parent, resources.this_machine())
         print_plan(plan, console)
@@ -66,10 +64,10 @@ def _run_missing(config: Experiment, storage: SweepStorage, console: Console) ->
             plan = plan_sweep(config, folder.path.parent, resources.cluster())
             print_plan(plan, console)
             missing = _missing(plan, folder)
-        jobs = [_job(trial, storage) for trial in sorted(missing, key=lambda t: -t.seconds)]
+        jobs = [_job(trial, folder) for trial in sorted(missing, key=lambda t: -t.seconds)]
         steps = {trial.label: trial.length.steps for trial in missing}
         stores = {trial.store.folder for trial in missing if trial.store}
-        storage.push({trial.label: folder.trial(trial.label) for trial in missing}, stores)
+        folder.push_trials({trial.label: folder.trial(trial.label) for trial in missing}, stores)
         with (
             tempfile.TemporaryDirectory(prefix="amscale-ray-") as notes,
             LiveProgress(console, steps, done=len(plan.trials) - len(missing)) as progress,
@@ -81,26 +79,26 @@ def _run_missing(config: Experiment, storage: SweepStorage, console: Console) ->
                 concurrent=config.launch.concurrent_trials,
                 state=Path(notes) / "ray",
             )
-    storage.pull()
+    folder.pull()
     failed = [trial.label for trial in missing if not folder.trial(trial.label).done()]
     return plan, {label: progress.reasons.get(label, "ended without a result") for label in failed}
 
 
-def _missing(plan: SweepPlan, folder: SweepFolder) -> list[TrialPlan]:
+def _missing(plan: SweepPlan, folder: SweepStore) -> list[TrialPlan]:
     return [trial for trial in plan.trials if not folder.trial(trial.label).done()]
 
 
-def _job(trial: TrialPlan, storage: SweepStorage) -> "grid.Job":  # type: ignore[name-defined]  # noqa: F821
+def _job(trial: TrialPlan, folder: SweepStore) -> "tune.Job":  # type: ignore[name-defined]  # noqa: F821
     from amscale.cluster.tune import Job
 
-    folder = storage.folder.trial(trial.label)
+    store = folder.trial(trial.label)
     assert trial.store is not None
-    write_spec(folder, trial.cell, trial.placement.to_dict(), trial.store.folder, trial.identity)
+    store.write_spec(trial.cell, trial.placement.to_dict(), trial.store.folder, trial.identity)
     launch = trial.cell.launch
-    return Job(trial.label, storage.place(trial.label), trial.placement, launch.grace, launch.stalled_after)
+    return Job(trial.label, folder.location(trial.label), trial.placement, launch.grace, launch.stalled_after)
 
 
-def _fit(config: Experiment, folder: SweepFolder, console: Console) -> None:
+def _fit(config: Experiment, folder: SweepStore, console: Console) -> None:
     from amscale.scaling.fit import fit_sweep
 
     fit = config.fit

@@ -113,15 +113,16 @@ def _peak() -> float:
 
 def _jobs(folder: Path, trials: int, records: int) -> list[Any]:
     """A job and a trial folder for each cell of a square grid."""
+    from amscale.trials.place import TrialPlace
+
     from amscale import config
     from amscale.cluster.launcher import Placement
     from amscale.cluster.tune import Job
     from amscale.trials import folder
-    from amscale.trials.place import TrialPlace
 
     side = math.ceil(math.sqrt(trials))
     cell = config.expand(config.load("quick.yaml", ["model.size=25k", "data.size=8k"]))[0]
-    sweep = folder.SweepFolder(folder)
+    sweep = folder.SweepStore(folder)
     sweep.create(cell)
     place = Placement(1, 1, 1, "cpu", 0, "fp32", 1, 1)
     jobs = []
@@ -137,9 +138,8 @@ def _jobs(folder: Path, trials: int, records: int) -> list[Any]:
 
 def _reporting_trial() -> Any:
     """A trainable in the place of a trial that trains."""
-    from ray import tune
-
     from amscale.trials.place import TrialPlace
+    from ray import tune
 
     class Reports(tune.Trainable):  # type: ignore[misc]
         def setup(self, config: dict[str, Any]) -> None:

@@ -34,7 +34,7 @@ def test_a_lock_names_its_holder_and_ends_with_it(tmp_path):
     other = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(LockHeld, match="^the other one$"):
+        with pytest.raises(LockHeld, match=r"^the other one$"):
             FileLock(path)
     finally:
         other.kill()

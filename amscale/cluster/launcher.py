@@ -1,4 +1,4 @@
-"""The exact command that starts one machine's share of a trial: `accelerate launch` with DeepSpeed, nothing implied."""
+"""Where a trial runs, and the exact command that starts one machine's ranks: `accelerate launch` with DeepSpeed."""
 
 import os
 import sys
@@ -7,9 +7,6 @@ from typing import Any, Literal
 
 from amscale.cluster import network
 from amscale.files import packaged
-
-ATTEMPT_VARIABLE = "AMSCALE_START"
-"""Environment variable that gives ranks the name of their start."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +26,16 @@ class Placement:
 
     @property
     def world_size(self) -> int:
-        """Processes of the trial over all its machines."""
+        """Number of processes of the trial over all its machines."""
         return self.machines * self.processes_per_machine
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data, for a spec."""
+        """Return the placement as plain data, for a spec."""
         return asdict(self)
 
 
 def launch_command(placement: Placement, arguments: list[str], *, rank: int, address: str, port: int) -> list[str]:
-    """Argument vector of `accelerate launch` for one machine.
+    """Return the argument vector of `accelerate launch` for one machine.
 
     Args:
         placement: machines, processes and stage of the whole trial.
@@ -67,8 +64,8 @@ def launch_command(placement: Placement, arguments: list[str], *, rank: int, add
         address,
         "--main_process_port",
         str(port),
-        *network.options(rank, address, port),
-        # Ranks write to the trial's log; torch's launcher would leave an empty folder in /tmp for every start.
+        *network.rendezvous_options(rank, address, port),
+        # Ranks write to the trial's log; torch's launcher would leave an empty folder in /tmp for every attempt.
         "--log_dir",
         os.devnull,
         "--mixed_precision",
@@ -82,7 +79,7 @@ def launch_command(placement: Placement, arguments: list[str], *, rank: int, add
 
 
 def launch_environment(placement: Placement) -> dict[str, str]:
-    """Variables that the ranks need, the same on every machine."""
+    """Return the environment variables that the ranks need, the same on every machine."""
     threads = str(placement.cpus_per_process)
     environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
     if placement.device == "cpu":

@@ -24,8 +24,8 @@ from amscale.data import (
 from amscale.errors import InputError
 from amscale.models import FLOPS_FORMULA, Shape
 from amscale.planning.placement import Memory, choose
-from amscale.trials.folder import SweepFolder
 from amscale.trials.identity import trial_id, trial_label
+from amscale.trials.sweep_store import SweepStore
 
 # Start of a trial: Ray's actor, `accelerate launch`, imports and DeepSpeed's engine.
 _START_SECONDS = 9.0
@@ -113,7 +113,7 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
         InputError: a size that no shape reaches, a corpus smaller than D, a model that fits no machine, or two cells
             that are one trial.
     """
-    measured = _measured_flops(SweepFolder(storage / config.name))
+    measured = _measured_flops(SweepStore(storage / config.name))
     corpora: dict[CorpusSettings, TokenStore | None] = {}
     facts: dict[CorpusSettings, KnownFacts] = {}
     contents: dict[CorpusSettings, dict[str, Any]] = {}
@@ -232,7 +232,7 @@ def _dimensions(shape: Shape) -> dict[str, Any]:
     return {k: v for k, v in shape.as_dict().items() if k not in ("wanted", "count", "vocabulary")}
 
 
-def _measured_flops(folder: SweepFolder) -> float | None:
+def _measured_flops(folder: SweepStore) -> float | None:
     """Median training FLOP/s of one process over the sweep's finished trials, or None."""
     speeds = []
     for trial in folder.all_trials():

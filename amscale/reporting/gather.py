@@ -18,7 +18,8 @@ from amscale.reporting.terminal import TrialStatus, trial_status
 from amscale.scaling.floor import agreed
 from amscale.scaling.points import counted
 from amscale.settings import format_size
-from amscale.trials.folder import START_MARK, SweepFolder, TrialFolder
+from amscale.trials.store import ATTEMPT_MARK, TrialStore
+from amscale.trials.sweep_store import SweepStore
 
 if TYPE_CHECKING:
     from amscale.scaling.fit import FitResult
@@ -111,7 +112,7 @@ def gather(folder: str | Path, fit: "FitResult | None" = None) -> Sweep:
     Raises:
         InputError: not a sweep folder, or no finished trial.
     """
-    ledger = SweepFolder(Path(folder).absolute())
+    ledger = SweepStore(Path(folder).absolute())
     marker = ledger.path / "sweep.yaml"
     if not marker.is_file():
         raise InputError(f"{folder}: not a sweep folder; give <storage>/<name> of a sweep")
@@ -145,7 +146,7 @@ def _radius_experiments(storage: Path, labels: set[str]) -> list[dict[str, Any]]
     return [item for item in found if item is not None and item.get("model") in labels and "spreads" in item]
 
 
-def _fit_document(ledger: SweepFolder) -> dict[str, Any]:
+def _fit_document(ledger: SweepStore) -> dict[str, Any]:
     """fit.json where it rests on the trials that are finished now, otherwise a new fit, written there."""
     file = ledger.path / "fit.json"
     document = _read_json(file)
@@ -184,7 +185,7 @@ def _is_current(document: dict[str, Any], folder: Path) -> bool:
     return now == then and {name for name, _ in table.left_out} == {item["name"] for item in document["left_out"]}
 
 
-def _read_trial(place: TrialFolder, count: str) -> Trial:
+def _read_trial(place: TrialStore, count: str) -> Trial:
     result = place.read_result()
     curves: dict[str, dict[int, float]] = {"train": {}, "validation": {}}
     probes: dict[int, dict[str, float]] = {}
@@ -207,10 +208,10 @@ def _read_trial(place: TrialFolder, count: str) -> Trial:
     )
 
 
-def _command(place: TrialFolder) -> str:
+def _command(place: TrialStore) -> str:
     """The command of the newest start, from the trial's log."""
     if not place.log.is_file():
         return ""
     text = place.log.read_text(encoding="utf-8", errors="replace")
-    starts = [line for line in text.splitlines() if line.startswith(START_MARK)]
-    return starts[-1].removeprefix(START_MARK).partition(": ")[2] if starts else ""
+    starts = [line for line in text.splitlines() if line.startswith(ATTEMPT_MARK)]
+    return starts[-1].removeprefix(ATTEMPT_MARK).partition(": ")[2] if starts else ""

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from amscale.errors import one_line
-from amscale.trials.folder import TrialFolder
+from amscale.trials.store import TrialStore
 
 _PLAIN_WIDTH = 132
 
@@ -41,7 +41,7 @@ class TrialStatus:
     remark: str = ""
 
 
-def trial_status(folder: TrialFolder) -> TrialStatus:
+def trial_status(folder: TrialStore) -> TrialStatus:
     """Read where a trial stands: from its result if it has one, from its metrics otherwise."""
     result = folder.read_result()
     if result is not None:
@@ -80,7 +80,7 @@ def trial_status(folder: TrialFolder) -> TrialStatus:
     )
 
 
-def print_results(folders: Sequence[TrialFolder], console: Console) -> None:
+def print_results(folders: Sequence[TrialStore], console: Console) -> None:
     """Print one row a trial, and a count by state."""
     table = Table(title=f"{len(folders)} trials", title_justify="left")
     for heading in ("trial", "state", "steps", "train loss", "validation loss", "tokens/s"):

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,7 @@ from amscale.training import checkpoint
 from amscale.training.checkpoint import Progress
 from amscale.training.loss import Evaluation, objective
 from amscale.training.metrics import MetricsWriter
-from amscale.trials.attempt import AttemptGuard
-from amscale.trials.stored import StoredTrial
+from amscale.trials.store import TrialStore
 
 
 def learning_rate(settings: TrainSettings, step: int, steps: int) -> float:
@@ -61,17 +59,13 @@ class Run:
     micro_batch: int
     probe: Callable[[], Measurement] | None
     probe_every: int
-    checkpoints: Path
+    store: TrialStore
     checkpoint_every: int
     keep_checkpoints: int
     records: MetricsWriter | None
     """None on every rank but 0."""
-    fence: AttemptGuard
-    """Checked before anything is written."""
-    stored: StoredTrial | None
-    """The trial's objects, where they are its record."""
-    told_to_end: Callable[[], bool]
-    """Whether any rank was told to end; asked between steps, on all ranks at once."""
+    end_requested: Callable[[], bool]
+    """Whether any rank was asked to end; called between steps, on all ranks at once."""
 
 
 @dataclass
@@ -94,7 +88,7 @@ def train(run: Run, progress: Progress) -> Outcome:
     outcome = Outcome()
     run.engine.train()
     while progress.step < run.steps:
-        if run.told_to_end():
+        if run.end_requested():
             outcome.state = "preempted"
             _save(run, progress)
             break
@@ -196,7 +190,7 @@ def _between_steps(run: Run, progress: Progress, outcome: Outcome) -> bool:
 def _save(run: Run, progress: Progress) -> None:
     if run.records:
         run.records.flush()
-    checkpoint.save(run.accelerator, run.engine, run.checkpoints, progress, run.keep_checkpoints, run.fence, run.stored)
+    checkpoint.save(run.accelerator, run.engine, run.store, progress, run.keep_checkpoints)
 
 
 def _validate(run: Run, progress: Progress) -> bool:

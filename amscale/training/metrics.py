@@ -10,8 +10,8 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from amscale.probes.measurement import Measurement
-from amscale.trials.attempt import AttemptGuard
 from amscale.trials.metrics import parse_record
+from amscale.trials.store import TrialStore
 
 _FLUSH_SECONDS = 1.0
 
@@ -39,24 +39,20 @@ class MetricsWriter:
     """Appends records to `metrics.jsonl` and mirrors them as TensorBoard scalars and histograms.
 
     Args:
-        metrics: the file to append to. Records after `step` are cut off first: they belong to a run that was killed
-            after its newest checkpoint and will be written again.
-        tensorboard: folder of event files.
-        fence: of this start of the trial.
-        step: the step that training continues from.
+        store: the trial's, with `metrics.jsonl` and the folder of event files.
+        step: the step that training continues from. Later records are cut off first: they belong to a run that was
+            killed after its newest checkpoint, and will be written again.
         entropy: of the corpus's source in nats per token, where it is known: a line beside the losses.
     """
 
-    def __init__(
-        self, metrics: Path, tensorboard: Path, fence: AttemptGuard, step: int, entropy: float | None = None
-    ) -> None:
-        fence.check()
-        cut_after(metrics, step)
-        self._fence = fence
+    def __init__(self, store: TrialStore, step: int, entropy: float | None = None) -> None:
+        store.check_attempt()
+        cut_after(store.metrics, step)
+        self._store = store
         self._lines_to_write: list[str] = []
-        self._file: TextIO = metrics.open("a", encoding="utf-8")
+        self._file: TextIO = store.metrics.open("a", encoding="utf-8")
         self._flushed = time.monotonic()
-        self._board = SummaryWriter(str(tensorboard), purge_step=step + 1 if step else None, flush_secs=10)
+        self._board = SummaryWriter(str(store.tensorboard), purge_step=step + 1 if step else None, flush_secs=10)
         self._board.add_custom_scalars(LAYOUT)
         self._lines = {"loss/floor_1": 1.0} | ({} if entropy is None else {"loss/entropy": entropy})
         self._add_lines(step)
@@ -135,7 +131,7 @@ class MetricsWriter:
             self._flush_lines()
 
     def _flush_lines(self) -> None:
-        self._fence.check()
+        self._store.check_attempt()
         self._file.write("".join(self._lines_to_write))
         self._file.flush()
         self._lines_to_write.clear()

@@ -15,14 +15,14 @@ from amscale.models import FLOPS_FORMULA, Shape
 from amscale.training.checkpoint import Progress
 from amscale.training.engine import EngineFacts
 from amscale.training.loop import Outcome
-from amscale.trials.folder import FORMAT, TrialFolder
 from amscale.trials.identity import settings_of
+from amscale.trials.store import FORMAT, TrialStore
 
 _WINDOW_SHARE = 0.02
 
 
 def make_result(
-    folder: TrialFolder,
+    folder: TrialStore,
     cell: Experiment,
     shape: Shape,
     store: TokenStore,
@@ -76,7 +76,7 @@ def make_result(
     }
 
 
-def _losses(folder: TrialFolder, progress: Progress) -> dict[str, Any]:
+def _losses(folder: TrialStore, progress: Progress) -> dict[str, Any]:
     """Last and least losses in nats per token; None where nothing was measured.
 
     A single batch is noisy: the training losses are means over a window of 2 % of the steps, at least 10 of them.

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from helpers.commands import command, processes_naming, wait_until
 
-from amscale.trials.folder import TrialFolder
+from amscale.trials.store import TrialStore
 
 ONE = ("model.size=6.6k", "data.size=8k", "launch.checkpoint_every=20", "train.steps=400", "train.validate_every=50")
 
@@ -32,10 +32,11 @@ def losses(path) -> list[tuple[str, int, float]]:
 
 
 def ranks_of(folder) -> list[psutil.Process]:
-    """The rank processes of a sweep: neither launchers nor guards."""
+    """The rank processes of a sweep: neither launchers nor supervisors."""
     # The command line as it was listed: a process may end while it is being looked at.
     named = [(process, " ".join(process.info["cmdline"])) for process in processes_naming(folder)]
-    return [p for p, line in named if "amscale.train" in line and "accelerate" not in line and "guard.py" not in line]
+    others = ("accelerate", "supervisor.py")
+    return [p for p, line in named if "amscale.train" in line and not any(words in line for words in others)]
 
 
 def test_killed_and_resumed_is_never_killed(tiny, calm, tmp_path, start_sweep):
@@ -51,7 +52,7 @@ def test_killed_and_resumed_is_never_killed(tiny, calm, tmp_path, start_sweep):
     assert not processes_naming(driver.folder)
 
 
-def test_a_rank_told_to_end_is_continued_and_a_damaged_checkpoint_passed_over(tiny, calm, tmp_path, start_sweep):
+def test_a_rank_asked_to_end_is_continued_and_a_damaged_checkpoint_passed_over(tiny, calm, tmp_path, start_sweep):
     """SIGUSR1 to a rank: it writes a checkpoint, ends, and goes on; then the newest checkpoint is cut short."""
     driver = start_sweep(tmp_path / "tiny", str(tiny), f"storage={tmp_path}", *ONE, "launch.keep_checkpoints=3")
     trial = driver.folder / "trials" / calm.name
@@ -130,14 +131,15 @@ def test_a_trial_that_fails_is_named_with_its_reason(tiny, tmp_path):
     assert not processes_naming(tmp_path)
 
 
-def test_a_start_that_was_replaced_writes_nothing_more(tiny, tmp_path, start_sweep):
-    """Another start takes the trial, as after a lost host that still reaches the storage: the old one ends."""
+def test_an_attempt_that_was_replaced_writes_nothing_more(tiny, tmp_path, start_sweep):
+    """Another attempt takes the trial, as after a lost host that still reaches the storage: the old one ends."""
     arguments = (str(tiny), f"storage={tmp_path}", *ONE, "train.steps=5000", "launch.retries=0")
     driver = start_sweep(tmp_path / "tiny", *arguments)
     wait_until(lambda: any(tmp_path.glob("tiny/trials/*/checkpoints/step_*[0-9]")), 90, "a checkpoint")
     (path,) = (driver.folder / "trials").iterdir()
     (rank,) = ranks_of(driver.folder)
-    TrialFolder(path).new_start()
+    store = TrialStore(path)
+    store.begin_attempt(store.read_spec()["placement"])
     wait_until(lambda: not rank.is_running() or rank.status() == psutil.STATUS_ZOMBIE, 20, "an end of the old rank")
     newest, lines = max((path / "checkpoints").iterdir()).name, (path / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["step"] < 5000

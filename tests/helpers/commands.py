@@ -44,7 +44,7 @@ def command(name: str, *arguments: str, timeout: float = 240) -> subprocess.Comp
 
 
 def processes_naming(path: Path) -> list[psutil.Process]:
-    """Living processes whose command line names a path: the ranks, launchers and guards of its trials."""
+    """Living processes whose command line names a path: the ranks, launchers and supervisors of its trials."""
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         arguments = " ".join(process.info["cmdline"] or [])

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+
 from helpers.commands import environment, processes_naming, wait_until
 from helpers.hosts import Host, Hosts
 
@@ -28,7 +29,7 @@ class Member:
     process: psutil.Process
     trial: str
     role: str
-    """`guard`, `launcher` or `rank`."""
+    """`supervisor`, `launcher` or `rank`."""
     port: int
     """Of the trial's rendezvous."""
 
@@ -79,7 +80,8 @@ class Sweep:
             line = " ".join(process.info["cmdline"])
             named = re.search(r"/trials/([^/ ]+)/.*--main_process_port (\d+)|/trials/([^/ ]+)/spec", line)
             if named:
-                role = "guard" if "guard.py" in line else "launcher" if "accelerate.commands" in line else "rank"
+                roles = {"supervisor.py": "supervisor", "accelerate.commands": "launcher"}
+                role = next((role for words, role in roles.items() if words in line), "rank")
                 found.append(Member(process, named[1] or named[3], role, int(named[2] or 0)))
         return found
 
@@ -140,7 +142,7 @@ def _process_fault(sweep: Sweep, kind: str, chance: random.Random) -> Fault:
     """A signal to one process of one trial, and what some of these kinds do to its files."""
     trial = chance.choice(sweep.training())
     fault = Fault(kind, [trial], sweep.members())
-    role = {"launcher killed": "launcher", "actor killed": "guard"}.get(kind, "rank")
+    role = {"launcher killed": "launcher", "actor killed": "supervisor"}.get(kind, "rank")
     target = chance.choice(of(fault.before, role, trial)).process
     number = {"rank stopped": signal.SIGSTOP, "rank told by SIGTERM": signal.SIGTERM}.get(kind, signal.SIGKILL)
     number = signal.SIGUSR1 if kind == "rank told by SIGUSR1" else number

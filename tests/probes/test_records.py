@@ -9,12 +9,11 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
 from amscale.probes.measurement import Measurement
 from amscale.training.metrics import MetricsWriter
-from amscale.trials.attempt import AttemptGuard
-from amscale.trials.folder import TrialFolder
+from amscale.trials.store import TrialStore
 
 
 def written(folder, entropy):
-    records = MetricsWriter(folder / "metrics.jsonl", folder / "tb", AttemptGuard(TrialFolder(folder)), 0, entropy)
+    records = MetricsWriter(TrialStore(folder), 0, entropy)
     records.train(1, 100, 3.0, 1e-3, 0.5, 0.1)
     records.validation(1, 2.5)
     measurement = Measurement(pattern="mean_token", seconds=0.25)
