@@ -185,4 +185,7 @@ def main(peers: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except RuntimeError as error:
+        sys.exit(str(error))

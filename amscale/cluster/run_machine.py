@@ -86,7 +86,7 @@ class HostMachines:
         return [self._own.poll(), *[others] * (self._machines - 1)]
 
     def diagnose(self) -> list[Diagnosis]:
-        """Return what the logs of all machines, which are in the shared folder, tell."""
+        """Return the diagnosis of every machine from its log, which is in the shared folder."""
         return [self._location.store(machine).diagnose() for machine in range(self._machines)]
 
     def stop(self) -> None:

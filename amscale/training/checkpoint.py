@@ -1,7 +1,7 @@
 """Whole checkpoints: written under another name, with a checksum of every file, and then renamed.
 
-DeepSpeed reads its checkpoints with pickle, which can run code. Here torch is told to take tensors, plain data and
-three named classes of DeepSpeed's alone, and a checkpoint is whole only if it holds exactly the files on its list.
+DeepSpeed reads its checkpoints with pickle, which can run code. Here torch takes only tensors, plain data and three
+named classes of DeepSpeed's, and a checkpoint is whole only if it holds exactly the files on its list.
 """
 
 import json

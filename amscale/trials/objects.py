@@ -1,7 +1,7 @@
 """Objects under a URI that `pyarrow.fs` understands, whole or absent: `s3://`, `gs://`, `abfs://`, `file://`.
 
 An object store shows an object when it is complete, and replaces the old one by the new one at once. On file systems
-that do not, a file is written beside its place and renamed.
+that do not, a file is written under another name and renamed.
 
 Credentials are the environment's (for S3: AWS_ACCESS_KEY_ID and its like, a profile, or the machine's role).
 
