@@ -1,5 +1,6 @@
-# make sweep    a first sweep on this machine        make test    the test suite
-# make check    linters and types                    make wheel   the package
+# make sweep    a first sweep on this machine        make test        the whole test suite
+# make check    linters and types                    make quick-test  the tests that take seconds: 2 minutes
+# make wheel    the package
 # On a machine with GPUs: make sweep TORCH=torch. Otherwise torch is the pinned release, in the build that pip is set
 # up to find: point pip at PyTorch's index of CPU builds to spare a machine without a GPU gigabytes of CUDA.
 
@@ -8,9 +9,12 @@ TORCH ?= torch==2.13.0
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: install sweep test check wheel clean
+.PHONY: install sweep test quick-test check wheel clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (sys.platform.startswith("linux") and sys.version_info >= (3, 11)))' \
+	  2>/dev/null || { echo "amscale needs Linux and Python 3.11 or newer; '$(PYTHON)' here is" \
+	  "$$($(PYTHON) --version 2>&1 || true), $$(uname -s). Name another: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --prefer-binary "$(TORCH)"
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
@@ -23,6 +27,9 @@ sweep: install
 
 test: install
 	$(RUN) -m pytest
+
+quick-test: install
+	$(RUN) -m pytest -m "not slow"
 
 check: install
 	$(RUN) -m ruff check .

@@ -121,7 +121,7 @@ def is_number(value: Any) -> bool:
     """Whether a value is a number that can have been measured; infinite and undefined ones are those of divergence."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return not math.isfinite(value) or abs(value) < _LARGEST_MEASURED
+    return abs(value) < _LARGEST_MEASURED or (isinstance(value, float) and not math.isfinite(value))
 
 
 def read_lines(path: Path, *keys: str) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from amscale.errors import InputError
 
 if TYPE_CHECKING:
-    from amscale.scaling.fit import FitResult
+    from amscale.scaling.fit import Fit
 
 
 def fit(
@@ -120,13 +120,14 @@ def _settings(source: Path, **given: Any) -> dict[str, Any]:
     return {name: getattr(own, name) if value is None else value for name, value in given.items()}
 
 
-def _show(result: "FitResult", folder: Path | None) -> None:
+def _show(result: "Fit", folder: Path | None) -> None:
     """Print what was found, and write it and its figures into `folder`, if any."""
+    from amscale.reporting.estimates_table import print_fit
     from amscale.reporting.report import write_figures
     from amscale.reporting.terminal import make_console
 
     console = make_console()
-    result.print(console)
+    print_fit(result, console)
     if folder is None:
         text = "nothing is written: --output FOLDER writes fit.json, with all that was found, and the figures"
     else:

@@ -65,7 +65,7 @@ def _run_missing(config: Experiment, folder: SweepStore, console: Console) -> tu
             print_plan(plan, console)
             missing = _missing(plan, folder)
         jobs = [_job(trial, folder) for trial in sorted(missing, key=lambda t: -t.seconds)]
-        steps = {trial.label: trial.length.steps for trial in missing}
+        steps = {trial.label: trial.steps for trial in missing}
         stores = {trial.store.folder for trial in missing if trial.store}
         folder.push_trials({trial.label: folder.trial(trial.label) for trial in missing}, stores)
         with (
@@ -93,7 +93,7 @@ def _job(trial: TrialPlan, folder: SweepStore) -> "tune.Job":  # type: ignore[na
 
     store = folder.trial(trial.label)
     assert trial.store is not None
-    store.write_spec(trial.cell, trial.placement.to_dict(), trial.store.folder, trial.identity)
+    store.write_spec(trial.cell, trial.placement, trial.store.folder, trial.identity)
     launch = trial.cell.launch
     return Job(trial.label, folder.location(trial.label), trial.placement, launch.grace, launch.stalled_after)
 
@@ -110,7 +110,9 @@ def _fit(config: Experiment, folder: SweepStore, console: Console) -> None:
         console.print(f"no estimates: {refusal}", highlight=False, markup=False, soft_wrap=True)
         return
     result.write(folder.path / "fit.json")
-    result.print(console)
+    from amscale.reporting.estimates_table import print_fit
     from amscale.reporting.report import write_report
+
+    print_fit(result, console)
 
     console.print(f"\nreport: {write_report(folder.path, result)}", highlight=False, soft_wrap=True)

@@ -20,20 +20,20 @@ from amscale.scaling.bootstrap import percentile_interval
 from amscale.scaling.capacity import capacity_estimates
 from amscale.scaling.collapse import exponent_from_collapse
 from amscale.scaling.dstar import locate
-from amscale.scaling.estimate import Estimate, outside
+from amscale.scaling.estimate import Estimate, interval_test
 from amscale.scaling.iso_flop import exponent_from_budgets
 from amscale.scaling.iso_loss import exponent_from_contours
-from amscale.scaling.laws.associative import Associative, excess
-from amscale.scaling.laws.chinchilla import Chinchilla, compute_optimum
+from amscale.scaling.laws.associative import Associative, AssociativeHalf, excess
+from amscale.scaling.laws.chinchilla import Chinchilla
 from amscale.scaling.laws.compare import resample_law
 from amscale.scaling.laws.data_constrained import DataConstrained
 from amscale.scaling.laws.fitting import fit_law
 from amscale.scaling.laws.kaplan import Kaplan
 from amscale.scaling.laws.law import Law, Rows
-from amscale.scaling.laws.power import Power
+from amscale.scaling.laws.power import PowerD
 from amscale.scaling.laws.search import HUBER_LOG, OBJECTIVES, Objective
 from amscale.scaling.nopt import exponent_from_optima
-from amscale.scaling.points import Array, Point, Points
+from amscale.scaling.points import Array, Point, PointTable
 from amscale.scaling.power_law import exponent_from_dstar
 
 Outcome = tuple[tuple[float, float], bool] | None
@@ -76,7 +76,7 @@ def noisy(mean: Array, noise: float, random: np.random.Generator) -> Array:
 
 def outcome(estimate: Estimate) -> Outcome:
     """Of an estimate whose only hypothesis is the truth."""
-    return None if estimate.interval is None else (estimate.interval, estimate.hypotheses[0].rejected)
+    return None if estimate.interval is None else (estimate.interval, estimate.tests[0].rejected)
 
 
 def law_case(name: str, law: Law, natural: tuple[float, ...], rows: Rows, noise: float, objective: Objective) -> Case:
@@ -92,7 +92,7 @@ def law_case(name: str, law: Law, natural: tuple[float, ...], rows: Rows, noise:
         refits = resample_law(fit, simulated, RESAMPLES, int(random.integers(2**31))).natural
         columns: dict[str, Any] = {"k": law.exponent(refits), "floor": law.floor(refits)}
         intervals = {key: percentile_interval(columns[key]) for key in known}
-        return {key: (pair, outside("", known[key], pair, "").rejected) for key, pair in intervals.items()}
+        return {key: (pair, interval_test("", known[key], pair, "").rejected) for key, pair in intervals.items()}
 
     # A robust fit takes several times as long.
     sweeps = LEAST_SWEEPS if objective is HUBER_LOG and len(rows) < 64 else MOST_SWEEPS
@@ -114,16 +114,16 @@ def dstar_case(sizes: int, ratio: float, noise: float, most: float = 25, k: floa
     return Case(f"D*, {sizes} N, k {k:g}, D ratio {ratio:g}, noise {noise:g}{beyond}", {"k": k}, trial)
 
 
-def table_of(N: Array, D: Array, loss: Array) -> Points:
+def table_of(N: Array, D: Array, loss: Array) -> PointTable:
     """Points as the estimators take them."""
-    return Points("simulated", "N", [Point("", *row) for row in zip(N, D, loss, strict=True)])
+    return PointTable("simulated", "N", [Point("", *row) for row in zip(N, D, loss, strict=True)])
 
 
 def iso_flop_case(shift: float, noise: float) -> Case:
     """Seven budgets of eight sizes about `shift` times the optimum."""
     law, k = np.array(BESIROGLU), BESIROGLU[4] / BESIROGLU[3]
     C = np.repeat(np.geomspace(1e18, 1e21, 7), 8)
-    N = shift * compute_optimum(law, C) * np.tile(np.geomspace(1 / 12, 12, 8), 7)
+    N = shift * Chinchilla().compute_optimum(law, C) * np.tile(np.geomspace(1 / 12, 12, 8), 7)
     rows = Rows(N, C / (6 * N), np.ones(len(N)), None, C)
     mean = Chinchilla().loss(law, rows)
 
@@ -180,9 +180,9 @@ def capacity_case(sizes: int, noise: float) -> Case:
                 loss = entropy - min(D * entropy, bits * np.log(2) * (1 - 0.05 * max(0, j - 1))) / D
                 result = {"data": {"entropy_per_token": entropy}, "losses": {"train_evaluated": loss}}
                 points.append(Point("", n, D, loss, result=result))
-        bits_row, slope = capacity_estimates(Points("simulated", "N", points))
+        bits_row, slope = capacity_estimates(PointTable("simulated", "N", points))
         assert bits_row.interval is not None
-        given = outside("", 3.6, bits_row.interval, "").rejected
+        given = interval_test("", 3.6, bits_row.interval, "").rejected
         return {"bits per parameter": (bits_row.interval, given), "slope": outcome(slope)}
 
     return Case(f"capacity, {sizes} N", {"bits per parameter": 3.6, "slope": 1.0}, trial)
@@ -200,8 +200,8 @@ def law_cases() -> Iterator[Case]:
         constrained = (*BESIROGLU, 15.0, 5.0)
         yield law_case("data-constrained 48", DataConstrained(), constrained, repeated(grid(4, 4)), 0.01, objective)
         yield law_case("associative 4 by 4", *paper, grid(4, 4), 0.01, objective)
-        yield law_case("associative κ = ½ 4 by 4", Associative(0.5), paper[1][:2], grid(4, 4), 0.01, objective)
-        yield law_case("power in D 4 by 4", Power("D"), (500.0, 1.8, 0.3), grid(4, 4), 0.02, objective)
+        yield law_case("associative κ = ½ 4 by 4", AssociativeHalf(), paper[1][:2], grid(4, 4), 0.01, objective)
+        yield law_case("power in D 4 by 4", PowerD(), (500.0, 1.8, 0.3), grid(4, 4), 0.02, objective)
 
 
 def cases() -> Iterator[Case]:

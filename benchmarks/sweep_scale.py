@@ -128,7 +128,7 @@ def _jobs(folder: Path, trials: int, records: int) -> list[Any]:
     for index in range(trials):
         N, D = round(1e4 * 1.2 ** (index % side)), round(1e4 * 1.2 ** (index // side))
         trial = sweep.trial(trial_label(cell, N, D, f"{index:012x}"))
-        trial.write_spec(cell, placement.to_dict(), folder / "tokens", f"{index:012x}")
+        trial.write_spec(cell, placement, folder / "tokens", f"{index:012x}")
         (trial.path / "wanted.json").write_text(json.dumps({"N": N, "D": D, "records": records}))
         label = trial.path.name
         jobs.append(Job(label, sweep.location(label), placement, grace=5, stalled_after=1800))
@@ -160,7 +160,9 @@ def _reporting_trial() -> Any:
 
 
 def _publish(folder: Any, N: int, D: int, records: int) -> None:
-    """The records and the result of a run of N parameters on D tokens, by a formula."""
+    """Write the records and the result of a run of N parameters on D tokens, by a formula."""
+    from amscale.trials.records import TrialResult
+
     floor = 1 + 0.3 * (N / 1e5) ** -0.3 + 0.3 * (D / 1e5) ** -0.4
     train = [floor + 2 * math.exp(-5 * step / records) - N / D / 1e3 for step in range(1, records + 1)]
     lines = [{"kind": "train", "step": s, "tokens": s, "loss": x, "time": s / 10} for s, x in enumerate(train, start=1)]
@@ -169,20 +171,23 @@ def _publish(folder: Any, N: int, D: int, records: int) -> None:
     parameters = {"embedding": 0, "output_head": 0, "attention": N // 3, "feed_forward": N - N // 3}
     losses = {"train_last": train[-1], "train_least": train[-1], "train_least_step": records, "train_window": 10}
     folder.publish(
-        {
-            "format": 1,
-            "state": "finished",
-            "reason": None,
-            "seed": 0,
-            "steps": records,
-            "shape": {"family": "vanilla"},
-            "parameters": parameters | {"norms_and_rest": 0, "total": N},
-            "flops": {"formula": "6ND", "per_token": 6.0 * N, "total": 6.0 * N * records},
-            "data": {"unique_tokens": D, "documents": D, "tokens_seen": records, "entropy_per_token": None},
-            "losses": losses | {"validation_last": floor, "validation_least": floor, "validation_least_step": records},
-            "time": {"wall_seconds": 1.0, "device_seconds": 1.0},
-            "engine": {"world_size": 1},
-        }
+        TrialResult.model_validate(
+            {
+                "format": 1,
+                "state": "finished",
+                "reason": None,
+                "seed": 0,
+                "steps": records,
+                "shape": {"family": "vanilla"},
+                "parameters": parameters | {"norms_and_rest": 0, "total": N},
+                "flops": {"formula": "6ND", "per_token": 6.0 * N, "total": 6.0 * N * records},
+                "data": {"unique_tokens": D, "documents": D, "tokens_seen": records, "entropy_per_token": None},
+                "losses": losses
+                | {"validation_last": floor, "validation_least": floor, "validation_least_step": records},
+                "time": {"wall_seconds": 1.0, "device_seconds": 1.0},
+                "engine": {"world_size": 1},
+            }
+        )
     )
 
 

@@ -2,36 +2,10 @@
 
 import os
 import sys
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
 
 from amscale.cluster import network
 from amscale.files import packaged
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where a trial runs: machines, processes, device and DeepSpeed stage. Not part of its identity."""
-
-    machines: int
-    processes_per_machine: int
-    cpus_per_process: int
-    device: Literal["cpu", "cuda"]
-    zero_stage: int
-    precision: Literal["fp32", "bf16"]
-    micro_batch: int
-    """Sequences per process and forward pass."""
-    accumulation: int
-    """Forward passes per optimiser step."""
-
-    @property
-    def world_size(self) -> int:
-        """Number of processes of the trial over all its machines."""
-        return self.machines * self.processes_per_machine
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the placement as plain data, for a spec."""
-        return asdict(self)
+from amscale.trials.records import Placement as Placement
 
 
 def launch_command(placement: Placement, arguments: list[str], *, rank: int, address: str, port: int) -> list[str]:

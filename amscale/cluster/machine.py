@@ -8,16 +8,17 @@ import shlex
 import socket
 import subprocess
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
 import psutil
 
 from amscale.cluster import supervisor
-from amscale.cluster.launcher import Placement, launch_command, launch_environment
+from amscale.cluster.launcher import launch_command, launch_environment
 from amscale.cluster.network import Port
 from amscale.trials.location import TrialLocation
+from amscale.trials.records import Placement
 from amscale.trials.storage_errors import storage_errors
 from amscale.trials.store import ATTEMPT_MARK, ATTEMPT_VARIABLE, Diagnosis, TrialStore
 
@@ -59,9 +60,7 @@ class SupervisedCommand:
         """
         self.stop()
         with storage_errors(log.parent), log.open("a", encoding="utf-8") as file:
-            file.write(
-                f"{ATTEMPT_MARK}{datetime.now(timezone.utc).isoformat(timespec='seconds')}: {shlex.join(command)}\n"
-            )
+            file.write(f"{ATTEMPT_MARK}{datetime.now(UTC).isoformat(timespec='seconds')}: {shlex.join(command)}\n")
         self._supervisor = subprocess.Popen(
             [sys.executable, "-S", "-E", supervisor.__file__, str(log), str(self._grace), *command],
             stdin=subprocess.PIPE,

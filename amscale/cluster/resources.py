@@ -10,8 +10,9 @@ import psutil
 
 from amscale.config import LaunchSettings
 
-# Peak dense bf16 FLOP/s of a device times a usual utilisation; only a first guess for the plan's time column.
+# Training FLOP/s: a first guess for the plan's time column, replaced by what the sweep's own trials reach.
 _GPU_FLOPS = 1.2e14
+"""A data-centre GPU at some 40 % of its dense bf16 peak."""
 _CPU_CORE_FLOPS = 2.5e10
 
 

@@ -22,12 +22,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from amscale.cluster.launcher import Placement
 from amscale.cluster.machine import Machine
 from amscale.cluster.network import LOOPBACK, own_address
 from amscale.cluster.runner import TrialFailed, TrialRunner
 from amscale.errors import EXIT_PREEMPTED, InputError
 from amscale.trials.location import TrialLocation
+from amscale.trials.records import Placement
 from amscale.trials.store import Diagnosis, TrialStore
 
 _POLL_SECONDS = 0.5
@@ -102,7 +102,7 @@ def main(rank: int, head: str, attempt: str, spec: str, peers: Sequence[str]) ->
     """Run this machine's share to its end; return the exit status."""
     requested = EndRequest()
     path = Path(spec).absolute().parent
-    settings = TrialStore(path).read_spec()["settings"]["launch"]
+    settings = TrialStore(path).read_spec().settings["launch"]
     location = TrialLocation(str(path.parents[2]), None, path.parents[1].name, path.name)
     host, _, port = head.rpartition(":")
     address = host if rank == 0 else own_address(peers)
@@ -117,7 +117,7 @@ def main(rank: int, head: str, attempt: str, spec: str, peers: Sequence[str]) ->
 def _lead(store: TrialStore, machines: HostMachines, attempt: str, stalled_after: float, requested: EndRequest) -> int:
     """Run the trial as its machine 0."""
     names = (f"{attempt}.{number}" for number in itertools.count())
-    placement = Placement(**store.read_spec()["placement"])
+    placement = store.read_spec().placement
     runner = TrialRunner(store, placement, machines, stalled_after, names.__next__, requested)
     failure = None
     try:
@@ -152,7 +152,7 @@ def _follow(machine: Machine, rank: int, network: tuple[str, int, str], attempt:
             if current != store.attempt and current.startswith(f"{attempt}."):
                 machine.stop()
                 machine.join(current)
-                placement = Placement(**store.read_spec()["placement"])
+                placement = store.read_spec().placement
                 machine.launch(placement, current, head, port, address)
             elif store.attempt and current != store.attempt:  # machine 0 has ended, or another run took its place
                 break

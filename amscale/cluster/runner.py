@@ -18,8 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from amscale.cluster.launcher import Placement
 from amscale.trials.metrics import MetricsTail
+from amscale.trials.records import Placement
 from amscale.trials.storage_errors import OutOfReach, StorageError, storage_errors
 from amscale.trials.store import Diagnosis, TrialStore
 
@@ -180,7 +180,7 @@ class TrialRunner:
         try:
             with storage_errors(self.store.path):
                 name = self.name_attempt() if self.name_attempt else None
-                attempt = self.store.begin_attempt(self.placement.to_dict(), name)
+                attempt = self.store.begin_attempt(self.placement, name)
                 self.machines.start(self.placement, attempt)
         except StorageError as error:
             self._note_storage_failure(error)
@@ -214,7 +214,7 @@ class TrialRunner:
     def _halve(self, reason: str) -> Report:
         """Go on with half the micro-batch; where that is 1 already, the trial has failed."""
         before, smaller = self.placement.micro_batch, halved(self.placement)
-        self.store.add_out_of_memory(reason, self.placement.to_dict())
+        self.store.add_out_of_memory(reason, self.placement)
         if smaller is None:
             return self._final(f"out of memory with a micro-batch of 1: {SMALLER_TRIAL}\n{reason}")
         self.placement = smaller
@@ -275,8 +275,11 @@ def halved(placement: Placement) -> Placement | None:
 
 def fitting_placement(store: TrialStore, placement: Placement) -> Placement:
     """Return a planned placement with its micro-batch halved until it is smaller than any that is known not to fit."""
-    same = {k: v for k, v in placement.to_dict().items() if k not in ("micro_batch", "accumulation")}
-    known = [entry["micro_batch"] for entry in store.out_of_memory() if same.items() <= entry.items()]
+    known = [
+        other.micro_batch
+        for other in (entry.placement for entry in store.out_of_memory())
+        if replace(other, micro_batch=placement.micro_batch, accumulation=placement.accumulation) == placement
+    ]
     while known and placement.micro_batch >= min(known) and (smaller := halved(placement)):
         placement = smaller
     return placement

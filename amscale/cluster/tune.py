@@ -13,10 +13,10 @@ from ray import tune
 from ray.exceptions import RayActorError
 from ray.tune.search import Searcher
 
-from amscale.cluster.launcher import Placement
 from amscale.cluster.network import check_reachable
 from amscale.errors import InputError
 from amscale.trials.location import TrialLocation
+from amscale.trials.records import Placement
 
 
 class Listener(Protocol):

@@ -14,11 +14,11 @@ from ray import tune
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from amscale.cluster.launcher import Placement
 from amscale.cluster.machine import Machine
 from amscale.cluster.network import LOOPBACK
 from amscale.cluster.runner import MachineLost, TrialFailed, TrialRunner
 from amscale.trials.location import TrialLocation
+from amscale.trials.records import Placement
 from amscale.trials.storage_errors import StorageError
 from amscale.trials.store import Diagnosis
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from amscale.config.schema import Experiment
 
@@ -53,8 +52,10 @@ def _table(fields: dict[str, FieldInfo]) -> str:
 
 
 def _default(field: FieldInfo) -> str:
-    if field.default is PydanticUndefined or isinstance(field.default, BaseModel):
-        return "" if field.default is PydanticUndefined else "see below"
+    if field.is_required() or field.default_factory is not None:
+        return ""
+    if isinstance(field.default, BaseModel):
+        return "see below"
     return f"`{list(field.default) if isinstance(field.default, tuple) else field.default}`"
 
 

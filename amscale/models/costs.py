@@ -1,11 +1,11 @@
-"""Training FLOPs per token, by named formulas. A multiply-add is two FLOPs; backward costs twice the forward.
+"""What a shape costs: training FLOPs per token by named formulas, and the memory of activations.
 
-Memory that activations take in one forward and backward pass.
+A multiply-add is two FLOPs; the backward pass costs twice the forward pass.
 """
 
 from typing import Literal
 
-from amscale.models.registry import FAMILIES
+from amscale.models.registry import find_family
 from amscale.models.shape import Shape
 
 FLOPS_FORMULAS = {
@@ -21,7 +21,7 @@ FLOPS_FORMULA = "matmul"
 
 
 def flops_per_token(shape: Shape, formula: str = FLOPS_FORMULA) -> float:
-    """Training FLOPs (forward and backward) per token.
+    """Return the training FLOPs (forward and backward) per token.
 
     Raises:
         ValueError: no such formula.
@@ -29,7 +29,7 @@ def flops_per_token(shape: Shape, formula: str = FLOPS_FORMULA) -> float:
     if formula == "6ND":
         return 6.0 * shape.parameters.under("active")
     if formula == "matmul":
-        family = FAMILIES[shape.family]
+        family = find_family(shape.family)
         return 6.0 * (family.matmul_weights(shape) + 2 * family.query_width(shape) * family.mean_keys(shape))
     raise ValueError(f"{formula!r} is not a FLOPs formula; allowed are {', '.join(FLOPS_FORMULAS)}")
 
@@ -37,10 +37,10 @@ def flops_per_token(shape: Shape, formula: str = FLOPS_FORMULA) -> float:
 def activation_bytes(
     shape: Shape, micro_batch: int, bytes_per_element: int, device: Literal["cuda", "cpu"] = "cuda"
 ) -> float:
-    """Bytes kept for the backward pass without recomputation, for sequences of the full context.
+    """Return the bytes kept for the backward pass without recomputation, for sequences of the full context.
 
     Counts what every layer keeps, and the end of the network: logits in the model's precision, in float32 where that
-    differs, and the float32 log-softmax of the loss. Parameters, gradients and optimiser states are not in it.
+    differs, and the float32 log-softmax of the loss. Parameters, gradients and optimiser states are left out.
 
     Args:
         shape: the model.
@@ -52,7 +52,7 @@ def activation_bytes(
     """
     tokens = micro_batch * shape.context
     mask = 1 if device == "cuda" else bytes_per_element
-    family = FAMILIES[shape.family]
+    family = find_family(shape.family)
     layers = family.activations_per_token(shape, bytes_per_element, mask)
     scores = family.cpu_scores(shape) if device == "cpu" else 0
     if scores:

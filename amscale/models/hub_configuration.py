@@ -1,4 +1,4 @@
-"""A transformers configuration scaled to a shape. Imports transformers, so only families that use it import this."""
+"""A transformers configuration scaled to a shape. Imports transformers, so the hub family imports this when needed."""
 
 import difflib
 import json
@@ -11,6 +11,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from amscale.errors import InputError
 from amscale.huggingface import load_configuration
 from amscale.models.families.hub import HubOptions, HubSettings
+from amscale.models.shape import Dimensions
 
 _OWN = {
     "hidden_size": "model.width",
@@ -27,11 +28,11 @@ EXPERTS = ("num_experts_per_tok", "moe_top_k", "moe_topk", "top_k_experts")
 _NOT_A_SHAPE = ("transformers_version", "architectures", "_name_or_path", "dtype", "torch_dtype", "model_type")
 
 
-def options_of(settings: HubSettings) -> HubOptions:
-    """The family's options: the base configuration's own fields and those that the settings give, as JSON.
+def read_options(settings: HubSettings) -> HubOptions:
+    """Return the base configuration's own fields and those that the settings give.
 
     Raises:
-        InputError: no such architecture, it is no causal language model, or a field that it does not have.
+        InputError: no such architecture, no causal language model, or a field that it does not have.
     """
     name = settings.architecture
     if name in CONFIG_MAPPING:
@@ -46,7 +47,9 @@ def options_of(settings: HubSettings) -> HubOptions:
         base, source = load_configuration(name, "model.architecture", settings.trust_remote_code), name
         fields = {key: value for key, value in base.to_dict().items() if key not in _NOT_A_SHAPE}
         if not settings.trust_remote_code and base.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-            raise InputError(f"model.architecture = {name}: {base.model_type} is no causal language model here")
+            raise InputError(
+                f"model.architecture = {name}: {base.model_type} is not a causal language model that transformers has"
+            )
     _check_fields(base, settings.options)
     return HubOptions(
         architecture=base.model_type,
@@ -81,7 +84,7 @@ def _check_fields(base: PretrainedConfig, given: dict[str, Any]) -> None:
 
 
 def _make(options: HubOptions, **fields: Any) -> PretrainedConfig:
-    """A configuration of the base's class.
+    """Return a configuration of the base's class.
 
     Raises:
         InputError: the class refuses a value.
@@ -99,15 +102,15 @@ def _make(options: HubOptions, **fields: Any) -> PretrainedConfig:
 
 @lru_cache(maxsize=256)
 def base_configuration(options: HubOptions) -> PretrainedConfig:
-    """The configuration before scaling, with the given fields."""
+    """Return the configuration before scaling, with the given fields."""
     return _make(options, **{**json.loads(options.base), **json.loads(options.given)})
 
 
-def default_dimensions(options: HubOptions) -> tuple[int, int, int]:
-    """(layers, width, heads) of the configuration as it stands.
+def base_dimensions(options: HubOptions) -> tuple[int, int, int]:
+    """Return (layers, width, heads) of the configuration before scaling.
 
     Raises:
-        InputError: it does not say so, or has no attention heads.
+        InputError: it lacks one of them.
     """
     base = base_configuration(options)
     for name in ("num_hidden_layers", "hidden_size", "num_attention_heads"):
@@ -119,17 +122,17 @@ def default_dimensions(options: HubOptions) -> tuple[int, int, int]:
 
 
 def experts_per_token(config: PretrainedConfig) -> int | None:
-    """Experts that one token is sent to; None where the configuration has no such field."""
+    """Return the experts that one token is sent to; None where the configuration has no such field."""
     return next((int(getattr(config, name)) for name in EXPERTS if getattr(config, name, None)), None)
 
 
 def width_multiple(options: HubOptions) -> int:
-    """8 for a mixture of experts, whose grouped products in bfloat16 need rows of whole 16 bytes; 1 otherwise."""
+    """Return 8 for a mixture of experts, whose grouped products in bfloat16 need rows of whole 16 bytes; else 1."""
     return 1 if experts_per_token(base_configuration(options)) is None else 8
 
 
 def scaled(value: int, width: int, base_width: int) -> int:
-    """A hidden width in proportion to the width, in a multiple that suits it; unchanged at the base's width."""
+    """Return a hidden width in proportion to the width, in a multiple that suits it; unchanged at the base's width."""
     if width == base_width:
         return value
     wanted = value * width / base_width
@@ -138,7 +141,7 @@ def scaled(value: int, width: int, base_width: int) -> int:
 
 
 def feed_forward(width: int, options: HubOptions) -> int:
-    """Hidden width of a feed-forward block, of one expert where there are several."""
+    """Return the hidden width of a feed-forward block, of one expert where there are several."""
     base = base_configuration(options)
     given = json.loads(options.given)
     for name in WIDTHS:
@@ -149,20 +152,26 @@ def feed_forward(width: int, options: HubOptions) -> int:
 
 
 def _key_value_heads(base: PretrainedConfig, heads: int) -> int:
-    """As many queries to a key as in the base, or the nearest that divides the heads."""
+    """Return the key heads: as many queries to a key as in the base, or the nearest number that divides the heads."""
     wanted = heads * base.num_key_value_heads / base.num_attention_heads
     divisors = [n for n in range(1, heads + 1) if heads % n == 0]
     return min(divisors, key=lambda n: (abs(n - wanted), n))
 
 
-def configuration(
+def configuration(dimensions: Dimensions) -> PretrainedConfig:
+    """Return the configuration of a shape."""
+    d = dimensions
+    return scaled_configuration(d.options, d.layers, d.width, d.heads, d.vocabulary, d.context)
+
+
+def scaled_configuration(
     options: HubOptions, layers: int, width: int, heads: int, vocabulary: int, context: int
 ) -> PretrainedConfig:
-    """The base configuration with other dimensions; what it derives from them is derived anew.
+    """Return the base configuration with other dimensions, and what it derives from them derived anew.
 
     Feed-forward widths and the width of the queries keep their ratio to the width, key heads theirs to the heads.
     """
-    default_dimensions(options)
+    base_dimensions(options)
     base, given = base_configuration(options), json.loads(options.given)
     fields = {**json.loads(options.base), **given}
     per_layer = [k for k, v in fields.items() if isinstance(v, list) and len(v) == base.num_hidden_layers]

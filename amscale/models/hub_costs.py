@@ -1,9 +1,9 @@
-"""Parameters of a transformers model by component, counted on the meta device, where a model holds no memory.
+"""Parameters and memory of a transformers architecture, read off its models.
 
-Memory that a transformers architecture keeps for the backward pass, measured on models a few numbers wide.
-
-What a layer keeps per token is taken to be a·width + b·hidden + c·heads·context + constant bytes. Four tiny models that
-differ in one of these at a time give the four coefficients, each from what a second layer adds.
+Parameters are counted by component on the meta device, where a model takes no memory. What the forward pass keeps for
+the backward pass is measured on models a few numbers wide: a layer is taken to keep a·width + b·hidden +
+c·heads·context + constant bytes per token, and four tiny models that differ in one of these at a time give the four
+coefficients, each from what a second layer adds.
 """
 
 import json
@@ -19,7 +19,14 @@ from transformers import PretrainedConfig
 
 from amscale.errors import InputError
 from amscale.models.families.hub import HubOptions
-from amscale.models.hub_configuration import EXPERTS, WIDTHS, base_configuration, configuration, experts_per_token
+from amscale.models.hub_configuration import (
+    EXPERTS,
+    WIDTHS,
+    base_configuration,
+    configuration,
+    experts_per_token,
+    scaled_configuration,
+)
 from amscale.models.networks.hub import layers_of, model_class
 from amscale.models.shape import ParameterCounts, Shape
 
@@ -29,7 +36,7 @@ _FEED_FORWARD = re.compile(r"mlp|ffn|feed_?forward|expert|moe|^fc\d?$|router")
 
 @dataclass(frozen=True)
 class Counted:
-    """What one configuration's model holds."""
+    """The counts of one model."""
 
     parameters: ParameterCounts
     matrices: int
@@ -42,6 +49,8 @@ class Counted:
 
 @dataclass
 class _Part:
+    """Counts of one layer, or arrays of them."""
+
     attention: int = 0
     feed_forward: int = 0
     active: int = 0
@@ -50,7 +59,7 @@ class _Part:
 
 
 def meta_model(config: PretrainedConfig, remote_code: str | None) -> nn.Module:
-    """The model without memory for its parameters; randomness elsewhere is untouched.
+    """Return the model without memory for its parameters; torch's random state stays as it was.
 
     Raises:
         InputError: the library cannot build it.
@@ -67,7 +76,7 @@ def meta_model(config: PretrainedConfig, remote_code: str | None) -> nn.Module:
 
 
 def _count_layer(layer: nn.Module, config: PretrainedConfig) -> _Part:
-    """A layer's parameters: norms by name, feed-forward by name, and what else mixes tokens as attention."""
+    """Count a layer's parameters: norms by name, feed-forward by name, and everything else as attention."""
     part = _Part()
     for name, parameter in layer.named_parameters():
         size, words = parameter.numel(), name.split(".")
@@ -85,7 +94,7 @@ def _count_layer(layer: nn.Module, config: PretrainedConfig) -> _Part:
 
 
 def _active(layer: nn.Module, words: list[str], parameter: nn.Parameter, config: PretrainedConfig) -> int:
-    """Elements of a parameter that one token meets: all, or of a stack of experts as many as a token is sent to."""
+    """Return the elements of a parameter that one token meets: all, or of stacked experts those that it is sent to."""
     if "experts" not in words:
         return parameter.numel()
     stack = layer.get_submodule(".".join(words[: words.index("experts") + 1]))
@@ -103,8 +112,8 @@ def _active(layer: nn.Module, words: list[str], parameter: nn.Parameter, config:
 def _parts(
     options: HubOptions, layers: int, width: int, heads: int, vocabulary: int, context: int
 ) -> tuple[ParameterCounts, tuple[_Part, ...], PretrainedConfig]:
-    """What is outside the layers (as counts), and each layer."""
-    config = configuration(options, layers, width, heads, vocabulary, context)
+    """Return the counts outside the layers, those of each layer, and the configuration."""
+    config = scaled_configuration(options, layers, width, heads, vocabulary, context)
     model: Any = meta_model(config, options.remote_code)
     name, stack = layers_of(model)
     head = model.get_output_embeddings()
@@ -127,7 +136,7 @@ def _parts(
 
 
 def _whole(outside: ParameterCounts, parts: list[tuple[Any, _Part]]) -> ParameterCounts:
-    """Counts of so many layers of each part beside what is outside them."""
+    """Return the counts of so many layers of each part and of what is outside the layers."""
     feed_forward = sum(n * part.feed_forward for n, part in parts)
     active = sum(n * part.active for n, part in parts)
     return ParameterCounts(
@@ -143,7 +152,7 @@ def _whole(outside: ParameterCounts, parts: list[tuple[Any, _Part]]) -> Paramete
 
 @lru_cache(maxsize=4096)
 def count(options: HubOptions, layers: int, width: int, heads: int, vocabulary: int, context: int) -> Counted:
-    """Exact counts of one shape, from its whole model."""
+    """Return the exact counts of one shape, from its whole model."""
     outside, parts, config = _parts(options, layers, width, heads, vocabulary, context)
     head_dimension = getattr(config, "head_dim", None) or width // heads
     return Counted(
@@ -165,8 +174,10 @@ def _windows(config: PretrainedConfig, layers: int) -> tuple[int | None, ...]:
 def count_many(
     options: HubOptions, layers: Any, width: Any, heads: Any, vocabulary: int, context: int
 ) -> ParameterCounts:
-    """Counts of many shapes: each (width, heads) is counted with two layers, the second of which stands for all
-    after the first."""
+    """Return the counts of many shapes, as arrays [shapes] like `layers`, `width` and `heads`.
+
+    Each (width, heads) is counted with two layers, and every further layer taken to be like the second.
+    """
     pairs, where = np.unique(np.stack([width, heads]), axis=1, return_inverse=True)
     columns = []
     for w, h in pairs.T.tolist():
@@ -184,7 +195,7 @@ _HEAD_WIDTH, _HIDDEN, _CONTEXT, _BATCH, _VOCABULARY = 16, 64, 16, 2, 16
 
 @dataclass(frozen=True)
 class Kept:
-    """Bytes of one layer and token."""
+    """Bytes that one layer keeps of one token."""
 
     per_width: float
     per_hidden: float
@@ -195,9 +206,9 @@ class Kept:
     """Whether a GPU's attention kernel spares it the scores."""
 
 
-def kept(shape: Shape, element: int) -> Kept:
-    """Coefficients of a shape's architecture for elements of 4 (float32) or 2 (bfloat16) bytes, as a CPU keeps them."""
-    config = configuration(shape.options, shape.layers, shape.width, shape.heads, shape.vocabulary, shape.context)
+def measure_kept(shape: Shape, element: int) -> Kept:
+    """Return the coefficients of a shape's architecture for elements of 4 (float32) or 2 (bfloat16) bytes, on a CPU."""
+    config = configuration(shape)
     keys = getattr(config, "num_key_value_heads", None) or shape.heads
     head_dimension = getattr(config, "head_dim", None) or shape.width // shape.heads
     head_width = round(_HEAD_WIDTH * head_dimension * shape.heads / shape.width / 2) * 2
@@ -225,7 +236,7 @@ def _measured(options: HubOptions, element: int, queries_per_key: int, head_dime
 
 
 def _tiny(options: HubOptions, keys: int, head_dimension: int, hidden: int) -> HubOptions:
-    """The options with other feed-forward widths, in their proportions, and the given key heads and head dimension."""
+    """Return the options with the given key heads and head dimension, and feed-forward widths in their proportions."""
     base, given = base_configuration(options), json.loads(options.given)
     widths = {name: getattr(base, name) for name in WIDTHS if getattr(base, name, None)}
     reference = next(iter(widths.values()), 1)
@@ -236,8 +247,8 @@ def _tiny(options: HubOptions, keys: int, head_dimension: int, hidden: int) -> H
 
 
 def _kept_bytes(options: HubOptions, layers: int, heads: int, context: int, dtype: torch.dtype) -> int:
-    """Bytes of the distinct storages that one forward pass saves, parameters aside."""
-    config = configuration(options, layers, heads * _HEAD_WIDTH, heads, _VOCABULARY, context)
+    """Return the bytes of the distinct storages that one forward pass saves, parameters aside."""
+    config = scaled_configuration(options, layers, heads * _HEAD_WIDTH, heads, _VOCABULARY, context)
     sizes: dict[int, int] = {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -1,65 +1,100 @@
-"""The families by name.
+"""The families by name, those of installed packages included, and how to build a shape of any of them."""
 
-The settings of a model: those of its family, told apart by `family`.
-
-Building a model from its shape, and the names of the places inside it that measurements hook.
-
-The names are module names for `model.get_submodule`, on the model as `build` returns it.
-"""
-
-from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Any
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args
 
 from pydantic import Field
 
-from amscale.models.families import gpt2, hub, openelm, vanilla
-from amscale.models.families.gpt2 import GPT2Settings
-from amscale.models.families.hub import HubSettings
-from amscale.models.families.openelm import OpenELMSettings
-from amscale.models.families.vanilla import VanillaSettings
+from amscale.errors import InputError
 from amscale.models.family import Family
 from amscale.models.shape import Shape
-
-FAMILIES: dict[str, Family] = {
-    family.name: family for family in (vanilla.FAMILY, gpt2.FAMILY, openelm.FAMILY, hub.FAMILY)
-}
-
-
-def family_names() -> list[str]:
-    """Names that `model.family` may take."""
-    return list(FAMILIES)
-
-
-ModelSettings = Annotated[VanillaSettings | GPT2Settings | OpenELMSettings | HubSettings, Field(discriminator="family")]
-
+from amscale.registry import Registry
 
 if TYPE_CHECKING:
     from torch import nn
 
+FAMILIES: Registry[type[Family]] = Registry(
+    "amscale.families",
+    {
+        "vanilla": "amscale.models.families.vanilla:Vanilla",
+        "gpt2": "amscale.models.families.gpt2:GPT2",
+        "openelm": "amscale.models.families.openelm:OpenELM",
+        "hub": "amscale.models.families.hub:Hub",
+    },
+)
+
+
+@cache
+def find_family(name: str) -> Family:
+    """Return the family of that name, the same object each time.
+
+    Raises:
+        InputError: no such family, or what an entry point names is not one.
+    """
+    cls = FAMILIES.find(name, "model.family")
+    if not (isinstance(cls, type) and issubclass(cls, Family)):
+        raise InputError(
+            f"entry point {name!r} of {FAMILIES.group} is {cls!r}; give a subclass of amscale.models.Family"
+        )
+    try:
+        family = cls()
+        tags = get_args(family.settings.model_fields["family"].annotation)
+    except (TypeError, AttributeError) as error:  # abstract, or without settings
+        raise InputError(f"entry point {name!r} of {FAMILIES.group}: {error}") from None
+    if (tags, family.name) != ((name,), name):
+        raise InputError(
+            f"entry point {name!r} of {FAMILIES.group}: {family.settings.__name__}.family is {family.name!r}; declare "
+            f'`family: Literal["{name}"] = "{name}"`'
+        )
+    return family
+
+
+def settings_union() -> Any:
+    """Return the type of the `model` section of a configuration: the settings of every family, told apart by `family`.
+
+    Raises:
+        InputError: a family of an installed package cannot be loaded.
+    """
+    members = tuple(find_family(name).settings for name in FAMILIES)
+    return Annotated[Union[members], Field(discriminator="family")]  # noqa: UP007
+
 
 def build(shape: Shape) -> "nn.Module":
-    """A freshly initialised model in float32 on the CPU; the same after the same `torch.manual_seed`.
+    """Return a freshly initialised model in float32 on the CPU; the same after the same `torch.manual_seed`.
 
     Its forward takes tokens_BT (int64, T <= shape.context, padding on the right if any) and returns logits_BTV in
     float32, whatever the precision of the parameters.
     """
-    model: nn.Module = import_module(FAMILIES[shape.family].network).build(shape)
+    family = find_family(shape.family)
+    model = family.build(shape)
+    model.amscale_family = family  # type: ignore[assignment]
     return model
 
 
 def residual_names(model: Any) -> list[str]:
-    """Modules whose (first) output is the residual stream x_BTD after layer 1, 2, …, in order."""
-    names: list[str] = model.residual_names()
+    """Return the modules whose (first) output is the residual stream x_BTD after layer 1, 2, …, in order.
+
+    Args:
+        model: as `build` returned it, without an engine's wrapper; names are for its `get_submodule`.
+    """
+    names: list[str] = model.amscale_family.residual_names(model)
     return names
 
 
 def attention_names(model: Any) -> list[str]:
-    """The attention modules, in order of layers; their first input is x_BTD, normed where the family norms first."""
-    names: list[str] = model.attention_names()
+    """Return the attention modules in the order of layers; their first input is x_BTD, normed where the family norms
+    first."""
+    names: list[str] = model.amscale_family.attention_names(model)
     return names
 
 
 def final_norm_name(model: Any) -> str | None:
-    """The norm between the last layer and the output head; None where there is none (post-LN)."""
-    name: str | None = model.final_norm_name()
+    """Return the norm between the last layer and the output head; None where there is no such norm (post-LN)."""
+    name: str | None = model.amscale_family.final_norm_name(model)
+    return name
+
+
+def output_head_name(model: Any) -> str:
+    """Return the module that turns the residual stream, after the final norm, into logits."""
+    name: str = model.amscale_family.output_head_name(model)
     return name

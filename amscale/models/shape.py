@@ -1,4 +1,4 @@
-"""What a model looks like before it exists: its dimensions and its parameter counts, in plain numbers."""
+"""The shape of a model before it is built: its dimensions and its parameter counts, in plain numbers."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
@@ -13,7 +13,7 @@ CONVENTIONS: tuple[str, ...] = get_args(Convention)
 
 @dataclass(frozen=True)
 class ParameterCounts:
-    """Parameters by component; together they are every parameter of the model, each counted once."""
+    """Parameters by component. Together they are every parameter of the model, each counted once."""
 
     embedding: int
     """Token embedding and learned positions."""
@@ -24,18 +24,19 @@ class ParameterCounts:
     feed_forward: int
     """Feed-forward matrices, with biases."""
     norms_and_rest: int
-    """Layer norms, and whatever fits nowhere else."""
+    """Norms, and every parameter of no other component."""
     tied: bool = False
     """Whether the output head is the token embedding."""
     active_feed_forward: int | None = None
-    """Feed-forward parameters that one token passes through, where that is not all of them: a mixture of experts."""
+    """Feed-forward parameters that one token passes through, for a mixture of experts; None where it passes all."""
 
     @property
     def total(self) -> int:
+        """Every parameter of the model."""
         return self.embedding + self.output_head + self.attention + self.feed_forward + self.norms_and_rest
 
     def under(self, convention: str) -> int:
-        """N under one of CONVENTIONS.
+        """Return N under one of CONVENTIONS.
 
         Raises:
             ValueError: no such convention.
@@ -57,7 +58,7 @@ class ParameterCounts:
         raise ValueError(f"{convention!r} is not a counting convention; allowed are {', '.join(CONVENTIONS)}")
 
     def as_dict(self) -> dict[str, int]:
-        """The six counts that a result records, and the active feed-forward parameters of a mixture of experts."""
+        """Return the six counts that a result records, and those of active experts where there are experts."""
         names = ["embedding", "output_head", "attention", "feed_forward", "norms_and_rest", "total"]
         if self.active_feed_forward is not None:
             names.append("active_feed_forward")
@@ -65,23 +66,29 @@ class ParameterCounts:
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Everything that `build` needs to make a model, and nothing about where or how it is trained."""
+class Dimensions:
+    """What a network is built from, and nothing about where or how it is trained."""
 
     family: str
     layers: int
     width: int
     """Width d of the residual stream."""
     heads: int
-    """Attention heads; each has width / heads dimensions."""
+    """Attention heads; each has width / heads dimensions. The most of a layer where layers differ."""
     feed_forward: int
-    """Width of the hidden layer of the feed-forward blocks."""
+    """Width of the hidden layer of the feed-forward blocks. The largest where layers differ."""
     vocabulary: int
     """Tokens in the vocabulary."""
     context: int
     """Longest sequence, in tokens."""
     options: Any
-    """The family's own choices, a frozen dataclass."""
+    """What else the family's settings choose: `Family.options`, a frozen dataclass."""
+
+
+@dataclass(frozen=True)
+class Shape(Dimensions):
+    """Dimensions with their parameter counts, and the size that was asked for."""
+
     parameters: ParameterCounts
     wanted: int | None = None
     """The size that was asked for under `count`; None where the dimensions were given."""
@@ -94,9 +101,9 @@ class Shape:
         return self.parameters.under(self.count)
 
     def describe(self) -> str:
-        """Layers x width and heads, such as `4 x 64, 4 heads`."""
+        """Return layers x width and heads, such as `4 x 64, 4 heads`."""
         return f"{self.layers} x {self.width}, {self.heads} head{'s' if self.heads > 1 else ''}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for a record; parameters are recorded on their own."""
+        """Return plain values for a record, without the parameters, which are recorded beside them."""
         return {name: value for name, value in asdict(self).items() if name != "parameters"}

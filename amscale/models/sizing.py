@@ -1,12 +1,10 @@
-"""The shapes that the rules allow, and the best of them for a wanted number of parameters.
+"""From settings to a shape: the given dimensions, a published model, or the best shape for a wanted size.
 
 Among the shapes that the rules below allow, and whose N is within TOLERANCE of what is wanted, the one of least
 `_cost` is taken: layers near ½·√width and a head dimension near 2·√width, at most 64. This gives 4 x 64 with heads
 of 16, 8 x 256 with heads of 32, 16 x 1024 and 32 x 4096 with heads of 64, so that width / layers grows with size as
 in published families. The cost depends on the shape alone, which makes the choice monotone: as N grows the window
 slides over a fixed list, and the least of a sliding window never moves backwards.
-
-From settings to a shape: the given dimensions, a published model, or the best shape for a wanted size.
 """
 
 import math
@@ -16,7 +14,7 @@ from typing import Any, NamedTuple, cast
 
 from amscale.errors import InputError
 from amscale.models.family import Family, FamilySettings
-from amscale.models.registry import FAMILIES
+from amscale.models.registry import find_family
 from amscale.models.shape import Shape
 from amscale.settings import format_size
 
@@ -29,6 +27,8 @@ _WIDTH_STEPS = ((8, 128, 2), (128, 256, 4), (256, 512, 16), (512, 1024, 32), (10
 
 
 class Candidate(NamedTuple):
+    """A shape that the search may take, and its N."""
+
     size: int
     cost: float
     layers: int
@@ -37,18 +37,19 @@ class Candidate(NamedTuple):
 
 
 def target_layers(width: int) -> float:
-    """Number of layers that suits a width: ½·√width."""
+    """Return the number of layers that suits a width: ½·√width."""
     return 0.5 * math.sqrt(width)
 
 
 def target_head_dimension(width: int) -> float:
-    """Head dimension that suits a width: 2·√width, at most 64."""
+    """Return the head dimension that suits a width: 2·√width, at most 64."""
     return min(64.0, 2 * math.sqrt(width))
 
 
 @cache
 def choose_heads(width: int) -> int:
-    """The heads whose dimension is nearest the target and even (a multiple of 8 from width 128 on, if one divides)."""
+    """Return the heads whose dimension is nearest the target and even; from width 128 on, where one divides the width,
+    a multiple of 8."""
     step = 8 if width >= 128 and width % 8 == 0 else 2 if width % 2 == 0 else 1
     dimensions = [dimension for dimension in range(step, width + 1, step) if width % dimension == 0]
     target = target_head_dimension(width)
@@ -56,8 +57,8 @@ def choose_heads(width: int) -> int:
 
 
 def _cost(layers: int, width: int, heads: int) -> float:
-    """Distance from the rules: of depth, half of that of head dimension (none for 0 heads), and a little for a width
-    not in sixteens."""
+    """Return the distance from the rules: of depth, half of that of head dimension (none for 0 heads), and a little for
+    a width not in sixteens."""
     depth = abs(math.log(layers / target_layers(width)))
     head = abs(math.log(width / heads / target_head_dimension(width))) if heads else 0.0
     return depth + 0.5 * head + (0.1 if width % 16 else 0.0)
@@ -65,11 +66,11 @@ def _cost(layers: int, width: int, heads: int) -> float:
 
 @lru_cache(maxsize=256)
 def _dimensions(
-    layers: int | None, width: int | None, heads: int | None, own_heads: bool, multiple: int
+    layers: int | None, width: int | None, heads: int | None, derives_heads: bool, multiple: int
 ) -> tuple[tuple[float, int, int, int], ...]:
-    """(cost, layers, width, heads) of every shape with the given dimensions; free ones stay near the rules.
+    """Return (cost, layers, width, heads) of every shape with the given dimensions; free ones stay near the rules.
 
-    A family that derives its heads by itself (`own_heads`) is judged by depth and width alone."""
+    A family that derives its heads is judged by depth and width alone."""
     if width is not None:
         widths = [width]
     elif heads is not None:
@@ -84,7 +85,7 @@ def _dimensions(
         if (
             width is None
             and heads is None
-            and not own_heads
+            and not derives_heads
             and abs(math.log(w / h / target_head_dimension(w))) > math.log(1.6)
         ):
             continue
@@ -94,7 +95,7 @@ def _dimensions(
             depths = range(1, LARGEST_DEPTH + 1)
         else:
             depths = range(max(1, math.floor(target_layers(w) / 2)), math.ceil(2 * target_layers(w)) + 1)
-        found += [(_cost(depth, w, 0 if own_heads else h), depth, w, h) for depth in depths]
+        found += [(_cost(depth, w, 0 if derives_heads else h), depth, w, h) for depth in depths]
     return tuple(found)
 
 
@@ -109,21 +110,20 @@ def _candidates(
     width: int | None,
     heads: int | None,
 ) -> tuple[list[int], list[Candidate]]:
-    """Every candidate shape and its N, in order of N."""
+    """Return every candidate shape and its N, in order of N."""
     import numpy as np
 
-    rows = _dimensions(layers, width, heads, family.heads is not None, family.width_multiple(options))
+    rows = _dimensions(layers, width, heads, family.derives_heads, family.width_multiple(options))
     columns: Any = [np.array(column) for column in zip(*rows, strict=True)]
     _, depth, widths, head = columns
-    hidden = family.feed_forward(depth, widths, options)
-    counts = family.counts(depth, widths, head, hidden, vocabulary, context, options)
+    counts = family.counts_of_many(depth, widths, head, vocabulary, context, options)
     sizes = cast("np.ndarray[Any, Any]", counts.under(count)).tolist()
     ordered = sorted(Candidate(size, *row) for size, row in zip(sizes, rows, strict=True))
     return [candidate.size for candidate in ordered], ordered
 
 
 def search(family: Family, settings: FamilySettings, options: Any, vocabulary: int, context: int) -> Candidate:
-    """The best shape for the wanted size and the dimensions that are given beside it.
+    """Return the best shape for the wanted size and the dimensions that are given beside it.
 
     Raises:
         InputError: no shape has the wanted size within TOLERANCE.
@@ -152,7 +152,7 @@ def search(family: Family, settings: FamilySettings, options: Any, vocabulary: i
 
 
 def _given(family: Family, settings: FamilySettings, options: Any) -> tuple[int, int, int] | None:
-    """Layers, width and heads where nothing is left to solve for."""
+    """Return layers, width and heads where nothing is left to search for, else None."""
     size = cast("int | str | None", settings.size)
     if isinstance(size, str):
         if (settings.layers, settings.width, settings.heads) != (None, None, None):
@@ -167,12 +167,11 @@ def _given(family: Family, settings: FamilySettings, options: Any) -> tuple[int,
                 f"{settings.width}, which fix it; drop model.size, or one of the two"
             )
         return settings.layers, settings.width, settings.heads or choose_heads(settings.width)
-    default_dimensions = (
-        family.default_dimensions(options) if (size, settings.width, settings.heads) == (None, None, None) else None
-    )
-    if default_dimensions is not None:
-        layers, width, heads = default_dimensions
-        return settings.layers or layers, width, heads
+    if (size, settings.width, settings.heads) == (None, None, None):
+        dimensions = family.default_dimensions(options)
+        if dimensions is not None:
+            layers, width, heads = dimensions
+            return settings.layers or layers, width, heads
     if size is None:
         raise InputError("model.size is not given; give a number such as 100k, or both model.layers and model.width")
     return None
@@ -180,12 +179,12 @@ def _given(family: Family, settings: FamilySettings, options: Any) -> tuple[int,
 
 @lru_cache(maxsize=4096)
 def solve(settings: FamilySettings, vocabulary: int, context: int) -> Shape:
-    """The shape for some settings, a vocabulary of so many tokens and sequences of at most `context` tokens.
+    """Return the shape for settings, a vocabulary of so many tokens and sequences of at most `context` tokens.
 
     Raises:
         InputError: no shape has the wanted size within TOLERANCE, or the given dimensions do not fit together.
     """
-    family = FAMILIES[settings.family]
+    family = find_family(settings.family)
     options = family.options(settings)
     if settings.width is not None and settings.heads is not None and settings.width % settings.heads:
         raise InputError(
@@ -193,24 +192,11 @@ def solve(settings: FamilySettings, vocabulary: int, context: int) -> Shape:
             f"give model.heads = {choose_heads(settings.width)}, or a width that is a multiple of the heads"
         )
     given = _given(family, settings, options)
-    if given is None:
-        candidate = search(family, settings, options, vocabulary, context)
-        layers, width, heads = candidate.layers, candidate.width, candidate.heads
-    else:
-        layers, width, heads = given
-    if family.heads is not None:
-        heads = family.heads(layers, width, options)
-    feed_forward = int(family.feed_forward(layers, width, options))
+    layers, width, heads = given or search(family, settings, options, vocabulary, context)[2:]
+    dimensions = family.dimensions(layers, width, heads, vocabulary, context, options)
     shape = Shape(
-        family=family.name,
-        layers=layers,
-        width=width,
-        heads=heads,
-        feed_forward=feed_forward,
-        vocabulary=vocabulary,
-        context=context,
-        options=options,
-        parameters=family.counts(layers, width, heads, feed_forward, vocabulary, context, options),
+        **vars(dimensions),
+        parameters=family.counts(dimensions),
         wanted=settings.size if given is None else None,
         count=settings.count,
     )

@@ -35,7 +35,7 @@ class SingleTrial:
         """Write the trial's spec into its store; make the sweep's folder where it is missing."""
         self.sweep.create_if_missing(self.experiment)
         plan = self.plan
-        store.write_spec(plan.cell, plan.placement.to_dict(), self.tokens.folder, plan.identity, plan.label)
+        store.write_spec(plan.cell, plan.placement, self.tokens.folder, plan.identity, plan.label)
 
 
 def plan_single_trial(path: str, overrides: list[str], machines: int = 1) -> SingleTrial:
@@ -75,11 +75,11 @@ def prepare_trial(machines: int, path: str, overrides: list[str]) -> TrialStore:
     if Path(path).name == "spec.yaml":
         store = TrialStore(Path(path).absolute().parent)
         spec = store.read_spec()
-        placed = spec["placement"]["machines"]
+        placed = spec.placement.machines
         if overrides or placed != machines:
             given = f"{overrides[0]!r}" if overrides else f"{machines} machines"
             raise InputError(f"{path}: {given}: this spec is complete, and for {placed} machine(s)")
-        _check_shared(spec["settings"].get("storage", ""))
+        _check_shared(spec.settings.get("storage", ""))
         return store
     overrides = [*overrides, f"launch.machines={machines}"]
     _check_shared(config.load(path, overrides).storage)

@@ -16,6 +16,7 @@ from amscale.huggingface import first_line, unavailable
 from amscale.models import Shape
 from amscale.planning.plan import tokens_folder
 from amscale.radius.configuration import PretrainedModel
+from amscale.trials.records import TrialResult
 from amscale.trials.store import TrialStore
 from amscale.trials.sweep_store import SweepStore
 
@@ -50,13 +51,15 @@ class Trial:
 
     folder: TrialStore
     cell: Experiment
-    result: dict[str, Any]
+    result: TrialResult
     store: TokenStore
 
     @property
     def shape(self) -> Shape:
-        recorded = self.result["shape"]
-        return models.solve(self.cell.model, recorded["vocabulary"], recorded["context"])
+        recorded = self.result.shape
+        if recorded.vocabulary is None or recorded.context is None:
+            raise InputError(f"{self.folder.result}: shape.vocabulary or shape.context is missing; run the trial again")
+        return models.solve(self.cell.model, recorded.vocabulary, recorded.context)
 
 
 def find_trial(path: str) -> Trial:
@@ -74,22 +77,22 @@ def find_trial(path: str) -> Trial:
     else:
         found = SweepStore(place).all_trials()
         results = [(trial, trial.read_result()) for trial in found]
-        finished = [(t, r) for t, r in results if r and r["state"] == "finished" and t.weights.is_file()]
+        finished = [(t, r) for t, r in results if r and r.state == "finished" and t.weights.is_file()]
         if not finished:
             raise InputError(
                 f"model.path={path!r}: {len(found)} trials there, none finished; give the folder of a finished trial "
                 "or of a sweep that `python -m amscale.sweep` has run"
             )
-    folder, result = max(finished, key=lambda pair: (pair[1]["parameters"]["total"], pair[1]["data"]["unique_tokens"]))
+    folder, result = max(finished, key=lambda pair: (pair[1].parameters.total, pair[1].data.unique_tokens))
     spec = folder.read_spec()
-    cell = config.parse(spec["settings"])
-    tokens = Path(spec["store"]).parent
+    cell = config.parse(spec.settings)
+    tokens = Path(spec.store).parent
     # The store that the trial was trained on is opened; where it has been moved or removed, it is built again.
     store = prepare(cell.data, tokens if tokens.is_dir() else tokens_folder(folder.path.parents[2]))
-    if store.vocabulary_size != result["shape"]["vocabulary"]:
+    if store.vocabulary_size != result.shape.vocabulary:
         raise InputError(
             f"{folder.path}: its corpus now has a vocabulary of {store.vocabulary_size}, in training it had "
-            f"{result['shape']['vocabulary']}; bring back the corpus that the trial was trained on"
+            f"{result.shape.vocabulary}; bring back the corpus that the trial was trained on"
         )
     return Trial(folder, cell, result, store)
 

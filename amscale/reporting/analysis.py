@@ -8,11 +8,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from amscale.scaling.estimate import FLOOR
-from amscale.scaling.floor import agreed
+from amscale.scaling.floor import common_value
 from amscale.settings import format_size
 
 if TYPE_CHECKING:
-    from amscale.scaling.fit import FitResult
+    from amscale.scaling.fit import Fit
 
 MOST_TONES = 16
 """More sizes than this share colours, neighbour with neighbour."""
@@ -114,11 +114,12 @@ class Analysis:
         return None if found is None else found["details"][key]
 
 
-def analysis_of(fit: "FitResult") -> Analysis:
+def analysis_of(fit: "Fit") -> Analysis:
     """A fit at hand, ready to draw."""
     points = fit.table.points
-    corpora = [point.result.get("data", {}) for point in points]
-    facts = {key: value for key in _FACTS if (value := agreed([corpus.get(key) for corpus in corpora])) is not None}
+    corpora = [point.result.data if point.result else None for point in points]
+    agreements = {key: common_value([getattr(corpus, key, None) for corpus in corpora]) for key in _FACTS}
+    facts = {key: value for key, value in agreements.items() if value is not None}
     shown = points if len(points) <= MOST_DRAWN else random.Random(0).sample(points, MOST_DRAWN)
     rows = [{"N": point.N, "D": point.D, "loss": point.loss, "seed": point.seed} for point in shown]
     return Analysis(fit.table.source, bounded(fit.to_dict()), rows, facts)

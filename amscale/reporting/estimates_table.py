@@ -1,24 +1,38 @@
-"""Estimates on a terminal: one table of numbers, the ground that each stands on, and the laws side by side."""
+"""A fit on a terminal: tables of its estimates, notes on each, and the laws side by side."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from amscale.scaling.estimate import Estimate, Hypothesis, interval_text
+from amscale.scaling.estimate import Estimate, HypothesisTest, interval_text
 from amscale.scaling.laws.compare import HELD_OUT, Comparison
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_MOST_NAMED = 4
+    from amscale.scaling.fit import Fit
+
+_MOST_LISTED = 4
 _NARROWEST = 20
 """Least width of a folded column, in characters."""
 
 
-def print_estimates(console: "Console", estimates: Sequence[Estimate], said: Sequence[str] = ()) -> None:
-    """A row per estimate, grouped by what is estimated, and below the tables a numbered note for each.
+def print_fit(fit: "Fit", console: "Console") -> None:
+    """Print the source, warnings, estimates with their notes, and laws."""
+    from rich.text import Text
 
-    A line that several notes share is printed once, before them, and one of `said` not at all.
+    header = f"{fit.table.source}: {len(fit.table.points)} points, {len(fit.table.left_out)} left out"
+    console.print(Text(f"{header}; {fit.table.convention}"))
+    for warning in fit.table.warnings:
+        console.print(Text(f"warning: {warning}"), style="yellow")
+    print_estimates(console, fit.estimates, fit.table.convention.split("; "))
+    print_laws(console, fit.laws)
+
+
+def print_estimates(console: "Console", estimates: Sequence[Estimate], printed: Sequence[str] = ()) -> None:
+    """Print a row for each estimate, grouped by what is estimated, and below the tables numbered notes.
+
+    A line that several notes share is printed once, before them; lines in `printed` are left out.
     """
     groups = list(dict.fromkeys(estimate.group for estimate in estimates))
     ordered = [estimate for group in groups for estimate in estimates if estimate.group == group]
@@ -31,31 +45,31 @@ def print_estimates(console: "Console", estimates: Sequence[Estimate], said: Seq
         chosen = [row for row, estimate in zip(rows, ordered, strict=True) if estimate.group == group]
         _print_rows(console, headings if group == groups[0] else None, chosen, widths, numbers=(0, 2, 4))
     console.print()
-    console.print("the ground of each", style="bold")
-    notes = [[line for line in dict.fromkeys(_notes(estimate)) if line not in said] for estimate in ordered]
+    console.print("notes", style="bold")
+    notes = [[line for line in dict.fromkeys(_notes(estimate)) if line not in printed] for estimate in ordered]
     common: dict[str, list[int]] = {}
     for number, lines in enumerate(notes, start=1):
         for line in lines:
             common.setdefault(line, []).append(number)
     for line, numbers in common.items():
         if len(numbers) > 1:
-            _say(console, f"{_ranges(numbers)}: {line}")
+            _print_note(console, f"{_ranges(numbers)}: {line}")
     for number, lines in enumerate(notes, start=1):
         own = [line for line in lines if len(common[line]) == 1]
         for index, line in enumerate(own):
-            _say(console, f"{number if index == 0 else '':>2}  {line}")
+            _print_note(console, f"{number if index == 0 else '':>2}  {line}")
 
 
 def print_laws(console: "Console", laws: Sequence[Comparison]) -> None:
-    """A row per law: fit by Huber's objective, AICc by squares on ln loss, and errors on what was held out."""
+    """Print a row for each law: its fit by Huber's objective, AICc by squares on ln loss, and held-out errors."""
     rows = []
-    refused: dict[str, list[str]] = {}
-    squares = {item.law: item for item in laws if item.objective == "squared_log"}
+    not_fitted: dict[str, list[str]] = {}
+    squares = {item.id: item for item in laws if item.objective == "squared_log"}
     for item in (item for item in laws if item.objective == "huber_log"):
-        if item.refusal:
-            refused.setdefault(item.refusal, []).append(item.law)
+        if item.reason:
+            not_fitted.setdefault(item.reason, []).append(item.law)
             continue
-        score = squares[item.law].aicc
+        score = squares[item.id].aicc
         rows.append(
             (
                 item.law,
@@ -72,25 +86,25 @@ def print_laws(console: "Console", laws: Sequence[Comparison]) -> None:
         console.print("laws on these points", style="bold")
         widths = _widths(console, headings, rows, stretched=0)
         _print_rows(console, headings, rows, widths, numbers=range(1, len(headings)))
-        _say(
+        _print_note(
             console,
             "error: root mean square of ln loss, by Huber's objective; N, D, C out: the same on the largest N, D or C, "
-            "by a fit to the other points, none where they are too few. AICc by squares on ln loss, Gaussian errors "
+            "by a fit to the other points, none where these are too few. AICc by squares on ln loss, Gaussian errors "
             "assumed; lower is better",
         )
-    for reason, names in refused.items():
-        _say(console, f"not fitted: {'; '.join(names)}: {reason}")
+    for reason, names in not_fitted.items():
+        _print_note(console, f"not fitted: {'; '.join(names)}: {reason}")
 
 
 def _cells(estimate: Estimate) -> tuple[str, ...]:
-    refused = estimate.value is None
-    value = "refused" if refused else f"{estimate.value:.4g}"
-    interval = "" if refused else interval_text(estimate.interval)
+    determined = estimate.value is not None
+    value = f"{estimate.value:.4g}" if determined else "not determined"
+    interval = interval_text(estimate.interval) if determined else ""
     return estimate.estimand, value, interval, str(estimate.used), _rejected(estimate)
 
 
 def _widths(console: "Console", headings: Sequence[str], rows: Sequence[Sequence[str]], stretched: int) -> list[int]:
-    """Widths of columns that hold their longest cell; the stretched one is folded where the console is narrower."""
+    """Return the widths of columns that hold their longest cell; the stretched one shrinks on a narrow console."""
     widths = [max(len(text) for text in column) for column in zip(headings, *rows, strict=True)]
     left = console.width - sum(widths) - 2 * (len(widths) - 1)
     widths[stretched] = max(widths[stretched] + min(left, 0), _NARROWEST)
@@ -104,7 +118,7 @@ def _print_rows(
     widths: Sequence[int],
     numbers: Sequence[int],
 ) -> None:
-    """Aligned columns; those in `numbers` to the right."""
+    """Print aligned columns, those in `numbers` to the right."""
     from rich.table import Table
     from rich.text import Text
 
@@ -117,8 +131,8 @@ def _print_rows(
     console.print(table)
 
 
-def _say(console: "Console", text: str) -> None:
-    """A note, folded between words and indented after its first line."""
+def _print_note(console: "Console", text: str) -> None:
+    """Print a note, folded between words and indented after its first line."""
     lines = textwrap.wrap(text, console.width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -133,14 +147,14 @@ def _percent(value: float | str | None) -> str:
 
 
 def _rejected(estimate: Estimate) -> str:
-    """`k = 1, 4`, or that nothing tested was rejected."""
-    if not estimate.hypotheses:
+    """Return the values rejected, or `none` where none of those tested is."""
+    if not estimate.tests:
         return ""
-    return ", ".join(f"{test.value:.4g}" for test in estimate.hypotheses if test.rejected) or "none"
+    return ", ".join(f"{value:.4g}" for value in estimate.rejected) or "none"
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """`1, 3-5`."""
+    """Return `1, 3-5` for 1, 3, 4, 5."""
     parts: list[list[int]] = []
     for number in numbers:
         if parts and number == parts[-1][-1] + 1:
@@ -151,25 +165,27 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 
 def _notes(estimate: Estimate) -> Iterator[str]:
-    if estimate.refusal:
-        yield f"refused: {estimate.refusal}"
+    if estimate.reason:
+        yield f"not determined: {estimate.reason}"
     else:
         yield from estimate.convention.split("; ")
         yield estimate.objective
         yield estimate.method
-        if estimate.hypotheses:
-            yield _verdicts(estimate.hypotheses)
+        if estimate.tests:
+            yield _test_results(estimate.tests)
     yield from estimate.remarks
     if estimate.left_out:
-        more = len(estimate.left_out) - _MOST_NAMED
-        named = "; ".join(estimate.left_out[:_MOST_NAMED])
-        yield f"left out {len(estimate.left_out)}: {named}" + (f"; {more} more, named in fit.json" if more > 0 else "")
+        more = len(estimate.left_out) - _MOST_LISTED
+        listed = "; ".join(estimate.left_out[:_MOST_LISTED])
+        yield f"left out {len(estimate.left_out)}: {listed}" + (
+            f"; {more} more, listed in fit.json" if more > 0 else ""
+        )
 
 
-def _verdicts(tests: Sequence[Hypothesis]) -> str:
-    """One line for all tests of an estimate."""
+def _test_results(tests: Sequence[HypothesisTest]) -> str:
+    """Return one line for all tests of an estimate."""
     words = []
     for test in tests:
-        p = "" if test.p_value is None else f" (p {test.p_value:.2g})"
+        p = "" if test.p is None else f" (p {test.p:.2g})"
         words.append(f"{test.name} {'rejected' if test.rejected else 'not rejected'}{p}")
     return "; ".join(words)

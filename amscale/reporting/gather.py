@@ -15,14 +15,16 @@ import amscale
 from amscale.errors import InputError
 from amscale.reporting.analysis import Analysis, bounded
 from amscale.reporting.terminal import TrialStatus, trial_status
-from amscale.scaling.floor import agreed
+from amscale.scaling.floor import common_value
 from amscale.scaling.points import counted
 from amscale.settings import format_size
+from amscale.trials.metrics import MetricsRecord, ProbeRecord, TrainRecord, ValidationRecord
+from amscale.trials.records import TrialResult
 from amscale.trials.store import ATTEMPT_MARK, TrialStore
 from amscale.trials.sweep_store import SweepStore
 
 if TYPE_CHECKING:
-    from amscale.scaling.fit import FitResult
+    from amscale.scaling.fit import Fit
 
 Curve = list[tuple[float, float]]
 
@@ -36,7 +38,7 @@ class Trial:
 
     label: str
     status: TrialStatus
-    result: dict[str, Any] | None
+    result: TrialResult | None
     N: float | None
     train: Curve
     validation: Curve
@@ -51,11 +53,11 @@ class Trial:
     @property
     def D(self) -> float | None:
         """Unique tokens; None without a result."""
-        return None if self.result is None else float(self.result["data"]["unique_tokens"])
+        return None if self.result is None else float(self.result.data.unique_tokens)
 
     @property
     def seed(self) -> int | None:
-        return None if self.result is None else self.result.get("seed")
+        return None if self.result is None else self.result.seed
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Sweep(Analysis):
         """(N, D, loss, what to call the run) of every finished trial that has the loss `key` of a result."""
         found = []
         for trial in self.finished:
-            value = (trial.result or {})["losses"].get(key)
+            value = getattr(trial.result.losses, key) if trial.result else None
             if value is not None and math.isfinite(value) and trial.N and trial.D:
                 called = f"N = {format_size(trial.N)}, D = {format_size(trial.D)}, seed {trial.seed}"
                 found.append((trial.N, trial.D, float(value), called))
@@ -99,10 +101,11 @@ class Sweep(Analysis):
 
     def fact(self, key: str, trials: Sequence[Trial] | None = None) -> float | None:
         """A figure of the corpus that these trials (by default all) agree on; None where they do not."""
-        return agreed([(t.result or {}).get("data", {}).get(key) for t in (self.shown if trials is None else trials)])
+        found = self.shown if trials is None else trials
+        return common_value([getattr(trial.result.data, key) if trial.result else None for trial in found])
 
 
-def gather(folder: str | Path, fit: "FitResult | None" = None) -> Sweep:
+def gather(folder: str | Path, fit: "Fit | None" = None) -> Sweep:
     """Read a sweep.
 
     Args:
@@ -187,22 +190,24 @@ def _is_current(document: dict[str, Any], folder: Path) -> bool:
 
 def _read_trial(place: TrialStore, count: str) -> Trial:
     result = place.read_result()
-    curves: dict[str, dict[int, float]] = {"train": {}, "validation": {}}
+    train: dict[int, float] = {}
+    validation: dict[int, float] = {}
     probes: dict[int, dict[str, float]] = {}
-    for record in place.read_metrics():
-        kind, step = record["kind"], record["step"]
+    for record in place.read_metrics(MetricsRecord):
         # A resumed run writes the steps after its checkpoint again: the later record is the one that counts.
-        if kind in curves:
-            curves[kind][step] = float(record["loss"])
-        elif kind == "probe":
-            probes[step] = record["values"]
+        if isinstance(record, TrainRecord):
+            train[record.step] = float(record.loss)
+        elif isinstance(record, ValidationRecord):
+            validation[record.step] = float(record.loss)
+        elif isinstance(record, ProbeRecord):
+            probes[record.step] = record.values
     return Trial(
         label=place.path.name,
         status=trial_status(place),
         result=result,
-        N=counted(result["parameters"], count) if result else None,
-        train=sorted(curves["train"].items()),
-        validation=sorted(curves["validation"].items()),
+        N=counted(result.parameters, count) if result else None,
+        train=sorted(train.items()),
+        validation=sorted(validation.items()),
         probes=sorted(probes.items()),
         command=_command(place),
     )

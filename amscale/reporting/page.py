@@ -4,7 +4,7 @@ The page: one HTML file that asks the network for nothing.
 """
 
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +52,7 @@ def render(sweep: Sweep, charts: Sequence[Chart], palette: dict[str, tuple[str, 
         commands=tables.commands(sweep.folder),
         trial_commands=[(trial.label, trial.command) for trial in sweep.trials if trial.command],
         amscale_version=amscale.__version__,
-        written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         style=Markup(_template("style.css")),
         script=Markup(_template("charts.js")),
         plotly=Markup(get_plotlyjs()),

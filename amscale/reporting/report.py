@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from amscale.reporting.chart import Chart
-    from amscale.scaling.fit import FitResult
+    from amscale.scaling.fit import Fit
 
 
-def write_report(folder: str | Path, fit: "FitResult | None" = None) -> Path:
+def write_report(folder: str | Path, fit: "Fit | None" = None) -> Path:
     """Write `<folder>/report.html` and `<folder>/figures/`.
 
     Args:
@@ -52,7 +52,7 @@ def write_report(folder: str | Path, fit: "FitResult | None" = None) -> Path:
     return page
 
 
-def write_figures(fit: "FitResult", folder: str | Path) -> list[Path]:
+def write_figures(fit: "Fit", folder: str | Path) -> list[Path]:
     """Write the figures of a fit as PNG and SVG to `<folder>/figures/`; returns them."""
     from amscale.reporting.analysis import analysis_of
     from amscale.reporting.chart import palette_of

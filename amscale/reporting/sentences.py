@@ -35,11 +35,11 @@ class Figure:
 def headline(sweep: Sweep) -> str:
     """What was trained."""
     results = [trial.result for trial in sweep.shown if trial.result]
-    corpora = " and ".join(sorted({result["data"].get("corpus") or "a corpus without a name" for result in results}))
-    families = " and ".join(sorted({result["shape"].get("family") or "unnamed" for result in results}))
-    steps = _range([float(result["steps"]) for result in results], lambda value: f"{value:,.0f}")
+    corpora = " and ".join(sorted({result.data.corpus or "a corpus without a name" for result in results}))
+    families = " and ".join(sorted({result.shape.family or "unnamed" for result in results}))
+    steps = _range([float(result.steps) for result in results], lambda value: f"{value:,.0f}")
     seeds = len({trial.seed for trial in sweep.finished})
-    epochs = [result["data"]["epochs"] for result in results if result["data"].get("epochs")]
+    epochs = [result.data.epochs for result in results if result.data.epochs]
     text = (
         f"{_count(len(sweep.finished), 'run')} of the {families} family finished: "
         f"{_count(len(sweep.sizes), 'size')} of {_range(sweep.sizes, format_size)} parameters by "
@@ -230,7 +230,7 @@ def _beside_entropies(sweep: Sweep) -> list[str]:
 
 
 def _passed(sweep: Sweep, name: str, key: str, limit: float, said: str) -> str:
-    runs = [(t.result["losses"].get(key), t) for t in sweep.finished if t.result]
+    runs = [(getattr(t.result.losses, key), t) for t in sweep.finished if t.result]
     known = [(value, trial) for value, trial in runs if value is not None and math.isfinite(value)]
     below = [pair for pair in known if pair[0] < limit]
     if not known:

@@ -75,18 +75,17 @@ def _trial_row(trial: Trial) -> list[str]:
             trial.label,
             trial.status.remark,
         ]
-    losses = result["losses"]
     return [
         format_size(trial.N or 0),
         format_size(trial.D or 0),
         str(trial.seed),
         trial.status.state,
-        f"{result['steps']:,}",
-        _number(losses.get("train_least")),
-        _number(losses.get("validation_least")),
-        _whole(losses.get("validation_least_step")),
-        f"{result['flops']['total']:.1e}",
-        format_duration(result.get("time", {}).get("device_seconds") or 0.0),
+        f"{result.steps:,}",
+        _number(result.losses.train_least),
+        _number(result.losses.validation_least),
+        _whole(result.losses.validation_least_step),
+        f"{result.flops.total:.1e}",
+        format_duration(result.time.device_seconds or 0.0),
         trial.label,
         trial.status.remark,
     ]
@@ -149,7 +148,7 @@ def probe_table(sweep: Sweep) -> Table | None:
     rows = []
     for trial, (step, values), last in found:
         measured = [_measured(values.get(key.format(last=last)), how) for _, key, how in columns]
-        loss = (trial.result or {}).get("losses", {}).get("validation_last")
+        loss = trial.result.losses.validation_last if trial.result else None
         rows.append(
             [
                 format_size(trial.N or 0),
@@ -215,9 +214,9 @@ def left_out_table(sweep: Sweep) -> Table | None:
 def versions(sweep: Sweep) -> list[tuple[str, str]]:
     """Name and version of the software; several where trials differ."""
     found: dict[str, set[str]] = {}
-    for trial in sweep.trials:
-        engine = (trial.result or {}).get("engine", {})
-        facts = (trial.result or {}).get("versions", {}) | {
+    for result in (trial.result for trial in sweep.trials if trial.result):
+        engine = result.engine.to_tree()
+        facts = result.versions | {
             key: engine[key] for key in ("device", "precision", "zero_stage", "world_size") if key in engine
         }
         for name, version in facts.items():
@@ -234,10 +233,11 @@ def outside_grid(sweep: Sweep) -> list[str]:
     cells = [settings_of(cell) for cell in expand(experiment)]
     held: dict[tuple[str, ...], set[str]] = {}
     outside = []
-    for trial in sweep.shown:
-        settings = (trial.result or {}).get("settings") or {}
+    sections = ("model", "data", "train")
+    for trial, result in ((trial, trial.result) for trial in sweep.shown if trial.result):
+        settings = {"seed": result.setting("seed")} | {section: result.section(section) for section in sections}
         # Another version may have had fewer settings: those that the trial records are compared.
-        keys = tuple(f"{section}.{key}" for section in ("model", "data", "train") for key in settings.get(section, {}))
+        keys = tuple(f"{section}.{key}" for section in sections for key in settings[section])
         if keys not in held:
             held[keys] = {_values(cell, keys) for cell in cells}
         if _values(settings, keys) not in held[keys]:

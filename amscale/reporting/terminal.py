@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from amscale.errors import one_line
+from amscale.trials.metrics import MetricsRecord, TrainRecord, ValidationRecord
 from amscale.trials.store import TrialStore
 
 _PLAIN_WIDTH = 132
@@ -45,25 +46,24 @@ def trial_status(folder: TrialStore) -> TrialStatus:
     """Read where a trial stands: from its result if it has one, from its metrics otherwise."""
     result = folder.read_result()
     if result is not None:
-        losses, seconds = result["losses"], result.get("time", {}).get("device_seconds") or 0.0
-        seconds /= result.get("engine", {}).get("world_size", 1)
+        seconds = (result.time.device_seconds or 0.0) / result.engine.world_size
         return TrialStatus(
             label=folder.path.name,
-            state=result["state"],
-            step=result["steps"],
-            steps=result["steps"],
-            train_loss=losses.get("train_last"),
-            validation_loss=losses.get("validation_least"),
-            tokens_per_second=(result["data"].get("tokens_seen") or 0) / seconds if seconds else None,
-            remark=one_line(result.get("reason") or ""),
+            state=result.state,
+            step=result.steps,
+            steps=result.steps,
+            train_loss=result.losses.train_last,
+            validation_loss=result.losses.validation_least,
+            tokens_per_second=(result.data.tokens_seen or 0) / seconds if seconds else None,
+            remark=one_line(result.reason or ""),
         )
-    last: dict[str, float] = {}
+    last: TrainRecord | None = None
     validation = None
-    for record in folder.read_metrics():
-        if record["kind"] == "train":
+    for record in folder.read_metrics(MetricsRecord):
+        if isinstance(record, TrainRecord):
             last = record
-        elif record["kind"] == "validation":
-            validation = record["loss"]
+        elif isinstance(record, ValidationRecord):
+            validation = record.loss
     failures = folder.failures()
     touched = folder.metrics.stat().st_mtime if folder.metrics.is_file() else 0.0
     running = time.time() - touched < _RUNNING_SECONDS
@@ -71,12 +71,12 @@ def trial_status(folder: TrialStore) -> TrialStatus:
     return TrialStatus(
         label=folder.path.name,
         state=state,
-        step=int(last.get("step", 0)),
+        step=last.step if last else 0,
         steps=None,
-        train_loss=last.get("loss"),
+        train_loss=last.loss if last else None,
         validation_loss=validation,
-        tokens_per_second=last["tokens"] / last["time"] if last.get("time") and "tokens" in last else None,
-        remark=one_line(str(failures[-1]["reason"]).strip().partition("\n")[0]) if failures else "",
+        tokens_per_second=last.tokens / last.time if last and last.time and last.tokens is not None else None,
+        remark=one_line(failures[-1].reason.strip().partition("\n")[0]) if failures else "",
     )
 
 

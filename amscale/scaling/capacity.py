@@ -13,12 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from amscale.scaling.estimate import CAPACITY, Estimate, Hypothesis
-from amscale.scaling.points import Point, Points
+from amscale.scaling.estimate import CAPACITY, Estimate
+from amscale.scaling.points import Point, PointTable
 from amscale.scaling.power_law import fit_loglog
 
 MORRIS = 3.6
 """Bits per parameter that the paper measured, GPT-style models in half precision."""
+
+_BITS = {"id": "capacity_bits_per_parameter", "estimand": "bits per parameter, C/N"}
+_SLOPE = {"id": "capacity_slope", "estimand": "slope of ln C on ln N"}
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,10 @@ class Capacity:
 
 def train_loss(point: Point) -> tuple[float, str] | None:
     """Training loss at the end, nats per token: over the training set without dropout, or of the last batches."""
-    losses = point.result.get("losses", {})
+    if point.result is None:
+        return None
     for key in ("train_evaluated", "train_last"):
-        value = losses.get(key)
+        value = getattr(point.result.losses, key)
         if value is not None and math.isfinite(value):
             return float(value), key
     return None
@@ -45,17 +49,17 @@ def train_loss(point: Point) -> tuple[float, str] | None:
 
 def memorised_bits(point: Point) -> float | None:
     """M of one run; None where its entropy or its training loss is not known."""
-    entropy, loss = point.result.get("data", {}).get("entropy_per_token"), train_loss(point)
+    entropy, loss = point.result.data.entropy_per_token if point.result else None, train_loss(point)
     return None if entropy is None or loss is None else point.D * (entropy - loss[0]) / math.log(2)
 
 
-def capacities(table: Points) -> list[Capacity]:
+def capacities(table: PointTable) -> list[Capacity]:
     """C of every N, ascending; several seeds of a cell enter by their mean."""
     rows: dict[float, list[tuple[float, float, float]]] = {}
     for (N, D), points in table.cells().items():
         values = [bits for point in points if (bits := memorised_bits(point)) is not None]
         if values:
-            total = points[0].result.get("parameters", {}).get("total", math.nan)
+            total = points[0].result.parameters.total if points[0].result else math.nan
             rows.setdefault(N, []).append((D, float(np.mean(values)), float(total)))
     return [_capacity(N, row) for N, row in rows.items()]
 
@@ -73,7 +77,7 @@ def _capacity(N: float, row: Sequence[tuple[float, float, float]]) -> Capacity:
     return Capacity(N, row[0][2], D, memorised, None if reason else memorised[best], reason)
 
 
-def capacity_estimates(table: Points) -> list[Estimate]:
+def capacity_estimates(table: PointTable) -> list[Estimate]:
     """Rows for the bits per parameter and for the slope of ln C on ln N; none where no run could have memorised.
 
     Both are t estimates over the N whose M has its maximum inside the grid of D.
@@ -94,11 +98,10 @@ def capacity_estimates(table: Points) -> list[Estimate]:
         "details": {"capacities": found, "train_loss": sorted(kinds)},
         "remarks": _remarks(points, kinds, inside),
     }
-    names = "bits per parameter, C/N", "slope of ln C on ln N"
     if not found:
         reason = "the entropy of the corpus is not known, or no training loss is"
-        return [Estimate(estimand=name, method="t interval over N", refusal=reason, **shared) for name in names]
-    return [_bits(names[0], inside, found, shared), _slope(names[1], inside, found, shared)]
+        return [Estimate(**name, method="t interval over N", reason=reason, **shared) for name in (_BITS, _SLOPE)]
+    return [_bits(inside, found, shared), _slope(inside, found, shared)]
 
 
 def _remarks(points: Sequence[Point], kinds: set[str], inside: Sequence[Capacity]) -> tuple[str, ...]:
@@ -107,7 +110,8 @@ def _remarks(points: Sequence[Point], kinds: set[str], inside: Sequence[Capacity
         "train_last": "train loss of the last batches, with dropout as in training (no evaluation of the training set)",
     }
     remarks = tuple(text[kind] for kind in sorted(kinds))
-    short = sum(point.result["data"].get("epochs", math.inf) < 20 for point in points)
+    epochs = [point.result.data.epochs for point in points if point.result]
+    short = sum(number < 20 for number in epochs if number is not None)
     if short:
         remarks += (f"{short} of {len(points)} runs saw their data fewer than 20 times: trained longer, C may rise",)
     totals = [item.bits / item.total for item in inside if item.bits is not None and item.total > 0]
@@ -116,30 +120,29 @@ def _remarks(points: Sequence[Point], kinds: set[str], inside: Sequence[Capacity
     return remarks
 
 
-def _bits(name: str, inside: Sequence[Capacity], found: Sequence[Capacity], shared: dict[str, Any]) -> Estimate:
+def _bits(inside: Sequence[Capacity], found: Sequence[Capacity], shared: dict[str, Any]) -> Estimate:
     from scipy.stats import t
 
     method = "geometric mean over N, t interval"
     if not inside:
         reason = f"no N of {len(found)} has its greatest M inside the grid of D"
-        return Estimate(estimand=name, method=method, refusal=reason, **shared)
+        return Estimate(**_BITS, method=method, reason=reason, **shared)
     logs = np.log([item.bits / item.N for item in inside])  # type: ignore[operator]
     interval = None
     if len(logs) > 1:
         reach = float(t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / math.sqrt(len(logs)))
         interval = float(np.exp(logs.mean() - reach)), float(np.exp(logs.mean() + reach))
     value = float(np.exp(logs.mean()))
-    return Estimate(estimand=name, method=method, value=value, interval=interval, **shared)
+    return Estimate(**_BITS, method=method, value=value, interval=interval, **shared)
 
 
-def _slope(name: str, inside: Sequence[Capacity], found: Sequence[Capacity], shared: dict[str, Any]) -> Estimate:
+def _slope(inside: Sequence[Capacity], found: Sequence[Capacity], shared: dict[str, Any]) -> Estimate:
     method = "least squares in logs, t interval"
     if len(inside) < 3:
         reason = f"C is known for {len(inside)} of {len(found)} N; at least 3 are needed"
-        return Estimate(estimand=name, method=method, refusal=reason, **shared)
+        return Estimate(**_SLOPE, method=method, reason=reason, **shared)
     fit = fit_loglog([item.N for item in inside], [item.bits for item in inside])  # type: ignore[misc]
     tests = tuple(
-        Hypothesis(text, value, not fit.interval[0] <= value <= fit.interval[1], "t interval", fit.p_value(value))
-        for text, value in (("C ∝ N (N ∝ D)", 1.0), ("C ∝ √N (what N ∝ D² would need)", 0.5))
+        fit.test(text, value) for text, value in (("C ∝ N (N ∝ D)", 1.0), ("C ∝ √N (what N ∝ D² would need)", 0.5))
     )
-    return Estimate(estimand=name, method=method, value=fit.slope, interval=fit.interval, hypotheses=tests, **shared)
+    return Estimate(**_SLOPE, method=method, value=fit.slope, interval=fit.interval, tests=tests, **shared)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from amscale.scaling.bootstrap import bias_corrected_interval, cells_of, redrawn_residuals
-from amscale.scaling.estimate import Estimate, outside
-from amscale.scaling.points import Array, Points
-from amscale.scaling.power_law import named
+from amscale.scaling.estimate import Estimate, interval_test
+from amscale.scaling.points import Array, PointTable
+from amscale.scaling.power_law import hypothesis_name
 
 _GRID = np.geomspace(0.05, 20, 61)
 _WORST = 0.5
@@ -67,7 +67,7 @@ def _knots(cells: int) -> int:
     return int(np.clip(cells // 3, 3, 8))
 
 
-def exponent_from_collapse(table: Points, hypotheses: Sequence[float], resamples: int, seed: int = 0) -> Estimate:
+def exponent_from_collapse(table: PointTable, hypotheses: Sequence[float], resamples: int, seed: int = 0) -> Estimate:
     """k of the best collapse of the loss on N/D^k; interval by residuals redrawn on the fixed grid, bias-corrected.
 
     Best means the least score over k from 0.05 to 20. Refused where even that leaves half of the variance (there is
@@ -78,6 +78,7 @@ def exponent_from_collapse(table: Points, hypotheses: Sequence[float], resamples
     N, D = np.array(list(cells), dtype=float).reshape(-1, 2).T
     loss = np.array(list(cells.values()))
     shared: dict[str, Any] = {
+        "id": "k_collapse",
         "estimand": "k of the best collapse of loss on N/D^k",
         "convention": table.convention,
         "objective": "cross-validated unexplained variance",
@@ -88,7 +89,7 @@ def exponent_from_collapse(table: Points, hypotheses: Sequence[float], resamples
     }
     if len(loss) < 9 or len(set(N)) < 3 or len(set(D)) < 3:
         reason = f"{len(loss)} cells, {len(set(N))} N and {len(set(D))} D; at least 9, 3 and 3 are needed"
-        return Estimate(**shared, refusal=reason)
+        return Estimate(**shared, reason=reason)
     best = float(best_exponents(N, D, loss[None])[0])
     grid = np.unique(np.concatenate([_GRID, [best], [k for k in hypotheses if _GRID[0] < k < _GRID[-1]]]))
     curve = np.array([scores(N, D, loss[None], k)[0] for k in grid])
@@ -101,15 +102,15 @@ def exponent_from_collapse(table: Points, hypotheses: Sequence[float], resamples
     shared["details"] = {"k": grid, "unexplained": curve, "unexplained_at": named_scores, "least": least}
     if least > _WORST:
         return Estimate(
-            **shared, remarks=remarks, refusal=f"the loss does not collapse: {least:.0%} unexplained at best"
+            **shared, remarks=remarks, reason=f"the loss does not collapse: {least:.0%} unexplained at best"
         )
     if best in (_GRID[0], _GRID[-1]):
         reason = f"the best k is at the edge of the range searched, {_GRID[0]:g} to {_GRID[-1]:g}"
-        return Estimate(**shared, remarks=remarks, refusal=reason)
+        return Estimate(**shared, remarks=remarks, reason=reason)
     fitted = _smooth(N, D, loss[None], best)[0][0]
     parameters = _knots(len(loss)) + 1
     noise = redrawn_residuals(loss - fitted, cells_of(N, D), parameters, resamples, np.random.default_rng(seed))
     low, high = bias_corrected_interval(best_exponents(N, D, fitted + noise), best)
     interval = (low if low > _GRID[0] else 0.0, high if high < _GRID[-1] else np.inf)
-    tests = tuple(outside(named(k), k, interval, "bootstrap interval") for k in hypotheses)
-    return Estimate(**shared, value=best, interval=interval, remarks=remarks, hypotheses=tests)
+    tests = tuple(interval_test(hypothesis_name(k), k, interval, "bootstrap interval") for k in hypotheses)
+    return Estimate(**shared, value=best, interval=interval, remarks=remarks, tests=tests)

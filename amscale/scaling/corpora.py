@@ -1,35 +1,37 @@
 """Which corpora the runs of a sweep read: what is estimated over several of them together holds for none."""
 
+import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 from amscale.errors import InputError
 from amscale.scaling.estimate import Estimate
 from amscale.scaling.floor import floors, references
-from amscale.scaling.points import Point, Points
+from amscale.scaling.points import Point, PointTable
 from amscale.settings import format_value, parse_size
 
 _AMOUNTS = {"size", "documents"}
 """Settings of a corpus that say how much of it there is; more of one corpus is no other corpus."""
 
 
-def by_corpus(table: Points) -> dict[str, Points]:
+def by_corpus(table: PointTable) -> dict[str, PointTable]:
     """The points of each corpus, by the settings that tell it from the others: `data.word_classes=half`.
 
     One entry, of an empty name, where all points read the same corpus.
     """
     names = _differing(table.points)
-    found: dict[str, Points] = {}
+    found: dict[str, PointTable] = {}
     for point in table.points:
         label = ",".join(f"data.{name}={format_value(_corpus(point).get(name))}" for name in names)
         if label not in found:
-            found[label] = Points(table.source, table.convention, [], list(table.left_out))
+            found[label] = PointTable(table.source, table.convention, [], list(table.left_out))
         found[label].points.append(point)
     return found
 
 
-def chosen(table: Points, where: str | None) -> Points:
+def select_trials(table: PointTable, where: str | None) -> PointTable:
     """The points whose settings are as `where` says, `key=value` or several of them joined by commas.
 
     Raises:
@@ -51,42 +53,58 @@ def chosen(table: Points, where: str | None) -> Points:
     return table
 
 
-def estimates_of_corpora(table: Points, corpora: dict[str, Points]) -> list[Estimate]:
-    """A refusal of what would need one corpus, and the floors of each, in the order of the entropies that are known."""
-    refused = Estimate(
+def estimates_of_corpora(table: PointTable, corpora: dict[str, PointTable]) -> list[Estimate]:
+    """Return the floors of each corpus, by ascending entropy, after a row that says why there is no exponent.
+
+    The id of a floor ends in the settings that tell its corpus from the others: `floor_validation_variant_half`.
+    """
+    no_exponent = Estimate(
+        id="k_all_corpora",
         estimand="exponent k and laws in N and D",
         convention=table.convention,
         objective="",
         method="",
         used=len(table.points),
         left_out=table.reasons,
-        refusal=f"the points are of {len(corpora)} corpora, and a law over all of them holds for none; "
+        reason=f"the points are of {len(corpora)} corpora, and a law over all of them holds for none; "
         f"--where '{next(iter(corpora))}' fits one",
     )
     entropies = {label: references(each).get("entropy") for label, each in corpora.items()}
     ladder = sorted(corpora, key=lambda label: (entropies[label] or 0.0, label))
     known = {label: f"; entropy {value:.4g}" for label, value in entropies.items() if value is not None}
     by_floor = zip(*(floors(corpora[label]) for label in ladder), strict=True)
-    return [refused] + [
-        replace(
-            floor,
-            estimand=f"{floor.estimand}: {_in_words(label)}{known.get(label, '')}",
-            details=floor.details | {"corpus": _in_words(label)},
+    suffixes = _id_suffixes(ladder)
+    return [no_exponent] + [
+        floor.model_copy(
+            update={
+                "id": f"{floor.id}_{suffixes[label]}",
+                "estimand": f"{floor.estimand}: {_describe(label)}{known.get(label, '')}",
+                "details": floor.details | {"corpus": _describe(label)},
+            }
         )
         for same in by_floor
         for label, floor in zip(ladder, same, strict=True)
     ]
 
 
-def _in_words(label: str) -> str:
-    """`word classes half, copies 2` of `data.word_classes=half,data.copies=2`."""
+def _id_suffixes(labels: Sequence[str]) -> dict[str, str]:
+    """Return `word_classes_half` for `data.word_classes=half`, with a hash where two labels would share theirs."""
+    texts = {label: re.sub(r"[^a-z0-9]+", "_", label.lower().replace("data.", "")).strip("_") for label in labels}
+    counts = Counter(texts.values())
+    return {
+        label: text if text and counts[text] == 1 else f"{text}_{sha256(label.encode()).hexdigest()[:8]}".strip("_")
+        for label, text in texts.items()
+    }
+
+
+def _describe(label: str) -> str:
+    """Return `word classes half, copies 2` for `data.word_classes=half,data.copies=2`."""
     parts = (part.removeprefix("data.").partition("=") for part in label.split(","))
     return ", ".join(f"{key.replace('_', ' ')} {value}" for key, _, value in parts)
 
 
 def _corpus(point: Point) -> dict[str, Any]:
-    corpus = point.result.get("settings", {}).get("data")
-    return corpus if isinstance(corpus, dict) else {}
+    return point.result.section("data") if point.result else {}
 
 
 def _differing(points: Sequence[Point]) -> list[str]:
@@ -96,18 +114,15 @@ def _differing(points: Sequence[Point]) -> list[str]:
 
 
 def _setting(point: Point, key: str) -> Any:
-    value: Any = point.result.get("settings", {})
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
+    return point.result.setting(key) if point.result else None
 
 
-def _having(table: Points, key: str, text: str) -> Points:
+def _having(table: PointTable, key: str, text: str) -> PointTable:
     kept = [point for point in table.points if _is(_setting(point, key), text)]
     names = {point.name for point in kept}
     others = [point for point in table.points if point.name not in names]
     left_out = table.left_out + [(point.name, f"{key} is {format_value(_setting(point, key))}") for point in others]
-    return Points(table.source, table.convention, kept, left_out, list(table.warnings))
+    return PointTable(table.source, table.convention, kept, left_out, list(table.warnings))
 
 
 def _is(value: Any, text: str) -> bool:
@@ -120,6 +135,6 @@ def _is(value: Any, text: str) -> bool:
         return False
 
 
-def _hint(table: Points) -> str:
+def _hint(table: PointTable) -> str:
     names = _differing(table.points)
     return "its corpora differ in " + ", ".join(f"data.{name}" for name in names) if names else "all read one corpus"

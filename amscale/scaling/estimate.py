@@ -1,35 +1,71 @@
-"""One row of every result table: an estimate with its ground, or a refusal with its reason."""
+"""Estimates: a number with its interval and the evidence behind it, or the reason why it is not determined."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 EXPONENT = "N against D: k of N = C·D^k"
 FLOOR = "loss floor, nats per token"
 CAPACITY = "memorisation capacity"
 
 
-@dataclass(frozen=True)
-class Hypothesis:
-    """A value held against the data at the 5 % level."""
+class FitRecord(BaseModel):
+    """A frozen record, written to fit.json under the aliases of its fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, arbitrary_types_allowed=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON can hold it, keys as in fit.json."""
+        return to_json_types(self)
+
+
+class HypothesisTest(FitRecord):
+    """A value tested against the data at the 5 % level.
+
+    Attributes:
+        name: the hypothesis in words.
+        value: the value tested; for an exponent, its k.
+        rejected: whether the data reject it.
+        how: what the decision rests on.
+        p: two-sided p value; None where the test is by an interval alone.
+    """
 
     name: str
     value: float
     rejected: bool
     how: str
-    p_value: float | None = None
+    p: float | None = Field(default=None, alias="p_value")
+
+    @property
+    def k(self) -> float:
+        """The value tested, under the symbol that exponents have."""
+        return self.value
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(FitRecord):
     """A number with its interval and everything that a reader needs to judge it.
 
-    `group` is the heading that it stands under. `value` and `interval` are None in a refusal; an end of the interval
-    may be infinite (that side is unbounded).
+    Attributes:
+        id: stable identifier, unique within a fit, such as `k_dstar`; docs/estimates.md lists them.
+        estimand: what is estimated, in words. Estimates of one law under two objectives share it.
+        convention: what N, D and the loss count.
+        objective: what was minimised or averaged.
+        method: how the value and its interval were found.
+        used: the number of points (sizes, budgets, …) that the value rests on.
+        value: the estimate; None where it is not determined.
+        interval: 95 % interval; an infinite end is unbounded. None where there is no interval.
+        left_out: what was not used, one line each with its reason.
+        remarks: what a reader should know besides.
+        tests: hypotheses tested against the estimate.
+        reason: why the value is not determined; None where it is.
+        group: the heading of the estimate: EXPONENT, FLOOR or CAPACITY.
+        details: intermediate results that figures draw.
     """
 
+    id: str
     estimand: str
     convention: str
     objective: str
@@ -39,14 +75,25 @@ class Estimate:
     interval: tuple[float, float] | None = None
     left_out: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
-    hypotheses: tuple[Hypothesis, ...] = ()
-    refusal: str | None = None
+    tests: tuple[HypothesisTest, ...] = Field(default=(), alias="hypotheses")
+    reason: str | None = Field(default=None, alias="refusal")
     group: str = EXPONENT
-    details: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """English name, unique within a fit: the estimand, and the objective where it is not the usual one."""
+        usual = self.details.get("objective", "huber_log") == "huber_log"
+        return self.estimand if usual else f"{self.estimand}, by {self.objective}"
+
+    @property
+    def rejected(self) -> tuple[float, ...]:
+        """The values that the data reject at the 5 % level."""
+        return tuple(test.value for test in self.tests if test.rejected)
 
 
 def interval_text(interval: tuple[float, float] | None) -> str:
-    """`1.51 to 2.54`; an infinite end is said in words."""
+    """Return `1.51 to 2.54`, or words for an end that is infinite."""
     if interval is None:
         return "none"
     low, high = interval
@@ -57,22 +104,27 @@ def interval_text(interval: tuple[float, float] | None) -> str:
     return f"below {high:.4g}" if math.isinf(low) else f"{low:.4g} to {high:.4g}"
 
 
-def plain(value: Any) -> Any:
-    """`value` as JSON can hold it: dataclasses become objects, arrays lists; infinite and missing numbers null."""
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
+def to_json_types(value: Any) -> Any:
+    """Return `value` as JSON can hold it: records become objects, arrays lists, infinite and missing numbers null."""
+    if isinstance(value, FitRecord):
+        return {
+            field.alias or name: to_json_types(getattr(value, name)) for name, field in type(value).model_fields.items()
+        }
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_json_types(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): to_json_types(item) for key, item in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
-        return [plain(item) for item in value]
+        return [to_json_types(item) for item in value]
     if isinstance(value, np.generic):
-        return plain(value.item())
+        return to_json_types(value.item())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
 
 
-def outside(name: str, value: float, interval: tuple[float, float], how: str) -> Hypothesis:
-    """`value` is rejected where it lies outside `interval`; `how` names the interval."""
+def interval_test(name: str, value: float, interval: tuple[float, float], how: str) -> HypothesisTest:
+    """Test `value` by an interval: it is rejected where it lies outside; `how` names the interval."""
     inside = interval[0] <= value <= interval[1]
-    return Hypothesis(name, float(value), not inside, f"{'inside' if inside else 'outside'} the {how}")
+    text = f"{'inside' if inside else 'outside'} the {how}"
+    return HypothesisTest(name=name, value=float(value), rejected=not inside, how=text)

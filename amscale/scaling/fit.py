@@ -1,9 +1,10 @@
-"""All estimates that the points of a sweep, or of a table, allow."""
+"""Fits: every estimate that the points of a sweep, or of a table, allow."""
 
+import html
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from amscale.scaling.capacity import capacity_estimates
 from amscale.scaling.collapse import exponent_from_collapse
 from amscale.scaling.corpora import by_corpus, estimates_of_corpora
 from amscale.scaling.dstar import Criterion, cell_criteria, check_window, locate_all
-from amscale.scaling.estimate import Estimate, plain
+from amscale.scaling.estimate import Estimate, to_json_types
 from amscale.scaling.floor import floors
 from amscale.scaling.iso_flop import exponent_from_budgets
 from amscale.scaling.iso_loss import exponent_from_contours
@@ -22,60 +23,167 @@ from amscale.scaling.laws.compare import Comparison, compare
 from amscale.scaling.laws.estimates import law_estimates
 from amscale.scaling.laws.law import rows_of
 from amscale.scaling.nopt import exponent_from_optima
-from amscale.scaling.points import Points, drop_highest, sample
+from amscale.scaling.points import PointTable, drop_highest, sample
 from amscale.scaling.power_law import HYPOTHESES, Setting, dstar_sensitivity, exponent_from_dstar, sensitivity_remark
 from amscale.scaling.read_sweep import read_sweep
 from amscale.scaling.read_table import read_table
+from amscale.scaling.verdict import verdict
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    import pandas as pd
 
 MOST_ROWS = 20_000
 """With more rows only the laws are fitted, without intervals: resampling them would take hours."""
 
 _MOST_REFITTED = 2_000_000
+_POINT_COLUMNS = ("name", "N", "D", "loss", "seed", "flops", "tokens")
+
+
+class UnknownEstimate(InputError, KeyError):
+    """An id that no estimate of a fit has."""
+
+    __str__ = Exception.__str__
 
 
 @dataclass(frozen=True)
-class FitResult:
-    """The estimates of one source, with the points that they rest on and the laws side by side."""
+class Fit:
+    """The estimates of one source, with the points that they rest on and the laws side by side.
 
-    table: Points
+    `fit["k_dstar"]` is an estimate by its id; a fit iterates over its estimates.
+
+    Attributes:
+        table: the points used, and those left out.
+        estimates: every estimate, those included that are not determined.
+        laws: every law under every objective.
+        settings: the arguments of the fit.
+        criteria: the D* criterion of every run by (N, D); empty for a table.
+        sensitivity: the exponent at D* under other thresholds and windows; empty for a table.
+
+    Raises:
+        InputError: two estimates share an id, as where an installed law has the id of another estimate.
+    """
+
+    table: PointTable
     estimates: list[Estimate]
     laws: list[Comparison]
     settings: dict[str, Any]
     criteria: dict[tuple[float, float], list[Criterion]] = field(default_factory=dict)
     sensitivity: list[Setting] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        repeated = sorted({id for id in self.ids if self.ids.count(id) > 1})
+        if repeated:
+            raise InputError(f"two estimates have the id {', '.join(repeated)}; give the installed law another id")
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the estimates, in their order."""
+        return [estimate.id for estimate in self.estimates]
+
+    def __getitem__(self, id: str) -> Estimate:
+        """Return the estimate of that id.
+
+        Raises:
+            UnknownEstimate: the fit has none; a KeyError that lists the ids.
+        """
+        for estimate in self.estimates:
+            if estimate.id == id:
+                return estimate
+        raise UnknownEstimate(f"{id!r} is not an estimate of this fit; its estimates are {', '.join(self.ids)}")
+
+    def __contains__(self, id: object) -> bool:
+        return id in self.ids
+
+    def __iter__(self) -> Iterator[Estimate]:
+        return iter(self.estimates)
+
+    def __len__(self) -> int:
+        return len(self.estimates)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return a row for each estimate: id, name, value, ends of the interval, points, values rejected, reason, …
+
+        An infinite end is unbounded; `rejected` holds the values of the hypotheses that the data reject at 5 %.
+        """
+        import pandas as pd
+
+        rows = [
+            {
+                "id": estimate.id,
+                "name": estimate.name,
+                "value": estimate.value,
+                "low": None if estimate.interval is None else estimate.interval[0],
+                "high": None if estimate.interval is None else estimate.interval[1],
+                "n": estimate.used,
+                "rejected": estimate.rejected,
+                "reason": estimate.reason,
+                "group": estimate.group,
+                "convention": estimate.convention,
+                "objective": estimate.objective,
+                "method": estimate.method,
+            }
+            for estimate in self.estimates
+        ]
+        return pd.DataFrame(rows).astype({"value": float, "low": float, "high": float})
+
+    def laws_frame(self) -> "pd.DataFrame":
+        """Return a row for each law and objective; a parameter of any law has a column of its name."""
+        import pandas as pd
+
+        rows = []
+        for law in self.laws:
+            row: dict[str, Any] = {
+                name: getattr(law, name)
+                for name in ("id", "law", "objective", "used", "value", "k", "floor", "r_squared", "rmse", "aicc")
+            }
+            row |= {f"held_out_{axis}": error for axis, error in law.held_out.items() if isinstance(error, float)}
+            for name, interval in law.intervals.items():
+                row |= {f"{name}_low": interval[0], f"{name}_high": interval[1]}
+            rows.append(row | law.parameters | {"flags": "; ".join(law.flags), "reason": law.reason})
+        return pd.DataFrame(rows)
+
+    def points_frame(self) -> "pd.DataFrame":
+        """Return a row for each point used: name, N, D, loss (nats per token), seed, FLOPs, tokens seen."""
+        import pandas as pd
+
+        columns = {name: [getattr(point, name) for point in self.table.points] for name in _POINT_COLUMNS}
+        return pd.DataFrame(columns)
+
+    def verdict(self) -> str:
+        """Return a few sentences: which values the exponents and floors reject, and what is not determined."""
+        return verdict(self.estimates)
+
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as plain JSON types; an infinite end of an interval is null."""
-        columns = ("name", "N", "D", "loss", "seed", "flops", "tokens")
+        """Return everything as JSON can hold it; an infinite end of an interval is null."""
         shown = self.table.points if len(self.table.points) <= MOST_ROWS else []
-        points = [{name: getattr(point, name) for name in columns} for point in shown]
+        points = [{name: getattr(point, name) for name in _POINT_COLUMNS} for point in shown]
         criteria = [{"N": N, "D": D, "seeds": values} for (N, D), values in self.criteria.items()]
         return {
             "format": 1,
             "amscale": amscale.__version__,
             "source": self.table.source,
             "convention": self.table.convention,
-            "settings": plain(self.settings),
+            "settings": to_json_types(self.settings),
             "points_used": len(self.table.points),
-            "points": plain(points),
+            "points": to_json_types(points),
             "left_out": [{"name": name, "reason": reason} for name, reason in self.table.left_out],
             "warnings": list(self.table.warnings),
-            "dstar_criteria": plain(criteria),
-            "dstar_sensitivity": plain(self.sensitivity),
-            "laws": plain(self.laws),
-            "estimates": plain(self.estimates),
+            "dstar_criteria": to_json_types(criteria),
+            "dstar_sensitivity": to_json_types(self.sensitivity),
+            "laws": to_json_types(self.laws),
+            "estimates": to_json_types(self.estimates),
         }
 
     def to_json(self) -> str:
-        """The text of fit.json."""
+        """Return the text of fit.json."""
         return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
 
     def write(self, path: str | Path) -> None:
-        """Writes fit.json whole or not at all."""
+        """Write fit.json whole or not at all.
+
+        Raises:
+            InputError: its folder does not exist.
+        """
         path = Path(path)
         if not path.parent.is_dir():
             raise InputError(f"output={str(path)!r}: there is no folder {path.parent}")
@@ -83,18 +191,18 @@ class FitResult:
         partial.write_text(self.to_json())
         partial.replace(path)
 
-    def print(self, console: "Console") -> None:
-        """Tables on the terminal."""
-        from rich.text import Text
+    def __repr__(self) -> str:
+        determined = sum(estimate.value is not None for estimate in self.estimates)
+        points = len(self.table.points)
+        return f"Fit({self.table.source!r}: {points} points, {determined} of {len(self)} estimates determined)"
 
-        from amscale.reporting.estimates_table import print_estimates, print_laws
-
-        header = f"{self.table.source}: {len(self.table.points)} points, {len(self.table.left_out)} left out"
-        console.print(Text(f"{header}; {self.table.convention}"))
-        for warning in self.table.warnings:
-            console.print(Text(f"warning: {warning}"), style="yellow")
-        print_estimates(console, self.estimates, self.table.convention.split("; "))
-        print_laws(console, self.laws)
+    def _repr_html_(self) -> str:
+        """Return the verdict and the table of estimates for a notebook."""
+        shown = self.to_frame().drop(columns=["group", "convention", "objective", "method"])
+        shown["rejected"] = [", ".join(f"{value:.4g}" for value in values) for values in shown["rejected"]]
+        table = shown.to_html(index=False, na_rep="", float_format=lambda value: f"{value:.4g}")
+        source = f"{self.table.source}: {len(self.table.points)} points; {self.table.convention}"
+        return f"<p>{html.escape(source)}</p><p>{html.escape(self.verdict())}</p>{table}"
 
 
 def fit_sweep(
@@ -105,11 +213,16 @@ def fit_sweep(
     hypotheses: Sequence[float] = tuple(HYPOTHESES),
     resamples: int = 400,
     where: str | None = None,
-) -> FitResult:
-    """All estimates from the finished trials of a sweep folder, or from those that `where` chooses (key=value,…).
+) -> Fit:
+    """Fit the finished trials of a sweep folder. Of several corpora only the floors are estimated, each separately.
 
-    `window` is W of the D* criterion, in steps or as a share of the run; `threshold` its σ², nats². Of several corpora
-    only the floors are estimated, each for itself.
+    Args:
+        count: convention for N, a key of `points.COUNTS`.
+        window: iterations W of the D* criterion, in steps or as a share of the run.
+        threshold: threshold σ² of the D* criterion, nats².
+        hypotheses: exponents k of N ∝ D^k to test.
+        resamples: bootstrap refits.
+        where: fit only the trials with these settings, key=value joined by commas.
 
     Raises:
         InputError: the folder holds no sweep or no finished trial, or a setting is out of range.
@@ -131,7 +244,7 @@ def fit_sweep(
     }
     corpora = by_corpus(table)
     if len(corpora) > 1:
-        return FitResult(table, estimates_of_corpora(table, corpora), [], settings)
+        return Fit(table, estimates_of_corpora(table, corpora), [], settings)
     criteria, without = cell_criteria(table.cells(), window)
     wide = f"{window:g} of the run's steps" if window <= 1 else f"{int(window)} steps"
     text = f"mean of (train loss - least validation loss)² over {wide} before it < {threshold:g}"
@@ -141,36 +254,43 @@ def fit_sweep(
     )
     sensitivity = dstar_sensitivity(table, window, threshold, hypotheses)
     remarks = _criterion_remarks(criteria, threshold) + seed_interval(values, threshold, resamples)
-    dstar = replace(dstar, remarks=dstar.remarks + remarks + sensitivity_remark(sensitivity))
+    dstar = dstar.model_copy(update={"remarks": dstar.remarks + remarks + sensitivity_remark(sensitivity)})
     estimates, laws = _estimates(table, hypotheses, resamples)
     estimates = [dstar, *estimates, *capacity_estimates(table), *floors(table)]
-    return FitResult(table, estimates, laws, settings, criteria, sensitivity)
+    return Fit(table, estimates, laws, settings, criteria, sensitivity)
 
 
 def fit_table(
-    path: str | Path,
+    source: "str | Path | pd.DataFrame",
     hypotheses: Sequence[float] = tuple(HYPOTHESES),
     resamples: int = 400,
     highest: int = 0,
     rows: int | None = None,
     **reading: Any,
-) -> FitResult:
-    """All estimates from a CSV or Parquet file; `reading` as for `read_table`.
+) -> Fit:
+    """Fit the rows of a CSV or Parquet file, or of a DataFrame.
 
-    `highest` losses are left out by name; of what remains, `rows` are drawn at random where it is given.
+    Args:
+        hypotheses: exponents k of N ∝ D^k to test.
+        resamples: bootstrap refits.
+        highest: number of highest losses to leave out, by name.
+        rows: number of rows to draw at random of what remains; None for all.
+        reading: names of columns and the unit of the loss, as for `read_table`.
 
     Raises:
         InputError: as `read_table`, or a setting is out of range.
     """
     _check(0.04, hypotheses, resamples)
-    table = sample(drop_highest(read_table(path, **reading), highest), rows)
+    table = sample(drop_highest(read_table(source, **reading), highest), rows)
     estimates, laws = _estimates(table, hypotheses, resamples)
     settings = {"hypotheses": list(hypotheses), "resamples": resamples, "drop_highest": highest, "sample": rows}
-    return FitResult(table, estimates, laws, settings | reading)
+    return Fit(table, estimates, laws, settings | reading)
 
 
-def _estimates(table: Points, hypotheses: Sequence[float], resamples: int) -> tuple[list[Estimate], list[Comparison]]:
-    """What points alone allow: exponents and floors, and the laws side by side."""
+def _estimates(
+    table: PointTable, hypotheses: Sequence[float], resamples: int
+) -> tuple[list[Estimate], list[Comparison]]:
+    """Return what points alone allow, without loss curves: exponents and floors, and the laws side by side."""
     rows, count = rows_of(table), len(table.points)
     large = count > MOST_ROWS
     if large:
@@ -206,7 +326,7 @@ def _check(threshold: float, hypotheses: Sequence[float], resamples: int) -> Non
 
 
 def _criterion_remarks(criteria: dict[tuple[float, float], list[Criterion]], threshold: float) -> tuple[str, ...]:
-    """What a reader must know of the runs before trusting D*."""
+    """Return what a reader must know of the runs before trusting D*."""
     runs = [item for items in criteria.values() for item in items]
     remarks = []
     for number, text in (

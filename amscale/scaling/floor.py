@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from amscale.scaling.estimate import FLOOR, Estimate, Hypothesis
-from amscale.scaling.points import Curves, Point, Points
+from amscale.scaling.estimate import FLOOR, Estimate, HypothesisTest
+from amscale.scaling.points import Curves, Point, PointTable
 
 _BLOCKS = 8
 _WORDS = {"entropy": "entropy", "memorised": "memorised loss"}
@@ -39,7 +39,7 @@ def settled_loss(curves: Curves, share: float = 0.1) -> Settled | None:
     return Settled(float(tail.mean()), float(means.std(ddof=1) / math.sqrt(_BLOCKS)), len(tail))
 
 
-def agreed(values: Sequence[float | None]) -> float | None:
+def common_value(values: Sequence[float | None]) -> float | None:
     """The number that all values are but for rounding; None where there is no such."""
     known = [float(value) for value in values if value is not None]
     if not known or len(known) < len(values) or max(known) - min(known) > 1e-6 * abs(max(known)):
@@ -47,24 +47,24 @@ def agreed(values: Sequence[float | None]) -> float | None:
     return known[0]
 
 
-def references(table: Points) -> dict[str, float]:
+def references(table: PointTable) -> dict[str, float]:
     """The figures that a floor is held against: 1, and the corpus's entropy and memorised loss where they are known."""
     found = {"1": 1.0}
     for key, name in (("entropy_per_token", "entropy"), ("memorised_per_token", "memorised")):
-        value = agreed([point.result.get("data", {}).get(key) for point in table.points])
+        value = common_value([getattr(point.result.data, key) if point.result else None for point in table.points])
         if value is not None:
             found[name] = value
     return found
 
 
-def floors(table: Points) -> list[Estimate]:
+def floors(table: PointTable) -> list[Estimate]:
     """Rows for the settled train loss and for the least validation loss of the sweep."""
     known = references(table)
     beside = ", ".join(f"{name} {value:.4g}" if name != "1" else "1" for name, value in known.items())
     return [_train_floor(table, known, beside), _validation_floor(table, known, beside)]
 
 
-def _train_floor(table: Points, known: dict[str, float], beside: str) -> Estimate:
+def _train_floor(table: PointTable, known: dict[str, float], beside: str) -> Estimate:
     from scipy.stats import t
 
     tails = [(point, settled_loss(point.curves)) for point in table.points if point.curves is not None]
@@ -75,6 +75,7 @@ def _train_floor(table: Points, known: dict[str, float], beside: str) -> Estimat
         if tail is None
     )
     shared: dict[str, Any] = {
+        "id": "floor_train_settled",
         "estimand": "least settled train loss",
         "group": FLOOR,
         "convention": "nats per token, dropout as in training",
@@ -87,26 +88,27 @@ def _train_floor(table: Points, known: dict[str, float], beside: str) -> Estimat
     remarks = (f"beside {beside}", *_passed(table, "train", "train_least", known))
     details: dict[str, Any] = {"references": known, "least_observed": observed}
     if not usable:
-        return Estimate(**shared, refusal="no run has enough train losses to settle", remarks=remarks, details=details)
+        return Estimate(**shared, reason="no run has enough train losses to settle", remarks=remarks, details=details)
     point, tail = min(usable, key=lambda pair: pair[1].mean)
     # The least of m runs is picked after looking: each run's interval holds at 1 - 0.05/m, so that all hold at once.
     reach = float(t.ppf(1 - 0.025 / len(usable), _BLOCKS - 1)) * tail.standard_error
     interval = (tail.mean - reach, tail.mean + reach)
     tests = tuple(
-        Hypothesis(
-            f"train loss stays at or above {name}" + ("" if name == "1" else f" ({value:.4g})"),
-            value,
-            interval[1] < value,
-            f"upper end {interval[1]:.4g} is {'below' if interval[1] < value else 'not below'} it",
+        HypothesisTest(
+            name=f"train loss stays at or above {name}" + ("" if name == "1" else f" ({value:.4g})"),
+            value=value,
+            rejected=interval[1] < value,
+            how=f"upper end {interval[1]:.4g} is {'below' if interval[1] < value else 'not below'} it",
         )
         for name, value in known.items()
     )
     details |= {"trial": point.name, "records": tail.records}
-    return Estimate(**shared, value=tail.mean, interval=interval, remarks=remarks, hypotheses=tests, details=details)
+    return Estimate(**shared, value=tail.mean, interval=interval, remarks=remarks, tests=tests, details=details)
 
 
-def _validation_floor(table: Points, known: dict[str, float], beside: str) -> Estimate:
+def _validation_floor(table: PointTable, known: dict[str, float], beside: str) -> Estimate:
     shared: dict[str, Any] = {
+        "id": "floor_validation",
         "estimand": "least validation loss",
         "group": FLOOR,
         "convention": "nats per token, over all evaluations of all runs",
@@ -117,7 +119,7 @@ def _validation_floor(table: Points, known: dict[str, float], beside: str) -> Es
     }
     remarks = (f"beside {beside}", *_passed(table, "validation", "validation_least", known))
     if not table.points:
-        return Estimate(**shared, refusal="no finished run", remarks=remarks, details={"references": known})
+        return Estimate(**shared, reason="no finished run", remarks=remarks, details={"references": known})
     cell = min(table.cells().values(), key=lambda points: float(np.mean([point.loss for point in points])))
     losses = np.array([point.loss for point in cell])
     interval = None
@@ -133,16 +135,16 @@ def _validation_floor(table: Points, known: dict[str, float], beside: str) -> Es
 
 
 def _finite(point: Point, key: str) -> float | None:
-    value = point.result.get("losses", {}).get(key)
+    value = getattr(point.result.losses, key) if point.result else None
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def _observed(table: Points, key: str) -> float | None:
+def _observed(table: PointTable, key: str) -> float | None:
     values = [value for point in table.points if (value := _finite(point, key)) is not None]
     return min(values, default=None)
 
 
-def _passed(table: Points, name: str, key: str, known: dict[str, float]) -> tuple[str, ...]:
+def _passed(table: PointTable, name: str, key: str, known: dict[str, float]) -> tuple[str, ...]:
     """Plain statements: in how many runs the least loss went below each figure."""
     values = [value for point in table.points if (value := _finite(point, key)) is not None]
     if not values:

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from amscale.scaling.estimate import Estimate, outside
-from amscale.scaling.points import Array, Points
-from amscale.scaling.power_law import fit_loglog, named
+from amscale.scaling.estimate import Estimate, interval_test
+from amscale.scaling.points import Array, PointTable
+from amscale.scaling.power_law import fit_loglog, hypothesis_name
 
 _WIDTH = 1.25
 _LEAST_SIZES = 4
@@ -41,7 +41,7 @@ class Budget:
         return len(set(self.N))
 
 
-def budgets(table: Points) -> list[Budget]:
+def budgets(table: PointTable) -> list[Budget]:
     """Bins of FLOPs, ascending: the window of a factor 1.25 with the most different sizes, then the next, and so on."""
     order = np.argsort(table.flops, kind="stable")
     C, N, loss = table.flops[order], table.N[order], table.loss[order]
@@ -119,7 +119,7 @@ def compute_exponent(slope: float) -> float:
     return slope / (1 - slope) if slope < 1 else np.inf
 
 
-def exponent_from_budgets(table: Points, hypotheses: Sequence[float]) -> Estimate:
+def exponent_from_budgets(table: PointTable, hypotheses: Sequence[float]) -> Estimate:
     """k = a/(1 - a) from N_opt ∝ C^a by least squares in logs over the budgets with an interior minimum; t interval."""
     found, exponents = fit_budgets(budgets(table))
     interior = [item for item in found if item.optimum is not None]
@@ -127,6 +127,7 @@ def exponent_from_budgets(table: Points, hypotheses: Sequence[float]) -> Estimat
     dropped: tuple[str, ...] = (f"{few} budgets with fewer than {_LEAST_SIZES} sizes",) if few else ()
     dropped += tuple(f"C = {b.C:.3g}: {b.reason}" for b in found if b.reason and b.sizes >= _LEAST_SIZES)
     shared: dict[str, Any] = {
+        "id": "k_isoflop",
         "estimand": "k at N_opt(C), iso-FLOP optimum",
         "convention": f"{table.convention}; C training FLOPs, D = C/(6N)",
         "objective": "least squares of ln N_opt on ln C, k = a/(1 - a)",
@@ -137,11 +138,11 @@ def exponent_from_budgets(table: Points, hypotheses: Sequence[float]) -> Estimat
     details: dict[str, Any] = {"budgets": found, "curve_exponents": exponents}
     if len(interior) < 3:
         reason = f"an interior minimum in N at {len(interior)} of {len(found)} budgets; at least 3 are needed"
-        return Estimate(**shared, refusal=reason, details=details)
+        return Estimate(**shared, reason=reason, details=details)
     fit = fit_loglog([item.C for item in interior], [item.optimum for item in interior])  # type: ignore[misc]
     details |= {"slope_on_C": fit.slope, "slope_interval": fit.interval, "coefficient": float(np.exp(fit.intercept))}
     if fit.slope <= 0:
-        return Estimate(**shared, refusal="N_opt does not grow with C", details=details)
+        return Estimate(**shared, reason="N_opt does not grow with C", details=details)
     interval = max(0.0, compute_exponent(fit.interval[0])), compute_exponent(fit.interval[1])
     remark: tuple[str, ...] = (f"N_opt ∝ C^{fit.slope:.3f} ({fit.interval[0]:.3f} to {fit.interval[1]:.3f})",)
     if dropped:
@@ -151,6 +152,6 @@ def exponent_from_budgets(table: Points, hypotheses: Sequence[float]) -> Estimat
         value=compute_exponent(fit.slope),
         interval=interval,
         remarks=remark,
-        hypotheses=tuple(outside(named(k), k, interval, "t interval") for k in hypotheses),
+        tests=tuple(interval_test(hypothesis_name(k), k, interval, "t interval") for k in hypotheses),
         details=details,
     )

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from amscale.scaling.bootstrap import cells_of, percentile_interval, redrawn_residuals
-from amscale.scaling.estimate import Estimate, outside
+from amscale.scaling.estimate import Estimate, interval_test
 from amscale.scaling.iso_flop import compute_exponent
 from amscale.scaling.laws.chinchilla import Chinchilla
 from amscale.scaling.laws.fitting import fit_law
 from amscale.scaling.laws.law import Rows
 from amscale.scaling.laws.search import SQUARED_LOG
 from amscale.scaling.nopt import optimum
-from amscale.scaling.points import Array, Points
-from amscale.scaling.power_law import named
+from amscale.scaling.points import Array, PointTable
+from amscale.scaling.power_law import hypothesis_name
 
 _LEVELS = 7
 _RESAMPLES = 200
@@ -81,7 +81,7 @@ def _slope(found: Sequence[Contour]) -> float | None:
     return float(np.polyfit(C, N, 1)[0]) if np.ptp(C) > np.log(2) else None
 
 
-def exponent_from_contours(table: Points, hypotheses: Sequence[float], seed: int = 0) -> Estimate:
+def exponent_from_contours(table: PointTable, hypotheses: Sequence[float], seed: int = 0) -> Estimate:
     """k = a/(1 - a) from the sizes of least compute, N ∝ C^a, corrected for bias by parametric bootstrap.
 
     Neighbouring contours share runs and a parabola leans, so that neither a t interval nor the slope itself would do:
@@ -95,6 +95,7 @@ def exponent_from_contours(table: Points, hypotheses: Sequence[float], seed: int
     interior = [item for item in found if item.optimum is not None]
     dropped = tuple(f"loss {item.loss:.4g}: {item.reason}" for item in found if item.reason)
     shared: dict[str, Any] = {
+        "id": "k_isoloss",
         "estimand": "k at least C on iso-loss contours",
         "convention": f"{table.convention}; C = 6ND",
         "objective": "least squares of ln N on ln C, k = a/(1 - a)",
@@ -107,11 +108,11 @@ def exponent_from_contours(table: Points, hypotheses: Sequence[float], seed: int
     slope = _slope(found)
     if slope is None:
         reason = f"an interior minimum of compute on {len(interior)} of {len(found)} contours; "
-        return Estimate(**shared, refusal=reason + "at least 3 over a doubling of C are needed")
+        return Estimate(**shared, reason=reason + "at least 3 over a doubling of C are needed")
     law, rows = Chinchilla(), Rows(N, D, loss, None, 6 * N * D)
     reason = law.unsupported(rows)
     if reason:
-        return Estimate(**shared, refusal=f"no interval: {reason}")
+        return Estimate(**shared, reason=f"no interval: {reason}")
     fit = fit_law(law, rows, SQUARED_LOG)
     fitted = np.log(fit.predict(rows))
     random = np.random.default_rng(seed)
@@ -119,13 +120,13 @@ def exponent_from_contours(table: Points, hypotheses: Sequence[float], seed: int
     slopes = [_slope(contours(N, D, row)) for row in np.exp(fitted + noise)]
     kept = np.array([value for value in slopes if value is not None])
     if len(kept) < 0.8 * _RESAMPLES:
-        return Estimate(**shared, refusal=f"the contours have optima in only {len(kept)} of {_RESAMPLES} resamples")
+        return Estimate(**shared, reason=f"the contours have optima in only {len(kept)} of {_RESAMPLES} resamples")
     exponent = fit.exponent or 0.0
     errors = kept - exponent / (1 + exponent)
     least, most = percentile_interval(errors)
     low, middle, high = slope - most, slope - float(errors.mean()), slope - least
     if middle <= 0:
-        return Estimate(**shared, refusal="N does not grow with C along the optima")
+        return Estimate(**shared, reason="N does not grow with C along the optima")
     interval = max(0.0, compute_exponent(low)), compute_exponent(high)
     shared["details"] |= {"slope_on_C": slope, "mean_error": float(errors.mean())}
     return Estimate(
@@ -133,5 +134,5 @@ def exponent_from_contours(table: Points, hypotheses: Sequence[float], seed: int
         value=compute_exponent(middle),
         interval=interval,
         remarks=(f"N ∝ C^{middle:.3f} ({low:.3f} to {high:.3f})",),
-        hypotheses=tuple(outside(named(k), k, interval, "bootstrap interval") for k in hypotheses),
+        tests=tuple(interval_test(hypothesis_name(k), k, interval, "bootstrap interval") for k in hypotheses),
     )

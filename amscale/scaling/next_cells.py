@@ -13,7 +13,7 @@ from amscale.scaling.laws.chinchilla import Chinchilla
 from amscale.scaling.laws.fitting import LawFit, fit_law
 from amscale.scaling.laws.law import Rows, rows_of
 from amscale.scaling.laws.search import SQUARED_LOG
-from amscale.scaling.points import Array, Points
+from amscale.scaling.points import Array, PointTable
 from amscale.scaling.power_law import exponent_from_dstar
 
 _MOST = 12
@@ -38,7 +38,7 @@ class NextCells:
 
 
 def next_cells(
-    table: Points,
+    table: PointTable,
     number: int,
     dstars: Sequence[DStar] = (),
     sizes: Sequence[float] | None = None,
@@ -156,7 +156,7 @@ def _key(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _by_dstar(table: Points, rows: Rows, known: Sequence[DStar], number: int) -> NextCells:
+def _by_dstar(table: PointTable, rows: Rows, known: Sequence[DStar], number: int) -> NextCells:
     """D in the middle of the interval of one N at a time, the N whose halved interval narrows the slope the most first.
 
     The slope of ln D* on ln N is 1/k. Its variance is that of a weighted line, to which each D* brings the noise and

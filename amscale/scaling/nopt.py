@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from amscale.scaling.estimate import Estimate, Hypothesis
-from amscale.scaling.points import Array, Points
-from amscale.scaling.power_law import fit_loglog, named
+from amscale.scaling.estimate import Estimate
+from amscale.scaling.points import Array, PointTable
+from amscale.scaling.power_law import fit_loglog, hypothesis_name
 
 _NEIGHBOURS = 2
 """Sizes on either side of the least loss that enter the parabola: the loss is no parabola over decades of N."""
@@ -50,7 +50,7 @@ def optimum(D: float, N: Sequence[float] | Array, loss: Sequence[float] | Array)
     return Optimum(D, float(np.exp(centre + vertex)), float(level - slope**2 / (4 * curvature)), len(sizes), least)
 
 
-def optima(table: Points) -> list[Optimum]:
+def optima(table: PointTable) -> list[Optimum]:
     """The optimum at every D, ascending; a cell enters by the mean over its seeds, at its best length of training."""
     rows: dict[float, list[tuple[float, float]]] = {}
     for (N, D), loss in table.losses().items():
@@ -58,7 +58,7 @@ def optima(table: Points) -> list[Optimum]:
     return [optimum(D, [N for N, _ in row], [loss for _, loss in row]) for D, row in sorted(rows.items())]
 
 
-def exponent_from_optima(table: Points, hypotheses: Sequence[float]) -> Estimate:
+def exponent_from_optima(table: PointTable, hypotheses: Sequence[float]) -> Estimate:
     """k of N_opt = C·D^k by least squares in logs over the D that have an interior minimum; Student's t interval."""
     found = optima(table)
     interior = [item for item in found if item.N is not None]
@@ -66,6 +66,7 @@ def exponent_from_optima(table: Points, hypotheses: Sequence[float]) -> Estimate
     dropped: tuple[str, ...] = (f"{few} D with fewer than 3 sizes",) if few else ()
     dropped += tuple(f"D = {item.D:.4g}: {item.reason}" for item in found if item.N is None and item.sizes >= 3)
     shared: dict[str, Any] = {
+        "id": "k_nopt",
         "estimand": "k at N_opt(D), least loss at fixed D",
         "convention": table.convention,
         "objective": "least squares of ln N_opt on ln D",
@@ -76,18 +77,15 @@ def exponent_from_optima(table: Points, hypotheses: Sequence[float]) -> Estimate
     details = {"optima": found}
     if len(interior) < 3:
         reason = f"an interior minimum in N at {len(interior)} of {len(found)} D; at least 3 are needed"
-        return Estimate(**shared, refusal=reason, details=details)
+        return Estimate(**shared, reason=reason, details=details)
     fit = fit_loglog([item.D for item in interior], [item.N for item in interior])  # type: ignore[misc]
-    tests = tuple(
-        Hypothesis(named(k), float(k), not fit.interval[0] <= k <= fit.interval[1], "t interval", fit.p_value(k))
-        for k in hypotheses
-    )
+    tests = tuple(fit.test(hypothesis_name(k), k) for k in hypotheses)
     remark = (f"{len(found) - len(interior)} of {len(found)} D dropped",) if dropped else ()
     return Estimate(
         **shared,
         value=fit.slope,
         interval=fit.interval,
         remarks=remark,
-        hypotheses=tests,
+        tests=tests,
         details={**details, "coefficient": float(np.exp(fit.intercept)), "residual_deviation": fit.residual_deviation},
     )

@@ -1,12 +1,12 @@
 """The points that every fit starts from, and the record of what was left out."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from amscale.errors import InputError
+from amscale.trials.records import ResultParameters, TrialResult
 
 Array = NDArray[np.float64]
 
@@ -47,11 +47,12 @@ class Point:
     flops: float | None = None
     tokens: float | None = None
     curves: Curves | None = None
-    result: dict[str, Any] = field(default_factory=dict)
+    result: TrialResult | None = None
+    """The trial's; None in a table of points."""
 
 
 @dataclass
-class Points:
+class PointTable:
     """All points of a source, with the convention for N, what was left out and what a reader should know."""
 
     source: str
@@ -109,18 +110,10 @@ class Points:
         return {cell: min(float(np.mean(x)) for x in lengths.values()) for cell, lengths in sorted(runs.items())}
 
 
-def counted(parameters: dict[str, Any], count: str) -> float:
-    """N under the convention `count`, from the parameter counts of a result.
-
-    Raises:
-        KeyError: a count is missing.
-    """
-    return float(
-        sum(
-            parameters["feed_forward"] if part == "active_feed_forward" and part not in parameters else parameters[part]
-            for part in COUNTS[count]
-        )
-    )
+def counted(parameters: ResultParameters, count: str) -> float:
+    """Return N under the convention `count`, from the parameter counts of a result."""
+    counts = [getattr(parameters, part) for part in COUNTS[count]]
+    return float(sum(parameters.feed_forward if number is None else number for number in counts))
 
 
 def check_count(count: str) -> None:
@@ -129,7 +122,7 @@ def check_count(count: str) -> None:
         raise InputError(f"count={count!r} is not a convention for N; choose one of {', '.join(COUNTS)}")
 
 
-def drop_highest(table: Points, number: int) -> Points:
+def drop_highest(table: PointTable, number: int) -> PointTable:
     """The table without its `number` highest losses, which are named in `left_out`.
 
     Raises:
@@ -141,7 +134,7 @@ def drop_highest(table: Points, number: int) -> Points:
         return table
     order = np.argsort(-table.loss, kind="stable")
     dropped = {int(index) for index in order[:number]}
-    return Points(
+    return PointTable(
         table.source,
         table.convention,
         [point for index, point in enumerate(table.points) if index not in dropped],
@@ -150,7 +143,7 @@ def drop_highest(table: Points, number: int) -> Points:
     )
 
 
-def sample(table: Points, number: int | None, seed: int = 0) -> Points:
+def sample(table: PointTable, number: int | None, seed: int = 0) -> PointTable:
     """`number` points drawn at random without replacement; all of them where it is None or exceeds their number.
 
     Raises:
@@ -165,4 +158,4 @@ def sample(table: Points, number: int | None, seed: int = 0) -> Points:
     chosen = np.sort(np.random.default_rng(seed).choice(len(table.points), number, replace=False))
     warning = f"{number} of {len(table.points)} rows drawn at random, as asked"
     points = [table.points[index] for index in chosen]
-    return Points(table.source, table.convention, points, list(table.left_out), [*table.warnings, warning])
+    return PointTable(table.source, table.convention, points, list(table.left_out), [*table.warnings, warning])

@@ -9,8 +9,8 @@ import numpy as np
 
 from amscale.scaling.censored import SlopeDistribution, feasible_slopes, slope_distribution
 from amscale.scaling.dstar import DStar, cell_criteria, locate_all
-from amscale.scaling.estimate import Estimate, Hypothesis, interval_text
-from amscale.scaling.points import Array, Points
+from amscale.scaling.estimate import Estimate, HypothesisTest, interval_text
+from amscale.scaling.points import Array, PointTable
 
 HYPOTHESES = {
     1.0: "Chinchilla",
@@ -42,6 +42,11 @@ class LogLogFit:
             return 1.0 if math.isclose(slope, self.slope) else 0.0
         return float(2 * t.sf(abs(self.slope - slope) / self.standard_error, self.n - 2))
 
+    def test(self, name: str, slope: float) -> HypothesisTest:
+        """Test `slope` by the t interval."""
+        rejected = not self.interval[0] <= slope <= self.interval[1]
+        return HypothesisTest(name=name, value=float(slope), rejected=rejected, how="t interval", p=self.p_value(slope))
+
 
 def fit_loglog(x: Sequence[float] | Array, y: Sequence[float] | Array) -> LogLogFit:
     """Least squares of ln y on ln x.
@@ -68,7 +73,7 @@ def fit_loglog(x: Sequence[float] | Array, y: Sequence[float] | Array) -> LogLog
     return LogLogFit(slope, intercept, error, (slope - reach, slope + reach), deviation, len(u))
 
 
-def named(k: float) -> str:
+def hypothesis_name(k: float) -> str:
     """`k = 2 (associative memory)`; a user's own value stands alone."""
     name = HYPOTHESES.get(float(k))
     return f"k = {k:g}" + (f" ({name})" if name else "")
@@ -92,6 +97,7 @@ def exponent_from_dstar(
     usable = [dstar for dstar in dstars if dstar.kind != "none"]
     informative = [dstar for dstar in usable if dstar.kind == "interval"]
     shared: dict[str, Any] = {
+        "id": "k_dstar",
         "estimand": "k at D*(N), over-fitting threshold",
         "convention": convention,
         "objective": _CENSORED,
@@ -102,7 +108,7 @@ def exponent_from_dstar(
     remarks = _describe(dstars)
     if len(informative) < 3:
         reason = f"D* is known on both sides for {len(informative)} of {len(dstars)} N; at least 3 are needed"
-        return Estimate(**shared, method=method, remarks=remarks, refusal=reason, details={"dstar": list(dstars)})
+        return Estimate(**shared, method=method, remarks=remarks, reason=reason, details={"dstar": list(dstars)})
     x = np.log([dstar.N for dstar in usable])
     shift = x.mean()
     lower = np.array([math.log(dstar.lower) if dstar.lower else -math.inf for dstar in usable])
@@ -136,7 +142,7 @@ def _fit(
     }
     if middle <= 0:
         reason = "D* does not grow with N over these points: no finite positive exponent"
-        return Estimate(**shared, method=method, remarks=remarks, refusal=reason, details=details)
+        return Estimate(**shared, method=method, remarks=remarks, reason=reason, details=details)
     interval = exponents(slopes)
     if feasible is None:
         remarks += ("no exact power law passes through all intervals of D*",)
@@ -150,7 +156,7 @@ def _fit(
         value=1 / middle,
         interval=interval,
         remarks=remarks,
-        hypotheses=tuple(_test(k, slopes, distribution, feasible) for k in hypotheses),
+        tests=tuple(_test(k, slopes, distribution, feasible) for k in hypotheses),
         details=details,
     )
 
@@ -170,15 +176,16 @@ def exponents(slopes: tuple[float, float]) -> tuple[float, float]:
 
 def _test(
     k: float, slopes: tuple[float, float], distribution: SlopeDistribution, feasible: tuple[float, float] | None
-) -> Hypothesis:
+) -> HypothesisTest:
     slope = 1 / k
     inside = slopes[0] <= slope <= slopes[1]
     how = f"{'inside' if inside else 'outside'} the 95 % interval"
-    if feasible is None:
-        return Hypothesis(named(k), float(k), not inside, how, distribution.tail(slope))
-    noise_free = feasible[0] <= slope <= feasible[1]
-    how += f", {'inside' if noise_free else 'outside'} the noise-free range"
-    return Hypothesis(named(k), float(k), not inside, how, None if noise_free else distribution.tail(slope))
+    p: float | None = distribution.tail(slope)
+    if feasible is not None:
+        noise_free = feasible[0] <= slope <= feasible[1]
+        how += f", {'inside' if noise_free else 'outside'} the noise-free range"
+        p = None if noise_free else p
+    return HypothesisTest(name=hypothesis_name(k), value=float(k), rejected=not inside, how=how, p=p)
 
 
 def _describe(dstars: Sequence[DStar]) -> tuple[str, ...]:
@@ -205,7 +212,7 @@ class Setting:
     sizes: int
 
 
-def dstar_sensitivity(table: Points, window: float, threshold: float, hypotheses: Sequence[float]) -> list[Setting]:
+def dstar_sensitivity(table: PointTable, window: float, threshold: float, hypotheses: Sequence[float]) -> list[Setting]:
     """k under half, once and twice the threshold and the window."""
     cells = table.cells()
     windows = {min(factor * window, 1.0) if window <= 1 else max(2.0, round(factor * window)) for factor in FACTORS}
@@ -232,7 +239,7 @@ def sensitivity_remark(settings: Sequence[Setting]) -> tuple[str, ...]:
         f"to {high.k:.3g} (σ² {high.threshold:g}, window {high.window:g}); their intervals span {interval_text(union)}"
     )
     missing = len(settings) - len(known)
-    return (text + (f"; refused in {missing} of {len(settings)} settings" if missing else ""),)
+    return (text + (f"; not determined in {missing} of {len(settings)} settings" if missing else ""),)
 
 
 def _k(setting: Setting) -> float:

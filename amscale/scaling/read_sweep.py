@@ -1,27 +1,31 @@
-"""Points, with their loss curves, from the trials of a sweep folder."""
+"""Read the points of a sweep folder, with their loss curves."""
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from amscale.errors import InputError
-from amscale.files import parse_json, read_text
-from amscale.scaling.corpora import by_corpus, chosen
-from amscale.scaling.points import COUNTS, Array, Curves, Point, Points, check_count, counted
-from amscale.trials.metrics import read_records
-from amscale.trials.result import check_result
+from amscale.files import read_text
+from amscale.scaling.corpora import by_corpus, select_trials
+from amscale.scaling.points import COUNTS, Array, Curves, Point, PointTable, check_count, counted
+from amscale.trials.metrics import TrainRecord, ValidationRecord, read_records
+from amscale.trials.records import TrialResult
 
 
-def read_sweep(folder: str | Path, count: str = "non_embedding", where: str | None = None) -> Points:
-    """The finished trials of `folder`, or those of them that `where` chooses; others are left out by name.
+def read_sweep(folder: str | Path, count: str = "non_embedding", where: str | None = None) -> PointTable:
+    """Return the finished trials of a sweep as points; other trials are left out by name.
 
-    Where several trials share corpus, N, D and seed (another key is an axis of the grid), the one of least validation
-    loss stands for the cell and the others are left out by name.
+    Where several trials share corpus, N, D and seed (another key is an axis of the grid), only the one of least
+    validation loss is used.
+
+    Args:
+        folder: `<storage>/<name>` of a sweep.
+        count: convention for N.
+        where: settings that the trials must have, `key=value` joined by commas; all trials if None.
 
     Raises:
-        InputError: no such folder, no trial in it, an unknown `count`, a result that lacks a key, or as `chosen`.
+        InputError: no such folder, no trial in it, an unknown `count`, an incomplete result, or as `select_trials`.
     """
     check_count(count)
     trials = Path(folder) / "trials"
@@ -30,68 +34,62 @@ def read_sweep(folder: str | Path, count: str = "non_embedding", where: str | No
     paths = sorted(path for path in trials.iterdir() if path.is_dir())
     if not paths:
         raise InputError(f"{trials} holds no trial; run the sweep first")
-    table = Points(str(folder), f"N = {count} ({' + '.join(COUNTS[count])})", [])
+    table = PointTable(str(folder), f"N = {count} ({' + '.join(COUNTS[count])})", [])
     for path in paths:
         result = _read_result(path, table)
         if result is not None:
             _add(path, result, count, table)
     if table.points:
-        table = chosen(table, where)
+        table = select_trials(table, where)
     _keep_best_of_repeats(table)
-    families = {str(point.result.get("shape", {}).get("family")) for point in table.points}
+    families = {str(point.result.shape.family) for point in table.points if point.result}
     if len(families) > 1:
         table.warnings.append(f"the points mix model families: {', '.join(sorted(families))}")
     return table
 
 
-def _read_result(path: Path, table: Points) -> dict[str, Any] | None:
+def _read_result(path: Path, table: PointTable) -> TrialResult | None:
     file = path / "result.json"
     if not file.is_file():
         table.left_out.append((path.name, "not finished"))
         return None
-    try:
-        result = check_result(parse_json(read_text(file)))
-    except ValueError as error:
-        raise InputError(f"{file} is not a result ({error}); delete it to run the trial again") from None
-    if result.get("state") != "finished":
-        reason = result.get("reason")
-        table.left_out.append((path.name, f"{result.get('state')}" + (f": {reason}" if reason else "")))
+    result = TrialResult.from_json(read_text(file), file)
+    if result.state != "finished":
+        table.left_out.append((path.name, result.state + (f": {result.reason}" if result.reason else "")))
         return None
     return result
 
 
-def _add(path: Path, result: dict[str, Any], count: str, table: Points) -> None:
-    N = counted(result["parameters"], count)
-    D = float(result["data"]["unique_tokens"])
-    loss = result["losses"].get("validation_least")
-    steps = int(result["steps"])
-    flops = result["flops"]["total"]
-    seen = result["data"].get("tokens_seen")
-    step = result["losses"].get("validation_least_step")
-    seed = result.get("seed")
+def _add(path: Path, result: TrialResult, count: str, table: PointTable) -> None:
+    N, D = counted(result.parameters, count), float(result.data.unique_tokens)
+    loss, step = result.losses.validation_least, result.losses.validation_least_step
     if N <= 0 or D <= 0:
         raise InputError(f"{path / 'result.json'} has N = {N:g}, D = {D:g}; both must be positive")
     if loss is None or not math.isfinite(loss) or loss <= 0:
         table.left_out.append((path.name, f"least validation loss is {loss}"))
         return
-    curves = _read_curves(path, steps, table)
-    tokens = seen * step / steps if seen and step and steps else None
-    table.points.append(Point(path.name, N, D, float(loss), seed, flops, tokens, curves, result))
+    curves = _read_curves(path, result.steps, table)
+    seen = result.data.tokens_seen
+    tokens = seen * step / result.steps if seen and step and result.steps else None
+    table.points.append(Point(path.name, N, D, float(loss), result.seed, result.flops.total, tokens, curves, result))
 
 
-def _read_curves(path: Path, steps: int, table: Points) -> Curves | None:
+def _read_curves(path: Path, steps: int, table: PointTable) -> Curves | None:
     file = path / "metrics.jsonl"
     if not file.is_file():
         table.warnings.append(f"{path.name}: no metrics.jsonl")
         return None
-    losses: dict[str, dict[int, float]] = {"train": {}, "validation": {}}
+    train: dict[int, float] = {}
+    validation: dict[int, float] = {}
     for number, record in enumerate(read_records(file), start=1):
         if record is None:
             table.warnings.append(f"{path.name}: line {number} of metrics.jsonl is torn and was ignored")
-        elif record["kind"] in losses:
-            # A resumed run writes the steps after its checkpoint again: the later record is the one that counts.
-            losses[record["kind"]][record["step"]] = float(record["loss"])
-    return Curves(*_arrays(losses["train"]), *_arrays(losses["validation"]), steps)
+        # A resumed run writes the steps after its checkpoint again: the later record is the one that counts.
+        elif isinstance(record, TrainRecord):
+            train[record.step] = float(record.loss)
+        elif isinstance(record, ValidationRecord):
+            validation[record.step] = float(record.loss)
+    return Curves(*_arrays(train), *_arrays(validation), steps)
 
 
 def _arrays(losses: dict[int, float]) -> tuple[Array, Array]:
@@ -99,7 +97,7 @@ def _arrays(losses: dict[int, float]) -> tuple[Array, Array]:
     return np.array(steps, dtype=float), np.array([losses[step] for step in steps], dtype=float)
 
 
-def _keep_best_of_repeats(table: Points) -> None:
+def _keep_best_of_repeats(table: PointTable) -> None:
     cells = {p.name: (label, p.N, p.D, p.seed) for label, each in by_corpus(table).items() for p in each.points}
     best: dict[tuple[str, float, float, int | None], Point] = {}
     for point in table.points:

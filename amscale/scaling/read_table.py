@@ -1,4 +1,4 @@
-"""Points from a CSV or Parquet file with columns for N, D (or tokens, or FLOPs) and loss."""
+"""Read points from a CSV or Parquet file, or a DataFrame, with columns for N, D (or tokens, or FLOPs) and loss."""
 
 import math
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from amscale.errors import InputError
-from amscale.scaling.points import Array, Point, Points
+from amscale.scaling.points import Array, Point, PointTable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,14 +16,14 @@ LOSS_UNITS = ("nats", "bits", "bits_per_byte")
 
 
 def nats_per_token(unit: str, bytes_per_token: float | None) -> float:
-    """The factor that turns a loss into nats per token.
+    """Return the factor that turns a loss into nats per token.
 
     Args:
         unit: nats or bits, both per token, or bits_per_byte.
         bytes_per_token: mean bytes of a token; needed for bits_per_byte, and only there.
 
     Raises:
-        InputError: an unknown unit, or bytes per token are missing or out of place.
+        InputError: the unit is unknown, or bytes per token are missing or not wanted.
     """
     if unit not in LOSS_UNITS:
         raise InputError(f"loss_unit={unit!r} is not a unit of loss; choose one of {', '.join(LOSS_UNITS)}")
@@ -38,7 +38,7 @@ def nats_per_token(unit: str, bytes_per_token: float | None) -> float:
 
 
 def read_table(
-    path: str | Path,
+    source: "str | Path | pd.DataFrame",
     n_column: str = "N",
     d_column: str = "D",
     loss_column: str = "loss",
@@ -47,18 +47,23 @@ def read_table(
     tokens_column: str = "tokens",
     loss_unit: str = "nats",
     bytes_per_token: float | None = None,
-) -> Points:
-    """Rows of `path` as points; where there is no column for D it is the tokens seen, or else FLOPs / (6 N).
+) -> PointTable:
+    """Read the rows of a file or a DataFrame as points.
 
     A row without a finite loss, and a row that repeats another in full, are left out by name.
 
+    Args:
+        n_column: column of N. d_column: column of D, unique tokens; where it is absent, D is the tokens seen, or else
+            FLOPs / (6 N). loss_column: column of the loss. flops_column: column of training FLOPs. seed_column: column
+            of the seed. tokens_column: column of the tokens seen.
+        loss_unit, bytes_per_token: as for `nats_per_token`.
+
     Raises:
-        InputError: the file or a column is missing, N, D or a loss is not a positive number, all N are alike, or the
+        InputError: the file or a column is missing, N, D or a loss is not a positive number, all N are equal, or the
             unit of the loss is unclear.
     """
-    path = Path(path)
     factor = nats_per_token(loss_unit, bytes_per_token)
-    frame = _load(path)
+    path, frame = _load(source)
     columns = ", ".join(map(str, frame.columns))
     for flag, column in (("n_column", n_column), ("loss_column", loss_column)):
         if column not in frame.columns:
@@ -68,7 +73,7 @@ def read_table(
         if column not in frame.columns and column != default:
             raise InputError(f"{path} has no column {column!r}; its columns are {columns} (--{flag})")
     unit = "nats per token" if factor == 1 else f"nats per token, {factor:.4g} times the file's {loss_unit}"
-    table = Points(str(path), f"N as given in column {n_column!r}; loss in {unit}", [])
+    table = PointTable(path, f"N as given in column {n_column!r}; loss in {unit}", [])
     used = (n_column, d_column, loss_column, flops_column, seed_column, tokens_column)
     twice = [column for column in used if f"{column}.1" in frame.columns]
     if twice:
@@ -98,9 +103,15 @@ def read_table(
     return table
 
 
-def _load(path: Path) -> "pd.DataFrame":
+def _load(source: "str | Path | pd.DataFrame") -> "tuple[str, pd.DataFrame]":
+    """Return what messages call the source, and its rows."""
     import pandas as pd
 
+    if isinstance(source, pd.DataFrame):
+        if source.empty:
+            raise InputError("the DataFrame has no rows")
+        return "DataFrame", source.reset_index(drop=True)
+    path = Path(source)
     if not path.is_file():
         raise InputError(f"{path} is not a file; give a sweep folder, or a CSV or Parquet file with N, D and loss")
     try:
@@ -112,10 +123,10 @@ def _load(path: Path) -> "pd.DataFrame":
         raise InputError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from error
     if frame.empty:
         raise InputError(f"{path} has no rows")
-    return frame
+    return str(path), frame
 
 
-def _numbers(frame: "pd.DataFrame", column: str, path: Path) -> Array:
+def _numbers(frame: "pd.DataFrame", column: str, path: str) -> Array:
     import pandas as pd
 
     values = pd.to_numeric(frame[column], errors="coerce")
@@ -128,8 +139,8 @@ def _numbers(frame: "pd.DataFrame", column: str, path: Path) -> Array:
     return values.to_numpy(dtype=float)
 
 
-def _whole(frame: "pd.DataFrame", column: str, path: Path) -> Array:
-    """Whole numbers; a missing one stays missing."""
+def _whole(frame: "pd.DataFrame", column: str, path: str) -> Array:
+    """Return whole numbers; a missing one stays missing."""
     values = _numbers(frame, column, path)
     bad = np.flatnonzero(~np.isnan(values) & (values != np.round(values)))
     if bad.size:
@@ -139,7 +150,7 @@ def _whole(frame: "pd.DataFrame", column: str, path: Path) -> Array:
     return values
 
 
-def _positive(frame: "pd.DataFrame", column: str, path: Path) -> Array:
+def _positive(frame: "pd.DataFrame", column: str, path: str) -> Array:
     values = _numbers(frame, column, path)
     bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
     if bad.size:
@@ -149,8 +160,8 @@ def _positive(frame: "pd.DataFrame", column: str, path: Path) -> Array:
     return values
 
 
-def _collect(table: Points, columns: dict[str, Array | None]) -> None:
-    """Points from the columns N, D, loss and, where there are any, flops, seed and tokens."""
+def _collect(table: PointTable, columns: dict[str, Array | None]) -> None:
+    """Add points from the columns N, D, loss and, where there are any, flops, seed and tokens."""
     import pandas as pd
 
     frame = pd.DataFrame({name: values for name, values in columns.items() if values is not None})

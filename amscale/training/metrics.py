@@ -146,7 +146,7 @@ def cut_after(metrics: Path, step: int) -> None:
     with metrics.open("rb") as file:
         for line in file:
             record = parse_record(line) if line.endswith(b"\n") else None
-            if record is None or record["step"] > step:
+            if record is None or record.step > step:
                 break
             keep += len(line)
     with metrics.open("r+b") as file:

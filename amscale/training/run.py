@@ -24,6 +24,7 @@ from amscale.training.loop import Run, train
 from amscale.training.loss import Evaluation
 from amscale.training.metrics import MetricsWriter
 from amscale.training.result import make_result
+from amscale.trials.records import ResultLosses
 from amscale.trials.store import TrialStore
 
 
@@ -106,7 +107,7 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
             train_evaluated,
             wall_seconds=time.time() - began,
         )
-        records.hyper_parameters(_hyper_parameters(cell, shape, subset), _finite(result["losses"]))
+        records.hyper_parameters(_hyper_parameters(cell, shape, subset), _finite(result.losses))
         records.close()
         store.publish(result)
     if accelerator.is_local_main_process:
@@ -200,5 +201,5 @@ def _hyper_parameters(cell: Experiment, shape: Shape, subset: Subset) -> dict[st
     }
 
 
-def _finite(losses: dict[str, Any]) -> dict[str, float]:
-    return {f"outcome/{k}": v for k, v in losses.items() if isinstance(v, float) and math.isfinite(v)}
+def _finite(losses: ResultLosses) -> dict[str, float]:
+    return {f"outcome/{k}": v for k, v in losses.to_tree().items() if isinstance(v, float) and math.isfinite(v)}

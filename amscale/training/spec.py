@@ -1,21 +1,15 @@
 """What a rank is to do: read from a trial's spec, or resolved from a configuration that names one cell."""
 
-import json
 import os
 import re
 import time
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-from pydantic import TypeAdapter, ValidationError
 
 from amscale import config
 from amscale.cluster.launcher import Placement
 from amscale.config import Experiment
 from amscale.data import TokenStore, open_store
 from amscale.errors import InputError
-from amscale.settings import describe
 from amscale.trials.location import TrialLocation
 from amscale.trials.store import TrialStore, attempt_of_environment
 
@@ -38,38 +32,24 @@ def resolve(spec: str, overrides: list[str]) -> tuple[TrialStore, Experiment, Pl
 
 def _from_spec(folder: Path) -> tuple[TrialStore, Experiment, Placement, TokenStore]:
     spec = TrialStore(folder).read_spec()
-    cell = config.parse(spec["settings"])
-    placement = _placement(folder / "spec.yaml", spec["placement"])
+    cell = config.parse(spec.settings)
     machine, first_here = _machine()
-    location = TrialLocation(cell.storage, cell.launch.scratch, cell.name, spec["label"])
-    store = location.store(machine, placement.machines, attempt=attempt_of_environment(), path=folder)
+    location = TrialLocation(cell.storage, cell.launch.scratch, cell.name, spec.label)
+    store = location.store(machine, spec.placement.machines, attempt=attempt_of_environment(), path=folder)
     # Of the path of the token store its name counts: a spec cannot point out of its storage, and results may be moved.
-    name = Path(spec["store"]).name
+    name = Path(spec.store).name
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-        raise InputError(f"{store.spec}: store={spec['store']!r} names no token store")
+        raise InputError(f"{store.spec}: store={spec.store!r} names no token store")
     tokens = open_store(store.token_store(name))
     if first_here and not store.attempt:
         store.resume_records()
-    return store, cell, placement, tokens
+    return store, cell, spec.placement, tokens
 
 
 def _machine() -> tuple[int, bool]:
     """Return the index of this rank's machine, and whether the rank is the first of that machine."""
     rank, ranks_here = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return rank // ranks_here, rank % ranks_here == 0
-
-
-def _placement(spec: Path, values: dict[str, Any]) -> Placement:
-    try:
-        placement = TypeAdapter(Placement).validate_json(json.dumps(values), strict=True)
-    except ValidationError as error:
-        raise InputError(f"{spec}: placement.{describe(error, values)}") from None
-    counts = asdict(placement).items()
-    wrong = [name for name, value in counts if isinstance(value, int) and name != "zero_stage" and value < 1]
-    if wrong or placement.zero_stage not in range(4):
-        name = (wrong or ["zero_stage"])[0]
-        raise InputError(f"{spec}: placement.{name}={getattr(placement, name)} is out of range")
-    return placement
 
 
 def _prepare_by_hand(path: str, overrides: list[str]) -> Path:

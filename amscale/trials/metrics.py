@@ -1,56 +1,88 @@
-"""Files that a user, a crash or another version may have written: read as plain data, or refused in one line.
-
-Everything is data: YAML by its safe loader, JSON, text. What comes out has bounded depth, size and numbers, so that no
-later step can be brought to run for hours or out of memory by a few lines of text.
-
-The newest numbers of a trial, read from its metrics as they grow.
-"""
+"""The records of `metrics.jsonl`: what a run measured, one JSON object a line, read back and followed as it grows."""
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
 
 from amscale.errors import InputError
-from amscale.files import is_number, parse_json
+from amscale.files import is_number
+from amscale.trials.records import Number
 
-_NUMBERS = {"train": ("loss", "tokens", "time", "learning_rate", "gradient_norm"), "validation": ("loss",), "probe": ()}
-"""The numbers in a record of each kind; the first must be there."""
 _MEASURED = re.compile(r"\w+/(layer_[0-9]{1,4}/\w+|(?!layer_)\w+(/\w+)*)", re.ASCII)
 """The name of a value that a probe measured: `group/layer_00/name`, `group/global/name` or `group/name`."""
 
 
-def parse_record(line: str | bytes) -> dict[str, Any] | None:
-    """A record of `metrics.jsonl`, or None for a line that is none: torn by a crash, or damaged.
+def _measured(values: Any) -> dict[str, float]:
+    if not isinstance(values, dict):
+        raise ValueError("a mapping")
+    for name, value in values.items():
+        if not _MEASURED.fullmatch(name) or not is_number(value):
+            raise ValueError("a number by the name of a measurement")
+    return values
 
-    It has a `kind` and a `step`; training and validation have a `loss`, which is not a number where a run diverged.
-    """
+
+class MetricsRecord(BaseModel):
+    """Base of the records; `step` counts optimiser steps from 1."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    step: Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+
+
+class TrainRecord(MetricsRecord):
+    """One optimiser step: mean loss over its global batch in nats per token, not a number where a run diverged."""
+
+    kind: Literal["train"] = "train"
+    tokens: Number | None = None
+    """Tokens seen so far."""
+    loss: Number
+    learning_rate: Number | None = None
+    gradient_norm: Number | None = None
+    time: Number | None = None
+    """Seconds of training so far."""
+
+
+class ValidationRecord(MetricsRecord):
+    """Mean loss over the held-out tokens, nats per token."""
+
+    kind: Literal["validation"] = "validation"
+    loss: Number
+
+
+class ProbeRecord(MetricsRecord):
+    """One measurement of the probes."""
+
+    kind: Literal["probe"] = "probe"
+    pattern: str | None = None
+    """What one sequence is as a pattern."""
+    values: Annotated[dict[str, float], PlainValidator(_measured)]
+    """Numbers by tag: `group/layer_00/name`, `group/global/name` or `group/name`."""
+    seconds: Number | None = None
+    reasons: dict[str, str] = {}
+    """Why a value could not be measured, by tag."""
+
+
+R = TypeVar("R", bound=MetricsRecord)
+
+_RECORD: TypeAdapter[TrainRecord | ValidationRecord | ProbeRecord] = TypeAdapter(
+    Annotated[TrainRecord | ValidationRecord | ProbeRecord, Field(discriminator="kind")]
+)
+
+
+def parse_record(line: str | bytes) -> TrainRecord | ValidationRecord | ProbeRecord | None:
+    """Read a line of `metrics.jsonl`; None for a line that was torn by a crash, or damaged."""
     try:
-        record = parse_json(line)
-    except ValueError:
+        return _RECORD.validate_json(line)
+    except ValidationError:
         return None
-    kind = record.get("kind") if isinstance(record, dict) else None
-    if not isinstance(kind, str) or kind not in _NUMBERS:
-        return None
-    step, numbers = record.get("step"), _NUMBERS[kind]
-    if not isinstance(step, int) or isinstance(step, bool) or step < 0:
-        return None
-    if (numbers and "loss" not in record) or not all(is_number(record[name]) for name in numbers if name in record):
-        return None
-    if kind == "probe" and not _are_numbers(record.get("values")):
-        return None
-    return record
 
 
-def _are_numbers(values: Any) -> bool:
-    return isinstance(values, Mapping) and all(
-        _MEASURED.fullmatch(name) and is_number(value) for name, value in values.items()
-    )
-
-
-def read_records(path: Path) -> Iterator[dict[str, Any] | None]:
-    """The lines of `metrics.jsonl` in order, None for one that is no record, as a last line without an end is none.
+def read_records(path: Path) -> Iterator[TrainRecord | ValidationRecord | ProbeRecord | None]:
+    """Read the lines of `metrics.jsonl` in order: None for a line that is torn or damaged, or has no end.
 
     Raises:
         InputError: the file cannot be read.
@@ -65,7 +97,7 @@ def read_records(path: Path) -> Iterator[dict[str, Any] | None]:
 
 
 class MetricsTail:
-    """Follows a `metrics.jsonl`.
+    """Follow a `metrics.jsonl` as it grows, and keep the newest numbers.
 
     Args:
         metrics: the file, which need not be there yet.
@@ -76,16 +108,17 @@ class MetricsTail:
         self._read = metrics.stat().st_size if metrics.is_file() else 0
         self._heard = time.monotonic()
         self.heard = False
-        """Whether anything was added since the newest start."""
+        """Whether anything was added since the newest attempt."""
         self.latest: dict[str, Any] = {"state": "starting"}
+        """State, step, loss, tokens, seconds and validation loss, as far as they are known."""
 
     def restart(self) -> None:
-        """The trial was started just now: silence counts from here."""
+        """Count silence from now: an attempt begins."""
         self.heard = False
         self._heard = time.monotonic()
 
     def read(self) -> float:
-        """Take in what was added; returns the seconds since anything was."""
+        """Read what was added, and return the seconds since anything was."""
         size = self._metrics.stat().st_size if self._metrics.is_file() else 0
         if size < self._read:  # cut back to a checkpoint's step
             self._read = 0
@@ -103,9 +136,9 @@ class MetricsTail:
         self.heard = True
         return 0.0
 
-    def _take(self, record: dict[str, Any]) -> None:
-        if record["kind"] == "train":
-            self.latest |= {"state": "training", "step": record["step"], "loss": record["loss"]}
-            self.latest |= {"tokens": record.get("tokens"), "seconds": record.get("time")}
-        elif record["kind"] == "validation":
-            self.latest["validation_loss"] = record["loss"]
+    def _take(self, record: MetricsRecord) -> None:
+        if isinstance(record, TrainRecord):
+            self.latest |= {"state": "training", "step": record.step, "loss": record.loss}
+            self.latest |= {"tokens": record.tokens, "seconds": record.time}
+        elif isinstance(record, ValidationRecord):
+            self.latest["validation_loss"] = record.loss

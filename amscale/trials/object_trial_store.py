@@ -4,16 +4,15 @@ Each machine uploads the files that its own ranks wrote, then a manifest with th
 the manifests of all machines are there: an upload that was torn lacks one. The trial's result comes last of all.
 """
 
-import json
 import shutil
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from amscale.errors import InputError
 from amscale.files import write_atomically
 from amscale.trials import mirror, token_objects
 from amscale.trials.objects import ObjectStore, read_checksums, wrong_files
+from amscale.trials.records import Placement, TrialResult
 from amscale.trials.storage_errors import StorageError, storage_errors
 from amscale.trials.store import AttemptReplaced, TrialStore, manifest_name
 
@@ -59,7 +58,7 @@ class ObjectTrialStore(TrialStore):
             self.resume_records()
         self._check_writable()
 
-    def begin_attempt(self, placement: dict[str, Any], name: str | None = None) -> str:
+    def begin_attempt(self, placement: Placement, name: str | None = None) -> str:
         """Begin another attempt, on machine 0, and return its name."""
         attempt = super().begin_attempt(placement, name)
         self.objects.put(self.spec, self.spec.name)
@@ -91,14 +90,14 @@ class ObjectTrialStore(TrialStore):
         self._check_objects()
         mirror.push_records(self.objects, self.path)
 
-    def publish(self, result: dict[str, Any]) -> None:
+    def publish(self, result: TrialResult) -> None:
         """Upload records, weights and then the result; remove the checkpoints, which are needed no more."""
         self.check_attempt()
         self.push_records()
         self._check_objects()
         self.objects.put(self.weights, self.weights.name)
         self._check_objects()
-        self.objects.write(self.result.name, json.dumps(result, indent=1).encode())
+        self.objects.write(self.result.name, result.to_json().encode())
         for name in self._uploaded_checkpoints():
             self._remove_uploaded(name)
         super().publish(result)

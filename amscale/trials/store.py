@@ -19,21 +19,24 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from amscale.config import Experiment
 from amscale.errors import InputError
-from amscale.files import parse_json, parse_yaml, read_lines, read_text, write_atomically
+from amscale.files import read_text, write_atomically
 from amscale.trials.identity import settings_of
-from amscale.trials.metrics import read_records
+from amscale.trials.metrics import R, read_records
 from amscale.trials.objects import checksums, read_checksums
-from amscale.trials.result import check_result
+from amscale.trials.records import (
+    FORMAT,
+    Failure,
+    OutOfMemory,
+    Placement,
+    TrialResult,
+    TrialSpec,
+    read_failures,
+    read_out_of_memory,
+)
 from amscale.trials.storage_errors import StorageError, check_writable, error_in_log, storage_errors
-
-FORMAT = 1
-"""Version of the layout of a sweep's folder. A folder of another version is an error, and is not overwritten."""
 
 ATTEMPT_MARK = "=== start "
 """Begins the line that every attempt adds to a trial's log."""
@@ -143,93 +146,76 @@ class TrialStore:
         """Return whether the trial has its result."""
         return self.result.is_file()
 
-    def read_result(self) -> dict[str, Any] | None:
+    def read_result(self) -> TrialResult | None:
         """Return the result, or None before there is one.
 
         Raises:
             InputError: the file is not a result of this version.
         """
         try:
-            result = parse_json(read_text(self.result))
+            text = read_text(self.result)
         except FileNotFoundError:
             return None
-        except ValueError as error:
-            raise InputError(f"{self.result}: not valid JSON ({error}); remove it to run the trial again") from None
-        if not isinstance(result, dict) or result.get("format") != FORMAT:
-            raise InputError(f"{self.result}: written by another version; this one reads format {FORMAT}")
-        try:
-            return check_result(result)
-        except ValueError as error:
-            raise InputError(f"{self.result}: {error}; remove the file to run the trial again") from None
+        return TrialResult.from_json(text, self.result)
 
-    def read_spec(self) -> dict[str, Any]:
+    def read_spec(self) -> TrialSpec:
         """Return the spec that the trial runs by.
 
         Raises:
             InputError: there is no spec, or it is of another version.
         """
-        advice = "remove the folder to run the trial again"
         try:
-            spec = parse_yaml(read_text(self.spec))
+            text = read_text(self.spec)
         except FileNotFoundError:
             raise InputError(f"{self.spec}: no such trial") from None
-        except ValueError as error:
-            raise InputError(f"{self.spec}: not a trial's spec ({error}); {advice}") from None
-        if not isinstance(spec, dict) or spec.get("format") != FORMAT:
-            raise InputError(f"{self.spec}: written by another version; this one reads format {FORMAT}")
-        for name, kind in {"trial": str, "label": str, "placement": dict, "store": str, "settings": dict}.items():
-            if not isinstance(spec.get(name), kind):
-                raise InputError(f"{self.spec}: {name}={str(spec.get(name))[:60]!r} is not what a spec holds; {advice}")
-        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", spec["label"]):
-            raise InputError(f"{self.spec}: label={spec['label'][:60]!r} is not the name of a trial; {advice}")
-        return spec
+        return TrialSpec.from_yaml(text, self.spec)
 
     def write_spec(
-        self, cell: Experiment, placement: dict[str, Any], tokens: Path, identity: str, label: str | None = None
+        self, cell: Experiment, placement: Placement, tokens: Path, identity: str, label: str | None = None
     ) -> None:
         """Write what the trial is (settings) and where its next attempt runs (placement).
 
         Args:
             cell: settings of the trial.
-            placement: `Placement` as plain data.
+            placement: where it runs.
             tokens: folder of the token store.
             identity: the trial's id.
             label: the trial's label; the folder's name if None.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        spec = {
-            "format": FORMAT,
-            "trial": identity,
-            "label": label or self.path.name,
-            "placement": placement,
-            "store": str(tokens),
-            "settings": settings_of(cell),
-        }
-        write_atomically(self.spec, yaml.safe_dump(spec, sort_keys=False))
+        spec = TrialSpec(
+            format=FORMAT,
+            trial=identity,
+            label=label or self.path.name,
+            placement=placement,
+            store=str(tokens),
+            settings=settings_of(cell),
+        )
+        write_atomically(self.spec, spec.to_yaml())
 
-    def read_metrics(self, kind: str | None = None) -> Iterator[dict[str, Any]]:
-        """Yield the records of `metrics.jsonl` in order; skip a torn or damaged line, which a crash may leave."""
+    def read_metrics(self, kind: type[R]) -> Iterator[R]:
+        """Yield the records of one kind (of all: MetricsRecord) in order; skip torn and damaged lines."""
         if not self.metrics.is_file():
             return
         for record in read_records(self.metrics):
-            if record is not None and (kind is None or record["kind"] == kind):
+            if isinstance(record, kind):
                 yield record
 
-    def failures(self) -> list[dict[str, Any]]:
-        """Return the failed attempts of the trial, each with `time` and `reason`."""
-        return read_lines(self.failures_file, "time", "reason")
+    def failures(self) -> list[Failure]:
+        """Return the failed attempts of the trial."""
+        return read_failures(self.failures_file)
 
     def add_failure(self, reason: str) -> None:
         """Record why an attempt of the trial failed."""
-        _append(self.failures_file, {"time": time.time(), "reason": reason})
+        _append(self.failures_file, Failure(time=time.time(), reason=reason))
 
-    def out_of_memory(self) -> list[dict[str, Any]]:
-        """Return the placements that did not fit the memory, each with `time` and `reason`."""
-        return read_lines(self.out_of_memory_file, "time", "reason")
+    def out_of_memory(self) -> list[OutOfMemory]:
+        """Return the placements that did not fit the memory."""
+        return read_out_of_memory(self.out_of_memory_file)
 
-    def add_out_of_memory(self, reason: str, placement: dict[str, Any]) -> None:
+    def add_out_of_memory(self, reason: str, placement: Placement) -> None:
         """Record that a placement did not fit the memory, with what the rank said."""
-        _append(self.out_of_memory_file, {"time": time.time(), "reason": reason, **placement})
+        _append(self.out_of_memory_file, OutOfMemory(time=time.time(), reason=reason, placement=placement))
 
     def reason(self, machine: int = 0, lines: int = 12) -> str:
         """Return why the current attempt failed: the last lines that the ranks of a machine wrote.
@@ -273,15 +259,15 @@ class TrialStore:
         except FileNotFoundError:
             return None
 
-    def begin_attempt(self, placement: dict[str, Any], name: str | None = None) -> str:
+    def begin_attempt(self, placement: Placement, name: str | None = None) -> str:
         """Begin another attempt, on machine 0, and return its name. Every earlier one is replaced from then on.
 
         Args:
             placement: where it runs; written into the spec.
             name: of the attempt; a new one if None.
         """
-        spec = self.read_spec() | {"placement": placement}
-        write_atomically(self.spec, yaml.safe_dump(spec, sort_keys=False))
+        spec = self.read_spec().model_copy(update={"placement": placement})
+        write_atomically(self.spec, spec.to_yaml())
         self.attempt = name or uuid.uuid4().hex
         # After the spec: other machines read the spec once they see the name.
         write_atomically(self.attempt_file, self.attempt)
@@ -351,7 +337,7 @@ class TrialStore:
             with suppress(AttemptReplaced, StorageError, OSError):
                 self.push_records()
 
-    def publish(self, result: dict[str, Any]) -> None:
+    def publish(self, result: TrialResult) -> None:
         """Write the result, atomically: from this moment the trial is done.
 
         Raises:
@@ -360,7 +346,7 @@ class TrialStore:
         """
         self.check_attempt()
         with storage_errors(self.path):
-            write_atomically(self.result, json.dumps(result, indent=1))
+            write_atomically(self.result, result.to_json())
 
     def clear(self) -> None:
         """Remove what this machine alone has of a trial that is done."""
@@ -456,9 +442,9 @@ def checkpoint_damage(folder: Path, manifest: str) -> str | None:
     return f"{wrong[0]} is missing or changed" if wrong else None
 
 
-def _append(path: Path, entry: dict[str, Any]) -> None:
+def _append(path: Path, record: Failure) -> None:
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")
+        file.write(json.dumps(record.to_tree()) + "\n")
 
 
 def attempt_of_environment() -> str:

@@ -19,8 +19,9 @@ from amscale.settings import describe
 from amscale.trials import lease, mirror, token_objects
 from amscale.trials.location import TrialLocation, storage_folder, working_folder
 from amscale.trials.objects import ObjectStore, is_uri
+from amscale.trials.records import FORMAT
 from amscale.trials.storage_errors import storage_errors
-from amscale.trials.store import FORMAT, TrialStore
+from amscale.trials.store import TrialStore
 
 
 class SweepStore:

@@ -8,9 +8,9 @@ from amscale.cluster.launcher import Placement
 from amscale.cluster.runner import fitting_placement, halved
 from amscale.training.interruptions import is_out_of_memory, report_out_of_memory
 from amscale.training.metrics import MetricsWriter
+from amscale.trials.records import TrialResult, TrialSpec
 from amscale.trials.store import AttemptReplaced, TrialStore
 
-SPEC = "{format: 1, trial: a, label: a, placement: {}, store: a, settings: {}}"
 PLACEMENT = Placement(1, 2, 1, "cpu", 1, "fp32", micro_batch=701, accumulation=1)
 
 
@@ -28,7 +28,7 @@ def test_what_did_not_fit_is_not_tried_again_at_the_same_place(tmp_path):
     folder = TrialStore(tmp_path)
     assert fitting_placement(folder, PLACEMENT) == PLACEMENT
     for placement in (PLACEMENT, halved(PLACEMENT)):
-        folder.add_out_of_memory("can't allocate memory", placement.to_dict())
+        folder.add_out_of_memory("can't allocate memory", placement)
     assert fitting_placement(folder, PLACEMENT).micro_batch == 176
     elsewhere = replace(PLACEMENT, zero_stage=2)
     assert fitting_placement(folder, elsewhere) == elsewhere
@@ -50,12 +50,13 @@ def test_the_allocators_errors_are_told_from_others(tmp_path):
 
 def test_an_attempt_that_was_replaced_ends_before_it_writes(tmp_path):
     store = TrialStore(tmp_path)
-    store.spec.write_text(SPEC)
-    old, new = (store.begin_attempt(PLACEMENT.to_dict()) for _ in range(2))
+    spec = TrialSpec(format=1, trial="a", label="a", placement=PLACEMENT, store="a", settings={})
+    store.spec.write_text(spec.to_yaml())
+    old, new = (store.begin_attempt(PLACEMENT) for _ in range(2))
     TrialStore(tmp_path).check_attempt()  # a run by hand has no rival
     TrialStore(tmp_path, attempt=new).check_attempt()
     for write in (
-        lambda: TrialStore(tmp_path, attempt=old).publish({}),
+        lambda: TrialStore(tmp_path, attempt=old).publish(TrialResult.model_construct(format=1)),
         lambda: report_out_of_memory(TrialStore(tmp_path, attempt=old), MemoryError()),
         lambda: MetricsWriter(TrialStore(tmp_path, attempt=old), 0),
     ):

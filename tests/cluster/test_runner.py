@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -12,6 +13,7 @@ from amscale.cluster.launcher import Placement
 from amscale.cluster.machine import Machine
 from amscale.cluster.runner import TrialFailed, TrialRunner
 from amscale.trials.location import TrialLocation
+from amscale.trials.records import TrialSpec
 
 PLACEMENT = Placement(1, 1, 1, "cpu", 0, "fp32", micro_batch=5, accumulation=1)
 RECORD = json.dumps({"kind": "train", "step": 1, "loss": 1.0})
@@ -35,8 +37,8 @@ def location(tmp_path) -> TrialLocation:
     location = TrialLocation(str(tmp_path), None, "sweep", "trial")
     store = location.store()
     store.path.mkdir(parents=True)
-    spec = {"format": 1, "trial": "0" * 12, "label": "trial", "placement": PLACEMENT.to_dict(), "store": "a"}
-    store.spec.write_text(yaml.safe_dump(spec | {"settings": {}}, sort_keys=False))
+    spec = TrialSpec(format=1, trial="0" * 12, label="trial", placement=PLACEMENT, store="a", settings={})
+    store.spec.write_text(spec.to_yaml())
     return location
 
 
@@ -88,12 +90,12 @@ def test_out_of_memory_halves_the_micro_batch_until_it_fits(run, location):
         "out of memory with a micro-batch of 3: goes on with 2 and 3 forward passes a step, the same global batch",
     ]
     store = location.store()
-    assert [(entry["micro_batch"], entry["reason"]) for entry in store.out_of_memory()] == [
+    assert [(entry.placement.micro_batch, entry.reason) for entry in store.out_of_memory()] == [
         (5, "too much"),
         (3, "too much"),
     ]
-    placed = store.read_spec()["placement"]
-    assert (placed["micro_batch"], placed["accumulation"]) == (2, 3)
+    placed = store.read_spec().placement
+    assert (placed.micro_batch, placed.accumulation) == (2, 3)
     assert store.current_attempt() == "a.2"
     assert not store.failures()
     assert not store.out_of_memory_marker.exists()
@@ -102,7 +104,7 @@ def test_out_of_memory_halves_the_micro_batch_until_it_fits(run, location):
 def test_a_micro_batch_of_one_that_does_not_fit_is_final(run, location):
     report = last(run("echo too much > out_of_memory; exit 1"))
     assert report.failure.startswith("out of memory with a micro-batch of 1: give it more machines or processes")
-    assert [entry["micro_batch"] for entry in location.store().out_of_memory()] == [5, 3, 2, 1]
+    assert [entry.placement.micro_batch for entry in location.store().out_of_memory()] == [5, 3, 2, 1]
     assert len(location.store().failures()) == 1
 
 
@@ -133,12 +135,12 @@ def test_another_failure_has_its_reason(run, location):
     with pytest.raises(TrialFailed, match=r"^machine 0 exit status 3\nValueError: shapes differ$"):
         last(made)
     (failure,) = location.store().failures()
-    assert failure["reason"] == "machine 0 exit status 3\nValueError: shapes differ"
+    assert failure.reason == "machine 0 exit status 3\nValueError: shapes differ"
 
 
 def test_an_attempt_that_was_replaced_fails_without_a_record(run, location):
     made = run(SLEEP)
-    location.store().begin_attempt(PLACEMENT.to_dict())
+    location.store().begin_attempt(PLACEMENT)
     with pytest.raises(TrialFailed, match="a newer one has taken its place"):
         last(made)
     assert not location.store().failures()
@@ -167,11 +169,10 @@ def test_another_machine_follows_from_attempt_to_attempt(location, monkeypatch):
         target=lambda: statuses.append(run_machine._follow(second, 1, network, "a", lambda: False)), daemon=True
     )
     store = location.store()
-    store.begin_attempt(PLACEMENT.to_dict(), "b.0")  # of an earlier run
+    store.begin_attempt(PLACEMENT, "b.0")  # of an earlier run
     follow.start()
     for number, micro_batch in ((1, 5), (2, 3)):
-        placement = PLACEMENT.to_dict() | {"micro_batch": micro_batch}
-        store.begin_attempt(placement, f"a.{number}")
+        store.begin_attempt(replace(PLACEMENT, micro_batch=micro_batch), f"a.{number}")
         deadline = time.monotonic() + 60
         while not (seen := store.path / f"seen.{number}").exists() or not seen.read_text().endswith("{}\n"):
             assert time.monotonic() < deadline

@@ -139,7 +139,7 @@ def test_an_attempt_that_was_replaced_writes_nothing_more(tiny, tmp_path, start_
     (path,) = (driver.folder / "trials").iterdir()
     (rank,) = ranks_of(driver.folder)
     store = TrialStore(path)
-    store.begin_attempt(store.read_spec()["placement"])
+    store.begin_attempt(store.read_spec().placement)
     wait_until(lambda: not rank.is_running() or rank.status() == psutil.STATUS_ZOMBIE, 20, "an end of the old rank")
     newest, lines = max((path / "checkpoints").iterdir()).name, (path / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["step"] < 5000

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from amscale import models
 from amscale.config import expand, load, parse
 from amscale.data import open_store
+from amscale.trials.metrics import ProbeRecord, TrainRecord, ValidationRecord
 from amscale.trials.store import TrialStore
 
 
@@ -47,8 +48,8 @@ def test_saved_weights_give_the_recorded_loss(finished):
     result = finished.results()[0]
     folder = TrialStore(finished.folder / "trials" / result["label"])
     spec = folder.read_spec()
-    cell = parse(spec["settings"])
-    store = open_store(spec["store"])
+    cell = parse(spec.settings)
+    store = open_store(spec.store)
     model = models.build(models.solve(cell.model, store.vocabulary_size, result["shape"]["context"])).eval()
     model.load_state_dict(load_file(folder.weights))
     documents = store.validation()
@@ -74,12 +75,12 @@ def test_output_is_for_people(finished):
 
 def test_metrics_and_probes_are_on_record(finished):
     folder = TrialStore(finished.folder / "trials" / finished.results()[0]["label"])
-    steps = [record["step"] for record in folder.read_metrics("train")]
+    steps = [record.step for record in folder.read_metrics(TrainRecord)]
     assert steps == list(range(1, 31))
-    assert [record["step"] for record in folder.read_metrics("validation")] == [10, 20, 30]
-    probes = list(folder.read_metrics("probe"))
-    assert [record["step"] for record in probes] == [20, 30]
-    values = probes[-1]["values"]
+    assert [record.step for record in folder.read_metrics(ValidationRecord)] == [10, 20, 30]
+    probes = list(folder.read_metrics(ProbeRecord))
+    assert [record.step for record in probes] == [20, 30]
+    values = probes[-1].values
     for layer in ("layer_00", "layer_01"):
         g, energy = values[f"energy/{layer}/g_mean"], values[f"energy/{layer}/E_mean"]
         assert energy <= g

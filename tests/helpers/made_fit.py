@@ -12,11 +12,11 @@ from amscale.reporting.page import render
 from amscale.scaling import estimate as groups
 from amscale.scaling.collapse import exponent_from_collapse
 from amscale.scaling.dstar import DStar
-from amscale.scaling.estimate import Estimate, Hypothesis
-from amscale.scaling.fit import FitResult
+from amscale.scaling.estimate import Estimate, HypothesisTest
+from amscale.scaling.fit import Fit
 from amscale.scaling.iso_flop import exponent_from_budgets
 from amscale.scaling.iso_loss import exponent_from_contours
-from amscale.scaling.points import Point, Points
+from amscale.scaling.points import Point, PointTable
 from amscale.scaling.read_sweep import read_sweep
 
 SHARED = {"convention": "N counts something", "objective": "an objective", "method": "a method", "used": 3}
@@ -26,19 +26,36 @@ DSTAR = (
     DStar(96000, 400000, math.inf, None, (8000, 20000, 50000, 400000), (0.5, 0.3, 0.1, 0.05)),
 )
 EXPONENT = Estimate(
-    "k of N = C·D^k at D*(N)",
+    id="k_dstar",
+    estimand="k of N = C·D^k at D*(N)",
     **SHARED,
     value=2.5,
     interval=(1.4, math.inf),
-    hypotheses=(
-        Hypothesis("k = 1 (Chinchilla)", 1.0, True, "outside"),
-        Hypothesis("k = 2 (associative memory)", 2.0, False, "inside"),
+    tests=(
+        HypothesisTest(name="k = 1 (Chinchilla)", value=1.0, rejected=True, how="outside"),
+        HypothesisTest(name="k = 2 (associative memory)", value=2.0, rejected=False, how="inside"),
     ),
     details={"dstar": list(DSTAR)},
 )
-REFUSED = Estimate("k of N = C·D^k at N_opt(D)", **SHARED, refusal="an interior minimum at 1 of 4 D <b>")
-FLOOR = Estimate("least settled train loss", **SHARED, group=groups.FLOOR, value=0.25, interval=(0.24, 0.26))
-CAPACITY = Estimate("memorised bits per parameter", **SHARED, group="a new group", value=3.61, interval=(3.5, 3.7))
+REFUSED = Estimate(
+    id="k_nopt", estimand="k of N = C·D^k at N_opt(D)", **SHARED, reason="an interior minimum at 1 of 4 D <b>"
+)
+FLOOR = Estimate(
+    id="floor_train_settled",
+    estimand="least settled train loss",
+    **SHARED,
+    group=groups.FLOOR,
+    value=0.25,
+    interval=(0.24, 0.26),
+)
+CAPACITY = Estimate(
+    id="capacity_bits_per_parameter",
+    estimand="memorised bits per parameter",
+    **SHARED,
+    group="a new group",
+    value=3.61,
+    interval=(3.5, 3.7),
+)
 
 
 @cache
@@ -54,15 +71,15 @@ def surfaces() -> tuple[Estimate, ...]:
     even = [(N, D) for N in np.geomspace(1e6, 1e8, 5) for D in np.geomspace(3e7, 3e8, 5)]
     alike = [Point("p", N, D, 2 + 0.5 * math.tanh(math.log(N / D**2) + 20)) for N, D in even]
     return (
-        exponent_from_budgets(Points("made", "N", equal), (1, 2)),
-        exponent_from_contours(Points("made", "N", square), (1, 2)),
-        exponent_from_collapse(Points("made", "N", alike), (1, 2), 100),
+        exponent_from_budgets(PointTable("made", "N", equal), (1, 2)),
+        exponent_from_contours(PointTable("made", "N", square), (1, 2)),
+        exponent_from_collapse(PointTable("made", "N", alike), (1, 2), 100),
     )
 
 
-def fit_of(folder, *estimates: Estimate) -> FitResult:
+def fit_of(folder, *estimates: Estimate) -> Fit:
     settings = {"count": "non_embedding", "threshold": 0.04}
-    return FitResult(table=read_sweep(folder), estimates=list(estimates), laws=[], settings=settings)
+    return Fit(table=read_sweep(folder), estimates=list(estimates), laws=[], settings=settings)
 
 
 def page_of(folder, *estimates: Estimate) -> str:

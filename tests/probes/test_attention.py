@@ -8,9 +8,9 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from amscale import models
+from amscale.config.schema import ModelSettings
 from amscale.models.families.gpt2 import GPT2Settings
 from amscale.models.families.vanilla import VanillaSettings
-from amscale.models.registry import ModelSettings
 from amscale.probes.attention import (
     POSITIONS,
     Retrieval,

@@ -18,7 +18,7 @@ from amscale.errors import InputError
 from amscale.planning.plan import tokens_folder
 from amscale.probe import probe
 from amscale.radius.configuration import load
-from amscale.trials.store import FORMAT
+from amscale.trials.records import FORMAT, Placement, TrialResult
 from amscale.trials.sweep_store import SweepStore
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,7 +126,7 @@ def make_trial(folder, layers, tokens, state="finished", broken=False):
     sweep = SweepStore(folder / "made")
     sweep.create(config.parse(tree))
     trial = sweep.trial(f"layers{layers}-D{tokens}")
-    trial.write_spec(cell, {}, store.folder, "made")
+    trial.write_spec(cell, Placement(1, 1, 1, "cpu", 0, "fp32", 1, 1), store.folder, "made")
     shape = models.solve(cell.model, store.vocabulary_size, store.longest_document)
     torch.manual_seed(layers)
     weights = {name: tensor.clone() for name, tensor in models.build(shape).state_dict().items()}
@@ -136,7 +136,8 @@ def make_trial(folder, layers, tokens, state="finished", broken=False):
     parameters = shape.parameters.as_dict()
     data = {"corpus": "question_formation", "unique_tokens": tokens}
     result = {"format": FORMAT, "state": state, "steps": 1, "shape": shape.as_dict(), "parameters": parameters}
-    trial.publish(result | {"data": data, "flops": {"total": 1.0}, "losses": {}})
+    result |= {"data": data, "flops": {"total": 1.0}, "losses": {}}
+    trial.publish(TrialResult.model_validate(result))
     return trial
 
 

@@ -61,7 +61,7 @@ def test_conclusion_names_numbers_rejections_and_refusals(sweep):
     )
     assert "N<sub>opt</sub>(D): an interior minimum at 1 of 4 D &lt;b&gt;." in page
     assert "The known entropy of the corpus is 0.9965 nats per token" in text
-    below = [point.result["losses"]["train_least"] < 1 for point in read_sweep(sweep).points]
+    below = [point.result.losses.train_least < 1 for point in read_sweep(sweep).points]
     assert 0 < sum(below) < 12
     assert f"The training loss passed below 1 in {sum(below)} of 12 runs" in text
     assert "1 nat per token is no bound on the training loss of these runs" in text

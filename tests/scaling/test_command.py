@@ -9,6 +9,7 @@ from rich.console import Console
 
 from amscale.errors import InputError
 from amscale.fit import fit
+from amscale.reporting.estimates_table import print_fit
 from amscale.scaling.fit import fit_table
 from amscale.scaling.read_sweep import read_sweep
 from amscale.scaling.read_table import read_table
@@ -64,7 +65,7 @@ def fitted(points):
 @pytest.mark.parametrize("width", [80, 120])
 def test_tables_fit_the_terminal_and_break_no_word(fitted, width):
     out = io.StringIO()
-    fitted.print(Console(file=out, width=width))
+    print_fit(fitted, Console(file=out, width=width))
     lines = out.getvalue().splitlines()
     assert max(map(len, lines)) <= width
     words = out.getvalue().split()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from amscale.reporting.estimates_table import print_fit
 from amscale.scaling.capacity import capacity_estimates
 from amscale.scaling.collapse import exponent_from_collapse
 from amscale.scaling.dstar import DStar
@@ -13,9 +14,9 @@ from amscale.scaling.fit import fit_sweep
 from amscale.scaling.iso_flop import budgets, exponent_from_budgets, fit_budgets
 from amscale.scaling.iso_loss import exponent_from_contours
 from amscale.scaling.laws import Rows, predict
-from amscale.scaling.laws.chinchilla import Chinchilla, compute_optimum
+from amscale.scaling.laws.chinchilla import Chinchilla
 from amscale.scaling.next_cells import expected_flops, next_cells
-from amscale.scaling.points import Point, Points, drop_highest
+from amscale.scaling.points import Point, PointTable, drop_highest
 from amscale.scaling.power_law import dstar_sensitivity, exponent_from_dstar
 from amscale.scaling.read_sweep import read_sweep
 from amscale.scaling.read_table import read_table
@@ -26,7 +27,7 @@ K = 0.3658 / 0.3478
 
 def table_of(N, D, loss, flops=None):
     flops = 6 * N * D if flops is None else flops
-    return Points(
+    return PointTable(
         "made",
         "N",
         [Point(f"{i}", n, d, x, None, c) for i, (n, d, x, c) in enumerate(zip(N, D, loss, flops, strict=True))],
@@ -45,15 +46,15 @@ def chinchilla(N, D):
 def test_iso_flop_optimum_does_not_lean_to_the_middle_of_the_grid(shift):
     random = np.random.default_rng(0)
     C = np.repeat(np.geomspace(1e18, 1e21, 6), 7) * np.exp(random.uniform(-0.08, 0.08, 42))
-    N = shift * compute_optimum(LAW, C) * np.tile(np.geomspace(0.08, 12, 7), 6)
+    N = shift * Chinchilla().compute_optimum(LAW, C) * np.tile(np.geomspace(0.08, 12, 7), 6)
     result = exponent_from_budgets(table_of(N, C / (6 * N), chinchilla(N, C / (6 * N))), (1, 2))
     assert result.value == pytest.approx(K, abs=1e-3)
-    assert [test.rejected for test in result.hypotheses] == [True, True]
+    assert [test.rejected for test in result.tests] == [True, True]
 
 
 def test_iso_flop_drops_and_counts_budgets_whose_minimum_is_at_an_edge():
     C = np.repeat(np.geomspace(1e18, 1e21, 6), 7)
-    N = compute_optimum(LAW, C) * np.tile(np.geomspace(0.08, 12, 7), 6)
+    N = Chinchilla().compute_optimum(LAW, C) * np.tile(np.geomspace(0.08, 12, 7), 6)
     N[C > 5e20] *= 30
     result = exponent_from_budgets(table_of(N, C / (6 * N), chinchilla(N, C / (6 * N))), (1,))
     assert result.used == 5
@@ -78,7 +79,7 @@ def test_contours_of_least_compute_have_the_exponent_of_the_law():
     loss = chinchilla(N, D) * np.exp(0.002 * np.random.default_rng(0).normal(size=64))
     result = exponent_from_contours(table_of(N, D, loss), (1, 2, 4))
     assert result.interval[0] < K < result.interval[1]
-    assert {test.value for test in result.hypotheses if test.rejected} >= {2, 4}
+    assert {test.value for test in result.tests if test.rejected} >= {2, 4}
 
 
 def test_collapse_finds_the_exponent_of_a_loss_in_n_over_d_squared_and_refuses_one_without():
@@ -86,11 +87,11 @@ def test_collapse_finds_the_exponent_of_a_loss_in_n_over_d_squared_and_refuses_o
     noise = np.exp(0.005 * np.random.default_rng(0).normal(size=36))
     ratio = (N / 3e8) / (D / 3e9) ** 2
     result = exponent_from_collapse(table_of(N, D, (2 + 1 / (1 + ratio**0.3)) * noise), (1, 1.35, 2, 4), 200)
-    assert {test.value for test in result.hypotheses if not test.rejected} == {2}
+    assert {test.value for test in result.tests if not test.rejected} == {2}
     scores = result.details["unexplained_at"]
     assert scores["2"] < 0.05 < scores["1"]
     refused = exponent_from_collapse(table_of(N, D, 2 + np.random.default_rng(1).normal(size=36) ** 2), (1,), 100)
-    assert "does not collapse" in refused.refusal
+    assert "does not collapse" in refused.reason
 
 
 def capacity_sweep(write_trial, folder, power, losses="train_evaluated"):
@@ -111,7 +112,7 @@ def test_capacity_in_proportion_to_n_rejects_the_square_root_and_the_other_way_r
         capacity_sweep(write_trial, folder, power)
         bits, slope = capacity_estimates(read_sweep(folder))
         assert slope.value == pytest.approx(power, abs=0.02)
-        assert [test.name for test in slope.hypotheses if not test.rejected] == [kept]
+        assert [test.name for test in slope.tests if not test.rejected] == [kept]
     bits, _ = capacity_estimates(read_sweep(tmp_path / "1.0"))
     assert bits.value == pytest.approx(3, rel=0.01)
 
@@ -124,10 +125,10 @@ def test_capacity_says_which_train_loss_it_used_and_refuses_what_still_rises_or_
         for j, D in enumerate((1e3, 2e3, 4e3)):
             write_trial(rising, f"{i}{j}", N, D, [4.0], [0.1] * 9, entropy=3.0, losses={"train_evaluated": 0.1})
     refused = capacity_estimates(read_sweep(rising))[1]
-    assert refused.refusal == "C is known for 0 of 3 N; at least 3 are needed"
+    assert refused.reason == "C is known for 0 of 3 N; at least 3 are needed"
     assert "still rise at the largest D" in refused.left_out[0]
     write_trial(tmp_path / "text", "a", 1e5, 1e3, [4.0], [0.1] * 9, entropy=None)
-    assert "entropy of the corpus is not known" in capacity_estimates(read_sweep(tmp_path / "text"))[0].refusal
+    assert "entropy of the corpus is not known" in capacity_estimates(read_sweep(tmp_path / "text"))[0].reason
 
 
 def test_k_from_dstar_is_shown_under_other_thresholds_and_windows(tmp_path, write_sweep):
@@ -179,7 +180,7 @@ def test_fit_json_has_what_a_figure_needs(tmp_path, write_sweep):
     assert law["value"] is not None
     assert set(law["held_out"]) == {"N", "D", "C"}
     out = io.StringIO()
-    result.print(Console(file=out, width=1000))
+    print_fit(result, Console(file=out, width=1000))
     lines = out.getvalue().splitlines()
-    notes = lines[lines.index("the ground of each") : lines.index("laws on these points")]
+    notes = lines[lines.index("notes") : lines.index("laws on these points")]
     assert len(notes) == len(set(notes)), "no note is printed twice"

@@ -2,14 +2,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from amscale.scaling.laws import LAWS, Rows
-from amscale.scaling.laws.associative import Associative
-from amscale.scaling.laws.chinchilla import Chinchilla, compute_optimum
+from amscale.scaling.laws import Rows, all_laws
+from amscale.scaling.laws.associative import Associative, AssociativeHalf
+from amscale.scaling.laws.chinchilla import Chinchilla, ChinchillaSeen
 from amscale.scaling.laws.compare import aicc, compare, held_out_error, resample_law
 from amscale.scaling.laws.data_constrained import DataConstrained
 from amscale.scaling.laws.fitting import fit_law
 from amscale.scaling.laws.kaplan import Kaplan
-from amscale.scaling.laws.power import Power
+from amscale.scaling.laws.power import PowerC, PowerN
 from amscale.scaling.laws.search import HUBER_LOG, OBJECTIVES, SQUARED, SQUARED_LOG
 from amscale.scaling.nopt import optimum
 from amscale.scaling.power_law import fit_loglog
@@ -98,13 +98,13 @@ def test_optimum_is_the_vertex_and_an_edge_is_refused():
 
 MADE = (
     (Chinchilla(), (482.0, 2085.0, 1.8172, 0.3478, 0.3658)),
-    (Chinchilla(seen=True), (482.0, 2085.0, 1.8172, 0.3478, 0.3658)),
+    (ChinchillaSeen(), (482.0, 2085.0, 1.8172, 0.3478, 0.3658)),
     (Kaplan(), (8.8e12, 3e13, 0.095, 0.114)),
     (DataConstrained(), (482.0, 2085.0, 1.8172, 0.3478, 0.3658, 15.0, 5.0)),
     (Associative(), (1.3, -13.0, 0.5)),
-    (Associative(0.5), (1.3, -13.0)),
-    (Power("N"), (60.0, 1.8, 0.21)),
-    (Power("C"), (1500.0, 1.7, 0.16)),
+    (AssociativeHalf(), (1.3, -13.0)),
+    (PowerN(), (60.0, 1.8, 0.21)),
+    (PowerC(), (1500.0, 1.7, 0.16)),
 )
 
 
@@ -139,7 +139,7 @@ def test_laws_with_an_exponent_agree_on_what_it_means():
     assert Kaplan().exponent(np.array([1, 1, 0.1, 0.2])) == pytest.approx(2)
     assert Associative().exponent(np.array([1, 1, 0.5])) == pytest.approx(2)
     natural = np.array([482.0, 2085.0, 1.8, 0.35, 0.37])
-    N = compute_optimum(natural, 1e20)
+    N = Chinchilla().compute_optimum(natural, 1e20)
     sizes = np.geomspace(N / 1.1, N * 1.1, 201)
     D = 1e20 / (6 * sizes)
     loss = Chinchilla().loss(natural, Rows(sizes, D, D, None, D))
@@ -150,7 +150,7 @@ def test_decay_of_repeated_data_raises_r_squared(published):
     frame = pd.read_csv(published / "muennighoff2023" / "runs.csv")
     N, D, tokens, loss = (frame[name].to_numpy() for name in ("params", "unique_tokens", "tokens", "val_loss"))
     rows = Rows(N, D, loss, tokens, 6 * N * tokens)
-    laws = (Chinchilla(), Chinchilla(seen=True), DataConstrained())
+    laws = {"once": Chinchilla(), "seen": ChinchillaSeen(), "decay": DataConstrained()}
     found = {
         c.law: c.r_squared for f in compare(rows, 100, laws, large=True) if (c := f.comparison).objective == "squared"
     }
@@ -172,7 +172,7 @@ def test_aicc_and_held_out_error_prefer_the_law_that_made_the_points():
     }
     assert min(scores, key=scores.get) == "Chinchilla"
     for axis in ("N", "D", "C"):
-        errors = [held_out_error(law, rows, SQUARED_LOG, axis) for law in (Chinchilla(), Kaplan(), Power("N"))]
+        errors = [held_out_error(law, rows, SQUARED_LOG, axis) for law in (Chinchilla(), Kaplan(), PowerN())]
         assert errors[0] == min(errors)
         assert errors[0] < 0.02
     # On one scale: the two squared objectives fit almost the same curve here and must score almost alike.
@@ -185,9 +185,9 @@ def test_rows_that_cannot_hold_a_law_are_refused_with_the_reason():
     fresh = rows.take(rows.tokens == rows.D)
     assert "0 rows repeat their data" in DataConstrained().unsupported(fresh)
     assert "not known" in DataConstrained().unsupported(Rows(fresh.N, fresh.D, fresh.loss, None, fresh.flops))
-    assert "1 different N" in Power("N").unsupported(rows.take(rows.N[0] == rows.N))
+    assert "1 different N" in PowerN().unsupported(rows.take(rows.N[0] == rows.N))
     few = fresh.take(np.arange(7))
-    assert all(law.unsupported(few) for law in LAWS if len(law.parameters) > 4)
+    assert all(law.unsupported(few) for law in all_laws().values() if len(law.parameters) > 4)
 
 
 def test_a_fit_whose_scale_is_beyond_every_number_is_refused_in_words_and_everything_else_is_finite():
@@ -198,8 +198,8 @@ def test_a_fit_whose_scale_is_beyond_every_number_is_refused_in_words_and_everyt
     loss = [6.37, 16.8, 13.49, 3.937, 6.808, 15.1, 3.536, 3.754, 5.205, 3.4692, 3.4747, 3.4695, 3.4654, 3.4658, 3.4655]
     found = compare(Rows(N, D, np.array(loss), None, 6 * N * D), 100)
     kaplan = [item.comparison for item in found if item.comparison.law == "Kaplan"]
-    assert [item.refusal.partition(";")[0] for item in kaplan] == ["N_c grew beyond every number"] * 3
-    fitted = [item.comparison for item in found if item.comparison.refusal is None]
+    assert [item.reason.partition(";")[0] for item in kaplan] == ["N_c grew beyond every number"] * 3
+    fitted = [item.comparison for item in found if item.comparison.reason is None]
     assert fitted
     for item in fitted:
         assert np.isfinite([item.rmse, item.r_squared, *item.parameters.values()]).all(), item.law

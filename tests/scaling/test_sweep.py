@@ -9,6 +9,7 @@ from rich.console import Console
 
 from amscale.errors import InputError
 from amscale.fit import fit
+from amscale.reporting.estimates_table import print_fit
 from amscale.scaling.fit import fit_sweep, fit_table
 from amscale.scaling.read_sweep import read_sweep
 from amscale.scaling.read_table import read_table
@@ -23,7 +24,7 @@ def test_sweep_with_k_2_is_recovered_and_written_whole(tmp_path, write_sweep):
     result = fit_sweep(tmp_path, resamples=100)
     row = by_estimand(result)["k at D*(N), over-fitting threshold"]
     assert row.interval[0] < 2 < row.interval[1]
-    assert {test.value for test in row.hypotheses if test.rejected} == {1, 1.35, 4}
+    assert {test.value for test in row.tests if test.rejected} == {1, 1.35, 4}
     assert by_estimand(result)["loss floor (Chinchilla)"].value == pytest.approx(1.2, abs=1e-4)
     fit(str(tmp_path), resamples=100)
     written = json.loads((tmp_path / "fit.json").read_text())
@@ -61,8 +62,8 @@ def test_each_corpus_has_its_floor_and_what_needs_one_corpus_is_refused_until_on
     assert "exponent k and laws in N and D" not in by_estimand(fit_sweep(tmp_path, resamples=100))
     write("c", 1e6, 0.5, variant="half", documents=100)
     mixed = by_estimand(fit_sweep(tmp_path, resamples=100))
-    assert "2 corpora" in mixed["exponent k and laws in N and D"].refusal
-    assert "--where 'data.variant=whole'" in mixed["exponent k and laws in N and D"].refusal
+    assert "2 corpora" in mixed["exponent k and laws in N and D"].reason
+    assert "--where 'data.variant=whole'" in mixed["exponent k and laws in N and D"].reason
     for variant, loss in (("whole", 1.5), ("half", 0.5)):
         for floor in ("least settled train loss", "least validation loss"):
             row = mixed[f"{floor}: variant {variant}; entropy {loss - 0.25:.4g}"]
@@ -98,15 +99,15 @@ def test_nine_cells_give_refusals_with_reasons_and_a_plain_statement_on_the_floo
             loss = 3 - 0.1 * i - 0.2 * j
             write_trial(tmp_path, f"{i}{j}", N, D, [loss + 0.1, loss], [0.9 + 0.01 * (s % 2) for s in range(200)])
     result = by_estimand(fit_sweep(tmp_path, resamples=100))
-    assert "at 0 of 3 D" in result["k at N_opt(D), least loss at fixed D"].refusal
-    assert "0 of 3 N" in result["k at D*(N), over-fitting threshold"].refusal
+    assert "at 0 of 3 D" in result["k at N_opt(D), least loss at fixed D"].reason
+    assert "0 of 3 N" in result["k at D*(N), over-fitting threshold"].reason
     settled = result["least settled train loss"]
     assert settled.interval[1] < 0.996
-    assert all(test.rejected for test in settled.hypotheses)
+    assert all(test.rejected for test in settled.tests)
     assert "train loss passed below 1 in 9 of 9 runs" in settled.remarks
     out = io.StringIO()
-    fit_sweep(tmp_path, resamples=100).print(Console(file=out, width=100))
-    assert "refused: D* is known" in " ".join(out.getvalue().split())
+    print_fit(fit_sweep(tmp_path, resamples=100), Console(file=out, width=100))
+    assert "not determined: D* is known" in " ".join(out.getvalue().split())
 
 
 def test_seeds_enter_by_their_mean(tmp_path, write_trial):
@@ -160,7 +161,7 @@ def test_highest_losses_are_dropped_by_name_and_few_cells_refuse_the_law(tmp_pat
     path.write_text("N,D,loss\n1e6,1e6,9\n1e6,2e6,3\n2e6,1e6,3.1\n2e6,2e6,2.9\n")
     result = fit_table(path, highest=1, resamples=100)
     assert result.table.reasons == ("row 1: among the 1 highest losses",)
-    assert all("at least 8" in e.refusal for e in result.estimates if "Chinchilla" in e.estimand)
+    assert all("at least 8" in e.reason for e in result.estimates if "Chinchilla" in e.estimand)
 
 
 @pytest.mark.parametrize("setting", [{"window": -1}, {"window": 1.5}, {"threshold": 0}, {"hypotheses": (0,)}])
@@ -190,5 +191,5 @@ def test_published_points_through_the_table_reader(published):
     )
     assert row.used == 240
     assert row.value == pytest.approx(1.057, abs=0.001)
-    assert {test.value for test in row.hypotheses if test.rejected} == {1.35, 2, 4}
+    assert {test.value for test in row.tests if test.rejected} == {1.35, 2, 4}
     assert np.isfinite(row.interval).all()

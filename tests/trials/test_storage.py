@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,14 @@ from amscale.trials.location import TrialLocation, scratch_folder, working_folde
 from amscale.trials.mirror import pull
 from amscale.trials.object_trial_store import ObjectTrialStore
 from amscale.trials.objects import ObjectStore, checksums
+from amscale.trials.records import Placement, TrialResult, TrialSpec
 from amscale.trials.storage_errors import StorageError, check_writable, error_in_log, storage_error_in, storage_errors
 from amscale.trials.store import AttemptReplaced, Diagnosis, TrialStore
 from amscale.trials.sweep_store import open_sweep, sweep_store
+
+PLACEMENT = Placement(1, 1, 1, "cpu", 0, "fp32", micro_batch=1, accumulation=1)
+SPEC = TrialSpec(trial="a", label="a", placement=PLACEMENT, store="a", settings={}, format=1).to_yaml()
+RESULT = TrialResult.model_construct(format=1)
 
 
 class Crash(BaseException):
@@ -332,10 +338,10 @@ def test_a_machine_says_what_it_does_not_see_and_what_went_wrong(tmp_path, monke
     with pytest.raises(StorageError, match=r"^storage not shared: \S+ does not see what the driver wrote to "):
         first.open()
     first.path.mkdir(parents=True)
-    first.spec.write_text("{format: 1, trial: a, label: a, placement: {}, store: a, settings: {}}")
+    first.spec.write_text(SPEC)
     first.open()
-    second.join_attempt(first.begin_attempt({"machines": 2}))
-    assert second.read_spec()["placement"] == {"machines": 2}
+    second.join_attempt(first.begin_attempt(replace(PLACEMENT, machines=2)))
+    assert second.read_spec().placement.machines == 2
     with pytest.raises(StorageError, match="does not see what machine 0 wrote to "):
         second.join_attempt("another attempt")
     line = "storage full: /some/disk: No space left on device; free space and run the same command again"
@@ -349,18 +355,18 @@ def test_a_machine_says_what_it_does_not_see_and_what_went_wrong(tmp_path, monke
 def test_a_replaced_attempt_uploads_nothing(objects, tmp_path):
     store = ObjectTrialStore(objects, tmp_path / "machine0")
     store.path.mkdir()
-    store.spec.write_text("{format: 1, trial: a, label: a, placement: {}, store: a, settings: {}}")
-    old = store.begin_attempt({})
+    store.spec.write_text(SPEC)
+    old = store.begin_attempt(PLACEMENT)
     store.log.write_text("mine")
     store.push_records()
     assert objects.read("log.txt") == b"mine"
     elsewhere = ObjectTrialStore(objects, tmp_path / "elsewhere")
     elsewhere.path.mkdir()
     elsewhere.spec.write_text(store.spec.read_text())
-    elsewhere.begin_attempt({})
+    elsewhere.begin_attempt(PLACEMENT)
     assert store.current_attempt() == old  # its folder is its own, and does not tell
     store.log.write_text("too late")
-    for write in (store.push_records, lambda: store.publish({}), lambda: store.prepare_checkpoint("step_1")):
+    for write in (store.push_records, lambda: store.publish(RESULT), lambda: store.prepare_checkpoint("step_1")):
         with pytest.raises(AttemptReplaced):
             write()
     store.push_last_records()

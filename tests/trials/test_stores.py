@@ -14,7 +14,9 @@ from amscale.files import write_atomically
 from amscale.planning.plan import plan_sweep
 from amscale.training.metrics import cut_after
 from amscale.trials.identity import trial_id
-from amscale.trials.store import FORMAT, TrialStore
+from amscale.trials.metrics import TrainRecord
+from amscale.trials.records import FORMAT
+from amscale.trials.store import TrialStore
 from amscale.trials.sweep_store import SweepStore
 
 SHAPE = {"family": "vanilla", "layers": 2, "width": 16}
@@ -103,7 +105,7 @@ def test_a_torn_last_line_is_passed_over_and_cut_on_resume(tmp_path):
     trial = TrialStore(tmp_path)
     whole = [json.dumps({"kind": "train", "step": step, "loss": 1.0}) + "\n" for step in (1, 2, 3)]
     trial.metrics.write_text("".join(whole) + '{"kind": "train", "st')
-    assert [record["step"] for record in trial.read_metrics()] == [1, 2, 3]
+    assert [record.step for record in trial.read_metrics(TrainRecord)] == [1, 2, 3]
     cut_after(trial.metrics, 3)
     assert trial.metrics.read_text() == "".join(whole)
     cut_after(trial.metrics, 1)

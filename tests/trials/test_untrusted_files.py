@@ -31,7 +31,7 @@ def spec(tmp_path):
     cell = config.expand(load("quick.yaml", overrides))[0]
     store = prepare(cell.data, tmp_path / "tokens")
     folder = SweepStore(tmp_path / "sweep").trial("trial")
-    folder.write_spec(cell, Placement(1, 1, 1, "cpu", 0, "fp32", 4, 1).to_dict(), store.folder, "0" * 12)
+    folder.write_spec(cell, Placement(1, 1, 1, "cpu", 0, "fp32", 4, 1), store.folder, "0" * 12)
     whole = yaml.safe_load(folder.spec.read_text())
 
     def write(**changes):

@@ -1,14 +1,16 @@
 """GPT-2, as the transformers library implements it, from scratch or from published weights."""
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from amscale.errors import InputError
-from amscale.models.family import Family, FamilySettings, dense_matmul_weights
-from amscale.models.shape import ParameterCounts, Shape
+from amscale.models.family import DenseFamily, FamilySettings
+from amscale.models.shape import Dimensions, ParameterCounts, Shape
 from amscale.settings import parse_size
+
+if TYPE_CHECKING:
+    from torch import nn
 
 PRESETS = {"small": (12, 768, 12), "medium": (24, 1024, 16), "large": (36, 1280, 20), "xl": (48, 1600, 25)}
 """Layers, width and heads of the published models (Radford et al. 2019)."""
@@ -52,17 +54,11 @@ class GPT2Settings(FamilySettings):
         return self
 
 
-@dataclass(frozen=True)
-class GPT2Options:
-    dropout: float
-    pretrained: str | None = None
-
-
 def published_configuration(name: str) -> Any:
-    """The configuration that comes with published weights.
+    """Return the configuration that comes with published weights.
 
     Raises:
-        InputError: it cannot be had, or is of another architecture.
+        InputError: it cannot be had, or its architecture is another.
     """
     from amscale.huggingface import load_configuration
 
@@ -72,67 +68,82 @@ def published_configuration(name: str) -> Any:
     return found
 
 
-def _default_dimensions(options: GPT2Options) -> tuple[int, int, int] | None:
-    if options.pretrained is None:
-        return None
-    found = published_configuration(options.pretrained)
-    return found.n_layer, found.n_embd, found.n_head
+class GPT2(DenseFamily):
+    """GPT-2 (Radford et al. 2019)."""
 
+    settings = GPT2Settings
+    presets = PRESETS
+    layers_name = "model.transformer.h"
+    attention_name = "attn"
+    norm_name = "model.transformer.ln_f"
+    head_name = "model.lm_head"
 
-def _feed_forward(layers: Any, width: Any, options: GPT2Options) -> Any:
-    inner = None if options.pretrained is None else published_configuration(options.pretrained).n_inner
-    return 4 * width if inner is None else inner
+    def default_dimensions(self, options: Any) -> tuple[int, int, int] | None:
+        """Return the dimensions of the published weights where there are any."""
+        if options.pretrained is None:
+            return None
+        found = published_configuration(options.pretrained)
+        return found.n_layer, found.n_embd, found.n_head
 
+    def feed_forward(self, layers: int, width: int, options: Any) -> int:
+        """Return the hidden width of the published weights, or 4 × width."""
+        inner = None if options.pretrained is None else published_configuration(options.pretrained).n_inner
+        return 4 * width if inner is None else int(inner)
 
-def _counts(
-    layers: int, width: int, heads: int, feed_forward: int, vocabulary: int, context: int, options: GPT2Options
-) -> ParameterCounts:
-    return ParameterCounts(
-        embedding=(vocabulary + context) * width,
-        output_head=0 * width,
-        attention=layers * (4 * width**2 + 4 * width),
-        feed_forward=layers * (2 * width * feed_forward + feed_forward + width),
-        norms_and_rest=(2 * layers + 1) * 2 * width,
-        tied=True,
-    )
+    def check(self, shape: Shape) -> None:
+        """Check that vocabulary and context are those of the published weights.
 
+        Raises:
+            InputError: another vocabulary, or a context longer than their positions.
+        """
+        name = shape.options.pretrained
+        if name is None:
+            return
+        found = published_configuration(name)
+        if found.vocab_size != shape.vocabulary:
+            raise InputError(
+                f"model.pretrained = {name}: its vocabulary has {found.vocab_size} tokens and the corpus's "
+                f"{shape.vocabulary}; give data.tokenizer = {name}"
+            )
+        if found.n_positions < shape.context:
+            raise InputError(
+                f"data.context = {shape.context}: model.pretrained = {name} has {found.n_positions} positions; give at "
+                "most that many"
+            )
 
-def _activations_per_token(shape: Shape, element: int, mask: int) -> float:
-    """Kept of each layer: both norms' inputs and outputs, q, k, v, attention output, and of the hidden layer the input
-    of GELU, its three factors (tanh and two products) and its output."""
-    elements = 8 * shape.width + 5 * shape.feed_forward
-    masks = mask * 2 * shape.width if shape.options.dropout else 0
-    statistics = 4 * (4 + shape.heads)  # float32: mean and deviation of two norms, logsumexp of each head
-    return shape.layers * (elements * element + masks + statistics) + 2 * shape.width * element
-
-
-def _check(shape: Shape) -> None:
-    name = shape.options.pretrained
-    if name is None:
-        return
-    found = published_configuration(name)
-    if found.vocab_size != shape.vocabulary:
-        raise InputError(
-            f"model.pretrained = {name}: its vocabulary has {found.vocab_size} tokens and the corpus's "
-            f"{shape.vocabulary}; give data.tokenizer = {name}"
+    def counts(self, dimensions: Dimensions) -> ParameterCounts:
+        """Return the exact parameter counts of a network."""
+        layers, width, hidden = dimensions.layers, dimensions.width, dimensions.feed_forward
+        return ParameterCounts(
+            embedding=(dimensions.vocabulary + dimensions.context) * width,
+            output_head=0,
+            attention=layers * (4 * width**2 + 4 * width),
+            feed_forward=layers * (2 * width * hidden + hidden + width),
+            norms_and_rest=(2 * layers + 1) * 2 * width,
+            tied=True,
         )
-    if found.n_positions < shape.context:
-        raise InputError(
-            f"data.context = {shape.context}: model.pretrained = {name} has {found.n_positions} positions; give at "
-            "most that many"
-        )
 
+    def activations_per_token(self, shape: Shape, element: int, mask: int) -> float:
+        """Return the bytes that one token keeps for the backward pass, without attention scores and logits.
 
-FAMILY = Family(
-    name="gpt2",
-    network="amscale.models.networks.gpt2",
-    options=lambda settings: GPT2Options(settings.dropout, settings.pretrained),
-    counts=_counts,
-    matmul_weights=dense_matmul_weights,
-    activations_per_token=_activations_per_token,
-    cpu_scores=lambda shape: 3 if shape.options.dropout else 0,
-    check=_check,
-    presets=PRESETS,
-    feed_forward=_feed_forward,
-    default_dimensions=_default_dimensions,
-)
+        Each layer keeps both norms' inputs and outputs, q, k, v, attention output, and of the hidden layer the input of
+        GELU, its three factors (tanh and two products) and its output.
+        """
+        elements = 8 * shape.width + 5 * shape.feed_forward
+        masks = mask * 2 * shape.width if shape.options.dropout else 0
+        statistics = 4 * (4 + shape.heads)  # float32: mean and deviation of two norms, logsumexp of each head
+        return shape.layers * (elements * element + masks + statistics) + 2 * shape.width * element
+
+    def cpu_scores(self, shape: Shape) -> float:
+        """Return 3 with dropout, which keeps the weights, the mask and their product; else 0."""
+        return 3 if shape.options.dropout else 0
+
+    def build(self, shape: Dimensions) -> "nn.Module":
+        """Return the network, freshly initialised or with its published weights.
+
+        Raises:
+            InputError: the published weights cannot be had or do not fit.
+        """
+        from amscale.models.networks.gpt2 import build
+
+        return build(shape)

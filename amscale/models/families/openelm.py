@@ -13,17 +13,22 @@ model_2 its 60.26 M with the printed width and heads: 59.50 M and 60.48 M are ne
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
 from amscale.models.family import Family, FamilySettings
-from amscale.models.shape import ParameterCounts, Shape
+from amscale.models.shape import Dimensions, ParameterCounts, Shape
 from amscale.settings import parse_size
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class Published(NamedTuple):
+    """A published shape, layer by layer."""
+
     width: int
     query_heads: tuple[int, ...]
     feed_forward_multipliers: tuple[float, float]
@@ -91,6 +96,8 @@ class OpenELMSettings(FamilySettings):
 
 @dataclass(frozen=True)
 class OpenELMOptions:
+    """The settings that a shape keeps, with what a published shape fixes."""
+
     qkv_multipliers: tuple[float, float]
     feed_forward_multipliers: tuple[float, float]
     feed_forward_divisor: int
@@ -102,33 +109,19 @@ class OpenELMOptions:
     pretrained: str | None = None
 
 
-def _options(settings: OpenELMSettings) -> OpenELMOptions:
-    published = PUBLISHED.get(str(settings.size))
-    return OpenELMOptions(
-        settings.qkv_multipliers,
-        published.feed_forward_multipliers if published else settings.feed_forward_multipliers,
-        settings.feed_forward_divisor,
-        settings.head_dimension,
-        settings.queries_per_key,
-        settings.dropout,
-        published.query_heads if published else None,
-        settings.pretrained,
-    )
-
-
 def _multiple(wanted: np.ndarray, divisor: int) -> np.ndarray:
-    """The nearest multiple of the divisor, at least one, and one more where that loses over a tenth."""
+    """Return the nearest multiple of the divisor, at least one, and one more where that loses over a tenth."""
     near = np.maximum(divisor, (wanted + divisor / 2) // divisor * divisor)
     return (near + divisor * (near < 0.9 * wanted)).astype(np.int64)
 
 
 def _scaled(layers: int, widths: Any, multipliers: tuple[float, float], divisor: int) -> np.ndarray:
-    """A dimension of every layer: [..., layers] for widths [...]."""
+    """Return a dimension of every layer: [..., layers] for widths [...]."""
     return _multiple(np.asarray(widths)[..., None] * np.linspace(*multipliers, num=layers).round(2), divisor)
 
 
 def query_heads(layers: int, widths: Any, options: OpenELMOptions) -> np.ndarray:
-    """Query heads of every layer: [..., layers] for widths [...]."""
+    """Return the query heads of every layer: [..., layers] for widths [...]."""
     if options.published_heads is not None:
         return np.array(options.published_heads)
     whole = options.head_dimension * options.queries_per_key
@@ -136,12 +129,12 @@ def query_heads(layers: int, widths: Any, options: OpenELMOptions) -> np.ndarray
 
 
 def feed_forward_widths(layers: int, widths: Any, options: OpenELMOptions) -> np.ndarray:
-    """Hidden width of every layer's feed-forward block: [..., layers] for widths [...]."""
+    """Return the hidden width of every layer's feed-forward block: [..., layers] for widths [...]."""
     return _scaled(layers, widths, options.feed_forward_multipliers, options.feed_forward_divisor)
 
 
 def _sums(layers: Any, width: Any, options: OpenELMOptions) -> tuple[Any, Any]:
-    """Query heads and feed-forward widths, each summed over the layers, for one shape or arrays of them."""
+    """Return query heads and feed-forward widths, each summed over the layers, for one shape or arrays of them."""
     if np.ndim(layers) == 0:
         heads = query_heads(layers, width, options).sum(-1)
         return int(heads), int(feed_forward_widths(layers, width, options).sum(-1))
@@ -153,60 +146,94 @@ def _sums(layers: Any, width: Any, options: OpenELMOptions) -> tuple[Any, Any]:
     return heads, hidden
 
 
-def _counts(
-    layers: Any, width: Any, heads: Any, feed_forward: Any, vocabulary: int, context: int, options: OpenELMOptions
-) -> ParameterCounts:
-    queries, hidden = _sums(layers, width, options)
-    keys = queries // options.queries_per_key
-    return ParameterCounts(
-        embedding=vocabulary * width,
-        output_head=0 * width,
-        attention=(2 * queries + 2 * keys) * options.head_dimension * width,
-        feed_forward=3 * width * hidden,
-        norms_and_rest=(2 * layers + 1) * width + 2 * layers * options.head_dimension,
-        tied=True,
-    )
+class OpenELM(Family):
+    """OpenELM: heads and hidden widths differ from layer to layer."""
 
+    settings = OpenELMSettings
+    presets = {name: (len(p.query_heads), p.width, max(p.query_heads)) for name, p in PUBLISHED.items()}  # noqa: RUF012
+    derives_heads = True
 
-def _query_heads(shape: Shape) -> int:
-    return int(query_heads(shape.layers, shape.width, shape.options).sum())
+    def options(self, settings: OpenELMSettings) -> OpenELMOptions:
+        """Return the settings of a shape; a published size brings its heads and feed-forward multipliers."""
+        published = PUBLISHED.get(str(settings.size))
+        return OpenELMOptions(
+            settings.qkv_multipliers,
+            published.feed_forward_multipliers if published else settings.feed_forward_multipliers,
+            settings.feed_forward_divisor,
+            settings.head_dimension,
+            settings.queries_per_key,
+            settings.dropout,
+            published.query_heads if published else None,
+            settings.pretrained,
+        )
 
+    def heads(self, layers: int, width: int, options: OpenELMOptions) -> int:
+        """Return the query heads of the layer that has the most."""
+        return int(query_heads(layers, width, options).max())
 
-def _matmul_weights(shape: Shape) -> int:
-    return shape.parameters.under("non_embedding") + shape.width * shape.vocabulary
+    def feed_forward(self, layers: int, width: int, options: OpenELMOptions) -> int:
+        """Return the hidden width of the widest layer."""
+        return int(feed_forward_widths(layers, width, options).max())
 
+    def counts(self, dimensions: Dimensions) -> ParameterCounts:
+        """Return the exact parameter counts of a network."""
+        return self._counts(dimensions.layers, dimensions.width, dimensions.vocabulary, dimensions.options)
 
-def _activations_per_token(shape: Shape, element: int, mask: int) -> float:
-    """Kept of each layer, in widths: both norms' inputs, normalised and scaled outputs; of the query width: queries and
-    keys before and after their norm and rotation, values, the attention output in two layouts; of the hidden width:
-    gate, its sigmoid product, value and their product."""
-    options = shape.options
-    queries, hidden = _sums(shape.layers, shape.width, options)
-    keys = queries // options.queries_per_key
-    q, k = queries * options.head_dimension, keys * options.head_dimension
-    elements = 6 * shape.layers * shape.width + 6 * q + 6 * k + 4 * hidden
-    masks = mask * shape.width if options.dropout else 0
-    return elements * element + masks + 3 * shape.width * element
+    def counts_of_many(
+        self, layers: Any, width: Any, heads: Any, vocabulary: int, context: int, options: OpenELMOptions
+    ) -> ParameterCounts:
+        """Return the exact counts of many shapes, as arrays [shapes] like `layers` and `width`."""
+        return self._counts(layers, width, vocabulary, options)
 
+    def _counts(self, layers: Any, width: Any, vocabulary: int, options: OpenELMOptions) -> ParameterCounts:
+        queries, hidden = _sums(layers, width, options)
+        keys = queries // options.queries_per_key
+        return ParameterCounts(
+            embedding=vocabulary * width,
+            output_head=0 * width,
+            attention=(2 * queries + 2 * keys) * options.head_dimension * width,
+            feed_forward=3 * width * hidden,
+            norms_and_rest=(2 * layers + 1) * width + 2 * layers * options.head_dimension,
+            tied=True,
+        )
 
-def _check(shape: Shape) -> None:
-    """Every shape will do: heads and widths are multiples of what they must be."""
+    def matmul_weights(self, shape: Shape) -> int:
+        """Return attention and feed-forward parameters, all of them matrices, and the output head."""
+        return shape.parameters.under("non_embedding") + shape.width * shape.vocabulary
 
+    def query_heads(self, shape: Shape) -> int:
+        """Return the query heads, summed over the layers."""
+        return int(query_heads(shape.layers, shape.width, shape.options).sum())
 
-FAMILY = Family(
-    name="openelm",
-    network="amscale.models.networks.openelm",
-    options=_options,
-    counts=_counts,
-    matmul_weights=_matmul_weights,
-    activations_per_token=_activations_per_token,
-    cpu_scores=lambda shape: 3 if shape.options.dropout else 0,
-    check=_check,
-    presets={name: (len(p.query_heads), p.width, max(p.query_heads)) for name, p in PUBLISHED.items()},
-    feed_forward=lambda layers, width, options: (
-        feed_forward_widths(layers, width, options).max() if np.ndim(layers) == 0 else 0
-    ),
-    heads=lambda layers, width, options: int(query_heads(layers, width, options).max()),
-    query_heads=_query_heads,
-    query_width=lambda shape: _query_heads(shape) * shape.options.head_dimension,
-)
+    def query_width(self, shape: Shape) -> int:
+        """Return the width of the queries, summed over the layers."""
+        return self.query_heads(shape) * int(shape.options.head_dimension)
+
+    def activations_per_token(self, shape: Shape, element: int, mask: int) -> float:
+        """Return the bytes that one token keeps for the backward pass, without attention scores and logits.
+
+        Each layer keeps, in widths: both norms' inputs, normalised and scaled outputs; of the query width: queries and
+        keys before and after their norm and rotation, values, the attention output in two layouts; of the hidden width:
+        gate, its sigmoid product, value and their product.
+        """
+        options = shape.options
+        queries, hidden = _sums(shape.layers, shape.width, options)
+        keys = queries // options.queries_per_key
+        q, k = queries * options.head_dimension, keys * options.head_dimension
+        elements = 6 * shape.layers * shape.width + 6 * q + 6 * k + 4 * hidden
+        masks = mask * shape.width if options.dropout else 0
+        return float(elements * element + masks + 3 * shape.width * element)
+
+    def cpu_scores(self, shape: Shape) -> float:
+        """Return 3 with dropout, which keeps the weights, the mask and their product; else 0."""
+        return 3 if shape.options.dropout else 0
+
+    def build(self, shape: Dimensions) -> "nn.Module":
+        """Return the network, freshly initialised or with released weights.
+
+        Raises:
+            InputError: the weights cannot be had or do not fit the shape.
+        """
+        from amscale.models.networks.openelm import build
+
+        return build(shape)

@@ -7,7 +7,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from amscale.errors import InputError
 from amscale.huggingface import weights_file
 from amscale.models.families.gpt2 import published_configuration
-from amscale.models.shape import Shape
+from amscale.models.shape import Dimensions
 
 _KEPT = (
     "activation_function",
@@ -19,7 +19,7 @@ _KEPT = (
 """Fields of published weights' configuration that change what the network computes."""
 
 
-class GPT2(nn.Module):
+class GPT2Network(nn.Module):
     """tokens_BT -> logits_BTV around `GPT2LMHeadModel`, which is `.model`."""
 
     def __init__(self, model: GPT2LMHeadModel) -> None:
@@ -33,18 +33,9 @@ class GPT2(nn.Module):
         logits_BTV: Tensor = self.model(input_ids=tokens_BT, use_cache=False).logits
         return logits_BTV.float()
 
-    def residual_names(self) -> list[str]:
-        return [f"model.transformer.h.{index}" for index in range(self.model.config.n_layer)]
 
-    def attention_names(self) -> list[str]:
-        return [f"model.transformer.h.{index}.attn" for index in range(self.model.config.n_layer)]
-
-    def final_norm_name(self) -> str:
-        return "model.transformer.ln_f"
-
-
-def configuration(shape: Shape) -> GPT2Config:
-    """The shape as transformers' configuration; the special tokens of the published vocabulary are left unset."""
+def configuration(shape: Dimensions) -> GPT2Config:
+    """Return the shape as transformers' configuration, with the special tokens of the published vocabulary unset."""
     pretrained = shape.options.pretrained
     own = {} if pretrained is None else {name: getattr(published_configuration(pretrained), name) for name in _KEPT}
     return GPT2Config(
@@ -64,8 +55,8 @@ def configuration(shape: Shape) -> GPT2Config:
     )
 
 
-def build(shape: Shape) -> GPT2:
-    """The model, freshly initialised or with its published weights; of their positions the first `context`.
+def build(shape: Dimensions) -> GPT2Network:
+    """Return the model, freshly initialised or with its published weights; of their positions the first `context`.
 
     Raises:
         InputError: the published weights cannot be had or are not those of the configuration.
@@ -73,7 +64,7 @@ def build(shape: Shape) -> GPT2:
     model = GPT2LMHeadModel(configuration(shape))
     if shape.options.pretrained is not None:
         _load(model, shape.options.pretrained)
-    return GPT2(model)
+    return GPT2Network(model)
 
 
 def _load(model: GPT2LMHeadModel, name: str) -> None:

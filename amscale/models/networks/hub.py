@@ -8,14 +8,14 @@ from transformers import PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from amscale.errors import InputError
-from amscale.models.shape import Shape
+from amscale.models.shape import Dimensions
 
 _ATTENTION = re.compile(r"attn|attention|mixer|mamba")
 _NORM = re.compile(r"norm|^ln_f$|layer_?norm")
 
 
 def model_class(config: PretrainedConfig, remote_code: str | None) -> Any:
-    """The class of the causal language model of a configuration.
+    """Return the class of the causal language model of a configuration.
 
     The class itself is called, not the library's `from_config`: under ZeRO-3 that would partition the parameters at
     once, and this package's models are partitioned by the engine that they are given to.
@@ -28,10 +28,10 @@ def model_class(config: PretrainedConfig, remote_code: str | None) -> Any:
 
 
 def layers_of(model: Any) -> tuple[str, nn.ModuleList]:
-    """The model's list of layers, and its name.
+    """Return the name of the model's list of layers, and the list.
 
     Raises:
-        InputError: there is no list of as many modules as the configuration has layers.
+        InputError: no list has as many modules as the configuration has layers.
     """
     layers = model.config.num_hidden_layers
     for name, module in model.named_modules():
@@ -42,7 +42,7 @@ def layers_of(model: Any) -> tuple[str, nn.ModuleList]:
     )
 
 
-class Hub(nn.Module):
+class HubNetwork(nn.Module):
     """tokens_BT -> logits_BTV around a causal language model of transformers, which is `.model`."""
 
     def __init__(self, model: Any, context: int) -> None:
@@ -57,32 +57,41 @@ class Hub(nn.Module):
         logits_BTV: Tensor = self.model(input_ids=tokens_BT, use_cache=False).logits
         return logits_BTV.float()
 
-    def residual_names(self) -> list[str]:
-        name, layers = layers_of(self.model)
-        return [f"model.{name}.{index}" for index in range(len(layers))]
 
-    def attention_names(self) -> list[str]:
-        """The first child of each layer that is named for attention or for what stands in its place."""
-        name, layers = layers_of(self.model)
-        found = []
-        for index, layer in enumerate(layers):
-            child = next((c for c, _ in layer.named_children() if _ATTENTION.search(c) and not _NORM.search(c)), None)
-            found += [f"model.{name}.{index}.{child}"] if child else []
-        return found
-
-    def final_norm_name(self) -> str | None:
-        """The norm beside the list of layers that comes last, if there is one."""
-        name, _ = layers_of(self.model)
-        parent, _, own = name.rpartition(".")
-        children = [child for child, _ in self.model.get_submodule(parent).named_children()]
-        after = [child for child in children[children.index(own) + 1 :] if _NORM.search(child)]
-        return f"model.{parent}.{after[-1]}" if after else None
+def residual_names(model: HubNetwork) -> list[str]:
+    """Return the names of the layers."""
+    name, layers = layers_of(model.model)
+    return [f"model.{name}.{index}" for index in range(len(layers))]
 
 
-def build(shape: Shape) -> Hub:
-    """The model, freshly initialised by the library's own rules."""
+def attention_names(model: HubNetwork) -> list[str]:
+    """Return the first child of each layer that is named for attention or for what replaces it."""
+    name, layers = layers_of(model.model)
+    found = []
+    for index, layer in enumerate(layers):
+        child = next((c for c, _ in layer.named_children() if _ATTENTION.search(c) and not _NORM.search(c)), None)
+        found += [f"model.{name}.{index}.{child}"] if child else []
+    return found
+
+
+def final_norm_name(model: HubNetwork) -> str | None:
+    """Return the last norm among the modules after the list of layers; None where there is no such norm."""
+    name, _ = layers_of(model.model)
+    parent, _, own = name.rpartition(".")
+    children = [child for child, _ in model.model.get_submodule(parent).named_children()]
+    after = [child for child in children[children.index(own) + 1 :] if _NORM.search(child)]
+    return f"model.{parent}.{after[-1]}" if after else None
+
+
+def output_head_name(model: HubNetwork) -> str:
+    """Return the name of the output head."""
+    head = model.model.get_output_embeddings()
+    return next(name for name, module in model.named_modules() if module is head)
+
+
+def build(shape: Dimensions) -> HubNetwork:
+    """Return the model, freshly initialised by the library's own rules."""
     from amscale.models.hub_configuration import configuration
 
-    options = shape.options
-    config = configuration(options, shape.layers, shape.width, shape.heads, shape.vocabulary, shape.context)
-    return Hub(model_class(config, options.remote_code)(config), shape.context)
+    config = configuration(shape)
+    return HubNetwork(model_class(config, shape.options.remote_code)(config), shape.context)

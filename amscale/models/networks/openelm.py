@@ -10,7 +10,7 @@ from amscale.errors import InputError
 from amscale.huggingface import weights_file
 from amscale.models.families.openelm import feed_forward_widths, query_heads
 from amscale.models.networks.vanilla import Rotary
-from amscale.models.shape import Shape
+from amscale.models.shape import Dimensions
 
 _DEVIATION = 0.02
 _EPSILON = 1e-6
@@ -34,7 +34,7 @@ the queries, then of the keys, then of the values; proj_1 the gate, then the val
 class Attention(nn.Module):
     """Causal grouped-query self-attention with normed queries and keys: x_BTD -> x_BTD."""
 
-    def __init__(self, shape: Shape, heads: int) -> None:
+    def __init__(self, shape: Dimensions, heads: int) -> None:
         super().__init__()
         options = shape.options
         keys, dimension = heads // options.queries_per_key, options.head_dimension
@@ -75,7 +75,7 @@ class FeedForward(nn.Module):
 class Layer(nn.Module):
     """Attention and feed-forward, each with a norm before it and a residual sum after."""
 
-    def __init__(self, shape: Shape, heads: int, hidden: int) -> None:
+    def __init__(self, shape: Dimensions, heads: int, hidden: int) -> None:
         super().__init__()
         self.attention_norm = nn.RMSNorm(shape.width, eps=_EPSILON)
         self.attention = Attention(shape, heads)
@@ -88,10 +88,10 @@ class Layer(nn.Module):
         return output
 
 
-class OpenELM(nn.Module):
+class OpenELMNetwork(nn.Module):
     """tokens_BT -> logits_BTV."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Dimensions) -> None:
         super().__init__()
         self.context = shape.context
         self.embedding = nn.Embedding(shape.vocabulary, shape.width)
@@ -116,29 +116,20 @@ class OpenELM(nn.Module):
         logits_BTV: Tensor = self.head(self.final_norm(x_BTD))
         return logits_BTV.float()
 
-    def residual_names(self) -> list[str]:
-        return [f"layers.{index}" for index in range(len(self.layers))]
 
-    def attention_names(self) -> list[str]:
-        return [f"layers.{index}.attention" for index in range(len(self.layers))]
-
-    def final_norm_name(self) -> str:
-        return "final_norm"
-
-
-def build(shape: Shape) -> OpenELM:
-    """The model, freshly initialised or with released weights.
+def build(shape: Dimensions) -> OpenELMNetwork:
+    """Return the model, freshly initialised or with released weights.
 
     Raises:
-        InputError: the weights cannot be had or are not those of the shape.
+        InputError: the weights cannot be had or do not fit the shape.
     """
-    model = OpenELM(shape)
+    model = OpenELMNetwork(shape)
     if shape.options.pretrained is not None:
         load_released(model, weights_file(shape.options.pretrained))
     return model
 
 
-def load_released(model: OpenELM, path: str | Path) -> None:
+def load_released(model: OpenELMNetwork, path: str | Path) -> None:
     """Load a released OpenELM checkpoint, a safetensors file, into a model of its shape, in place.
 
     Raises:
@@ -153,7 +144,7 @@ def load_released(model: OpenELM, path: str | Path) -> None:
             weight = theirs.pop(f"{name.format(i=index)}.weight", None)
             own = model.get_parameter(f"{ours.format(i=index)}.weight")
             if weight is None or weight.shape != own.shape:
-                found = "is not there" if weight is None else f"is {tuple(weight.shape)}"
+                found = "is missing" if weight is None else f"is {tuple(weight.shape)}"
                 raise InputError(
                     f"{path}: {name.format(i=index)}.weight {found}; the model has {tuple(own.shape)}: give the "
                     "checkpoint's own layers, width, multipliers, head dimension and vocabulary"

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from amscale.models.families.vanilla import RELATIVE_BUCKETS
-from amscale.models.shape import Shape
+from amscale.models.shape import Dimensions
 
 _LONGEST_DISTANCE = 128
 
 
 def sinusoids(context: int, width: int) -> Tensor:
-    """The table of Vaswani et al. 2017, sin in even and cos in odd columns: [context, width], float32."""
+    """Return the table of Vaswani et al. 2017, sin in even and cos in odd columns: [context, width], float32."""
     angle_TF = _angles(context, width)
     return torch.stack((angle_TF.sin(), angle_TF.cos()), dim=-1).flatten(1).float()
 
@@ -65,7 +65,7 @@ class RelativeBias(nn.Module):
         self.register_buffer("bucket_T", torch.where(distance_T < exact, distance_T, wide_T), persistent=False)
 
     def forward(self, length: int) -> Tensor:
-        """[1, heads, length, length], minus infinity above the diagonal."""
+        """Return biases [1, heads, length, length], minus infinity above the diagonal."""
         position_T = torch.arange(length, device=self.bucket_T.device)
         distance_TT = position_T[:, None] - position_T
         bias_TTH = self.table(self.bucket_T[distance_TT.clamp(min=0)])
@@ -75,7 +75,7 @@ class RelativeBias(nn.Module):
 class Attention(nn.Module):
     """Causal multi-head self-attention: x_BTD -> x_BTD."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Dimensions) -> None:
         super().__init__()
         self.heads = shape.heads
         self.dropout = shape.options.dropout
@@ -99,7 +99,7 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     """Two matrices with a ReLU between: x_BTD -> x_BTD."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Dimensions) -> None:
         super().__init__()
         self.up = nn.Linear(shape.width, shape.feed_forward)
         self.down = nn.Linear(shape.feed_forward, shape.width)
@@ -113,7 +113,7 @@ class FeedForward(nn.Module):
 class Layer(nn.Module):
     """Attention and feed-forward, each with a residual sum and a norm after (post) or before (pre) it."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Dimensions) -> None:
         super().__init__()
         self.pre = shape.options.norm_position == "pre"
         self.attention = Attention(shape)
@@ -131,12 +131,12 @@ class Layer(nn.Module):
         return output
 
 
-class Vanilla(nn.Module):
+class VanillaNetwork(nn.Module):
     """tokens_BT -> logits_BTV."""
 
     sinusoid_TD: Tensor
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Dimensions) -> None:
         super().__init__()
         positions = shape.options.positions
         self.context = shape.context
@@ -168,7 +168,7 @@ class Vanilla(nn.Module):
                 nn.init.normal_(module.weight, std=1 / math.sqrt(width))
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
-        """Logits (B, T, V) of the next token for token numbers (B, T).
+        """Return the logits (B, T, V) of the next token for token numbers (B, T).
 
         Raises:
             ValueError: T is longer than the model's context.
@@ -190,20 +190,6 @@ class Vanilla(nn.Module):
         logits_BTV: Tensor = self.head(x_BTD)
         return logits_BTV.float()
 
-    def residual_names(self) -> list[str]:
-        return [f"layers.{index}" for index in range(len(self.layers))]
 
-    def attention_names(self) -> list[str]:
-        return [f"layers.{index}.attention" for index in range(len(self.layers))]
-
-    def final_norm_name(self) -> str | None:
-        return None if self.final_norm is None else "final_norm"
-
-
-def _norm(shape: Shape) -> nn.Module:
+def _norm(shape: Dimensions) -> nn.Module:
     return nn.LayerNorm(shape.width) if shape.options.norm == "layernorm" else nn.RMSNorm(shape.width, eps=1e-5)
-
-
-def build(shape: Shape) -> Vanilla:
-    """The model, freshly initialised."""
-    return Vanilla(shape)

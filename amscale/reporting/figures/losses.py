@@ -31,7 +31,7 @@ def losses(analysis: Analysis) -> Chart | None:
     caption += "." + analysis.thinned
     if isinstance(analysis, Sweep):
         panels.append(_against_tokens(analysis, "least train loss", analysis.losses("train_least"), known))
-        window = (analysis.finished[0].result or {})["losses"].get("train_window")
+        window = first.losses.train_window if (first := analysis.finished[0].result) else None
         over = f"{window} consecutive steps" if window else "a window of steps"
         caption += f" The train loss is the least mean over {over}."
     contours = _iso_loss(analysis)

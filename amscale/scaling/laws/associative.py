@@ -1,40 +1,31 @@
 """The associative-memory law L = E₀ + log Z + 1/Z - 1 with Z = c·D/N^κ (arXiv 2405.08707, propositions 4 and 5)."""
 
-from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from amscale.scaling.laws.law import Problem, Rows, too_few
+from amscale.scaling.laws.law import Law, Problem, Rows, too_few
 from amscale.scaling.points import Array
 
 
-@dataclass(frozen=True)
-class Associative:
-    """The loss is least, E₀, where Z = 1, that is on N ∝ D^(1/κ): κ = ½ is the paper's N ∝ D². κ is free where None.
+class Associative(Law):
+    """The associative-memory law with κ free.
 
-    The paper states the loss per pattern and has no map to the loss per token; here it is per token, with E₀ free.
+    The loss is least, E₀, where Z = 1, that is on N ∝ D^(1/κ): κ = ½ is the paper's N ∝ D². The paper states the loss
+    per pattern and has no map to the loss per token; here it is per token, with E₀ free.
     """
 
-    kappa: float | None = None
-    formula: str = "L = E₀ + log Z + 1/Z - 1, Z = c·D/N^κ"
-
-    @property
-    def name(self) -> str:
-        return "associative memory" if self.kappa is None else f"associative memory, κ = {self.kappa:g}"
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        return ("E_0", "ln_c", "kappa") if self.kappa is None else ("E_0", "ln_c")
-
-    @property
-    def optimum(self) -> str:
-        return "k = 1/κ, least loss, Z = 1" if self.kappa is None else ""
+    name = "associative memory"
+    formula = "L = E₀ + log Z + 1/Z - 1, Z = c·D/N^κ"
+    parameters: ClassVar[tuple[str, ...]] = ("E_0", "ln_c", "kappa")
+    optimum = "k = 1/κ, least loss, Z = 1"
+    kappa: ClassVar[float | None] = None
 
     def unsupported(self, rows: Rows) -> str:
         return too_few(rows, len(self.parameters), 2 if self.kappa is None else 0, 2)
 
     def problem(self, rows: Rows) -> Problem:
-        """The search in logarithms of what is positive, about the rows' means; see `Law.problem`."""
+        """Return the search: logarithms of what is positive, about the rows' means."""
         x, y = np.log(rows.N), np.log(rows.D)
         x_mean, y_mean = float(x.mean()), float(y.mean())
         x, y = x - x_mean, y - y_mean
@@ -80,6 +71,15 @@ class Associative:
         return natural[..., 0]
 
 
+class AssociativeHalf(Associative):
+    """The associative-memory law with the paper's κ = ½."""
+
+    name = "associative memory, κ = 0.5"
+    parameters = ("E_0", "ln_c")
+    optimum = ""
+    kappa = 0.5
+
+
 def excess(log_Z: Array) -> Array:
-    """log Z + 1/Z - 1, at least 0; 1/Z is capped where a start of the search lies far out."""
+    """Return log Z + 1/Z - 1, at least 0; 1/Z is capped where a start of the search lies far out."""
     return log_Z + np.expm1(-np.maximum(log_Z, -50.0))

@@ -1,40 +1,31 @@
 """Chinchilla's law L = E + A/N^α + B/D^β (Hoffmann et al. 2022, approach 3; Besiroglu et al. 2024)."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from amscale.scaling.laws.law import Problem, Rows, levels, log_sum, too_few
+from amscale.scaling.laws.law import Law, Problem, Rows, levels, log_sum, too_few
 from amscale.scaling.points import Array
 
 
-@dataclass(frozen=True)
-class Chinchilla:
-    """D is the unique tokens, or with `seen` the tokens seen."""
+class Chinchilla(Law):
+    """Chinchilla's law with D the unique tokens."""
 
-    seen: bool = False
-    formula: str = "L = E + A/N^α + B/D^β"
-    parameters: tuple[str, ...] = ("A", "B", "E", "alpha", "beta")
-    optimum: str = "k = β/α, parametric optimum"
-
-    @property
-    def name(self) -> str:
-        return "Chinchilla, D = tokens seen" if self.seen else "Chinchilla"
+    name = "Chinchilla"
+    formula = "L = E + A/N^α + B/D^β"
+    parameters = ("A", "B", "E", "alpha", "beta")
+    optimum = "k = β/α, parametric optimum"
+    reported_unfitted = True
+    checks_outliers = True
 
     def _data(self, rows: Rows) -> Array:
-        return rows.tokens if self.seen and rows.tokens is not None else rows.D
+        return rows.D
 
     def unsupported(self, rows: Rows) -> str:
-        if self.seen and rows.tokens is None:
-            return "the tokens seen are not known"
-        if self.seen and np.allclose(np.asarray(rows.tokens), rows.D, rtol=1e-3):
-            return "the tokens seen are the unique tokens: it is Chinchilla's law on D"
         return too_few(Rows(rows.N, self._data(rows), rows.loss, None, rows.flops), 5, 3, 3)
 
     def problem(self, rows: Rows) -> Problem:
-        """The search in logarithms of what is positive, about the rows' means; see `Law.problem`."""
+        """Return the search: logarithms of what is positive, about the rows' means."""
         x, y = np.log(rows.N), np.log(self._data(rows))
-        # About their means, so that levels and slopes are told apart.
+        # About their means, so that levels and slopes are not correlated.
         x_mean, y_mean = float(x.mean()), float(y.mean())
         x, y = x - x_mean, y - y_mean
         least, most = np.log(rows.loss.min()), np.log(rows.loss.max())
@@ -67,16 +58,32 @@ class Chinchilla:
     def floor(self, natural: Array) -> Array | None:
         return natural[..., 2]
 
+    def compute_optimum(self, natural: Array, flops: float | Array) -> Array:
+        """N_opt(C) = G·(C/6)^(β/(α+β)) with G = (αA/(βB))^(1/(α+β)), for C = 6ND (Hoffmann et al. 2022, equation 4)."""
+        A, B, _, alpha, beta = np.moveaxis(natural, -1, 0)
+        return (alpha * A / (beta * B)) ** (1 / (alpha + beta)) * (flops / 6) ** (beta / (alpha + beta))
+
+
+class ChinchillaSeen(Chinchilla):
+    """Chinchilla's law with D the tokens seen, each repetition counted."""
+
+    name = "Chinchilla, D = tokens seen"
+    reported_unfitted = False
+
+    def _data(self, rows: Rows) -> Array:
+        return rows.D if rows.tokens is None else rows.tokens
+
+    def unsupported(self, rows: Rows) -> str:
+        if rows.tokens is None:
+            return "the tokens seen are not known"
+        if np.allclose(rows.tokens, rows.D, rtol=1e-3):
+            return "the tokens seen are the unique tokens: it is Chinchilla's law on D"
+        return super().unsupported(rows)
+
 
 def _starts(x: Array, y: Array, loss: Array) -> Array:
-    """A grid over (α, β); A, B and E follow by linear least squares and are kept positive."""
+    """Return starts (S, P): a grid over (α, β), with A, B and E by linear least squares, kept positive."""
     alpha, beta = (grid.ravel() for grid in np.meshgrid(np.geomspace(0.05, 1.6, 7), np.geomspace(0.05, 1.6, 7)))
     columns = [np.exp(-alpha[:, None] * x), np.exp(-beta[:, None] * y), np.ones((len(alpha), len(x)))]
     found = levels(np.stack(columns, axis=-1), loss, 1e-3 * float(loss.min()))
     return np.stack([found[:, 0], alpha, found[:, 1], beta, found[:, 2]], axis=1)
-
-
-def compute_optimum(natural: Array, flops: Array) -> Array:
-    """N_opt(C) = G·(C/6)^(β/(α+β)) with G = (αA/(βB))^(1/(α+β)), for C = 6ND (Hoffmann et al. 2022, equation 4)."""
-    A, B, _, alpha, beta = natural
-    return (alpha * A / (beta * B)) ** (1 / (alpha + beta)) * (flops / 6) ** (beta / (alpha + beta))

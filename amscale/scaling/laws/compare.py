@@ -1,22 +1,29 @@
-"""Refits of a law to resampled trials: the ground of every interval of a law.
-
-Laws side by side on the same points: objective, R², AICc, and the error on what a fit has not seen.
-"""
+"""Compare laws on the same points: objective, R², AICc, held-out error, intervals by refits to resampled points."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
+from pydantic import Field
 
 from amscale.scaling.bootstrap import cell_weights, cells_of, percentile_interval, redrawn_residuals
-from amscale.scaling.laws import LAWS, Law
+from amscale.scaling.estimate import FitRecord
+from amscale.scaling.laws import all_laws
 from amscale.scaling.laws.fitting import LawFit, at_bound, fit_law
-from amscale.scaling.laws.law import Problem, Rows
+from amscale.scaling.laws.law import Law, Problem, Rows
 from amscale.scaling.laws.search import OBJECTIVES, SQUARED_LOG, Objective, minimise
 from amscale.scaling.points import Array
 
-_CELLS_FOR_PAIRS = 50
+HELD_OUT = ("N", "D", "C")
+"""Axes whose largest values are held out in turn."""
+
+_HELD_OUT_FACTOR = 1.02
+"""Values of an axis within this factor of the largest are held out with it."""
+
+_LEAST_CELLS_DRAWN = 50
+"""With fewer cells residuals are redrawn instead of cells."""
+
 _ITERATIONS = 120
 """Enough for a refit that starts near its end; one that slides along a bound may stop short of it."""
 
@@ -26,7 +33,7 @@ _CHUNK = 60_000
 
 @dataclass(frozen=True)
 class Resampled:
-    """Refits: `natural` (resamples, P), how they were drawn, and the share that ended at a bound."""
+    """Refits of a law: parameters `natural` (resamples, P), how points were drawn, and the share of ends at a bound."""
 
     natural: Array
     how: str
@@ -34,19 +41,18 @@ class Resampled:
 
 
 def resample_law(fit: LawFit, rows: Rows, resamples: int = 400, seed: int = 0) -> Resampled:
-    """Refits of a fit to resampled rows.
+    """Refit a law to resampled rows.
 
-    Of many scattered cells (N, D) cells are drawn, and seeds within each. A complete grid is a design and stays as it
-    is, and so does a small one, where a draw may lose a whole size: residuals in ln loss are drawn for it, those of a
-    cell and those of its seeds apart. Every refit starts from the fit and from points on either side of it, and the
-    best end is kept.
+    Of 50 or more scattered cells (N, D), cells are drawn, and seeds within each. A complete grid is a design and is
+    kept, and so is a small one, where a draw may lose a whole size: residuals in ln loss are drawn for it, of cells and
+    of their seeds separately. Every refit starts at the fit and at points on either side of it; the best end is kept.
     """
     problem = fit.law.problem(rows)
     random = np.random.default_rng(seed)
     cells = cells_of(rows.N, rows.D, rows.flops)
     count = int(cells.max()) + 1
     complete = count == (int(cells_of(rows.N).max()) + 1) * (int(cells_of(rows.D).max()) + 1)
-    many = count >= _CELLS_FOR_PAIRS and not complete
+    many = count >= _LEAST_CELLS_DRAWN and not complete
     weights, target = np.ones((resamples, len(rows))), np.broadcast_to(rows.loss, (resamples, len(rows)))
     if many:
         weights = cell_weights(cells, resamples, random)
@@ -80,7 +86,7 @@ def resample_law(fit: LawFit, rows: Rows, resamples: int = 400, seed: int = 0) -
 
 
 def _residuals(fit: LawFit, rows: Rows, problem: Problem) -> Array:
-    """ln loss minus the law's, by the least squares in ln loss nearest to the fit.
+    """Return ln loss minus the law's (R,), after least squares in ln loss from the fit on.
 
     A robust fit passes through as many points as it has parameters: its own residuals make the noise look too small.
     """
@@ -90,32 +96,41 @@ def _residuals(fit: LawFit, rows: Rows, problem: Problem) -> Array:
     return np.log(rows.loss) - problem.predict(theta)[0][0]
 
 
-HELD_OUT = {"N": "largest N", "D": "largest D", "C": "largest C"}
-_ALIKE = 1.02
-"""Values of one axis within this factor are held out together."""
+class Comparison(FitRecord):
+    """One law under one objective.
 
-
-@dataclass(frozen=True)
-class Comparison:
-    """One law under one objective; `refusal` says why there is no fit.
-
-    `rmse` is of ln loss; `held_out` the same on the rows left out, by which axis' largest value they hold (a text where
-    that could not be done). `intervals` are 95 % by `bootstrap` for each parameter, and for `k` and `floor`.
+    Attributes:
+        id: id of the law.
+        law: its name.
+        used: number of rows.
+        parameters: fitted parameters by name.
+        value: the objective at them.
+        k: exponent of N ∝ D^k; None where the law has none.
+        floor: least loss that the law allows, nats per token; None where it has none.
+        intervals: 95 % intervals of each parameter, of `k` and of `floor`, by `bootstrap`.
+        rmse: root mean square error of ln loss.
+        held_out: the same on the rows of the largest N, D or C by a fit to the others, or why that cannot be done.
+        flags: what is wrong with the fit.
+        condition: condition number of the scaled derivatives.
+        starts_at_optimum: share of the starts that reach the least objective.
+        refits_at_a_bound: share of the refits that end at a bound.
+        reason: why there is no fit; None where there is one.
     """
 
+    id: str
     law: str
     formula: str
     objective: str
     used: int
-    parameters: dict[str, float] = field(default_factory=dict)
+    parameters: dict[str, float] = Field(default_factory=dict)
     value: float | None = None
     k: float | None = None
     floor: float | None = None
-    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = Field(default_factory=dict)
     r_squared: float | None = None
     rmse: float | None = None
     aicc: float | None = None
-    held_out: dict[str, float | str] = field(default_factory=dict)
+    held_out: dict[str, float | str] = Field(default_factory=dict)
     flags: tuple[str, ...] = ()
     condition: float | None = None
     starts: int = 0
@@ -123,23 +138,24 @@ class Comparison:
     bootstrap: str = ""
     resamples: int = 0
     refits_at_a_bound: float | None = None
-    refusal: str | None = None
+    reason: str | None = Field(default=None, alias="refusal")
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A comparison with the fit and the refits behind it."""
+    """A comparison with its law, and the fit and the refits behind it."""
 
+    law: Law
     comparison: Comparison
     fit: LawFit | None = None
     resampled: Resampled | None = None
 
 
 def aicc(fit: LawFit, rows: Rows) -> float | None:
-    """Akaike's criterion, corrected for few points, with independent Gaussian errors of one unknown deviation.
+    """Return Akaike's criterion, corrected for few points, under independent Gaussian errors of one unknown deviation.
 
-    On the loss for squares on loss; on ln loss, carried over to the loss by its Jacobian, for squares on ln loss: the
-    two can be held against each other. None for a robust objective, which is no likelihood, and where n ≤ p + 2.
+    The errors are of the loss for squares on loss, and of ln loss for squares on ln loss; the Jacobian makes the two
+    comparable. None for a robust objective, which is no likelihood, and where n ≤ p + 2.
     """
     n, p = len(rows), len(fit.theta) + 1
     if fit.objective.robust or n - p - 1 <= 0 or fit.value <= 0:
@@ -149,18 +165,21 @@ def aicc(fit: LawFit, rows: Rows) -> float | None:
 
 
 def held_out_error(law: Law, rows: Rows, objective: Objective, axis: str) -> float | str:
-    """Root mean square error of ln loss on the rows of the largest N, D or C, by a fit on the others; or why not."""
+    """Return the root mean square error of ln loss on the rows of the largest N, D or C by a fit to the others.
+
+    Returns a text that says why where the others are too few.
+    """
     values = {"N": rows.N, "D": rows.D, "C": rows.flops}[axis]
-    out = values * _ALIKE >= values.max()
+    out = values * _HELD_OUT_FACTOR >= values.max()
     reason = law.unsupported(rows.take(~out)) if not out.all() else f"all rows have one {axis}"
     if reason:
         return reason
     fit = fit_law(law, rows.take(~out), objective)
-    return _beyond(fit) or _rmse(fit.predict(rows.take(out)), rows.loss[out])
+    return _overflow(fit) or _rmse(fit.predict(rows.take(out)), rows.loss[out])
 
 
-def _beyond(fit: LawFit) -> str:
-    """Why a fit is none: a scale that grew beyond every number, as where its term does not show in the points."""
+def _overflow(fit: LawFit) -> str:
+    """Return which parameters grew beyond every number, as where a term does not show in the points, or nothing."""
     names = [name for name, value in fit.parameters.items() if not math.isfinite(value)]
     return "; ".join([f"{' and '.join(names)} grew beyond every number", *fit.flags]) if names else ""
 
@@ -170,24 +189,33 @@ def _rmse(predicted: np.ndarray, loss: np.ndarray) -> float:
         return float(np.sqrt(np.mean((np.log(predicted) - np.log(loss)) ** 2)))
 
 
-def compare(rows: Rows, resamples: int, laws: Sequence[Law] = LAWS, large: bool = False) -> list[Fitted]:
-    """Every law under every objective. With `large` there are no refits and no held-out errors, only the fits."""
+def compare(rows: Rows, resamples: int, laws: Mapping[str, Law] | None = None, large: bool = False) -> list[Fitted]:
+    """Fit laws by their id, by default every one, under every objective.
+
+    With `large` there are no refits and no held-out errors, only the fits.
+    """
     found = []
-    for law in laws:
+    for id, law in (all_laws() if laws is None else laws).items():
         reason = law.unsupported(rows)
         for objective in OBJECTIVES:
             if reason:
-                refused = Comparison(law.name, law.formula, objective.name, len(rows), refusal=reason)
-                found.append(Fitted(refused))
+                found.append(_not_fitted(id, law, rows, objective, reason))
             else:
-                found.append(_fitted(law, rows, objective, resamples, large))
+                found.append(_fitted(id, law, rows, objective, resamples, large))
     return found
 
 
-def _fitted(law: Law, rows: Rows, objective: Objective, resamples: int, large: bool) -> Fitted:
+def _not_fitted(id: str, law: Law, rows: Rows, objective: Objective, reason: str) -> Fitted:
+    comparison = Comparison(
+        id=id, law=law.name, formula=law.formula, objective=objective.name, used=len(rows), reason=reason
+    )
+    return Fitted(law, comparison)
+
+
+def _fitted(id: str, law: Law, rows: Rows, objective: Objective, resamples: int, large: bool) -> Fitted:
     fit = fit_law(law, rows, objective)
-    if reason := _beyond(fit):
-        return Fitted(Comparison(law.name, law.formula, objective.name, len(rows), refusal=reason))
+    if reason := _overflow(fit):
+        return _not_fitted(id, law, rows, objective, reason)
     resampled = None if large else resample_law(fit, rows, resamples)
     intervals = {}
     if resampled is not None:
@@ -195,8 +223,9 @@ def _fitted(law: Law, rows: Rows, objective: Objective, resamples: int, large: b
         columns |= {"k": law.exponent(resampled.natural), "floor": law.floor(resampled.natural)}
         intervals = {name: percentile_interval(values) for name, values in columns.items() if values is not None}
     predicted = fit.predict(rows)
-    spread = float(np.sum((rows.loss - rows.loss.mean()) ** 2))
+    total = float(np.sum((rows.loss - rows.loss.mean()) ** 2))
     comparison = Comparison(
+        id=id,
         law=law.name,
         formula=law.formula,
         objective=objective.name,
@@ -206,7 +235,7 @@ def _fitted(law: Law, rows: Rows, objective: Objective, resamples: int, large: b
         k=fit.exponent,
         floor=fit.floor,
         intervals=intervals,
-        r_squared=1 - float(np.sum((rows.loss - predicted) ** 2)) / spread if spread > 0 else None,
+        r_squared=1 - float(np.sum((rows.loss - predicted) ** 2)) / total if total > 0 else None,
         rmse=_rmse(predicted, rows.loss),
         aicc=aicc(fit, rows),
         held_out={} if large else {axis: held_out_error(law, rows, objective, axis) for axis in HELD_OUT},
@@ -218,7 +247,7 @@ def _fitted(law: Law, rows: Rows, objective: Objective, resamples: int, large: b
         resamples=0 if resampled is None else resamples,
         refits_at_a_bound=None if resampled is None else resampled.at_bound,
     )
-    return Fitted(comparison, fit, resampled)
+    return Fitted(law, comparison, fit, resampled)
 
 
 def _resampling_flags(resampled: Resampled | None) -> tuple[str, ...]:

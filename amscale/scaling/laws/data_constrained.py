@@ -5,13 +5,12 @@ D' = U_D + U_D R_D* (1 - exp(-R_D/R_D*)),   U_D = unique tokens used, R_D = repe
 N' = U_N + U_N R_N* (1 - exp(-R_N/R_N*)),   U_N = min(N, compute-optimal N for U_D tokens), R_N = N / U_N - 1
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from amscale.scaling.laws.chinchilla import Chinchilla
-from amscale.scaling.laws.law import Problem, Rows, log_sum, too_few
+from amscale.scaling.laws.law import Law, Problem, Rows, log_sum, too_few
 from amscale.scaling.laws.search import SQUARED_LOG, minimise
 from amscale.scaling.points import Array
 
@@ -33,14 +32,13 @@ def _worth(log_unique: Array, log_total: Array, decay: Array) -> _Worth:
     return _Worth(log_unique + np.log(gain), 1 - fade * ratio / gain, by_decay)
 
 
-@dataclass(frozen=True)
-class DataConstrained:
-    """Seven parameters; without repeated data R_D* and R_N* are not determined."""
+class DataConstrained(Law):
+    """The law of repeated data. Its seven parameters need rows that repeat their data: R_D* and R_N* are decays."""
 
-    name: str = "data-constrained"
-    formula: str = "L = E + A/N'^α + B/D'^β, N' and D' effective"
-    parameters: tuple[str, ...] = ("A", "B", "E", "alpha", "beta", "R_D", "R_N")
-    optimum: str = "k = β/α, parametric optimum of fresh data"
+    name = "data-constrained"
+    formula = "L = E + A/N'^α + B/D'^β, N' and D' effective"
+    parameters = ("A", "B", "E", "alpha", "beta", "R_D", "R_N")
+    optimum = "k = β/α, parametric optimum of fresh data"
 
     def unsupported(self, rows: Rows) -> str:
         if rows.tokens is None:
@@ -51,7 +49,7 @@ class DataConstrained:
         return too_few(rows, 7, 3, 3)
 
     def problem(self, rows: Rows) -> Problem:
-        """The search in logarithms of what is positive, about the rows' means; see `Law.problem`."""
+        """Return the search: logarithms of what is positive, about the rows' means."""
         assert rows.tokens is not None
         x, y, t = np.log(rows.N), np.log(np.minimum(rows.D, rows.tokens)), np.log(rows.tokens)
         x_mean, y_mean = float(x.mean()), float(y.mean())
@@ -59,7 +57,6 @@ class DataConstrained:
         least, most = np.log(rows.loss.min()), np.log(rows.loss.max())
 
         def predict(theta: Array) -> tuple[Array, Array]:
-            """ln of the loss (S, R) and its derivatives in theta (S, R, P)."""
             a, alpha, b, beta, e, rho, nu = (theta[:, i, None] for i in range(7))
             data = _worth(y, t, np.exp(rho))
             # ln of the compute-optimal N for U_D tokens at C = 6ND: αA/N^α = βB/D^β there.
@@ -80,7 +77,6 @@ class DataConstrained:
             return total, np.stack(derivatives, axis=-1)
 
         def natural(theta: Array) -> Array:
-            """The law's parameters, (S, P), in the order of `parameters`."""
             a, alpha, b, beta, e, rho, nu = theta.T
             return np.stack(
                 [
@@ -117,7 +113,7 @@ class DataConstrained:
 
 
 def _starts(rows: Rows, y_mean: float) -> Array:
-    """Ends of Chinchilla's law on fresh rows (or all) and on all rows, each with a grid of both decays."""
+    """Return starts (S, P): fits of Chinchilla's law to fresh rows and to all, each with a grid of both decays."""
     fresh = rows.take(np.asarray(rows.tokens) <= 1.01 * rows.D)
     law, starts = Chinchilla(), []
     for chosen in (fresh, rows):
@@ -141,7 +137,7 @@ def _starts(rows: Rows, y_mean: float) -> Array:
 
 
 def _shifted(theta: Array, fitted: Rows, rows: Rows, y_mean: float) -> Array:
-    """theta of Chinchilla's law about the means of `rows` instead of those of `fitted`."""
+    """Return theta (P,) of Chinchilla's law about the means of `rows` instead of those of `fitted`."""
     a, alpha, b, beta, e = theta
     a += alpha * (np.log(fitted.N).mean() - np.log(rows.N).mean())
     b += beta * (np.log(fitted.D).mean() - y_mean)

@@ -1,10 +1,4 @@
-"""Many fits of one law at once: Levenberg-Marquardt over a batch of starts and resamples, with analytic derivatives.
-
-A robust loss is minimised by reweighting: its quadratic majoriser at the present residuals is a weighted sum of
-squares.
-
-The fit of one law under one objective, and what may be wrong with it.
-"""
+"""The fit of one law under one objective, and what may be wrong with it."""
 
 from dataclasses import dataclass
 
@@ -15,17 +9,22 @@ from amscale.scaling.laws.search import Objective, minimise
 from amscale.scaling.points import Array
 
 _MOST_ROWS = 5_000
-"""Of more rows so many, drawn at random, choose among the starts; the best go on with all rows."""
+"""With more rows, this many drawn at random choose the best starts, which then go on with all rows."""
 
 _FINALISTS = 2
 
 
 @dataclass(frozen=True)
 class LawFit:
-    """A fit: natural parameters by name, the objective there, and what is wrong with it (`flags`).
+    """The fit of a law.
 
-    `condition` is the condition number of the scaled derivatives; `share` the share of the starts that end at the least
-    objective, of `starts`. `theta` are the internal parameters.
+    Attributes:
+        parameters: natural parameters by name.
+        value: the objective at them.
+        condition: condition number of the scaled derivatives.
+        share: share of the `starts` that end at the least objective.
+        flags: what is wrong with the fit.
+        theta: the search's internal parameters (P,).
     """
 
     law: Law
@@ -40,28 +39,28 @@ class LawFit:
 
     @property
     def natural(self) -> Array:
-        """(P,), in the order of the law's `parameters`."""
+        """Natural parameters (P,), in the order of the law's `parameters`."""
         return np.array(list(self.parameters.values()))
 
     @property
     def exponent(self) -> float | None:
-        """k of N ∝ D^k, None where the law implies none."""
+        """k of N ∝ D^k; None where the law has none."""
         k = self.law.exponent(self.natural)
         return None if k is None else float(k)
 
     @property
     def floor(self) -> float | None:
-        """The least loss that the law allows, nats per token."""
+        """Least loss that the law allows, nats per token; None where it has none."""
         E = self.law.floor(self.natural)
         return None if E is None else float(E)
 
     def predict(self, rows: Rows) -> Array:
-        """Predicted loss (R,), nats per token."""
+        """Return the predicted loss (R,), nats per token."""
         return self.law.loss(self.natural, rows)
 
 
 def fit_law(law: Law, rows: Rows, objective: Objective) -> LawFit:
-    """The least objective over all starts of the law's search."""
+    """Fit a law by the least objective over all starts of its search."""
     problem = law.problem(rows)
     if len(rows) <= _MOST_ROWS:
         tried = len(problem.starts)
@@ -96,7 +95,7 @@ def _search(
 
 
 def at_bound(theta: Array, problem: Problem) -> Array:
-    """Whether any parameter of theta (S, P) lies on a bound, (S,)."""
+    """Return whether any parameter of theta (S, P) is at a bound, (S,)."""
     return np.any((theta - problem.low < 1e-6) | (problem.high - theta < 1e-6), axis=1)
 
 

@@ -1,27 +1,24 @@
 """Kaplan's joint law L = ((N_c/N)^(α_N/α_D) + D_c/D)^α_D (Kaplan et al. 2020, equation 1.5)."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from amscale.scaling.laws.law import Problem, Rows, levels, log_sum, too_few
+from amscale.scaling.laws.law import Law, Problem, Rows, levels, log_sum, too_few
 from amscale.scaling.points import Array
 
 
-@dataclass(frozen=True)
-class Kaplan:
-    """The law has no floor: the loss falls to 0 as N and D grow."""
+class Kaplan(Law):
+    """Kaplan's joint law. It has no floor: the loss falls to 0 as N and D grow."""
 
-    name: str = "Kaplan"
-    formula: str = "L = ((N_c/N)^(α_N/α_D) + D_c/D)^α_D"
-    parameters: tuple[str, ...] = ("N_c", "D_c", "alpha_N", "alpha_D")
-    optimum: str = "k = α_D/α_N, parametric optimum"
+    name = "Kaplan"
+    formula = "L = ((N_c/N)^(α_N/α_D) + D_c/D)^α_D"
+    parameters = ("N_c", "D_c", "alpha_N", "alpha_D")
+    optimum = "k = α_D/α_N, parametric optimum"
 
     def unsupported(self, rows: Rows) -> str:
         return too_few(rows, 4, 2, 2)
 
     def problem(self, rows: Rows) -> Problem:
-        """The search in logarithms of what is positive, about the rows' means; see `Law.problem`."""
+        """Return the search: logarithms of what is positive, about the rows' means."""
         x, y = np.log(rows.N), np.log(rows.D)
         x_mean, y_mean = float(x.mean()), float(y.mean())
         x, y = x - x_mean, y - y_mean
@@ -44,7 +41,7 @@ class Kaplan:
             p, q = (grid.ravel() for grid in np.meshgrid(np.geomspace(0.02, 0.8, 7), np.geomspace(0.02, 0.8, 7)))
             columns = np.stack([np.exp(-(p / q)[:, None] * x), np.broadcast_to(np.exp(-y), (len(p), len(y)))], axis=-1)
             target = np.exp((np.log(rows.loss) - middle) / q[:, None])
-            # Rows of high loss would rule a sum of squares of L^(1/α_D): every row counts by its relative error.
+            # Rows of high loss would dominate a sum of squares of L^(1/α_D): every row counts by its relative error.
             found = levels(columns / target[..., None], np.ones_like(target), 1e-6)
             return np.stack([q * found[:, 0] + middle, p, q * found[:, 1] + middle, q], axis=1)
 
@@ -59,6 +56,3 @@ class Kaplan:
 
     def exponent(self, natural: Array) -> Array | None:
         return natural[..., 3] / natural[..., 2]
-
-    def floor(self, natural: Array) -> Array | None:
-        return None

@@ -1,16 +1,17 @@
-"""What a law of the loss must offer, and the rows that it is held against."""
+"""The interface of a law of the loss, and the rows that it is fitted to."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from amscale.scaling.bootstrap import cells_of
 from amscale.scaling.laws.search import Predict
-from amscale.scaling.points import Array, Points
+from amscale.scaling.points import Array, PointTable
 
 
 @dataclass(frozen=True)
@@ -30,22 +31,26 @@ class Rows:
         return len(self.loss)
 
     def take(self, chosen: NDArray[Any]) -> "Rows":
-        """The chosen rows, by index or mask."""
+        """Return the chosen rows, by index or mask."""
         tokens = None if self.tokens is None else self.tokens[chosen]
         return Rows(self.N[chosen], self.D[chosen], self.loss[chosen], tokens, self.flops[chosen])
 
 
-def rows_of(table: Points) -> Rows:
-    """The points of a table; C is 6 N times the tokens seen (or D) where the table does not give it."""
+def rows_of(table: PointTable) -> Rows:
+    """Return the points of a table as columns; C is 6 N times the tokens seen (or D) where the table has none."""
     return Rows(table.N, table.D, table.loss, table.tokens, table.flops)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One law on one set of rows, in the internal parameters theta (S, P) that the search moves.
+    """One law on one set of rows, in the internal parameters theta that the search moves.
 
-    `starts` (S, P), made by `begin` when they are asked for, since on many rows they take the most memory; `low`,
-    `high` (P,), `names` of theta; `natural` turns theta into the law's parameters, (S, P).
+    Attributes:
+        predict: theta (S, P) to ln loss (S, R) and its derivatives (S, R, P).
+        begin: makes the starts (S, P); called late, since on many rows they take the most memory.
+        low, high: bounds of theta (P,).
+        names: names of theta.
+        natural: theta (S, P) to the law's parameters (S, P).
     """
 
     predict: Predict
@@ -57,47 +62,63 @@ class Problem:
 
     @cached_property
     def starts(self) -> Array:
-        """Where a search begins, (S, P)."""
+        """Starts of the search (S, P)."""
         return self.begin()
 
 
-class Law(Protocol):
-    """A law of the loss. `parameters` are plain names; natural parameters come as (..., P), last axis in that order."""
+class Law(ABC):
+    """A law of the loss in N and D: a class without arguments, one in a file, registered by a name that is its id.
 
-    @property
-    def name(self) -> str:
-        """Name in every table."""
+    The id appears in those of its estimates, `k_<id>` and `floor_<id>`. Natural parameters are arrays (..., P) whose
+    last axis is in the order of `parameters`.
 
-    @property
-    def formula(self) -> str:
-        """The law as text."""
+    Attributes:
+        name: name in tables.
+        formula: the law as text.
+        parameters: names of the natural parameters.
+        optimum: what the exponent means under this law, such as "k = β/α, parametric optimum"; empty where the law has
+            no exponent, and it then has no row for k.
+        floor_parameter: name of the floor among the search's parameters (`Problem.names`): a fit that ends at its lower
+            bound does not determine the floor.
+        reported_unfitted: whether its exponent and floor have rows, with the reason, where the law cannot be fitted.
+        checks_outliers: whether to refit without the highest 2 % of the losses and remark on what changes.
+    """
 
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """Names of the natural parameters."""
+    name: ClassVar[str]
+    formula: ClassVar[str]
+    parameters: ClassVar[tuple[str, ...]]
+    optimum: ClassVar[str] = ""
+    floor_parameter: ClassVar[str] = "ln E"
+    reported_unfitted: ClassVar[bool] = False
+    checks_outliers: ClassVar[bool] = False
 
-    @property
-    def optimum(self) -> str:
-        """What the exponent of N ∝ D^k means under this law; empty where the law implies none."""
-
+    @abstractmethod
     def unsupported(self, rows: Rows) -> str:
-        """Why the rows cannot hold this law; empty where they can."""
+        """Return why these rows cannot determine the law, or an empty text; see `too_few`."""
 
+    @abstractmethod
     def problem(self, rows: Rows) -> Problem:
-        """The search for this law's parameters."""
+        """Return the search for the parameters: predictions with derivatives, starts and bounds."""
 
+    @abstractmethod
     def loss(self, natural: Array, rows: Rows) -> Array:
-        """Predicted loss (R,) for natural parameters (P,); `rows.loss` is not looked at."""
+        """Return the predicted loss (R,), nats per token, for parameters (P,); `rows.loss` is not read."""
 
     def exponent(self, natural: Array) -> Array | None:
-        """k of N ∝ D^k, or None."""
+        """Return k of N ∝ D^k, shape (...), or None where the law has no exponent."""
+        return None
 
     def floor(self, natural: Array) -> Array | None:
-        """The least loss that the law allows, or None where it has no floor of its own."""
+        """Return the least loss that the law allows, shape (...), or None where it has no floor."""
+        return None
+
+    def compute_optimum(self, natural: Array, flops: float | Array) -> Array | None:
+        """Return the N of least loss at C = 6ND FLOPs, shape (...), or None where the law has no such formula."""
+        return None
 
 
 def too_few(rows: Rows, parameters: int, sizes: int = 0, amounts: int = 0) -> str:
-    """The common reasons of refusal: fewer cells than parameters + 3, or too few different N or D."""
+    """Return why rows are too few for a law: cells fewer than parameters + 3, or different N or D fewer than needed."""
     cells = int(cells_of(rows.N, rows.D, rows.flops).max(initial=-1)) + 1
     if cells < parameters + 3:
         return f"{cells} cells for {parameters} parameters; at least {parameters + 3} are needed"
@@ -110,7 +131,7 @@ def too_few(rows: Rows, parameters: int, sizes: int = 0, amounts: int = 0) -> st
 
 
 def log_sum(terms: list[Array]) -> tuple[Array, list[Array]]:
-    """ln of the sum of exponentials of `terms` and the share of each, all (S, R)."""
+    """Return ln of the sum of the exponentials of `terms`, and the share of each term, all (S, R)."""
     top = terms[0]
     for term in terms[1:]:
         top = np.maximum(top, term)
@@ -120,9 +141,9 @@ def log_sum(terms: list[Array]) -> tuple[Array, list[Array]]:
 
 
 def levels(columns: Array, target: Array, least: float) -> Array:
-    """ln of the coefficients of `columns` (S, R, K) that fit `target`, (R,) or (S, R), by least squares, kept positive.
+    """Return ln of the coefficients (S, K) of `columns` (S, R, K) that fit `target`, (R,) or (S, R), by least squares.
 
-    Coefficients below `least` are lifted to it.
+    Coefficients below `least` are raised to it.
     """
     wanted = np.broadcast_to(target, columns.shape[:2])[..., None]
     solution = np.matmul(np.linalg.pinv(columns), wanted)[..., 0]

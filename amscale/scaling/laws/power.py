@@ -1,28 +1,18 @@
 """A power law with a floor in one variable: L = E + A/x^γ, x being N, D or the compute C (Kaplan et al. 2020)."""
 
-from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from amscale.scaling.laws.law import Problem, Rows, levels, log_sum, too_few
+from amscale.scaling.laws.law import Law, Problem, Rows, levels, log_sum, too_few
 from amscale.scaling.points import Array
 
 
-@dataclass(frozen=True)
-class Power:
-    """`variable` is N, D or C. Meant for rows where the other variables do not limit the loss."""
+class Power(Law):
+    """A power law in one variable, for rows where the others do not limit the loss."""
 
-    variable: str
-    parameters: tuple[str, ...] = ("A", "E", "gamma")
-    optimum: str = ""
-
-    @property
-    def name(self) -> str:
-        return f"power law in {self.variable}"
-
-    @property
-    def formula(self) -> str:
-        return f"L = E + A/{self.variable}^γ"
+    variable: ClassVar[str]
+    parameters = ("A", "E", "gamma")
 
     def _values(self, rows: Rows) -> Array:
         return {"N": rows.N, "D": rows.D, "C": rows.flops}[self.variable]
@@ -33,7 +23,7 @@ class Power:
         return few or too_few(rows, 3)
 
     def problem(self, rows: Rows) -> Problem:
-        """The search in logarithms of what is positive, about the rows' means; see `Law.problem`."""
+        """Return the search: logarithms of what is positive, about the rows' means."""
         x = np.log(self._values(rows))
         mean = float(x.mean())
         x = x - mean
@@ -61,8 +51,29 @@ class Power:
         A, E, gamma = natural
         return E + A * self._values(rows) ** -gamma
 
-    def exponent(self, natural: Array) -> Array | None:
-        return None
-
     def floor(self, natural: Array) -> Array | None:
         return natural[..., 1]
+
+
+class PowerN(Power):
+    """A power law in N, the parameters."""
+
+    variable = "N"
+    name = "power law in N"
+    formula = "L = E + A/N^γ"
+
+
+class PowerD(Power):
+    """A power law in D, the unique tokens."""
+
+    variable = "D"
+    name = "power law in D"
+    formula = "L = E + A/D^γ"
+
+
+class PowerC(Power):
+    """A power law in C, the training FLOPs."""
+
+    variable = "C"
+    name = "power law in C"
+    formula = "L = E + A/C^γ"

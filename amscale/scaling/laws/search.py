@@ -1,4 +1,8 @@
-"""Search the least objective by Levenberg-Marquardt over a batch of starts and resamples, with analytic derivatives."""
+"""Levenberg-Marquardt over a batch of starts and resamples, with analytic derivatives.
+
+A robust loss is minimised by reweighting: its quadratic majoriser at the present residuals is a weighted sum of
+squares.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,18 +27,18 @@ class Objective:
     raw: bool
 
     def residuals(self, log_loss: Array, target: Array) -> Array:
-        """Residuals (S, R) for `log_loss` (S, R) and observed losses `target`, which broadcasts."""
+        """Return residuals (S, R) for `log_loss` (S, R) and observed losses `target`, which broadcasts."""
         return np.exp(log_loss) - target if self.raw else log_loss - np.log(target)
 
     def value(self, residuals: Array) -> Array:
-        """Contribution of each row."""
+        """Return the contribution of each row."""
         if not self.robust:
             return residuals**2
         size = np.abs(residuals)
         return np.where(size <= DELTA, 0.5 * size**2, DELTA * (size - 0.5 * DELTA))
 
     def weight(self, residuals: Array) -> Array:
-        """Weights of the quadratic majoriser: value'(r) / r, up to a constant factor."""
+        """Return the weights of the quadratic majoriser: value'(r) / r, up to a constant factor."""
         if not self.robust:
             return np.ones_like(residuals)
         return DELTA / np.maximum(np.abs(residuals), DELTA)
@@ -57,7 +61,7 @@ def minimise(
     iterations: int = 400,
     tolerance: float = 1e-9,
 ) -> tuple[Array, Array]:
-    """The end of the search from every start, theta (S, P), and the objective there, (S,).
+    """Search from every start; return the ends, theta (S, P), and the objective there, (S,).
 
     Args:
         starts: (S, P). target: (R,) or (S, R), observed losses. weights: (R,) or (S, R), how often each row counts.
@@ -69,7 +73,7 @@ def minimise(
     values = np.full(len(theta), np.inf)
     active = np.arange(len(theta))
     damping = np.full(len(theta), 1e-2)
-    calm = np.zeros(len(theta), dtype=int)
+    stalled = np.zeros(len(theta), dtype=int)
     log_loss, jacobian = predict(theta)
     values = (weights * objective.value(objective.residuals(log_loss, target))).sum(1)
     for _ in range(iterations):
@@ -80,13 +84,13 @@ def minimise(
         better = new < values[active]
         gain = np.where(better, values[active] - new, 0.0)
         small = gain <= tolerance * values[active]
-        calm[active] = np.where(small, calm[active] + 1, 0)
+        stalled[active] = np.where(small, stalled[active] + 1, 0)
         damping[active] = np.clip(damping[active] * np.where(better, 0.2, 8.0), 1e-12, 1e12)
         moved = active[better]
         theta[moved], values[moved] = trial[better], new[better]
         log_loss = np.where(better[:, None], new_log_loss, log_loss)
         jacobian = np.where(better[:, None, None], new_jacobian, jacobian)
-        going = calm[active] < 5
+        going = stalled[active] < 5
         if not going.all():
             active, log_loss, jacobian = active[going], log_loss[going], jacobian[going]
         if not active.size:

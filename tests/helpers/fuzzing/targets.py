@@ -172,13 +172,13 @@ class Rooms:
     def _spec_text(self) -> str:
         """A spec with a token store that is there."""
         from amscale import data
+        from amscale.trials.records import Placement
         from amscale.trials.store import TrialStore
 
         cell = config.expand(config.load("quick.yaml", ["model.size=25k", "data.size=2k", "data.documents=500"]))[0]
         cell = cell.model_copy(update={"data": cell.data.model_copy(update={"validation": 100})})
         store = data.prepare(cell.data, self._folder / "tokens")
-        placement: dict[str, Any] = {"machines": 1, "processes_per_machine": 1, "cpus_per_process": 1, "device": "cpu"}
-        placement |= {"zero_stage": 0, "precision": "fp32", "micro_batch": 4, "accumulation": 2}
+        placement = Placement(1, 1, 1, "cpu", 0, "fp32", micro_batch=4, accumulation=2)
         folder = TrialStore(self._folder / "spec")
         folder.write_spec(cell, placement, store.folder, "0" * 12)
         return folder.spec.read_text()

@@ -1,0 +1,376 @@
+"""Typed records of one trial: its spec, its result, and the starts that failed.
+
+A record is checked once, where it is read: what must be there and is not gives one line, and no later step has to ask
+again. Fields that older versions did not write are optional. docs/contracts.md lists the files and their keys.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
+
+from amscale.errors import InputError
+from amscale.files import is_number, parse_json, parse_yaml, read_lines
+
+FORMAT = 1
+"""Version of a sweep folder's layout and of the records in it. Another version is an error, and is not overwritten."""
+
+
+def _number(value: Any) -> float:
+    if not is_number(value):
+        raise ValueError("a number")
+    return value  # type: ignore[no-any-return]  # a whole number stays whole, so that it is written as it was
+
+
+def _amount(value: Any) -> float:
+    if not is_number(value) or not math.isfinite(value) or value < 0:
+        raise ValueError("a finite number of at least 0")
+    return value  # type: ignore[no-any-return]
+
+
+def _count(value: Any) -> int:
+    if _amount(value) != int(value):
+        raise ValueError("a whole number")
+    return int(value)
+
+
+Number = Annotated[float, PlainValidator(_number)]
+"""A measured number: infinite or undefined where a run diverged."""
+Amount = Annotated[float, PlainValidator(_amount)]
+"""A finite number of at least 0."""
+Count = Annotated[int, PlainValidator(_count)]
+"""A whole number of at least 0."""
+_Positive = Annotated[int, Field(strict=True, ge=1)]
+
+
+class Record(BaseModel):
+    """Base of the records: frozen, and tolerant of keys that another version added."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    def to_tree(self) -> dict[str, Any]:
+        """Return the fields that were given, as plain data in the order of their declaration."""
+        return self.model_dump(exclude_unset=True)
+
+
+R = TypeVar("R", bound=Record)
+
+
+def _checked(kind: type[R], tree: Any, source: Path, advice: str) -> R:
+    """Check plain data that was read from a file.
+
+    Args:
+        kind: the record that it must be.
+        tree: the data.
+        source: the file.
+        advice: what to do if the data is not such a record.
+
+    Raises:
+        InputError: another format, or a field that is missing or wrong; names file, field and advice.
+    """
+    if not isinstance(tree, dict) or tree.get("format") != FORMAT:
+        raise InputError(f"{source}: written by another version; this one reads format {FORMAT}")
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        raise InputError(f"{source}: {_complaint(error)}; {advice}") from None
+
+
+_KINDS = {
+    "string_type": "text",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "dataclass_type": "a mapping",
+    "list_type": "a list",
+    "int_type": "a whole number",
+    "bool_type": "true or false",
+}
+
+
+def _complaint(error: ValidationError) -> str:
+    """Describe the first field that is missing or wrong."""
+    first = error.errors(include_url=False)[0]
+    name, value = ".".join(map(str, first["loc"])), first["input"]
+    if first["type"] == "missing" or value is None:
+        return f"{name} is missing"
+    kind = _KINDS.get(first["type"]) or first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return f"{name}={str(value)[:60]!r} is not {kind}"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a trial runs: machines, processes, device and DeepSpeed stage. Not part of its identity."""
+
+    machines: _Positive
+    processes_per_machine: _Positive
+    cpus_per_process: _Positive
+    device: Literal["cpu", "cuda"]
+    zero_stage: Annotated[int, Field(strict=True, ge=0, le=3)]
+    precision: Literal["fp32", "bf16"]
+    micro_batch: _Positive
+    """Sequences per process and forward pass."""
+    accumulation: _Positive
+    """Forward passes per optimiser step."""
+
+    @property
+    def world_size(self) -> int:
+        """Processes of the trial over all its machines."""
+        return self.machines * self.processes_per_machine
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain data."""
+        return asdict(self)
+
+
+def _label(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", value):
+        raise ValueError("the name of a trial")
+    return value
+
+
+class TrialSpec(Record):
+    """What `spec.yaml` holds: what a trial is (settings) and where its newest attempt runs (placement)."""
+
+    format: int = FORMAT
+    trial: str
+    """Identity: twelve hexadecimal digits."""
+    label: Annotated[str, PlainValidator(_label)]
+    """Name of the trial's folder: one part of a path."""
+    placement: Placement
+    store: str
+    """Path of the token store; its name counts."""
+    settings: dict[str, Any]
+    """All settings of the cell, for `amscale.config.parse`."""
+
+    @classmethod
+    def from_yaml(cls, text: str, source: Path) -> "TrialSpec":
+        """Read the text of a `spec.yaml`.
+
+        Raises:
+            InputError: not YAML, another format, or a field that is missing or wrong.
+        """
+        advice = "remove the folder to run the trial again"
+        try:
+            tree = parse_yaml(text)
+        except ValueError as error:
+            raise InputError(f"{source}: not a trial's spec ({error}); {advice}") from None
+        return _checked(cls, tree, source, advice)
+
+    def to_yaml(self) -> str:
+        """Return the text of `spec.yaml`."""
+        return yaml.safe_dump(self.to_tree(), sort_keys=False)
+
+
+class ResultShape(Record):
+    """Dimensions of the model."""
+
+    family: str | None = None
+    layers: Count | None = None
+    width: Count | None = None
+    heads: Count | None = None
+    feed_forward: Count | None = None
+    vocabulary: Count | None = None
+    context: Count | None = None
+    options: dict[str, Any] | None = None
+    """The family's own choices."""
+    wanted: Count | None = None
+    """The size that was asked for under `count`; None where the dimensions were given."""
+    count: str | None = None
+
+
+class ResultParameters(Record):
+    """Parameters by component, and all of them."""
+
+    embedding: Amount
+    output_head: Amount
+    attention: Amount
+    feed_forward: Amount
+    norms_and_rest: Amount
+    total: Amount
+    active_feed_forward: Amount | None = None
+    """Those of feed_forward that one token passes through; None without experts."""
+
+
+class ResultFlops(Record):
+    """Training FLOPs by the formula that is named."""
+
+    formula: str | None = None
+    per_token: Number | None = None
+    total: Number
+
+
+class ResultData(Record):
+    """What the run was trained on: unique tokens D, and the facts of its corpus."""
+
+    corpus: str | None = None
+    unique_tokens: Amount
+    documents: Count | None = None
+    tokens_seen: Amount | None = None
+    epochs: Number | None = None
+    entropy_per_token: Number | None = None
+    """Entropy of the corpus's source in nats per token, where it is known."""
+    memorised_per_token: Number | None = None
+
+
+class ResultLosses(Record):
+    """Losses in nats per token; None where nothing was measured.
+
+    `train_last` and `train_least` are means over `train_window` steps, `train_evaluated` is without dropout.
+    """
+
+    validation_last: Number | None = None
+    validation_least: Number | None = None
+    validation_least_step: Count | None = None
+    train_last: Number | None = None
+    train_least: Number | None = None
+    train_least_step: Count | None = None
+    train_window: Count | None = None
+    train_evaluated: Number | None = None
+
+
+class ResultTime(Record):
+    """Seconds; `probe_share` is the probes' part of the time of the steps."""
+
+    wall_seconds: Number | None = None
+    device_seconds: Number | None = None
+    probe_seconds: Number | None = None
+    probe_share: Number | None = None
+
+
+class ResultMemory(Record):
+    """Peak memory of rank 0."""
+
+    peak_host_bytes: Amount | None = None
+
+
+def _world_size(value: Any) -> int:
+    if _count(value) < 1:
+        raise ValueError("a whole number of at least 1")
+    return int(value)
+
+
+class ResultEngine(Record):
+    """What the engine said of itself, and the micro-batches that did not fit the memory."""
+
+    distributed_type: str | None = None
+    engine: str | None = None
+    world_size: Annotated[int, PlainValidator(_world_size)] = 1
+    zero_stage: Count | None = None
+    precision: str | None = None
+    micro_batch: Count | None = None
+    accumulation: Count | None = None
+    device: str | None = None
+    optimizer_elements: list[Count] | None = None
+    """Elements of AdamW's first moment on each rank."""
+    out_of_memory_at: list[Count] | None = None
+
+
+class TrialResult(Record):
+    """What `result.json` holds: the outcome of one trial."""
+
+    format: int = FORMAT
+    trial: str | None = None
+    label: str | None = None
+    state: str
+    """`finished` or `diverged`."""
+    reason: str | None = None
+    seed: Count | None = None
+    steps: Count
+    shape: ResultShape
+    parameters: ResultParameters
+    flops: ResultFlops
+    data: ResultData
+    losses: ResultLosses
+    time: ResultTime = ResultTime()
+    memory: ResultMemory = ResultMemory()
+    engine: ResultEngine = ResultEngine()
+    versions: dict[str, str] = {}
+    settings: dict[str, Any] = {}
+    """All settings of the cell, defaults included, as the version that ran it wrote them."""
+
+    @classmethod
+    def from_json(cls, text: str, source: Path) -> "TrialResult":
+        """Read the text of a `result.json`.
+
+        Raises:
+            InputError: not JSON, another format, or a field that is missing or wrong.
+        """
+        advice = "remove the file to run the trial again"
+        try:
+            tree = parse_json(text)
+        except ValueError as error:
+            raise InputError(f"{source}: not valid JSON ({error}); {advice}") from None
+        return _checked(cls, tree, source, advice)
+
+    def to_json(self) -> str:
+        """Return the text of `result.json`."""
+        return json.dumps(self.to_tree(), indent=1)
+
+    def setting(self, key: str) -> Any:
+        """Return the value of a dotted key of the settings; None where there is no such key."""
+        value: Any = self.settings
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        return value
+
+    def section(self, name: str) -> dict[str, Any]:
+        """Return one section of the settings; empty where there is no such section."""
+        value = self.settings.get(name)
+        return value if isinstance(value, dict) else {}
+
+    @property
+    def device_flops(self) -> float | None:
+        """Training FLOP/s of one device; None where the run was not timed."""
+        seconds = self.time.device_seconds
+        return self.flops.total / seconds if seconds else None
+
+
+class Failure(Record):
+    """One attempt that failed: a line of `failures.jsonl`."""
+
+    time: Number
+    """Seconds since 1970."""
+    reason: str
+
+
+class OutOfMemory(Failure):
+    """One placement that did not fit the memory: a line of `out_of_memory.jsonl`."""
+
+    placement: Placement
+
+    def to_tree(self) -> dict[str, Any]:
+        """Return one flat mapping: time, reason and the fields of the placement."""
+        return {"time": self.time, "reason": self.reason, **self.placement.to_dict()}
+
+
+def read_failures(path: Path) -> list[Failure]:
+    """Read the failed attempts of a trial; lines that are torn or damaged are left out.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    return list(_valid(Failure, read_lines(path, "time", "reason")))
+
+
+def read_out_of_memory(path: Path) -> list[OutOfMemory]:
+    """Read the placements of a trial that did not fit the memory; lines that are torn or damaged are left out.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    entries = read_lines(path, "time", "reason")
+    return list(_valid(OutOfMemory, [entry | {"placement": entry} for entry in entries]))
+
+
+def _valid(kind: type[R], entries: list[dict[str, Any]]) -> Iterator[R]:
+    for entry in entries:
+        try:
+            yield kind.model_validate(entry)
+        except ValidationError:
+            continue
