@@ -102,30 +102,32 @@ def test_two_sweeps_on_the_same_hosts_one_of_them_requeued(bed, configuration, t
     options = ["--nodes=2", "--time=60", f"--output={tmp_path}/%x.txt"]
     submit = {"env": shell(TMPDIR=temporary), "cwd": tmp_path}
     script = str(ROOT / "slurm" / "sweep.sbatch")
-    told, calm = (
+    early, calm = (
         bed.submit(*options, f"--job-name={name}", script, configuration, f"storage={tmp_path / name}", *cell, **submit)
-        for name, cell in (("told", ("model.size=6.6k", "train.steps=250")), ("calm", ("model.size=1.7k",)))
+        for name, cell in (("early", ("model.size=6.6k", "train.steps=250")), ("calm", ("model.size=1.7k",)))
     )
 
     def drivers() -> list[str]:
-        return [line for line in ours(bed.hosts.hosts) if "-m amscale.sweep" in line and str(tmp_path / "told") in line]
+        return [
+            line for line in ours(bed.hosts.hosts) if "-m amscale.sweep" in line and str(tmp_path / "early") in line
+        ]
 
     wait_until(drivers, 120, "a driver")
     assert refused(bed.hosts.hosts[0], re.findall(r"launch\.address=(\S+)", drivers()[0])[0])
-    checkpoints = tmp_path / "told" / "pair" / "trials"
+    checkpoints = tmp_path / "early" / "pair" / "trials"
     wait_until(lambda: any(checkpoints.glob("*/checkpoints/step_*[0-9]")), 240, "a checkpoint")
-    bed.command("scancel", "--batch", "--signal=USR1", str(told))
-    wait_until(lambda: bed.facts(told)["JobState"] == "PENDING", 120, "a requeued job")
-    trial = trial_folder(tmp_path / "told")
+    bed.command("scancel", "--batch", "--signal=USR1", str(early))
+    wait_until(lambda: bed.facts(early)["JobState"] == "PENDING", 120, "a requeued job")
+    trial = trial_folder(tmp_path / "early")
     (*_, newest) = sorted(trial.glob("checkpoints/step_*[0-9]"))
     before = (trial / "metrics.jsonl").read_text().splitlines()
     kept = [line for line in before if json.loads(line)["step"] <= int(newest.name.removeprefix("step_"))]
 
-    for job, restarts in ((told, "1"), (calm, "0")):
+    for job, restarts in ((early, "1"), (calm, "0")):
         facts = bed.wait(job, 240)
         output = "".join(path.read_text() for path in sorted(tmp_path.glob("*.txt")))
         assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("COMPLETED", "0:0", restarts), output
-    assert f"job {told} is requeued" in (tmp_path / "told.txt").read_text()
+    assert f"job {early} is requeued" in (tmp_path / "early.txt").read_text()
     after = (trial / "metrics.jsonl").read_text().splitlines()
     # Records carry their time: had the trial begun anew, these lines would be others.
     assert after[: len(kept)] == kept

@@ -153,7 +153,7 @@ def test_two_machines_without_a_shared_disk_resume_from_the_object_store(cluster
     assert {"fit.json", "report.html"} <= {key for key in sweep.entries() if "/" not in key}
 
 
-def test_a_folder_that_is_not_shared_is_refused_in_words(cluster, tmp_path):
+def test_a_folder_that_is_not_shared_is_named(cluster, tmp_path):
     driver = cluster.sweep(tmp_path / "out.txt", f"storage={cluster.plain}", "launch.machines=2")
     assert driver.wait(timeout=120) == 1
     said = (tmp_path / "out.txt").read_text()

@@ -67,7 +67,7 @@ def test_a_rank_asked_to_end_is_continued_and_a_damaged_checkpoint_passed_over(t
     damaged = next(newest.rglob("*model_states.pt"))
     damaged.write_bytes(damaged.read_bytes()[:-100])
     assert driver.process.wait(timeout=120) == 0
-    assert len((trial / "failures.jsonl").read_text().splitlines()) == 1  # being told to end is no failure
+    assert len((trial / "failures.jsonl").read_text().splitlines()) == 1  # a request to end is no failure
     assert f"{newest.name} is damaged" in (trial / "log.txt").read_text()
     assert losses(trial) == losses(calm)
 
@@ -115,7 +115,7 @@ def test_a_loss_that_is_not_finite_is_recorded_as_diverged(tiny, tmp_path):
 
 
 def test_a_trial_that_fails_is_named_with_its_reason(tiny, tmp_path):
-    """A file stands where a folder must be made: every start fails, the sweep says why and exits with 1."""
+    """A file is where a folder must be made: every attempt fails, the sweep says why and exits with 1."""
     cell = (str(tiny), f"storage={tmp_path}", "model.size=1.7k", "data.size=4k", "launch.retries=1")
     assert command("sweep", *cell).returncode == 0
     (result,) = tmp_path.glob("tiny/trials/*/result.json")
