@@ -36,8 +36,8 @@ def train(spec: str, *overrides: str) -> None:
     from amscale.training.interruptions import is_out_of_memory, report_out_of_memory
     from amscale.training.run import run_trial
     from amscale.training.spec import resolve
+    from amscale.trials.attempt import AttemptReplaced
     from amscale.trials.storage_errors import StorageError, storage_error_in
-    from amscale.trials.store import AttemptReplaced
 
     store, cell, placement, tokens = resolve(str(spec), [str(o) for o in overrides])
     status = 1

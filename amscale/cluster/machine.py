@@ -17,10 +17,11 @@ import psutil
 from amscale.cluster import supervisor
 from amscale.cluster.launcher import launch_command, launch_environment
 from amscale.cluster.network import Port
+from amscale.trials.attempt import ATTEMPT_MARK, ATTEMPT_VARIABLE, Diagnosis
 from amscale.trials.location import TrialLocation
 from amscale.trials.records import Placement
 from amscale.trials.storage_errors import storage_errors
-from amscale.trials.store import ATTEMPT_MARK, ATTEMPT_VARIABLE, Diagnosis, TrialStore
+from amscale.trials.store import TrialStore
 
 _INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 

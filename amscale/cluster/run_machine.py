@@ -26,9 +26,10 @@ from amscale.cluster.machine import Machine
 from amscale.cluster.network import LOOPBACK, own_address
 from amscale.cluster.runner import TrialFailed, TrialRunner
 from amscale.errors import EXIT_PREEMPTED, InputError
+from amscale.trials.attempt import Diagnosis
 from amscale.trials.location import TrialLocation
 from amscale.trials.records import Placement
-from amscale.trials.store import Diagnosis, TrialStore
+from amscale.trials.store import TrialStore
 
 _POLL_SECONDS = 0.5
 _DECISION_SECONDS = 60.0

@@ -17,10 +17,10 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from amscale.cluster.machine import Machine
 from amscale.cluster.network import LOOPBACK
 from amscale.cluster.runner import MachineLost, TrialFailed, TrialRunner
+from amscale.trials.attempt import Diagnosis
 from amscale.trials.location import TrialLocation
 from amscale.trials.records import Placement
 from amscale.trials.storage_errors import StorageError
-from amscale.trials.store import Diagnosis
 
 _ANSWER_SECONDS = 30.0
 """A machine that takes longer to answer is lost; earlier if Ray has noticed that it died."""

@@ -18,9 +18,10 @@ from amscale.reporting.terminal import TrialStatus, trial_status
 from amscale.scaling.floor import common_value
 from amscale.scaling.points import counted
 from amscale.settings import format_size
+from amscale.trials.attempt import ATTEMPT_MARK
 from amscale.trials.metrics import MetricsRecord, ProbeRecord, TrainRecord, ValidationRecord
 from amscale.trials.records import TrialResult
-from amscale.trials.store import ATTEMPT_MARK, TrialStore
+from amscale.trials.store import TrialStore
 from amscale.trials.sweep_store import SweepStore
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from amscale.cluster.launcher import Placement
 from amscale.config import Experiment
 from amscale.data import TokenStore, open_store
 from amscale.errors import InputError
+from amscale.trials.attempt import attempt_of_environment
 from amscale.trials.location import TrialLocation
-from amscale.trials.store import TrialStore, attempt_of_environment
+from amscale.trials.store import TrialStore
 
 _WAIT_SECONDS = 600.0
 

@@ -11,10 +11,12 @@ from pathlib import Path, PurePosixPath
 from amscale.errors import InputError
 from amscale.files import write_atomically
 from amscale.trials import mirror, token_objects
-from amscale.trials.objects import ObjectStore, read_checksums, wrong_files
+from amscale.trials.attempt import AttemptReplaced
+from amscale.trials.checksums import manifest_name, read_checksums, wrong_files
+from amscale.trials.objects import ObjectStore
 from amscale.trials.records import Placement, TrialResult
 from amscale.trials.storage_errors import StorageError, storage_errors
-from amscale.trials.store import AttemptReplaced, TrialStore, manifest_name
+from amscale.trials.store import TrialStore
 
 
 class ObjectTrialStore(TrialStore):

@@ -4,24 +4,20 @@ An object store shows an object when it is complete, and replaces the old one by
 that do not, a file is written under another name and renamed.
 
 Credentials are the environment's (for S3: AWS_ACCESS_KEY_ID and its like, a profile, or the machine's role).
-
-Also the checksums by which files below a folder are known to be whole.
 """
 
 import os
 import tempfile
-import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from amscale.errors import InputError
-from amscale.files import parse_json
 from amscale.trials.storage_errors import OutOfReach
 
 _BLOCK = 8 << 20
@@ -228,42 +224,3 @@ def _entry(info: Any) -> Entry:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def checksum(file: Path) -> int:
-    """Return the CRC-32 of a file."""
-    value = 0
-    with file.open("rb") as source:
-        while block := source.read(_BLOCK):
-            value = zlib.crc32(block, value)
-    return value
-
-
-def checksums(folder: Path, but: str) -> dict[str, int]:
-    """Return the CRC-32 of every file below a folder, by its path in it, without the file `but`."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != but)
-    return {path.relative_to(folder).as_posix(): checksum(path) for path in files}
-
-
-def read_checksums(text: str | bytes | None) -> dict[str, int] | None:
-    """Return the checksums of a manifest's text, or None where it is torn, missing, or names a file elsewhere."""
-    try:
-        sums = parse_json(text or "")
-    except ValueError:
-        return None
-    whole = isinstance(sums, dict) and all(_is_below(n) and isinstance(v, int) for n, v in sums.items())
-    return sums if whole else None
-
-
-def _is_below(name: str) -> bool:
-    path = PurePosixPath(name)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
-
-
-def wrong_files(folder: Path, expected: dict[str, int]) -> list[str]:
-    """Return the files that are missing or changed."""
-    return [name for name, value in expected.items() if not _is(folder / name, value)]
-
-
-def _is(file: Path, value: int) -> bool:
-    return file.is_file() and checksum(file) == value

@@ -8,7 +8,6 @@ A trial is done if and only if its `result.json` is there: it is written last an
 """
 
 import json
-import os
 import re
 import shutil
 import socket
@@ -17,15 +16,15 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from amscale.config import Experiment
 from amscale.errors import InputError
 from amscale.files import read_text, write_atomically
+from amscale.trials.attempt import ATTEMPT_MARK, AttemptReplaced, Diagnosis
+from amscale.trials.checksums import checkpoint_damage, manifest_name
 from amscale.trials.identity import settings_of
 from amscale.trials.metrics import R, read_records
-from amscale.trials.objects import checksums, read_checksums
 from amscale.trials.records import (
     FORMAT,
     Failure,
@@ -38,36 +37,8 @@ from amscale.trials.records import (
 )
 from amscale.trials.storage_errors import StorageError, check_writable, error_in_log, storage_errors
 
-ATTEMPT_MARK = "=== start "
-"""Begins the line that every attempt adds to a trial's log."""
-
-ATTEMPT_VARIABLE = "AMSCALE_ATTEMPT"
-"""Environment variable that tells a rank the name of its attempt."""
-
 _VISIBLE_SECONDS = 20.0
 """How long a shared file system may take to show what another machine wrote."""
-
-
-class AttemptReplaced(BaseException):
-    """A newer attempt of the trial has begun, and this one must write nothing more.
-
-    Not an `Exception`: no handler of failed writes may take it for one and go on.
-    """
-
-    def __init__(self) -> None:
-        super().__init__("this attempt of the trial ends: a newer one has taken its place")
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """What went wrong in an attempt, as one machine sees it; None or empty where nothing is known."""
-
-    storage: str | None
-    """The line about storage that is full, read-only or out of reach."""
-    out_of_memory: str | None
-    """What the rank said that ran out of memory."""
-    reason: str
-    """The last lines that the machine's ranks wrote."""
 
 
 class TrialStore:
@@ -239,9 +210,6 @@ class TrialStore:
             StorageError: it cannot be fetched.
         """
         return self.path.absolute().parent.parent.parent / "tokens" / name
-
-    # Attempts. A host that was cut off may still reach the storage, and its ranks would go on writing. So every attempt
-    # has a name, and writes only while the trial's `start` file holds it.
 
     def open(self) -> None:
         """Make ready to begin an attempt, on machine 0: have spec and records in the folder.
@@ -423,33 +391,9 @@ class TrialStore:
             raise error
 
 
-def manifest_name(machine: int) -> str:
-    """Return the name of the checksums of what one machine wrote of a checkpoint."""
-    return "checksums.json" if machine == 0 else f"checksums.machine{machine}.json"
-
-
-def checkpoint_damage(folder: Path, manifest: str) -> str | None:
-    """Return what is wrong with a checkpoint that holds all of its files, or None."""
-    try:
-        expected = read_checksums((folder / manifest).read_bytes() if (folder / manifest).is_file() else None)
-        found = checksums(folder, but=manifest)
-    except OSError as error:
-        return f"{error.filename} cannot be read: {error.strerror}"
-    if expected is None:
-        return f"no readable {manifest}"
-    # A file that is not listed is no part of it either: DeepSpeed reads every file with the right name.
-    wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
-    return f"{wrong[0]} is missing or changed" if wrong else None
-
-
 def _append(path: Path, record: Failure) -> None:
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record.to_tree()) + "\n")
-
-
-def attempt_of_environment() -> str:
-    """Return the attempt that this process was started for; empty where it was started by hand."""
-    return os.environ.get(ATTEMPT_VARIABLE, "")
 
 
 def _address() -> str:

@@ -10,7 +10,8 @@ import uuid
 from pathlib import Path
 
 from amscale.locks import FileLock, LocksUnsupported
-from amscale.trials.objects import ObjectStore, checksums, read_checksums, wrong_files
+from amscale.trials.checksums import checksums, read_checksums, wrong_files
+from amscale.trials.objects import ObjectStore
 from amscale.trials.storage_errors import StorageError, storage_errors
 
 _MANIFEST = "checksums.json"

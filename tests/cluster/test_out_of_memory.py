@@ -8,8 +8,9 @@ from amscale.cluster.launcher import Placement
 from amscale.cluster.runner import fitting_placement, halved
 from amscale.training.interruptions import is_out_of_memory, report_out_of_memory
 from amscale.training.metrics import MetricsWriter
+from amscale.trials.attempt import AttemptReplaced
 from amscale.trials.records import TrialResult, TrialSpec
-from amscale.trials.store import AttemptReplaced, TrialStore
+from amscale.trials.store import TrialStore
 
 PLACEMENT = Placement(1, 2, 1, "cpu", 1, "fp32", micro_batch=701, accumulation=1)
 

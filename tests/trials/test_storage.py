@@ -15,14 +15,16 @@ import pytest
 from amscale.config import parse
 from amscale.errors import InputError
 from amscale.trials import token_objects
+from amscale.trials.attempt import AttemptReplaced, Diagnosis
+from amscale.trials.checksums import checksums
 from amscale.trials.lease import KEY, held
 from amscale.trials.location import TrialLocation, scratch_folder, working_folder
 from amscale.trials.mirror import pull
 from amscale.trials.object_trial_store import ObjectTrialStore
-from amscale.trials.objects import ObjectStore, checksums
+from amscale.trials.objects import ObjectStore
 from amscale.trials.records import Placement, TrialResult, TrialSpec
 from amscale.trials.storage_errors import StorageError, check_writable, error_in_log, storage_error_in, storage_errors
-from amscale.trials.store import AttemptReplaced, Diagnosis, TrialStore
+from amscale.trials.store import TrialStore
 from amscale.trials.sweep_store import open_sweep, sweep_store
 
 PLACEMENT = Placement(1, 1, 1, "cpu", 0, "fp32", micro_batch=1, accumulation=1)

@@ -133,7 +133,7 @@ def test_a_file_that_is_not_listed_makes_a_checkpoint_damaged(tmp_path):
     """DeepSpeed unpickles whatever bears the right name, so a whole checkpoint holds what its list says and no more."""
     from accelerate import Accelerator
 
-    from amscale.trials.objects import checksums
+    from amscale.trials.checksums import checksums
 
     store = TrialStore(tmp_path)
     folder = store.checkpoints / "step_000000010"

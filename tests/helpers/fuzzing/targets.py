@@ -297,7 +297,7 @@ class Rooms:
         return Accelerator(cpu=True)
 
     def _checkpoints(self, facts: dict[str, Any]) -> Path:
-        from amscale.trials.objects import checksums
+        from amscale.trials.checksums import checksums
 
         made = self._folder / "checkpoints"
         for step in (10, 20) if not made.exists() else ():
