@@ -15,7 +15,7 @@ from amscale.data import store_name
 from amscale.errors import InputError
 from amscale.files import parse_yaml, read_text, write_atomically
 from amscale.locks import FileLock, LockHeld, LocksUnsupported
-from amscale.settings import describe
+from amscale.settings import describe_error
 from amscale.trials import lease, mirror, token_objects
 from amscale.trials.location import TrialLocation, storage_folder, working_folder
 from amscale.trials.objects import ObjectStore, is_uri
@@ -85,7 +85,7 @@ class SweepStore:
         try:
             return TypeAdapter(dict[str, FitSettings]).validate_python(tree)["fit"]
         except ValidationError as error:
-            raise InputError(f"{marker}: {describe(error, tree)}; run the sweep again to write it anew") from None
+            raise InputError(f"{marker}: {describe_error(error, tree)}; run the sweep again to write it anew") from None
 
     def create(self, config: Experiment) -> None:
         """Make the folder, and record the configuration that it now serves.
@@ -235,8 +235,8 @@ def sweep_store(config: Experiment) -> SweepStore:
 
 
 @contextmanager
-def open_sweep(sweep: str) -> Iterator[SweepStore]:
-    """Open a sweep that is named by a folder or by a URI, for a reader.
+def open_sweep(sweep: str) -> Iterator[Path]:
+    """Open a sweep that is named by a folder or by a URI, for a reader; give its folder on this machine.
 
     Of a URI the small files are fetched first, and what the block writes beside the trials is uploaded after it.
 
@@ -246,7 +246,7 @@ def open_sweep(sweep: str) -> Iterator[SweepStore]:
     """
     if not is_uri(sweep):
         with storage_errors(Path(sweep)):
-            yield SweepStore(Path(sweep))
+            yield Path(sweep)
         return
     objects = ObjectStore(sweep)
     if objects.entry("sweep.yaml") is None:
@@ -256,4 +256,4 @@ def open_sweep(sweep: str) -> Iterator[SweepStore]:
         folder.mkdir(parents=True, exist_ok=True)
         mirror.pull(objects, folder)
         with mirror.uploaded(objects, folder):
-            yield SweepStore(folder)
+            yield folder

@@ -15,6 +15,8 @@ from amscale.cluster.runner import TrialFailed, TrialRunner
 from amscale.trials.location import TrialLocation
 from amscale.trials.records import TrialSpec
 
+pytestmark = pytest.mark.slow  # each test waits for polls of a second
+
 PLACEMENT = Placement(1, 1, 1, "cpu", 0, "fp32", micro_batch=5, accumulation=1)
 RECORD = json.dumps({"kind": "train", "step": 1, "loss": 1.0})
 SLEEP = "sleep 600"

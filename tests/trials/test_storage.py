@@ -204,8 +204,7 @@ def test_what_is_written_beside_the_trials_of_a_uri_is_uploaded(objects, tmp_pat
         pass
     objects.write("sweep.yaml", b"format: 1")
     objects.write("trials/a/result.json", b"{}")
-    with open_sweep(objects.uri) as sweep:
-        folder = sweep.path
+    with open_sweep(objects.uri) as folder:
         assert (folder / "trials/a/result.json").read_text() == "{}"
         (folder / "figures").mkdir()
         (folder / "figures" / "one.svg").write_text("<svg/>")
