@@ -1,4 +1,4 @@
-"""The folder of published data, wherever it is, and sweep folders with known answers."""
+"""Published data, and sweep folders with known answers."""
 
 import json
 import os
@@ -11,10 +11,18 @@ import pytest
 
 @pytest.fixture(scope="session")
 def published() -> Path:
+    """The folder of published data in this repository."""
+    return Path(__file__).parents[1] / "published"
+
+
+@pytest.fixture(scope="session")
+def digitised() -> Path:
+    """The digitised points of Hoffmann et al. 2022, figure 4, which have no licence and are not in the repository."""
     folder = Path(os.environ.get("AMSCALE_DATA", Path(__file__).parents[3] / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip(f"published data is not at {folder}; set AMSCALE_DATA")
-    return folder
+    file = folder / "chinchilla_points" / "svg_extracted_data.csv"
+    if not file.is_file():
+        pytest.skip(f"the digitised points have no licence and are not at {file}; set AMSCALE_DATA")
+    return file
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@ import json
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 from rich.console import Console
 
@@ -174,22 +173,3 @@ def test_settings_out_of_range_are_refused(tmp_path, setting, write_trial):
 def test_importing_the_command_stays_light():
     code = "import amscale.fit, sys; print([m for m in ('scipy', 'pandas', 'rich', 'torch') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
-
-
-def test_published_points_through_the_table_reader(published):
-    result = fit_table(
-        published / "chinchilla_points" / "svg_extracted_data.csv",
-        n_column="Model Size",
-        flops_column="Training FLOP",
-        highest=5,
-        resamples=100,
-    )
-    row = next(
-        e
-        for e in result.estimates
-        if e.estimand == "k = β/α, parametric optimum (Chinchilla)" and "Huber" in e.objective
-    )
-    assert row.used == 240
-    assert row.value == pytest.approx(1.057, abs=0.001)
-    assert {test.value for test in row.tests if test.rejected} == {1.35, 2, 4}
-    assert np.isfinite(row.interval).all()
