@@ -1,4 +1,4 @@
-"""Points, with their loss curves, from the trials of a sweep folder."""
+"""Read points, with their loss curves, from the trials of a sweep folder."""
 
 import math
 from pathlib import Path
@@ -14,10 +14,10 @@ from amscale.trials.records import TrialResult
 
 
 def read_sweep(folder: str | Path, count: str = "non_embedding", where: str | None = None) -> PointTable:
-    """The finished trials of `folder`, or those of them that `where` chooses; others are left out by name.
+    """Read the finished trials of `folder`, or those of them that match `where`; others are left out by name.
 
-    Where several trials share corpus, N, D and seed (another key is an axis of the grid), the one of least validation
-    loss stands for the cell and the others are left out by name.
+    Of several trials that share corpus, N, D and seed (where another key is an axis of the grid), the one of least
+    validation loss is used and the others are left out by name.
 
     Raises:
         InputError: no such folder, no trial in it, an unknown `count`, a result without a key, or as `select_trials`.

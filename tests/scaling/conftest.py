@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from amscale.scaling.fit import Fit, fit_sweep
+
 
 @pytest.fixture(scope="session")
 def published() -> Path:
@@ -33,6 +35,14 @@ def write_trial() -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def write_sweep() -> Callable[..., None]:
     return _write_sweep
+
+
+@pytest.fixture(scope="session")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Fit:
+    """The fit of a sweep of 5 by 12 cells with k = 2 and a floor of 1.2."""
+    folder = tmp_path_factory.mktemp("sweep")
+    _write_sweep(folder, k=2.0, sizes=5, amounts=12)
+    return fit_sweep(folder, resamples=100)
 
 
 def _write_trial(

@@ -23,7 +23,7 @@ def test_floor_that_the_data_do_not_hold_is_flagged():
     assert any("ln E at its lower bound" in flag for flag in fit.flags)
 
 
-def test_optimum_is_the_vertex_and_an_edge_is_refused():
+def test_optimum_is_the_vertex_and_an_edge_is_none():
     N = np.geomspace(1e6, 1e8, 5)
     bowl = 2 + 0.1 * (np.log(N) - np.log(2e7)) ** 2
     found = optimum(1.0, N, bowl)
@@ -100,7 +100,7 @@ def test_aicc_and_held_out_error_prefer_the_law_that_made_the_points():
     assert raw == pytest.approx(scores["Chinchilla"], abs=20)
 
 
-def test_rows_that_cannot_hold_a_law_are_refused_with_the_reason():
+def test_rows_that_cannot_determine_a_law_have_a_reason():
     rows = made_rows()
     fresh = rows.take(rows.tokens == rows.D)
     assert "0 rows repeat their data" in DataConstrained().unsupported(fresh)
@@ -110,13 +110,14 @@ def test_rows_that_cannot_hold_a_law_are_refused_with_the_reason():
     assert all(law.unsupported(few) for law in all_laws().values() if len(law.parameters) > 4)
 
 
-def test_a_fit_whose_scale_is_beyond_every_number_is_refused_in_words_and_everything_else_is_finite():
+def test_fit_whose_scale_is_beyond_every_number_has_a_reason_and_all_else_is_finite():
     """Models that over-fit: the loss rises with N, which Kaplan's law has no place for, and N_c runs away."""
     N, D = (
         grid.ravel() for grid in np.meshgrid([2280.0, 7632.0, 27552.0], [1024.0, 4096.0, 16384.0, 65536.0, 262144.0])
     )
     loss = [6.37, 16.8, 13.49, 3.937, 6.808, 15.1, 3.536, 3.754, 5.205, 3.4692, 3.4747, 3.4695, 3.4654, 3.4658, 3.4655]
-    found = compare(Rows(N, D, np.array(loss), None, 6 * N * D), 100)
+    laws = {"kaplan": Kaplan(), "chinchilla": Chinchilla(), "power_c": PowerC(), "associative": Associative()}
+    found = compare(Rows(N, D, np.array(loss), None, 6 * N * D), 100, laws)
     kaplan = [item.comparison for item in found if item.comparison.law == "Kaplan"]
     assert [item.reason.partition(";")[0] for item in kaplan] == ["N_c grew beyond every number"] * 3
     fitted = [item.comparison for item in found if item.comparison.reason is None]
@@ -126,9 +127,9 @@ def test_a_fit_whose_scale_is_beyond_every_number_is_refused_in_words_and_everyt
         assert all(isinstance(value, str) or np.isfinite(value) for value in item.held_out.values()), item
 
 
-def test_more_rows_than_fit_a_batch_reach_the_same_optimum():
+def test_rows_too_many_for_every_start_reach_the_same_optimum():
     rows = with_loss(Chinchilla(), MADE[0][1])
-    many = Rows(*(np.tile(column, 1000) for column in (rows.N, rows.D, rows.loss)), None, np.tile(rows.flops, 1000))
+    many = Rows(*(np.tile(column, 150) for column in (rows.N, rows.D, rows.loss)), None, np.tile(rows.flops, 150))
     fit = fit_law(Chinchilla(), many, SQUARED_LOG)
     assert tuple(fit.parameters.values()) == pytest.approx(MADE[0][1], rel=1e-3)
 

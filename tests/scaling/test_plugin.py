@@ -1,4 +1,4 @@
-"""The law of docs/estimates.md, installed as a package outside the tree: its rows follow without any edit in amscale."""
+"""The law of docs/estimates.md, installed as a package outside the tree: its rows need no edit in amscale."""
 
 import json
 import os
@@ -35,6 +35,7 @@ def run(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_law_of_the_page_has_rows_estimates_intervals_and_held_out_errors(site, tmp_path):
     random = np.random.default_rng(0)
     N, D = (axis.ravel() for axis in np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(1e8, 1e10, 5)))
@@ -85,7 +86,6 @@ assert np.allclose(np.log(predict("kaplan_floor", given, N, D)), problem.predict
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
-        ("validation = kaplan_floor:KaplanFloor", "two estimates have the id floor_validation"),
         ("Bad-Name = kaplan_floor:KaplanFloor", "'Bad-Name' is not an id"),
         ("number = math:pi", "must be a subclass"),
         ("gone = no_such_module:Law", "cannot be loaded"),

@@ -81,6 +81,7 @@ def test_recipe_1_reaches_the_least_objective(points):
     assert not fit.flags
 
 
+@pytest.mark.slow
 def test_recipe_1_bootstrap_matches_the_published_intervals(points):
     N, D, loss, _ = (column[:-5] for column in points)
     rows = Rows(N, D, loss, None, 6 * N * D)
@@ -121,6 +122,7 @@ def test_iso_flop_on_the_published_points_gives_the_published_half(digitised):
     assert result.details["slope_on_C"] == pytest.approx(0.49, abs=0.02)
 
 
+@pytest.mark.slow
 def test_published_points_through_the_table_reader(digitised):
     result = fit_table(
         digitised,
