@@ -1,11 +1,11 @@
-"""What a sweep's driver and readers cost per trial as a grid grows: trials that only report, on a simulated cluster.
+"""Measure what a sweep costs its driver and readers per trial as a grid grows: trials that only report, no training.
 
     python benchmarks/sweep_scale.py [--trials 10 100 1000] [--machines 4] [--slots 2] [--records 200]
     python benchmarks/sweep_scale.py --plan                 # a plan of 10 000 trials instead
 
 Every trial reports twice, publishes a result with a loss curve of --records steps, and ends. Everything else is the
-product: the ledger, `run_jobs`, its callbacks and the progress that a sweep shows. The machines are Ray raylets on this
-one. Each number of trials runs in a process of its own, and of that process are
+product: trial folders, `run_jobs`, its callbacks and the progress that a sweep shows. The machines are Ray raylets on
+this one. Each number of trials runs in a separate process, of which are printed
 
     driver CPU    seconds on the processor, threads included, from the first job to the last result, per trial
     wall          seconds per trial; most of it is Ray starting one worker process after the other on this machine
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 _SIDE = 100
-"""The planned grid has as many N and as many D."""
+"""Number of N, and of D, of the planned grid."""
 
 
 def main() -> None:
@@ -75,7 +75,7 @@ def _seconds(command: str, *arguments: str) -> float:
 
 
 def _sweep(folder: Path, trials: int, machines: int, slots: int, records: int) -> dict[str, float]:
-    """Run `trials` trials through the product's driver; seconds of processor and wall, and memory in MB."""
+    """Run `trials` trials through the product's driver; return seconds of processor and wall, and memory in MB."""
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
     from ray.cluster_utils import Cluster
@@ -112,7 +112,7 @@ def _peak() -> float:
 
 
 def _jobs(folder: Path, trials: int, records: int) -> list[Any]:
-    """A job and a trial folder for each cell of a square grid."""
+    """Make a job and a trial folder for each cell of a square grid."""
     from amscale import config
     from amscale.cluster.launcher import Placement
     from amscale.cluster.tune import Job
@@ -137,7 +137,7 @@ def _jobs(folder: Path, trials: int, records: int) -> list[Any]:
 
 
 def _reporting_trial() -> Any:
-    """A trainable in the place of a trial that trains."""
+    """Return a trainable that reports and does not train."""
     from ray import tune
 
     from amscale.trials.place import TrialPlace
@@ -193,7 +193,7 @@ def _publish(folder: Any, N: int, D: int, records: int) -> None:
 
 
 def _plan() -> None:
-    """`python -m amscale.plan` of 10 000 trials, from the start of the interpreter to the last line."""
+    """Time `python -m amscale.plan` of 10 000 trials, from the start of the interpreter to the last line."""
     grid = {"model.size": [round(1e5 * 1.08**i) for i in range(_SIDE)]}
     grid |= {"data.size": [round(2e4 * 1.07**i) for i in range(_SIDE)]}
     with tempfile.TemporaryDirectory() as folder:

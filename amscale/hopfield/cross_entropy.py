@@ -1,4 +1,4 @@
-"""The cross-entropy per pattern that a partition function stands for, in nats, by each definition, and its inverse.
+"""The cross-entropy per pattern implied by a partition function, in nats, by each definition, and its inverse.
 
     loss_paper    log Z + 1/Z                          mixes an energy with a density; at least 1, least at Z = 1
     loss_energy   log Z                                E_t = g_t throughout; no bound
@@ -21,19 +21,19 @@ _BLOCK = 1024
 
 
 def loss_paper(log_z: ArrayLike) -> np.ndarray:
-    """log Z + 1/Z, of the shape of log Z; infinite below log Z ≈ −709."""
+    """Return log Z + 1/Z, of the shape of log Z; infinite below log Z ≈ −709."""
     log_z = np.asarray(log_z, dtype=np.float64)
     with np.errstate(over="ignore"):
         return log_z + np.exp(-log_z)
 
 
 def loss_energy(log_z: ArrayLike) -> np.ndarray:
-    """log Z, of the shape of log Z."""
+    """Return log Z, of the shape of log Z."""
     return np.asarray(log_z, dtype=np.float64)
 
 
 def _unit_interval_rule() -> tuple[np.ndarray, np.ndarray]:
-    """Nodes as (log u, log weight) of Gauss–Legendre panels on [0, 1] that halve towards both ends."""
+    """Return nodes as (log u, log weight) of Gauss–Legendre panels on [0, 1] that halve towards both ends."""
     halves = 0.5 ** np.arange(1, _PANELS + 1)
     edges = np.concatenate([[0.0], halves[::-1], 1 - halves[1:], [1.0]])
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
@@ -43,7 +43,7 @@ def _unit_interval_rule() -> tuple[np.ndarray, np.ndarray]:
 
 
 def loss_density(n: float, radii_P: ArrayLike, distance: Distance) -> float:
-    """log ∫_Ω exp(−E_t(x)) dx + E_t(ρ) with the density E_t = exp(−g_t)/Z and Ω the union of disjoint balls.
+    """Return log ∫_Ω exp(−E_t(x)) dx + E_t(ρ) with the density E_t = exp(−g_t)/Z and Ω the union of disjoint balls.
 
     Each ball's integral is V_n(r) ∫_0^1 exp(−E(r·u^{1/n})) du, by quadrature over the share u of its volume. The second
     term is joined to the exponent first: exp((1 − exp(−distance))/Z) neither underflows nor cancels.
@@ -70,7 +70,7 @@ def loss_density(n: float, radii_P: ArrayLike, distance: Distance) -> float:
 
 
 def inverse_loss_paper(loss: float) -> tuple[float, float]:
-    """The two log Z at which log Z + 1/Z equals a loss: (below Z = 1, above Z = 1), by the Lambert W function.
+    """Return the two log Z at which log Z + 1/Z equals a loss, (below Z = 1, above Z = 1), by the Lambert W function.
 
     With w = 1/Z the equation reads −w·e^{−w} = −e^{−loss}: w = −W_{−1} for the smaller Z and −W_0 for the larger.
 

@@ -4,9 +4,9 @@
     E(x)        = −log Σ_i exp(−‖x − ρ_i‖²)                                            the squared distance, no β
     E_MCHN^β(x) = −β⁻¹ log Σ_i exp(β ρ_iᵀx) + ½xᵀx + β⁻¹ log P + ½ max_i‖ρ_i‖²         Ramsauer et al. 2020, eq. 2
 
-Every function takes queries (Q, N) and stored patterns (P, N) on one device, of any floating type, and answers in
+Every function takes queries (Q, N) and stored patterns (P, N) on one device, of any floating type, and returns
 float64. E_MCHN is computed as −β⁻¹ log P⁻¹ Σ exp(−½β(‖x − ρ_i‖² + max‖ρ‖² − ‖ρ_i‖²)), the same number without
-cancellation. Nothing here records a gradient.
+cancellation. No gradient is recorded.
 """
 
 import math
@@ -26,12 +26,12 @@ class Bounds(NamedTuple):
 
 
 def nearest_squared_distance(x_QN: Tensor, patterns_PN: Tensor) -> Tensor:
-    """g(x) = min_i ‖x − ρ_i‖², (Q,)."""
+    """Return g(x) = min_i ‖x − ρ_i‖², (Q,)."""
     return nearest(x_QN, patterns_PN)[0]
 
 
 def _log_sum_exp(x_QN: Tensor, patterns_PN: Tensor, scale: float, offset_P: Tensor | None) -> Tensor:
-    """log Σ_i exp(−scale·‖x − ρ_i‖² − offset_i), (Q,), one block at a time."""
+    """Return log Σ_i exp(−scale·‖x − ρ_i‖² − offset_i), (Q,), one block at a time."""
     total_Q = torch.full((x_QN.shape[0],), -torch.inf, dtype=torch.float64, device=x_QN.device)
     for query_slice, pattern_slice, block_QP in distance_blocks(x_QN, patterns_PN):
         logits_QP = -scale * block_QP
@@ -42,12 +42,12 @@ def _log_sum_exp(x_QN: Tensor, patterns_PN: Tensor, scale: float, offset_P: Tens
 
 
 def energy(x_QN: Tensor, patterns_PN: Tensor) -> Tensor:
-    """E(x) = −log Σ_i exp(−‖x − ρ_i‖²), of the squared Euclidean distance, (Q,)."""
+    """Return E(x) = −log Σ_i exp(−‖x − ρ_i‖²), of the squared Euclidean distance, (Q,)."""
     return -_log_sum_exp(x_QN, patterns_PN, 1.0, None)
 
 
 def energy_mchn(x_QN: Tensor, patterns_PN: Tensor, beta: float) -> Tensor:
-    """E_MCHN^β(x), the energy of the modern continuous Hopfield network, (Q,). Never negative.
+    """Return E_MCHN^β(x), the energy of the modern continuous Hopfield network, (Q,); never negative.
 
     Raises:
         ValueError: beta is not positive.
@@ -66,7 +66,7 @@ def _check_beta(beta: float) -> None:
 
 
 def _weighted_mean(x_QN: Tensor, patterns_PN: Tensor, scale: float, offset_P: Tensor | None) -> Tensor:
-    """Σ_i p_i ρ_i with p = softmax_i(−scale·‖x − ρ_i‖² − offset_i), (Q, N), by a running maximum over blocks."""
+    """Return Σ_i p_i ρ_i with p = softmax_i(−scale·‖x − ρ_i‖² − offset_i), (Q, N), by a running maximum over blocks."""
     check_shapes(x_QN, patterns_PN)
     queries, width = x_QN.shape
     device = x_QN.device
@@ -92,17 +92,17 @@ def _weighted_mean(x_QN: Tensor, patterns_PN: Tensor, scale: float, offset_P: Te
 
 
 def update(x_QN: Tensor, patterns_PN: Tensor) -> Tensor:
-    """One retrieval step of E: x − ½∇E = Σ_i p_i ρ_i, p = softmax(−‖x − ρ_i‖²), (Q, N)."""
+    """Return the queries after one retrieval step of E: x − ½∇E = Σ_i p_i ρ_i, p = softmax(−‖x − ρ_i‖²), (Q, N)."""
     return _weighted_mean(x_QN, patterns_PN, 1.0, None)
 
 
 def gradient(x_QN: Tensor, patterns_PN: Tensor) -> Tensor:
-    """∇E = 2(x − Σ_i p_i ρ_i), p = softmax(−‖x − ρ_i‖²), (Q, N)."""
+    """Return ∇E = 2(x − Σ_i p_i ρ_i), p = softmax(−‖x − ρ_i‖²), (Q, N)."""
     return 2 * (x_QN.detach().to(torch.float64) - update(x_QN, patterns_PN))
 
 
 def update_mchn(x_QN: Tensor, patterns_PN: Tensor, beta: float) -> Tensor:
-    """One retrieval step of E_MCHN: x ← Σ_i softmax_i(β ρ_iᵀx) ρ_i, (Q, N). E_MCHN^β never rises along it.
+    """Return the queries after one retrieval step of E_MCHN, which never rises: x ← Σ_i softmax_i(β ρ_iᵀx) ρ_i, (Q, N).
 
     Raises:
         ValueError: beta is not positive.
@@ -113,27 +113,27 @@ def update_mchn(x_QN: Tensor, patterns_PN: Tensor, beta: float) -> Tensor:
     return _weighted_mean(x_QN, patterns_PN, 0.5 * beta, 0.5 * beta * (norm_P.max() - norm_P))
 
 
-def spread(patterns_PN: Tensor) -> float:
-    """G = max_i ‖ρ_i‖² − min_i ‖ρ_i‖²."""
+def squared_norm_range(patterns_PN: Tensor) -> float:
+    """Return G = max_i ‖ρ_i‖² − min_i ‖ρ_i‖²."""
     norm_P = squared_norms(patterns_PN.detach())
     return float(norm_P.max() - norm_P.min())
 
 
 def bounds_from_nearest(nearest_Q: Tensor, patterns: int) -> Bounds:
-    """Proposition 1, g − log P ≤ E ≤ g: bounds on E from g."""
+    """Return bounds on E from g by proposition 1: g − log P ≤ E ≤ g."""
     return Bounds(nearest_Q - math.log(patterns), nearest_Q)
 
 
-def bounds_from_mchn(energy_mchn_beta_2_Q: Tensor, patterns: int, spread: float) -> Bounds:
-    """Proposition 2 in its sharper form, 0 ≤ (2E²_MCHN − log P) − E ≤ G: bounds on E from E_MCHN at β = 2."""
+def bounds_from_mchn(energy_mchn_beta_2_Q: Tensor, patterns: int, squared_norm_range: float) -> Bounds:
+    """Return bounds on E from E_MCHN at β = 2 by the sharper proposition 2: 0 ≤ (2E²_MCHN − log P) − E ≤ G."""
     upper_Q = 2 * energy_mchn_beta_2_Q - math.log(patterns)
-    return Bounds(upper_Q - spread, upper_Q)
+    return Bounds(upper_Q - squared_norm_range, upper_Q)
 
 
-def nearest_bounds_from_mchn(energy_mchn_beta_2_Q: Tensor, patterns: int, spread: float) -> Bounds:
-    """Proposition 3 corrected, −G − log P ≤ g − 2E²_MCHN ≤ 0: bounds on g from E_MCHN at β = 2.
+def nearest_bounds_from_mchn(energy_mchn_beta_2_Q: Tensor, patterns: int, squared_norm_range: float) -> Bounds:
+    """Return bounds on g from E_MCHN at β = 2 by the corrected proposition 3: −G − log P ≤ g − 2E²_MCHN ≤ 0.
 
     The published form lacks the log P and is false.
     """
     upper_Q = 2 * energy_mchn_beta_2_Q
-    return Bounds(upper_Q - spread - math.log(patterns), upper_Q)
+    return Bounds(upper_Q - squared_norm_range - math.log(patterns), upper_Q)

@@ -29,14 +29,14 @@ def check_shapes(x_QN: Tensor, patterns_PN: Tensor) -> None:
 
 
 def chunks(length: int, width: int) -> Iterator[slice]:
-    """Slices of `length` such that a slice times `width` stays within the bounded temporary."""
+    """Yield slices of `length` such that a slice times `width` stays within the bounded temporary."""
     step = max(1, CHUNK_ELEMENTS // max(1, width))
     for start in range(0, length, step):
         yield slice(start, min(length, start + step))
 
 
 def centre(patterns_PN: Tensor) -> Tensor:
-    """The mean of the patterns, (N,) float64, summed in bounded memory."""
+    """Return the mean of the patterns, (N,) float64, summed in bounded memory."""
     rows, width = patterns_PN.shape
     total_N = torch.zeros(width, dtype=torch.float64, device=patterns_PN.device)
     for rows_slice in chunks(rows, width):
@@ -45,19 +45,19 @@ def centre(patterns_PN: Tensor) -> Tensor:
 
 
 def squared_norms(patterns_PN: Tensor) -> Tensor:
-    """‖ρ_i‖², (P,) float64."""
+    """Return ‖ρ_i‖², (P,) float64."""
     rows, width = patterns_PN.shape
     return torch.cat([patterns_PN[s].to(torch.float64).square().sum(1) for s in chunks(rows, width)])
 
 
 def paired_squared_distance(x_QN: Tensor, y_QN: Tensor) -> Tensor:
-    """‖x_i − y_i‖² of paired rows from their difference, (Q,) float64. Both (Q, N)."""
+    """Return ‖x_i − y_i‖² of paired rows from their difference, (Q,) float64. Both (Q, N)."""
     pieces = [(x_QN[s].to(torch.float64) - y_QN[s].to(torch.float64)).square().sum(1) for s in chunks(*x_QN.shape)]
     return torch.cat(pieces) if pieces else torch.zeros(0, dtype=torch.float64, device=x_QN.device)
 
 
 def squared_distances(x_QN: Tensor, y_PN: Tensor, centre_N: Tensor) -> Tensor:
-    """Squared distances (Q, P) of two blocks in float64: expanded about a centre near the data, then repaired."""
+    """Return squared distances (Q, P) of two blocks in float64, expanded about a centre near the data and repaired."""
     (queries, width), stored = x_QN.shape, y_PN.shape[0]
     distance_QP = torch.zeros(queries, stored, dtype=torch.float64, device=x_QN.device)
     norm_Q, norm_P = distance_QP.new_zeros(queries), distance_QP.new_zeros(stored)
@@ -84,9 +84,9 @@ def _repair(distance_QP: Tensor, lost_QP: Tensor, x_QN: Tensor, y_PN: Tensor) ->
 
 
 def distance_blocks(x_QN: Tensor, patterns_PN: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Blocks of the matrix ‖x_q − ρ_p‖²: (slice of queries, slice of patterns, block in float64).
+    """Yield blocks of the matrix ‖x_q − ρ_p‖²: (slice of queries, slice of patterns, block in float64).
 
-    Every pattern is met by a slice of queries before the next slice of queries begins. Beside the data, memory grows
+    A slice of queries is compared with every pattern before the next slice begins. Beside the data, memory grows
     neither with Q·P nor with N. Relative error of an entry at most about 1e-8, whatever the offset of the data; equal
     rows give exactly 0.
     """
@@ -100,7 +100,7 @@ def distance_blocks(x_QN: Tensor, patterns_PN: Tensor) -> Iterator[tuple[slice, 
 
 
 def nearest(x_QN: Tensor, patterns_PN: Tensor) -> tuple[Tensor, Tensor]:
-    """The stored pattern nearest to each query.
+    """Return the distance and index of the stored pattern nearest to each query.
 
     Args:
         x_QN: queries, (Q, N).
@@ -120,7 +120,7 @@ def _nearest(x_QN: Tensor, patterns_PN: Tensor, leave_out_self: bool) -> tuple[T
         if leave_out_self and query_slice == pattern_slice:
             block_QP.fill_diagonal_(torch.inf)
         least_Q, where_Q = block_QP.min(dim=1)
-        # A NaN is kept once met: a distance that is not a number must not be passed over in silence.
+        # A NaN is kept once it is found: a distance that is not a number must not be hidden.
         better_Q = ~(least_Q >= best_Q[query_slice]) & ~best_Q[query_slice].isnan()
         best_Q[query_slice] = torch.where(better_Q, least_Q, best_Q[query_slice])
         index_Q[query_slice] = torch.where(better_Q, where_Q + pattern_slice.start, index_Q[query_slice])
@@ -143,12 +143,12 @@ class Neighbours:
 
     @property
     def points(self) -> int:
-        """Points given, duplicates included."""
+        """Number of points, duplicates included."""
         return int(self.copies_U.sum())
 
     @property
     def duplicates(self) -> int:
-        """Points beyond the first of each group of exactly equal points."""
+        """Number of points beyond the first of each group of exactly equal points."""
         return self.points - self.copies_U.numel()
 
     @property
@@ -157,17 +157,17 @@ class Neighbours:
         return self.distance_U / 2
 
     def separated_share(self, radius: float) -> float:
-        """Share of all points whose ball of this one radius meets no other point's ball; duplicates always meet."""
+        """Return the share of points whose ball of one common radius overlaps no other; duplicates always do."""
         alone_U = (self.copies_U == 1) & (self.distance_U >= 2 * radius)
         return int(alone_U.sum()) / self.points
 
     def separated_share_of_own_radius(self) -> float:
-        """The same with r̂ of each point: true by construction for all but the exact duplicates."""
+        """Return that share with r̂ of each point as its radius: by construction all but the exact duplicates."""
         return int((self.copies_U == 1).sum()) / self.points
 
 
 def nearest_neighbours(points_PN: Tensor) -> Neighbours:
-    """Exact nearest-neighbour search within one set of finite points, (P, N), P ≥ 1.
+    """Find the exact nearest neighbours within one set of finite points, (P, N), P ≥ 1.
 
     Raises:
         ValueError: fewer than two distinct points, so that no neighbour exists.

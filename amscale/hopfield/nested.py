@@ -1,7 +1,7 @@
 """Nearest neighbours within the first s of a list of points, for several s, in one pass over the pairs.
 
 Distances shrink as points are added. With points spread smoothly over a set of dimension m they shrink as s^(−1/m), so
-the slope of ln(distance) on ln(s) tells the dimension that the points really fill.
+the slope of ln(distance) on ln(s) gives the dimension that the points fill.
 """
 
 import itertools
@@ -31,7 +31,7 @@ class Nested:
 
     @property
     def neighbours(self) -> Neighbours:
-        """Each distinct point once, as `nearest_neighbours` gives them.
+        """Neighbours of each distinct point, as `nearest_neighbours` gives them.
 
         Raises:
             ValueError: all points are equal.
@@ -42,10 +42,10 @@ class Nested:
 
 
 def nested_neighbours(points_PN: Tensor, sizes: Sequence[int]) -> list[Nested]:
-    """Exact nearest neighbours within the first s points, for each s in `sizes`.
+    """Find the exact nearest neighbours within the first s points, for each s in `sizes`.
 
-    Every pair is met once, in float64, so all sizes together cost what the largest costs alone: P²·N/2 multiply-adds.
-    Beside the points, memory is a few blocks of 2^23 float64 numbers, about 0.3 GB.
+    Every pair is compared once, in float64, so all sizes together cost what the largest costs alone: P²·N/2
+    multiply-adds. Beside the points, memory is a few blocks of 2^23 float64 numbers, about 0.3 GB.
 
     Args:
         points_PN: (P, N), finite, of any floating type.
@@ -77,7 +77,7 @@ def nested_neighbours(points_PN: Tensor, sizes: Sequence[int]) -> list[Nested]:
 
 
 def _stages(sizes: Sequence[int]) -> Iterator[tuple[int, list[tuple[slice, slice]]]]:
-    """For each size, the blocks (rows before or at columns) that hold the pairs it adds."""
+    """Yield each size and the blocks (rows before or at columns) that hold the pairs it adds."""
     side = math.isqrt(CHUNK_ELEMENTS - 1) + 1
     edges = sorted({0, *sizes, *range(0, sizes[-1], side)})
     parts = [slice(a, b) for a, b in itertools.pairwise(edges)]
@@ -89,7 +89,7 @@ def _stages(sizes: Sequence[int]) -> Iterator[tuple[int, list[tuple[slice, slice
 
 
 def _take(block_RC: Tensor, rows: slice, columns: slice, squared_P: Tensor, copies_P: Tensor, first_P: Tensor) -> None:
-    """Lower the least distances by one block; exact duplicates (distance 0) are counted and passed over."""
+    """Lower the least distances by one block; count exact duplicates (distance 0) and leave them out."""
     if rows == columns:
         block_RC.fill_diagonal_(torch.inf)
     if float(block_RC.min()) == 0:
@@ -118,7 +118,7 @@ class Dimension:
 
 
 def intrinsic_dimension(sizes: Sequence[int], distances: Sequence[float]) -> Dimension:
-    """Least squares of ln(distance) on ln(size).
+    """Fit ln(distance) on ln(size) by least squares and return the dimension that the slope implies.
 
     Args:
         sizes: numbers of points, at least two distinct ones.

@@ -15,7 +15,7 @@ def _log_sum(logs: np.ndarray) -> float:
 
 
 def log_partition(n: float, radii_P: ArrayLike, distance: Distance) -> float:
-    """log Z of one ball per pattern.
+    """Return log Z of one ball per pattern.
 
     Args:
         n: dimension of a pattern.
@@ -29,5 +29,5 @@ def log_partition(n: float, radii_P: ArrayLike, distance: Distance) -> float:
 
 
 def log_partition_upper(n: float, radii_P: ArrayLike) -> float:
-    """log Σ_i V_n(r_i), the upper bound of log Z for either distance."""
+    """Return log Σ_i V_n(r_i), the upper bound of log Z for either distance."""
     return _log_sum(np.atleast_1d(log_ball_volume(n, radii_P)))

@@ -1,4 +1,4 @@
-"""N against D where Z = 1, by each route that the theory offers. The routes disagree; none is preferred here.
+"""N against D where Z = 1, by each route that the theory offers. The routes disagree; all are given.
 
 With T tokens per sequence, l layers and embedding width d_emb: N = A·l·d_emb² (attention and feed-forward only),
 n = T·d_emb, P = D/T stored patterns, and every radius r*.
@@ -20,26 +20,26 @@ PARAMETERS_PER_SQUARED_WIDTH = 12.0
 
 
 def parameters_of_dimension(n: float, context: int, layers: int, a: float = PARAMETERS_PER_SQUARED_WIDTH) -> float:
-    """N of a Transformer whose padded sequence has dimension n = T·d_emb."""
+    """Return N of a Transformer whose padded sequence has dimension n = T·d_emb."""
     return a * layers * (n / context) ** 2
 
 
 def parameters_by_upper_bound_at_fixed_width(
     tokens: float, context: int, layers: int, width: int, a: float = PARAMETERS_PER_SQUARED_WIDTH
 ) -> float:
-    """N = A·l·d_emb·D² / (π·T³): d_emb on the right is held fixed although N contains it too."""
+    """Return N = A·l·d_emb·D² / (π·T³): d_emb on the right is held fixed although N contains it too."""
     return a * layers * width * tokens**2 / (math.pi * context**3)
 
 
 def parameters_by_upper_bound(
     tokens: float, context: int, layers: int, a: float = PARAMETERS_PER_SQUARED_WIDTH
 ) -> float:
-    """N = A·l·D⁴ / (π²·T⁶): the same bound with d_emb eliminated."""
+    """Return N = A·l·D⁴ / (π²·T⁶): the same bound with d_emb eliminated."""
     return a * layers * tokens**4 / (math.pi**2 * context**6)
 
 
 def dimension_by_integral(patterns: float, distance: Distance) -> float:
-    """The n at which Z = P·I(n, r*) is exactly 1.
+    """Return the n at which Z = P·I(n, r*) is exactly 1.
 
     Raises:
         ValueError: so few patterns that Z is below 1 in one dimension already.
@@ -59,14 +59,14 @@ def dimension_by_integral(patterns: float, distance: Distance) -> float:
 
 
 def dimension_by_asymptote(patterns: float, distance: Distance) -> float:
-    """The leading term of `dimension_by_integral`: 2πe·ln P (squared) or 2πe·(ln P)² (unsquared)."""
+    """Return the leading term of `dimension_by_integral`: 2πe·ln P (squared) or 2πe·(ln P)² (unsquared)."""
     return 2 * math.pi * math.e * math.log(patterns) ** (1 if distance == "squared" else 2)
 
 
 def parameters_by_integral(
     tokens: float, context: int, layers: int, distance: Distance, a: float = PARAMETERS_PER_SQUARED_WIDTH
 ) -> float:
-    """N at which Z = (D/T)·I(n, r*) is exactly 1, for the distance named.
+    """Return the N at which Z = (D/T)·I(n, r*) is exactly 1, for a distance.
 
     Raises:
         ValueError: so few patterns that Z is below 1 in one dimension already.

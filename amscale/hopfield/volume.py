@@ -37,14 +37,14 @@ def _log(values: Array) -> Array:
 
 
 def log_lower_gamma(a: float, x: ArrayLike) -> Array:
-    """log γ(a, x) for a > 0 and x ≥ 0, of the shape of x; −inf at x = 0."""
+    """Return log γ(a, x) for a > 0 and x ≥ 0, of the shape of x; −inf at x = 0."""
     from scipy.special import gammainc, gammaln
 
     argument = np.asarray(x, dtype=np.float64)
     result = np.empty_like(argument)
     below = argument < a
     result[below] = _log_lower_gamma_series(a, argument[below])
-    # From the mean on the regularised function is at least about one half and keeps all its digits.
+    # From the mean on, the regularised function is at least about one half and keeps all its digits.
     result[~below] = gammaln(a) + np.log(gammainc(a, argument[~below]))
     return result
 
@@ -61,13 +61,13 @@ def _log_lower_gamma_series(a: float, x: Array) -> Array:
 
 
 def r_star(n: float) -> float:
-    """r* = √(n / 2πe), the radius at which the volume of a ball is near 1/√(πn)."""
+    """Return r* = √(n / 2πe), the radius at which the volume of a ball is near 1/√(πn)."""
     _dimension_and_radius(n, 0.0)
     return math.sqrt(n / (2 * math.pi * math.e))
 
 
 def log_ball_volume(n: float, r: ArrayLike) -> Array:
-    """log V_n(r) of balls in n dimensions with Euclidean radii r, of the shape of r.
+    """Return log V_n(r) of balls in n dimensions with Euclidean radii r, of the shape of r.
 
     Raises:
         ValueError: n < 1 or a radius that is negative or not a number.
@@ -77,7 +77,7 @@ def log_ball_volume(n: float, r: ArrayLike) -> Array:
 
 
 def log_integral_squared(n: float, r: ArrayLike) -> Array:
-    """log I_sq: the integral of exp(−‖x‖²) over balls of radii r about 0, of the shape of r.
+    """Return log I_sq, the integral of exp(−‖x‖²) over balls of radii r about 0, of the shape of r.
 
     Raises:
         ValueError: n < 1 or a radius that is negative or not a number.
@@ -87,7 +87,7 @@ def log_integral_squared(n: float, r: ArrayLike) -> Array:
 
 
 def log_integral_unsquared(n: float, r: ArrayLike) -> Array:
-    """log I_un: the integral of exp(−‖x‖) over balls of radii r about 0, of the shape of r.
+    """Return log I_un, the integral of exp(−‖x‖) over balls of radii r about 0, of the shape of r.
 
     Raises:
         ValueError: n < 1 or a radius that is negative or not a number.
@@ -97,16 +97,16 @@ def log_integral_unsquared(n: float, r: ArrayLike) -> Array:
 
 
 def log_integral(n: float, r: ArrayLike, distance: Distance) -> Array:
-    """log I(n, r) for the distance named."""
+    """Return log I(n, r) for a distance."""
     if distance == "squared":
         return log_integral_squared(n, r)
     if distance == "unsquared":
         return log_integral_unsquared(n, r)
-    raise ValueError(f"distance={distance!r} is none of {', '.join(DISTANCES)}")
+    raise ValueError(f"distance={distance!r} must be one of {', '.join(DISTANCES)}")
 
 
 def log_integral_bounds(n: float, r: ArrayLike, distance: Distance) -> tuple[Array, Array]:
-    """exp(−distance at the rim)·V ≤ I ≤ V, as logarithms: (lower, upper), each of the shape of r."""
+    """Return bounds of log I, (lower, upper), each of the shape of r: exp(−distance at the rim)·V ≤ I ≤ V."""
     upper = log_ball_volume(n, r)
     radius = np.asarray(r, dtype=np.float64)
     return upper - (radius**2 if distance == "squared" else radius), upper

@@ -1,4 +1,4 @@
-"""The next cells as a configuration that `amscale.plan` and `amscale.sweep` take as it stands."""
+"""Write the next cells of a sweep as a configuration that `amscale.plan` and `amscale.sweep` take unchanged."""
 
 import math
 import statistics
@@ -12,38 +12,40 @@ import yaml
 
 from amscale import models
 from amscale.config import Experiment, expand, parse
-from amscale.data import CorpusSettings, open_store, store_name
+from amscale.data import Corpus, open_store, store_name
 from amscale.errors import InputError
 from amscale.planning.plan import tokens_folder
-from amscale.reporting.plan_table import format_duration
 from amscale.scaling.corpora import by_corpus
 from amscale.scaling.dstar import cell_criteria, check_window, locate_all
 from amscale.scaling.next_cells import NextCells, candidates, next_cells
 from amscale.scaling.points import PointTable, drop_highest
 from amscale.scaling.read_sweep import read_sweep
 from amscale.scaling.read_table import read_table
-from amscale.settings import format_size
+from amscale.settings import format_duration, format_size
 
 _SIZE, _AMOUNT = "model.size", "data.size"
-_SPARE = 1.05
-"""A corpus is raised to this many times the tokens that are wanted: documents have chance lengths."""
+_MARGIN = 1.05
+"""A corpus is raised to this many times the tokens that are wanted: documents differ in length."""
 
 
 @dataclass(frozen=True)
 class _Corpus:
-    """What a corpus has to train on; `setting` names what makes it larger, None where nothing here can."""
+    """What a corpus has to train on."""
 
     tokens: float | None
     """Training tokens; None where that is not known before it is tokenised."""
     documents: int = 0
+    """Documents in all, by the setting `enlarged_by`."""
     held_out: float = 0
-    setting: str | None = None
+    """Documents held out: their number, or a share below 1."""
+    enlarged_by: str | None = None
+    """The setting of the corpus that makes it larger; None where no setting can."""
 
 
 def next_grid_of_sweep(
     folder: str | Path, number: int, count: str = "non_embedding", window: float = 0.2, threshold: float = 0.04
 ) -> str:
-    """The sweep's own configuration with a grid of the next cells: run, it adds them to the sweep.
+    """Return the sweep's configuration with a grid of the next cells: run, it adds them to the sweep.
 
     Sizes are those that the model family reaches. A D beyond the corpus is proposed only where the corpus can be made
     larger, and the configuration then asks for the larger one.
@@ -65,7 +67,7 @@ def next_grid_of_sweep(
     sizes = _reachable(tree, table, count, sizes)
     criteria, _ = cell_criteria(table.cells(), window)
     values = {cell: [item.value for item in items] for cell, items in criteria.items()}
-    most = math.inf if corpus.setting or corpus.tokens is None else corpus.tokens
+    most = math.inf if corpus.enlarged_by or corpus.tokens is None else corpus.tokens
     chosen = next_cells(table, number, locate_all(values, threshold), list(sizes), most)
     lines = _header(chosen, _runs(tree), _speed(table))
     blocks = [([sizes[N] for N in row], [_scaled(D, amounts) for D in column]) for row, column in chosen.blocks()]
@@ -77,7 +79,14 @@ def next_grid_of_sweep(
 
 
 def next_grid_of_table(path: str | Path, number: int, highest: int = 0, **reading: Any) -> str:
-    """The next cells for a table of points, as settings to put on a configuration; `reading` as for `read_table`.
+    """Return the next cells for a table of points, as settings to put on a configuration.
+
+    Args:
+        path: the table.
+        number: cells to propose.
+        highest: rows of highest loss to leave out.
+        reading: as for `read_table`.
+
 
     Raises:
         InputError: as `read_table` and `next_cells`.
@@ -98,7 +107,7 @@ def next_grid_of_table(path: str | Path, number: int, highest: int = 0, **readin
 
 
 def _header(chosen: NextCells, runs: int, speed: float | None) -> list[str]:
-    """What the cells promise and cost; `speed` in FLOP/s of one device."""
+    """Say what the cells promise and cost; `speed` is in FLOP/s of one device."""
 
     def cost(flops: float) -> str:
         return f"{flops:.3g} FLOPs" + (
@@ -122,10 +131,10 @@ def _width(width: float) -> str:
 
 
 def _commands(blocks: Sequence[tuple[list[Any], list[int]]]) -> list[str]:
-    """Cells that are no product with the first ones: the same configuration, with its grid narrowed to each."""
+    """Return the commands for cells outside the first grid: the same configuration, its grid narrowed to each block."""
     if not blocks:
         return []
-    lines = ["These cells are no one grid. Saved as next.yaml, the grid below is the first; the others are"]
+    lines = ["These cells are several grids. Saved as next.yaml, the configuration below is the first; the others are"]
     for sizes, amounts in blocks:
         words = [f"{key}={v[0] if len(v) == 1 else v}" for key, v in ((_SIZE, sizes), (_AMOUNT, amounts))]
         lines.append("  python -m amscale.sweep next.yaml " + " ".join(f"'{w}'" if "[" in w else w for w in words))
@@ -133,19 +142,19 @@ def _commands(blocks: Sequence[tuple[list[Any], list[int]]]) -> list[str]:
 
 
 def _runs(tree: dict[str, Any]) -> int:
-    """Runs of one cell: the product of the lengths of the other axes."""
+    """Return the runs of one cell: the product of the lengths of the other axes."""
     axes = (values for key, values in (tree.get("grid") or {}).items() if key not in (_SIZE, _AMOUNT))
     return math.prod(len(values) if isinstance(values, list) else 1 for values in axes)
 
 
 def _speed(table: PointTable) -> float | None:
-    """Median training FLOP/s of one device over the runs of the sweep; None where they were not timed."""
+    """Return the median training FLOP/s of one device over the sweep's runs; None where they were not timed."""
     speeds = [speed for point in table.points if point.result is not None and (speed := point.result.device_flops)]
     return statistics.median(speeds) if speeds else None
 
 
 def _configuration(folder: Path) -> dict[str, Any]:
-    """The sweep's configuration, its name and storage being those of the folder where it lies now."""
+    """Return the sweep's configuration, with name and storage of the folder where it is now."""
     marker = folder / "sweep.yaml"
     if not marker.is_file():
         raise InputError(f"{folder}: has no sweep.yaml, so there is no configuration to put the next cells into")
@@ -158,10 +167,10 @@ def _configuration(folder: Path) -> dict[str, Any]:
 
 
 def _asked(table: PointTable, section: str, values: Any) -> dict[float, int]:
-    """The `size` of the settings that gave each N (or D) of the points.
+    """Return the `size` in the settings that gave each N (or D) of the points.
 
     Raises:
-        InputError: a trial has none: the sweep gives its sizes by other settings.
+        InputError: a trial lacks it: the sweep gives its sizes by other settings.
     """
     asked: dict[float, int] = {}
     for point, value in zip(table.points, values, strict=True):
@@ -169,14 +178,14 @@ def _asked(table: PointTable, section: str, values: Any) -> dict[float, int]:
         if not isinstance(size, int | float):
             raise InputError(
                 f"{point.name}: {section}.size is {size!r}; the next cells are given by model.size and data.size, and "
-                "this sweep gives its own otherwise"
+                "this sweep gives its sizes by other settings"
             )
         asked[float(value)] = round(size)
     return asked
 
 
 def _reachable(tree: dict[str, Any], table: PointTable, count: str, asked: dict[float, int]) -> dict[float, int]:
-    """The N that the family has a shape for, among those that would do, and the model.size that gives each."""
+    """Return the candidate N that the family has a shape for, and the model.size that gives each."""
     result = table.points[0].result
     assert result is not None  # a sweep's points have their results
     shape = result.shape
@@ -197,7 +206,7 @@ def _reachable(tree: dict[str, Any], table: PointTable, count: str, asked: dict[
 
 
 def _scaled(value: float, asked: dict[float, int]) -> int:
-    """The size to ask for: that of the nearest point, scaled, to three digits."""
+    """Return the size to ask for: that of the nearest point, scaled, to three digits."""
     nearest = min(asked, key=lambda known: abs(math.log(known / value)))
     return asked[nearest] if nearest == value else _round(asked[nearest] * value / nearest)
 
@@ -207,7 +216,7 @@ def _round(value: float) -> int:
 
 
 def _corpus_of(experiment: Experiment, tokens: Path) -> _Corpus:
-    """What the sweep's corpus has to train on; of several, of the smallest, which is then not made larger."""
+    """Return what the sweep's corpus has to train on; of several corpora, the smallest, without a way to enlarge it."""
     found = {
         cell.data.model_copy(update={"size": None, "packing": "document", "context": None})
         for cell in expand(experiment)
@@ -219,8 +228,8 @@ def _corpus_of(experiment: Experiment, tokens: Path) -> _Corpus:
     return _Corpus(min(sizes) if sizes else None)
 
 
-def _corpus(settings: CorpusSettings, tokens: Path) -> _Corpus:
-    source, setting = settings.known_source(), settings.more.removeprefix("data.")
+def _corpus(settings: Corpus, tokens: Path) -> _Corpus:
+    source, setting = settings.source_statistics(), settings.enlarging_setting.removeprefix("data.")
     documents = getattr(settings, setting, None) if source is not None else None
     held_out = float(settings.validation)
     place = tokens / store_name(settings)
@@ -236,23 +245,23 @@ def _corpus(settings: CorpusSettings, tokens: Path) -> _Corpus:
 
 
 def _enlarge(tree: dict[str, Any], corpus: _Corpus, wanted: float) -> list[str]:
-    """Raises the corpus's setting in `tree` where `wanted` tokens are more than it has; what there is to say of it."""
+    """Enlarge the corpus in `tree` where `wanted` tokens are more than it has; return the lines that say so."""
     if corpus.tokens is None:
         return [
             "How many tokens the corpus has is not known here; the plan names the setting to raise if D is beyond it."
         ]
-    if corpus.setting is None:
+    if corpus.enlarged_by is None:
         return [f"No D beyond the {format_size(corpus.tokens)} training tokens of the corpus is considered."]
     if wanted <= corpus.tokens:
         return []
     fixed = corpus.held_out if corpus.held_out >= 1 else 0
-    documents = fixed + _SPARE * wanted / corpus.tokens * (corpus.documents - fixed)
+    documents = fixed + _MARGIN * wanted / corpus.tokens * (corpus.documents - fixed)
     step = 10 ** max(0, math.floor(math.log10(documents)) - 2)
     raised = math.ceil(documents / step) * step
-    tree.setdefault("data", {})[corpus.setting] = raised
+    tree.setdefault("data", {})[corpus.enlarged_by] = raised
     return [
         f"D up to {format_size(wanted)} is beyond the {format_size(corpus.tokens)} training tokens of the corpus: "
-        f"data.{corpus.setting} is raised from {corpus.documents} to {raised}.",
+        f"data.{corpus.enlarged_by} is raised from {corpus.documents} to {raised}.",
         "The larger corpus has the same source, but holds out other documents: the validation losses of old and new",
         "cells are those of two samples of it.",
     ]

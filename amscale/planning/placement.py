@@ -1,26 +1,25 @@
-"""Memory of one process under each ZeRO stage.
+"""Memory of one process under each ZeRO stage, and the placement of a trial on the machines that there are.
 
 Model states per parameter follow Rajbhandari et al. 2020 (arXiv 1910.02054), table 1, with AdamW: the weights, the
 gradients, and the optimiser's part, which ZeRO 1 to 3 shard over the processes in turn.
-
-Where a trial runs: the fewest processes, the smallest ZeRO stage and the largest micro-batch that fit.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from amscale import models
-from amscale.cluster.launcher import Placement
 from amscale.cluster.resources import Resources
 from amscale.config import Experiment
 from amscale.errors import InputError
 from amscale.models import Shape
+from amscale.trials.records import Placement
 
-# What a process needs before it holds a model: interpreter, torch and DeepSpeed; on a GPU its context and workspaces.
-_PROCESS = {"cpu": 0.55e9, "cuda": 1.5e9}
-# Share of a device's memory that a plan may fill: allocators fragment, and peaks overlap.
+_PROCESS_BYTES = {"cpu": 0.55e9, "cuda": 1.5e9}
+"""What a process needs before it holds a model: interpreter, torch, DeepSpeed; on a GPU its context and workspaces."""
 _USABLE = 0.85
+"""Share of a device's memory that a plan may fill: allocators fragment, and peaks overlap."""
 
 
 @dataclass(frozen=True)
@@ -28,20 +27,23 @@ class Memory:
     """Bytes of one process."""
 
     states: float
+    """Weights, gradients and AdamW's state."""
     activations: float
+    """Kept for the backward pass."""
     process: float
+    """Before it holds a model."""
 
     @property
     def total(self) -> float:
-        """All of it."""
+        """Sum of all parts."""
         return self.states + self.activations + self.process
 
 
 def model_states(parameters: int, stage: int, world_size: int, precision: str) -> float:
-    """Bytes of weights, gradients and AdamW's state that one process holds.
+    """Return the bytes of weights, gradients and AdamW's state that one process holds.
 
     fp32: 4 + 4 + 8 bytes a parameter; ZeRO 1 to 3 keep one more fp32 copy of the shard that they update.
-    bf16: 2 + 2 + 12 (fp32 weights and two moments), and fp32 accumulated gradients where DeepSpeed keeps them.
+    bf16: 2 + 2 + 12 (fp32 weights and two moments). DeepSpeed accumulates gradients in the precision of the weights.
     """
     element = 2 if precision == "bf16" else 4
     weights = gradients = element
@@ -54,32 +56,30 @@ def model_states(parameters: int, stage: int, world_size: int, precision: str) -
     )
 
 
-def estimate(
-    shape: Shape, stage: int, world_size: int, precision: str, micro_batch: int, device: Literal["cpu", "cuda"]
-) -> Memory:
-    """Estimated peak memory of one process."""
-    element = 2 if precision == "bf16" else 4
+def estimate_memory(shape: Shape, placement: Placement) -> Memory:
+    """Estimate the peak memory of one process of a trial."""
+    element = 2 if placement.precision == "bf16" else 4
     return Memory(
-        states=model_states(shape.parameters.total, stage, world_size, precision),
-        activations=models.activation_bytes(shape, micro_batch, element, device),
-        process=_PROCESS[device],
+        states=model_states(shape.parameters.total, placement.zero_stage, placement.world_size, placement.precision),
+        activations=models.activation_bytes(shape, placement.micro_batch, element, placement.device),
+        process=_PROCESS_BYTES[placement.device],
     )
 
 
 def fits(memory: Memory, device_memory: float) -> bool:
-    """Whether an estimate leaves the margin that a device needs."""
+    """Return whether an estimate leaves the margin that a device needs."""
     return memory.total <= _USABLE * device_memory
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A placement and the memory that it is expected to need."""
+    """A placement and the memory that one of its processes is expected to need."""
 
     placement: Placement
     memory: Memory
 
 
-def choose(cell: Experiment, shape: Shape, sequences: int, resources: Resources) -> Choice:
+def choose_placement(cell: Experiment, shape: Shape, sequences: int, resources: Resources) -> Choice:
     """Place one trial: what the settings force is kept, the rest follows from the memory estimate.
 
     The fewest processes come first, then the smallest ZeRO stage (the fastest), then the largest micro-batch.
@@ -95,29 +95,13 @@ def choose(cell: Experiment, shape: Shape, sequences: int, resources: Resources)
     """
     launch = cell.launch
     device = _device(cell, resources)
-    precision: Literal["fp32", "bf16"] = "bf16" if device == "cuda" else "fp32"
-    if launch.precision != "auto":
-        precision = launch.precision
     device_memory = resources.device_memory(device) if launch.device_memory == "auto" else launch.device_memory
-    stages = (0, 1, 2, 3) if launch.zero_stage == "auto" else (launch.zero_stage,)
+    forced = launch.micro_batch != "auto" and launch.zero_stage != "auto"
     memory = None
-    for machines, processes in _process_counts(cell, device, resources):
-        world = machines * processes
-        for stage in stages:
-            for micro_batch in _micro_batches(launch.micro_batch, sequences, world):
-                memory = estimate(shape, stage, world, precision, micro_batch, device)
-                if fits(memory, device_memory) or (launch.micro_batch != "auto" and launch.zero_stage != "auto"):
-                    placement = Placement(
-                        machines=machines,
-                        processes_per_machine=processes,
-                        cpus_per_process=launch.cpus_per_process,
-                        device=device,
-                        zero_stage=stage,
-                        precision=precision,
-                        micro_batch=micro_batch,
-                        accumulation=math.ceil(sequences / (world * micro_batch)),
-                    )
-                    return Choice(placement, memory)
+    for placement in _candidates(cell, device, sequences, resources):
+        memory = estimate_memory(shape, placement)
+        if forced or fits(memory, device_memory):
+            return Choice(placement, memory)
     assert memory is not None
     raise InputError(
         f"model.size: {shape.parameters.total:,} parameters need {memory.total / 1e9:.1f} GB a process at best, and a "
@@ -125,7 +109,37 @@ def choose(cell: Experiment, shape: Shape, sequences: int, resources: Resources)
     )
 
 
+def _candidates(
+    cell: Experiment, device: Literal["cpu", "cuda"], sequences: int, resources: Resources
+) -> Iterator[Placement]:
+    """Yield the placements that the settings allow, the preferred ones first."""
+    launch = cell.launch
+    precision: Literal["fp32", "bf16"] = "bf16" if device == "cuda" else "fp32"
+    if launch.precision != "auto":
+        precision = launch.precision
+    stages = (0, 1, 2, 3) if launch.zero_stage == "auto" else (launch.zero_stage,)
+    for machines, processes in _process_counts(cell, device, resources):
+        world_size = machines * processes
+        for stage in stages:
+            for micro_batch in _micro_batches(launch.micro_batch, sequences, world_size):
+                yield Placement(
+                    machines=machines,
+                    processes_per_machine=processes,
+                    cpus_per_process=launch.cpus_per_process,
+                    device=device,
+                    zero_stage=stage,
+                    precision=precision,
+                    micro_batch=micro_batch,
+                    accumulation=math.ceil(sequences / (world_size * micro_batch)),
+                )
+
+
 def _device(cell: Experiment, resources: Resources) -> Literal["cpu", "cuda"]:
+    """Return the device of a trial.
+
+    Raises:
+        InputError: a GPU is asked for, and there is none.
+    """
     device = cell.launch.device
     if device == "auto":
         return "cuda" if resources.has_gpus else "cpu"
@@ -135,7 +149,7 @@ def _device(cell: Experiment, resources: Resources) -> Literal["cpu", "cuda"]:
 
 
 def _process_counts(cell: Experiment, device: str, resources: Resources) -> list[tuple[int, int]]:
-    """Machines and processes on each of them to try: fewest processes first, then fewest machines.
+    """Return pairs of machines and processes per machine to try: fewest processes first, then fewest machines.
 
     Raises:
         InputError: more machines or processes than the cluster has.
@@ -148,7 +162,7 @@ def _process_counts(cell: Experiment, device: str, resources: Resources) -> list
     if launch.machines != "auto" and launch.machines > len(slots):
         raise InputError(f"launch.machines={launch.machines}: the cluster has {len(slots)}; give at most that many")
     counts = range(1, len(slots) + 1) if launch.machines == "auto" else [launch.machines]
-    # A trial's machines run equally many processes: what the least of the best `machines` hosts has is the limit.
+    # A trial's machines run equally many processes: the least of the best `machines` hosts is the limit.
     limits = {machines: slots[machines - 1] for machines in counts}
     if launch.processes_per_machine == "auto":
         pairs = [(m, 2**k) for m, most in limits.items() for k in range(most.bit_length()) if 2**k <= most]
@@ -164,9 +178,9 @@ def _process_counts(cell: Experiment, device: str, resources: Resources) -> list
     return sorted(pairs, key=lambda pair: (pair[0] * pair[1], pair[0]))
 
 
-def _micro_batches(wanted: Any, sequences: int, world: int) -> list[int]:
-    """Micro-batches to try, largest first; never larger than a process's share of the batch."""
-    share = math.ceil(sequences / world)
+def _micro_batches(wanted: Any, sequences: int, world_size: int) -> list[int]:
+    """Return the micro-batches to try, largest first; none is larger than a process's share of the batch."""
+    share = math.ceil(sequences / world_size)
     if wanted != "auto":
         return [min(int(wanted), share)]
     smaller = [2**k for k in range(share.bit_length()) if 2**k < share]

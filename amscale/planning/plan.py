@@ -1,47 +1,53 @@
-"""From a configuration to the list of its trials, each with its shape, steps, cost and place."""
+"""Plan a sweep: the list of its trials, each with its shape, steps, cost and placement."""
 
 import math
 import statistics
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from amscale import models
-from amscale.cluster.launcher import Placement
 from amscale.cluster.resources import Resources, assumed_flops
 from amscale.config import Experiment, expand
 from amscale.data import (
-    CorpusSettings,
-    KnownFacts,
+    Corpus,
     Subset,
+    TokenStatistics,
     TokenStore,
     corpus_content,
-    known_facts,
+    predict_statistics,
     prepare,
     store_name,
 )
 from amscale.errors import InputError
 from amscale.models import FLOPS_FORMULA, Shape
-from amscale.planning.placement import Memory, choose
+from amscale.planning.placement import Memory, choose_placement
 from amscale.trials.folder import SweepFolder
 from amscale.trials.identity import trial_id, trial_label
+from amscale.trials.records import Placement
 
-# Start of a trial: Ray's actor, `accelerate launch`, imports and DeepSpeed's engine.
-_START_SECONDS = 9.0
-# What a step costs beside its arithmetic: Python, the optimiser's many small tensors, records.
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+_ATTEMPT_SECONDS = 9.0
+"""What a trial takes beside its steps: `accelerate launch`, imports, DeepSpeed's engine, evaluation; once in a while
+Ray's actor, which runs several trials."""
 _STEP_SECONDS = 0.006
+"""What a step takes beside its arithmetic: Python, the optimiser's many small tensors, records."""
+_AXES_IN_COLUMNS = {"model.size", "model.layers", "model.width", "data.size", "seed", "train.steps"}
+"""Axes whose values the columns of every plan show."""
 
 
 @dataclass(frozen=True)
-class Steps:
+class StepPlan:
     """How a trial's tokens become optimiser steps."""
 
     context: int
     """Tokens of a sequence, at most."""
     sequences: int
     """Sequences of a global batch."""
-    mean: float
+    mean_tokens: float
     """Mean tokens of a sequence over the corpus."""
     steps: int
 
@@ -51,22 +57,36 @@ class TrialPlan:
     """One trial before it runs."""
 
     cell: Experiment
+    """Its settings: one cell of the grid."""
     identity: str
     label: str
     shape: Shape
-    n: int
+    N: int
     """Model size under the sweep's counting convention."""
-    tokens: int
-    """D: unique training tokens."""
-    length: Steps
+    D: int
+    """Unique training tokens."""
+    step_plan: StepPlan
     flops: float
     """Training FLOPs of all steps."""
     placement: Placement
     memory: Memory
+    """Estimated for one process."""
     seconds: float
     """Expected wall time, start included."""
     store: TokenStore | None
     """None in a plan that was made before the corpus was tokenised."""
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps, at most."""
+        return self.step_plan.steps
+
+    def setting(self, key: str) -> Any:
+        """Return the value of a dotted key of the trial's settings, such as `train.learning_rate`."""
+        value: Any = self.cell
+        for part in key.split("."):
+            value = value[part] if isinstance(value, dict) else getattr(value, part)
+        return value
 
 
 @dataclass(frozen=True)
@@ -78,23 +98,53 @@ class SweepPlan:
     """Dotted keys that the grid varies."""
     resources: Resources
     count: str
+    """Convention for N."""
     flops_formula: str
     seconds: float
     """Expected wall time of the sweep on these machines."""
     time_basis: str
+    """What the expected times rest on."""
+
+    @property
+    def further_axes(self) -> tuple[str, ...]:
+        """Axes of the grid that no column of a plan shows otherwise."""
+        return tuple(key for key in self.axes if key not in _AXES_IN_COLUMNS)
+
+    def to_frame(self) -> "DataFrame":
+        """Return a table with one row a trial, in the order of the grid.
+
+        Columns: label, shape, family, N, D, seed, steps, flops (all steps), memory_bytes (of one process), zero_stage,
+        machines, processes (of all machines), device, seconds (expected), and the value of each further axis by its
+        dotted key.
+        """
+        import pandas
+
+        rows = [
+            {
+                "label": trial.label,
+                "shape": trial.shape.describe(),
+                "family": trial.shape.family,
+                "N": trial.N,
+                "D": trial.D,
+                "seed": trial.cell.seed,
+                "steps": trial.steps,
+                "flops": trial.flops,
+                "memory_bytes": trial.memory.total,
+                "zero_stage": trial.placement.zero_stage,
+                "machines": trial.placement.machines,
+                "processes": trial.placement.world_size,
+                "device": trial.placement.device,
+                "seconds": trial.seconds,
+                **{key: trial.setting(key) for key in self.further_axes},
+            }
+            for trial in self.trials
+        ]
+        return pandas.DataFrame(rows)
 
 
 def tokens_folder(storage: Path) -> Path:
-    """Where token stores are kept, shared by the sweeps of one storage."""
+    """Return the folder of token stores, which the sweeps of one storage share."""
     return storage / "tokens"
-
-
-def setting(cell: Experiment, key: str) -> object:
-    """The value of a dotted key in one cell."""
-    value: object = cell
-    for part in key.split("."):
-        value = value[part] if isinstance(value, dict) else getattr(value, part)
-    return value
 
 
 def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build: bool = True) -> SweepPlan:
@@ -114,19 +164,12 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
             that are one trial.
     """
     measured = _measured_flops(SweepFolder(storage / config.name))
-    corpora: dict[CorpusSettings, TokenStore | None] = {}
-    facts: dict[CorpusSettings, KnownFacts] = {}
-    contents: dict[CorpusSettings, dict[str, Any]] = {}
-    trials = []
-    for cell in expand(config):
-        corpus = cell.data.model_copy(update={"size": None, "packing": "document", "context": None})
-        # A D that is given needs no tokens; a later cell may want all that there are.
-        if corpus not in corpora or (corpora[corpus] is None and cell.data.size is None):
-            corpora[corpus] = _store(cell.data, tokens_folder(storage), build)
-            contents[corpus] = _content(cell.data)
-        tokens = corpora[corpus] or _facts(cell.data, facts)
-        trials.append(_plan_cell(cell, tokens, contents[corpus], resources, config.fit.count, measured))
-    _refuse_twins(trials, tuple(config.grid))
+    corpora = _Corpora(tokens_folder(storage), build)
+    trials = [
+        _plan_cell(cell, corpora.tokens(cell.data), corpora.content(cell.data), resources, config.fit.count, measured)
+        for cell in expand(config)
+    ]
+    _check_distinct(trials, tuple(config.grid))
     return SweepPlan(
         trials=tuple(trials),
         axes=tuple(config.grid),
@@ -138,60 +181,86 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
     )
 
 
-def _store(settings: CorpusSettings, folder: Path, build: bool) -> TokenStore | None:
-    """The corpus's store; None where a plan needs none."""
-    far = not build and settings.size is not None and not _prepared(settings, folder)
-    return None if far and known_facts(settings) is not None else prepare(settings, folder)
+class _Corpora:
+    """The corpora of a grid, each looked at once: a grid has many cells of one corpus.
+
+    Args:
+        folder: of the token stores.
+        build: whether to build stores that are not there yet even where a plan can do without.
+    """
+
+    def __init__(self, folder: Path, build: bool) -> None:
+        self._folder, self._build = folder, build
+        self._stores: dict[Corpus, TokenStore | None] = {}
+        self._contents: dict[Corpus, dict[str, Any]] = {}
+        self._facts: dict[Corpus, TokenStatistics] = {}
+
+    def tokens(self, settings: Corpus) -> TokenStore | TokenStatistics:
+        """Return the token store, or what is known of the corpus without one where that is enough."""
+        corpus = _whole(settings)
+        # A D that is given needs no tokens; a later cell may want all that there are.
+        if corpus not in self._stores or (self._stores[corpus] is None and settings.size is None):
+            self._stores[corpus] = self._store(settings)
+        return self._stores[corpus] or self._known(settings)
+
+    def content(self, settings: Corpus) -> dict[str, Any]:
+        """Return what identifies the content of the corpus's files; empty in the plan of a corpus that is not here."""
+        corpus = _whole(settings)
+        if corpus not in self._contents:
+            try:
+                self._contents[corpus] = corpus_content(settings)
+            except InputError:
+                self._contents[corpus] = {}
+        return self._contents[corpus]
+
+    def _store(self, settings: Corpus) -> TokenStore | None:
+        """Return the corpus's store; None where a plan needs none."""
+        optional = not self._build and settings.size is not None and not self._is_prepared(settings)
+        return None if optional and predict_statistics(settings) is not None else prepare(settings, self._folder)
+
+    def _known(self, settings: Corpus) -> TokenStatistics:
+        unsized = settings.model_copy(update={"size": None})
+        if unsized not in self._facts:
+            found = predict_statistics(unsized)
+            assert found is not None
+            self._facts[unsized] = found
+        return self._facts[unsized]
+
+    def _is_prepared(self, settings: Corpus) -> bool:
+        try:
+            return (self._folder / store_name(settings)).is_dir()
+        except InputError:  # the corpus itself is not here, so nothing can have been made of it here
+            return False
 
 
-def _facts(settings: CorpusSettings, cache: dict[CorpusSettings, KnownFacts]) -> KnownFacts:
-    """What is known of a corpus without its tokens: milliseconds to find, and a grid has many cells of one corpus."""
-    unsized = settings.model_copy(update={"size": None})
-    if unsized not in cache:
-        found = known_facts(unsized)
-        assert found is not None
-        cache[unsized] = found
-    return cache[unsized]
+def _whole(settings: Corpus) -> Corpus:
+    """Return the settings that one token store serves: how much of it is used, and how it is cut, left out."""
+    return settings.model_copy(update={"size": None, "packing": "document", "context": None})
 
 
-def _content(settings: CorpusSettings) -> dict[str, Any]:
-    """What tells the content of the corpus's files; nothing in the plan of a corpus that is not here."""
-    try:
-        return corpus_content(settings)
-    except InputError:
-        return {}
-
-
-def _prepared(settings: CorpusSettings, folder: Path) -> bool:
-    try:
-        return (folder / store_name(settings)).is_dir()
-    except InputError:  # the corpus itself is not here, so nothing can have been made of it here
-        return False
-
-
-def plan_steps(cell: Experiment, store: TokenStore, subset: Subset) -> Steps:
-    """Batch and length of a run from its settings and the facts of its tokens; the same in plan and training."""
+def plan_steps(cell: Experiment, store: TokenStore, subset: Subset) -> StepPlan:
+    """Return batch and steps of a run, from its settings and the facts of its tokens; the same in plan and training."""
     context = cell.data.context or store.longest_document
     mean = context if cell.data.packing == "stream" else min(context, store.training_tokens / store.training_documents)
     return _steps(cell, context, mean, subset.unique_tokens)
 
 
-def _steps(cell: Experiment, context: int, mean: float, unique_tokens: int) -> Steps:
+def _steps(cell: Experiment, context: int, mean: float, unique_tokens: int) -> StepPlan:
     sequences = max(1, round(cell.train.batch_tokens / mean))
     if cell.train.steps is not None:
-        return Steps(context, sequences, mean, cell.train.steps)
+        return StepPlan(context, sequences, mean, cell.train.steps)
     assert cell.train.epochs is not None
-    return Steps(context, sequences, mean, math.ceil(cell.train.epochs * unique_tokens / (sequences * mean)))
+    return StepPlan(context, sequences, mean, math.ceil(cell.train.epochs * unique_tokens / (sequences * mean)))
 
 
 def plan_trial(cell: Experiment, store: TokenStore, resources: Resources, count: str) -> TrialPlan:
-    """Resolve one cell against its token store; see `plan_sweep`."""
+    """Resolve one cell against its token store, as `plan_sweep` does."""
     return _plan_cell(cell, store, corpus_content(cell.data), resources, count, None)
 
 
 def _plan_cell(
     cell: Experiment,
-    corpus: TokenStore | KnownFacts,
+    corpus: TokenStore | TokenStatistics,
     content: dict[str, Any],
     resources: Resources,
     count: str,
@@ -199,41 +268,41 @@ def _plan_cell(
 ) -> TrialPlan:
     if isinstance(corpus, TokenStore):
         subset = corpus.training(cell.data.size, cell.data.packing, cell.data.copies)
-        tokens, length = subset.unique_tokens, plan_steps(cell, corpus, subset)
+        D, steps = subset.unique_tokens, plan_steps(cell, corpus, subset)
     else:
         assert cell.data.size is not None
-        tokens = cell.data.size
-        length = _steps(cell, corpus.context, corpus.mean_tokens_per_sequence, tokens)
-    shape = models.solve(cell.model, corpus.vocabulary_size, length.context)
-    choice = choose(cell, shape, length.sequences, resources)
+        D = cell.data.size
+        steps = _steps(cell, corpus.context, corpus.mean_tokens_per_sequence, D)
+    shape = models.solve(cell.model, corpus.vocabulary_size, steps.context)
+    choice = choose_placement(cell, shape, steps.sequences, resources)
     placement = choice.placement
-    flops = models.flops_per_token(shape) * length.steps * length.sequences * length.mean
+    flops = models.flops_per_token(shape) * steps.steps * steps.sequences * steps.mean_tokens
     speed = measured or assumed_flops(placement.device, placement.cpus_per_process)
     identity = trial_id(cell, _dimensions(shape), content)
     return TrialPlan(
         cell=cell,
         identity=identity,
-        label=trial_label(cell, shape.parameters.under("non_embedding"), tokens, identity),
+        label=trial_label(cell, shape.parameters.under("non_embedding"), D, identity),
         shape=shape,
-        n=shape.parameters.under(count),
-        tokens=tokens,
-        length=length,
+        N=shape.parameters.under(count),
+        D=D,
+        step_plan=steps,
         flops=flops,
         placement=placement,
         memory=choice.memory,
-        seconds=_START_SECONDS + length.steps * _STEP_SECONDS + flops / (speed * placement.world_size),
+        seconds=_ATTEMPT_SECONDS + steps.steps * _STEP_SECONDS + flops / (speed * placement.world_size),
         store=corpus if isinstance(corpus, TokenStore) else None,
     )
 
 
 @lru_cache(maxsize=4096)
 def _dimensions(shape: Shape) -> dict[str, Any]:
-    """What of a shape counts for a trial's identity: not how it was asked for, and not what follows from the data."""
+    """Return what identifies a shape: not the size that was asked for, and not what follows from the data."""
     return {k: v for k, v in shape.as_dict().items() if k not in ("wanted", "count", "vocabulary")}
 
 
 def _measured_flops(folder: SweepFolder) -> float | None:
-    """Median training FLOP/s of one process over the sweep's finished trials, or None."""
+    """Return the median training FLOP/s of one process over the sweep's results; None without a timed one."""
     speeds = []
     for trial in folder.all_trials():
         result = trial.read_result()
@@ -243,7 +312,7 @@ def _measured_flops(folder: SweepFolder) -> float | None:
 
 
 def _makespan(trials: list[TrialPlan], resources: Resources, concurrent: int | None) -> float:
-    """Wall time if the longest trials start first and each machine's slots are shared out as they free."""
+    """Return the wall time if the longest trials start first, each as soon as machines are free for it."""
     slots = 0
     for trial in trials:
         capacity = sum(resources.processes(trial.placement.device, trial.placement.cpus_per_process))
@@ -255,10 +324,11 @@ def _makespan(trials: list[TrialPlan], resources: Resources, concurrent: int | N
     return max(ends)
 
 
-def _refuse_twins(trials: list[TrialPlan], keys: tuple[str, ...]) -> None:
+def _check_distinct(trials: list[TrialPlan], keys: tuple[str, ...]) -> None:
+    """Raise InputError if two cells of the grid are one trial."""
     seen: dict[str, TrialPlan] = {}
     for trial in trials:
-        twin = seen.setdefault(trial.identity, trial)
-        if twin is not trial:
-            values = ", ".join(f"{key}={setting(twin.cell, key)} and {setting(trial.cell, key)}" for key in keys)
+        first = seen.setdefault(trial.identity, trial)
+        if first is not trial:
+            values = ", ".join(f"{key}={first.setting(key)} and {trial.setting(key)}" for key in keys)
             raise InputError(f"grid: two cells are one and the same trial ({values}); remove one of them")

@@ -1,28 +1,26 @@
-"""The plan as a table for the terminal."""
+"""Print a plan as a table, and the commands that start its trials."""
 
 import shlex
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from amscale.cluster.launcher import launch_command, launch_environment
-from amscale.planning.plan import SweepPlan, TrialPlan, setting
-from amscale.settings import format_size, format_value
+from amscale.planning.plan import SweepPlan, TrialPlan
+from amscale.settings import format_duration, format_size, format_value
 
 _HEADINGS = ("shape", "N", "D", "seed", "steps", "FLOPs", "memory", "ZeRO", "processes", "time")
-_IN_COLUMNS = {"model.size", "model.layers", "model.width", "data.size", "seed", "train.steps"}
-"""Axes whose values these columns show; any other axis has a column of its own."""
 _MOST_FRAMED = 200
 """A longer table is printed as plain columns: laying out thousands of framed cells takes seconds."""
 
 
 def print_plan(plan: SweepPlan, console: Console) -> None:
-    """The trials, what each costs, and what all of them cost."""
+    """Print the trials, what each costs, and what all of them cost."""
     title = f"plan: {len(plan.trials)} trials on {plan.resources.describe()}"
-    others = [key for key in plan.axes if key not in _IN_COLUMNS]
-    headings = [*_HEADINGS, *(key.rpartition(".")[2].replace("_", " ") for key in others)]
-    rows = [[*_row(trial), *(format_value(setting(trial.cell, key)) for key in others)] for trial in plan.trials]
+    headings = [*_HEADINGS, *(key.rpartition(".")[2].replace("_", " ") for key in plan.further_axes)]
+    rows = [[*_row(trial), *(format_value(trial.setting(key)) for key in plan.further_axes)] for trial in plan.trials]
     if len(rows) > _MOST_FRAMED:
         console.file.write(f"{title}\n{_columns([headings, *rows])}\n")
     else:
@@ -42,14 +40,38 @@ def print_plan(plan: SweepPlan, console: Console) -> None:
 
 
 def print_commands(plan: SweepPlan, config: str, overrides: list[str], console: Console) -> None:
-    """The command that starts each trial by hand on one machine."""
+    """Print the command that starts each trial by hand on one machine."""
     for trial in plan.trials:
-        values = {key: setting(trial.cell, key) for key in plan.axes}
-        arguments = [config, *overrides, *(f"{key}={value}" for key, value in values.items())]
-        command = launch_command(trial.placement, arguments, rank=0, address="127.0.0.1", port=0)
-        environment = [f"{name}={value}" for name, value in launch_environment(trial.placement).items()]
         console.print(f"\n# {trial.label}", highlight=False, soft_wrap=True)
-        console.print(shlex.join(["env", *environment, *command]), highlight=False, markup=False, soft_wrap=True)
+        console.print(_command(plan, trial, config, overrides), highlight=False, markup=False, soft_wrap=True)
+
+
+def _command(plan: SweepPlan, trial: TrialPlan, config: str, overrides: list[str]) -> str:
+    arguments = [config, *overrides, *(f"{key}={trial.setting(key)}" for key in plan.axes)]
+    command = launch_command(trial.placement, arguments, rank=0, address="127.0.0.1", port=0)
+    environment = [f"{name}={value}" for name, value in launch_environment(trial.placement).items()]
+    return shlex.join(["env", *environment, *command])
+
+
+def plan_document(plan: SweepPlan, commands: tuple[str, list[str]] | None = None) -> dict[str, Any]:
+    """Return a plan as plain data: its trials and what all of them cost.
+
+    Args:
+        commands: configuration and overrides of which each trial gets its command.
+    """
+    trials = plan.to_frame().to_dict("records")
+    if commands:
+        for row, trial in zip(trials, plan.trials, strict=True):
+            row["command"] = _command(plan, trial, *commands)
+    return {
+        "resources": plan.resources.describe(),
+        "count": plan.count,
+        "flops_formula": plan.flops_formula,
+        "flops": sum(trial.flops for trial in plan.trials),
+        "seconds": plan.seconds,
+        "time_basis": plan.time_basis,
+        "trials": trials,
+    }
 
 
 def _row(trial: TrialPlan) -> list[str]:
@@ -57,10 +79,10 @@ def _row(trial: TrialPlan) -> list[str]:
     processes = f"{placement.machines} x {placement.processes_per_machine} {placement.device}"
     return [
         trial.shape.describe(),
-        format_size(trial.n),
-        format_size(trial.tokens),
+        format_size(trial.N),
+        format_size(trial.D),
         str(trial.cell.seed),
-        f"{trial.length.steps:,}",
+        f"{trial.steps:,}",
         f"{trial.flops:.2g}",
         f"{trial.memory.total / 1e9:.2f} GB",
         str(placement.zero_stage),
@@ -70,7 +92,7 @@ def _row(trial: TrialPlan) -> list[str]:
 
 
 def _columns(rows: list[list[str]]) -> str:
-    """Rows as aligned columns, the first to the left and the others to the right."""
+    """Return rows as aligned columns, the first to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     form = "  ".join(f"{{:{'>' if index else '<'}{width}}}" for index, width in enumerate(widths))
     return "\n".join(form.format(*row) for row in rows)
@@ -80,14 +102,3 @@ def _hours(trials: Sequence[TrialPlan]) -> str:
     hours = sum(t.seconds * t.placement.world_size for t in trials) / 3600
     unit = "GPU-hours" if any(t.placement.device == "cuda" for t in trials) else "process-hours"
     return f"{hours:.3g} {unit}"
-
-
-def format_duration(seconds: float) -> str:
-    """`45 s`, `3 min`, `2.5 h` or `4.1 d`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 48 * 3600:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 86400:.1f} d"

@@ -1,4 +1,4 @@
-"""Read points, with their loss curves, from the trials of a sweep folder."""
+"""Read the points of a sweep folder, with their loss curves."""
 
 import math
 from pathlib import Path
@@ -14,13 +14,18 @@ from amscale.trials.records import TrialResult
 
 
 def read_sweep(folder: str | Path, count: str = "non_embedding", where: str | None = None) -> PointTable:
-    """Read the finished trials of `folder`, or those of them that match `where`; others are left out by name.
+    """Return the finished trials of a sweep as points; other trials are left out by name.
 
-    Of several trials that share corpus, N, D and seed (where another key is an axis of the grid), the one of least
-    validation loss is used and the others are left out by name.
+    Where several trials share corpus, N, D and seed (another key is an axis of the grid), only the one of least
+    validation loss is used.
+
+    Args:
+        folder: `<storage>/<name>` of a sweep.
+        count: convention for N.
+        where: settings that the trials must have, `key=value` joined by commas; all trials if None.
 
     Raises:
-        InputError: no such folder, no trial in it, an unknown `count`, a result without a key, or as `select_trials`.
+        InputError: no such folder, no trial in it, an unknown `count`, an incomplete result, or as `select_trials`.
     """
     check_count(count)
     trials = Path(folder) / "trials"

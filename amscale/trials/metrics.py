@@ -97,7 +97,7 @@ def read_records(path: Path) -> Iterator[TrainRecord | ValidationRecord | ProbeR
 
 
 class MetricsTail:
-    """Follows a `metrics.jsonl`.
+    """Follow a `metrics.jsonl` as it grows, and keep the newest numbers.
 
     Args:
         metrics: the file, which need not be there yet.
@@ -108,16 +108,17 @@ class MetricsTail:
         self._read = metrics.stat().st_size if metrics.is_file() else 0
         self._heard = time.monotonic()
         self.heard = False
-        """Whether anything was added since the newest start."""
+        """Whether anything was added since the newest attempt."""
         self.latest: dict[str, Any] = {"state": "starting"}
+        """State, step, loss, tokens, seconds and validation loss, as far as they are known."""
 
     def restart(self) -> None:
-        """The trial was started just now: silence counts from here."""
+        """Count silence from now: an attempt begins."""
         self.heard = False
         self._heard = time.monotonic()
 
     def read(self) -> float:
-        """Take in what was added; returns the seconds since anything was."""
+        """Read what was added, and return the seconds since anything was."""
         size = self._metrics.stat().st_size if self._metrics.is_file() else 0
         if size < self._read:  # cut back to a checkpoint's step
             self._read = 0

@@ -7,7 +7,7 @@ import pytest
 from helpers import hosts as fleet
 
 WHY_NOT = fleet.missing()
-pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))]
 
 FAULTS = ("line torn", "checkpoint cut short", "actor killed")
 SHORT = ("grid.seed=[0]", "train.steps=500")

@@ -13,7 +13,7 @@ from helpers import hosts as fleet
 from helpers.commands import environment, is_loopback, wait_until
 
 WHY_NOT = fleet.missing()
-pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))]
 
 # Sizes and device memory such that the estimate asks for one, two and three machines.
 MACHINES = """

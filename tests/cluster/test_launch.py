@@ -1,4 +1,4 @@
-"""Ownership of processes, ports, the launch command and the choice of a place, without a cluster."""
+"""Ownership of processes, ports, and the launch command, without a cluster."""
 
 import itertools
 import os
@@ -11,13 +11,9 @@ import time
 import psutil
 import pytest
 
-from amscale import config, models
 from amscale.cluster.launcher import Placement, launch_command
 from amscale.cluster.machine import Machine, interface_of
 from amscale.cluster.network import Port
-from amscale.cluster.resources import Host, Resources
-from amscale.errors import InputError
-from amscale.planning.placement import choose, model_states
 
 # A process that ignores SIGTERM, moves to a session of its own, and starts another that does the same.
 STUBBORN = """
@@ -139,50 +135,3 @@ def test_nothing_in_the_launch_command_is_implied():
     assert os.path.isfile(pairs["--deepspeed_config_file"])
     assert pairs["--mixed_precision"] == "bf16"
     assert command[-3:] == ["--module", "amscale.train", "spec.yaml"]
-
-
-def placed(*overrides: str, resources: Resources, size: str = "1B"):
-    cell = config.expand(
-        config.load("quick.yaml", [f"model.size={size}", "model.layers=22", "data.size=8k", *overrides])
-    )
-    shape = models.solve(cell[0].model, 50304, 1024)
-    return choose(cell[0], shape, 64, resources)
-
-
-GPUS = Resources(tuple(Host(cpus=64, gpus=8, memory=10**12, gpu_memory=80 * 10**9) for _ in range(4)))
-
-
-def test_the_smallest_stage_and_fewest_processes_that_fit():
-    small = placed(resources=GPUS, size="100M").placement
-    assert (small.processes_per_machine, small.zero_stage, small.device, small.precision) == (1, 0, "cuda", "bf16")
-    tight = placed("launch.device_memory=8G", resources=GPUS)
-    assert tight.placement.zero_stage >= 2
-    assert tight.placement.processes_per_machine > 1
-    assert tight.memory.total < 8e9
-    assert tight.placement.micro_batch * tight.placement.world_size * tight.placement.accumulation >= 64
-
-
-@pytest.mark.parametrize(
-    ("override", "words"),
-    [
-        ("launch.machines=5", "launch.machines=5: the cluster has 4"),
-        ("launch.processes_per_machine=9", "launch.processes_per_machine=9"),
-        ("launch.device_memory=1G", "GB a process at best"),
-    ],
-)
-def test_a_trial_that_can_never_be_placed_is_refused(override, words):
-    with pytest.raises(InputError, match=words):
-        placed(override, resources=GPUS)
-
-
-def test_no_gpu_is_said_so():
-    laptop = Resources((Host(cpus=2, gpus=0, memory=16 * 10**9),))
-    with pytest.raises(InputError, match=r"launch\.device=cuda: the machines have no GPU"):
-        placed("launch.device=cuda", resources=laptop, size="100M")
-
-
-def test_model_states_follow_the_published_table():
-    """Rajbhandari et al. 2020, figure 1: 7.5 B parameters on 64 devices: 120, 31.4, 16.6 and 1.9 GB."""
-    published = {0: 120.0, 1: 31.4, 2: 16.6, 3: 1.9}
-    for stage, gigabytes in published.items():
-        assert model_states(7_500_000_000, stage, 64, "bf16") / 1e9 == pytest.approx(gigabytes, rel=0.02)

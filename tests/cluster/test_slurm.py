@@ -18,7 +18,13 @@ from helpers.commands import environment, wait_until
 
 ROOT = Path(__file__).parents[2]
 WHY_NOT = slurm.missing()
-pytestmark = [pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT)), pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.root,
+    pytest.mark.slow,
+    pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT)),
+    pytest.mark.timeout(600),
+]
 
 PAIR = """
 name: pair

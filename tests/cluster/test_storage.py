@@ -20,7 +20,12 @@ from amscale.trials.objects import ObjectStore
 from amscale.trials.stored import StoredTrial
 
 WHY_NOT = fleet.missing() or missing()
-pytestmark = [pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT)), pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.slow,
+    pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT)),
+    pytest.mark.timeout(600),
+]
 
 SUBNET = 20
 STORED = """

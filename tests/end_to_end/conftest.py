@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.commands import TINY, Driver, Finished, command, environment, processes_naming
+from helpers.commands import TINY, Driver, environment, processes_naming
 
 
 @pytest.fixture
@@ -42,13 +42,3 @@ def tiny(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("configuration") / "tiny.yaml"
     path.write_text(TINY)
     return path
-
-
-@pytest.fixture(scope="session")
-def finished(tiny, tmp_path_factory) -> Finished:
-    """The tiny sweep, run once for all tests that look at what it left."""
-    storage = tmp_path_factory.mktemp("results")
-    ran = command("sweep", str(tiny), f"storage={storage}")
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert ran.stderr == ""
-    return Finished(storage / "tiny", ran.stdout, storage)

@@ -1,5 +1,8 @@
 """Bad input through the real commands: one line, exit status 2, nothing started."""
 
+import subprocess
+import sys
+
 import pytest
 from helpers.commands import command
 
@@ -18,7 +21,7 @@ from helpers.commands import command
         ("launch.address=127.0.0.1:1", "launch.address='127.0.0.1:1'"),
     ],
 )
-def test_sweep_refuses_in_one_line_and_starts_nothing(override, words, tiny, tmp_path):
+def test_sweep_names_the_setting_in_one_line_and_starts_nothing(override, words, tiny, tmp_path):
     arguments = [f"storage={tmp_path}", override]
     ran = command("sweep", str(tiny), *arguments)
     assert ran.returncode == 2, ran.stdout + ran.stderr
@@ -57,7 +60,14 @@ def test_a_setting_after_a_switch_counts(switch, tiny, tmp_path):
     assert not list(tmp_path.glob("*/trials/*"))
 
 
-def test_train_says_how_it_is_started(tiny):
+def test_train_names_the_command_that_starts_it(tiny):
     ran = command("train", str(tiny))
     assert ran.returncode == 2
     assert "plan --commands" in ran.stderr
+
+
+def test_other_systems_are_told():
+    code = "import sys; sys.platform = 'darwin'; from amscale import cli; cli.run(print, [])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == "amscale runs on Linux only, and this is darwin\n"

@@ -11,14 +11,16 @@ import sys
 import pytest
 from helpers.commands import command, environment
 
+pytestmark = pytest.mark.slow
+
 
 def run_by_hand(tiny, storage, *settings: str) -> tuple[dict, list[float]]:
-    """Start one trial by the printed command; returns its result and its training losses."""
+    """Start one trial by the printed command; return its result and its training losses."""
     cell = [f"storage={storage}", "model.size=6.6k", "data.size=8k", *settings]
     planned = command("plan", str(tiny), *cell, "--commands")
     assert planned.returncode == 0, planned.stderr
     (line,) = re.findall(r"^env .*$", planned.stdout, re.MULTILINE)
-    ran = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=120, env=environment(), check=False)
+    ran = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=600, env=environment(), check=False)
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
     (path,) = storage.glob("tiny/trials/*/result.json")
     losses = [json.loads(line) for line in path.with_name("metrics.jsonl").read_text().splitlines()]
@@ -27,7 +29,7 @@ def run_by_hand(tiny, storage, *settings: str) -> tuple[dict, list[float]]:
 
 @pytest.fixture(scope="module")
 def one_process(tiny, tmp_path_factory):
-    """The trial on one process without sharding, without dropout: what every other way must agree with."""
+    """The trial on one process, without sharding and dropout: every other placement must agree with it."""
     return run_by_hand(tiny, tmp_path_factory.mktemp("one"), "launch.zero_stage=0", "model.dropout=0")
 
 
@@ -69,7 +71,7 @@ def test_bf16_on_two_processes(tiny, tmp_path, one_process):
     assert losses == pytest.approx(one_process[1], rel=0.05)
 
 
-def test_a_run_without_deepspeed_is_refused(tiny, tmp_path):
+def test_a_run_without_deepspeed_ends(tiny, tmp_path):
     """Accelerate without its DeepSpeed flags would train by plain DDP; nothing in a loss curve would tell."""
     line = [
         sys.executable,
@@ -83,7 +85,7 @@ def test_a_run_without_deepspeed_is_refused(tiny, tmp_path):
         str(tiny),
     ]
     cell = [f"storage={tmp_path}", "model.size=1.7k", "data.size=4k"]
-    ran = subprocess.run([*line, *cell], capture_output=True, text=True, timeout=120, env=environment(), check=False)
+    ran = subprocess.run([*line, *cell], capture_output=True, text=True, timeout=600, env=environment(), check=False)
     assert ran.returncode != 0
     assert "started by `accelerate launch --use_deepspeed`" in ran.stdout + ran.stderr
     assert not list(tmp_path.glob("tiny/trials/*/result.json"))
@@ -95,7 +97,7 @@ def test_an_engine_that_is_not_what_was_asked_for_ends_the_run(tiny, tmp_path):
     planned = command("plan", str(tiny), *cell, "--commands")
     (line,) = re.findall(r"^env .*$", planned.stdout, re.MULTILINE)
     line = line.replace("zero2.json", "zero1.json")
-    ran = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=120, env=environment(), check=False)
+    ran = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=600, env=environment(), check=False)
     assert ran.returncode != 0
     assert "zero_stage is 1, asked for 2" in ran.stdout + ran.stderr
     assert not list(tmp_path.glob("tiny/trials/*/result.json"))

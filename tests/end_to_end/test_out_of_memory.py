@@ -5,32 +5,34 @@ import json
 import math
 import resource
 import threading
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from end_to_end.test_interruptions import losses, ranks_of
-from helpers.commands import command, processes_naming, wait_until
+from helpers.commands import command, processes_naming, ranks_of, recorded_losses
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 LARGE = """
 name: large
 grid: {model.size: [25k]}
 model: {family: vanilla, layers: 2, heads: 2, dropout: 0.0}
 data: {corpus: question_formation, documents: 2k, validation: 200, size: 20k}
-train: {steps: 18, batch_tokens: 32k, learning_rate: 1e-3, validate_every: 8, validation_tokens: 500}
+train: {steps: 9, batch_tokens: 32k, learning_rate: 1e-3, validate_every: 4, validation_tokens: 500}
 launch: {checkpoint_every: 3, retries: 0}
 probes: {every: 0, sequences: 0}
 """
 
 
 @contextmanager
-def limited(folder: Path, megabytes: int):
-    """Every rank of the sweep in `folder` may hold that much private memory, from its first moments on."""
+def limited(folder: Path, megabytes: int, once: Callable[[], bool] = lambda: True):
+    """Limit the private memory of every rank of the sweep in `folder`, as soon as `once` holds."""
     over, seen = threading.Event(), set()
 
     def watch():
         while not over.wait(0.05):
-            for process in ranks_of(folder):
+            for process in ranks_of(folder) if once() else ():
                 if process.pid not in seen:
                     seen.add(process.pid)
                     with contextlib.suppress(ProcessLookupError):
@@ -52,18 +54,17 @@ def large(tmp_path) -> Path:
     return path
 
 
-@pytest.mark.timeout(600)
-def test_half_the_micro_batch_and_the_same_global_batch_from_the_newest_checkpoint(large, tmp_path, start_sweep):
-    """Killed after a checkpoint, continued where the memory is less: the losses are those of a calm run."""
+def test_half_the_micro_batch_and_the_same_global_batch_from_the_newest_checkpoint(large, tmp_path):
+    """The memory shrinks after a checkpoint: the trial goes on from there, and its losses are those of a calm run."""
     calm, tight = tmp_path / "calm", tmp_path / "tight"
     assert command("sweep", str(large), f"storage={calm}").returncode == 0
-    driver = start_sweep(tight / "large", str(large), f"storage={tight}")
-    wait_until(lambda: any((tight / "large" / "trials").glob("*/checkpoints/step_*[0-9]")), 120, "a checkpoint")
-    driver.process.kill()
-    wait_until(lambda: not processes_naming(tight), 20, "an end of every process")
-    (trial,) = (tight / "large" / "trials").iterdir()
-    undisturbed, before = calm / "large" / "trials" / trial.name, losses(trial)
-    with limited(tight / "large", 600):
+    (undisturbed,) = calm.glob("large/trials/*")
+    trial = tight / "large" / "trials" / undisturbed.name
+
+    def has_checkpoint() -> bool:
+        return any((trial / "checkpoints").glob("step_*[0-9]"))
+
+    with limited(tight / "large", 600, once=has_checkpoint):
         ran = command("sweep", str(large), f"storage={tight}")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     result, peaceful = (json.loads((folder / "result.json").read_text()) for folder in (trial, undisturbed))
@@ -79,15 +80,14 @@ def test_half_the_micro_batch_and_the_same_global_batch_from_the_newest_checkpoi
         assert "can't allocate memory" in json.loads(line)["reason"]
     assert not (trial / "failures.jsonl").exists()
     assert not processes_naming(tight)
-    assert losses(trial)[:3] == before[:3]  # up to the checkpoint nothing was trained again
-    assert [record[:2] for record in losses(trial)] == [record[:2] for record in losses(undisturbed)]
-    expected = [loss for *_, loss in losses(undisturbed)]
-    assert [loss for *_, loss in losses(trial)] == pytest.approx(expected, rel=1e-5)
+    assert recorded_losses(trial)[:3] == recorded_losses(undisturbed)[:3]  # nothing before the checkpoint was repeated
+    assert [record[:2] for record in recorded_losses(trial)] == [record[:2] for record in recorded_losses(undisturbed)]
+    expected = [loss for *_, loss in recorded_losses(undisturbed)]
+    assert [loss for *_, loss in recorded_losses(trial)] == pytest.approx(expected, rel=1e-5)
     assert result["data"]["tokens_seen"] == peaceful["data"]["tokens_seen"]
 
 
-@pytest.mark.timeout(600)
-def test_a_micro_batch_of_one_that_does_not_fit_is_said_in_words_and_not_retried(large, tmp_path):
+def test_a_micro_batch_of_one_that_does_not_fit_is_reported_and_not_retried(large, tmp_path):
     long = ("data.packing=stream", "data.context=16384", "data.documents=4k", "data.validation=1k", "train.steps=2")
     with limited(tmp_path / "large", 480):
         ran = command("sweep", str(large), f"storage={tmp_path}", *long, "launch.micro_batch=2", "launch.retries=5")

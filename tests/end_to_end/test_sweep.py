@@ -1,18 +1,78 @@
-"""The command that a user types: plan, train, fit; again, extended, and seen by `status`."""
+"""The command that a user types: plan, train, fit; again, extended, and seen by `status`.
 
+The sweep has secrets in its environment: none is written anywhere, and what listens does so on loopback.
+"""
+
+import contextlib
 import json
 import math
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
+import psutil
 import pytest
 import torch
-from helpers.commands import command
+from helpers.commands import Finished, command, environment, is_loopback
 from safetensors.torch import load_file
 
 from amscale import models
 from amscale.config import expand, load, parse
 from amscale.data import open_store
+from amscale.settings import format_size
 from amscale.trials.folder import TrialFolder
 from amscale.trials.metrics import ProbeRecord, TrainRecord, ValidationRecord
+
+pytestmark = pytest.mark.slow
+
+SECRETS = {
+    "HF_TOKEN": "hf_RECOGNISABLEsecretRECOGNISABLE0001",
+    "RAY_AUTH_TOKEN": "recognisable-secret-0002",
+    "AWS_SECRET_ACCESS_KEY": "recognisableSecret/0003",
+    "AWS_SESSION_TOKEN": "recognisableSecret0004",
+    "WANDB_API_KEY": "recognisable5ecret0005",
+    "SOME_PASSWORD": "recognisable-secret-0006",
+}
+
+
+def listeners(processes: Iterable[psutil.Process]) -> set[tuple[str, str]]:
+    """Return address and command line of each of the processes that listens for TCP."""
+    found = set()
+    for process in processes:
+        with contextlib.suppress(psutil.Error):  # it ended while it was being looked at
+            words = " ".join(process.cmdline())
+            sockets = process.net_connections("tcp")
+            found |= {(entry.laddr.ip, words) for entry in sockets if entry.status == psutil.CONN_LISTEN}
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(tiny, tmp_path_factory) -> Iterator[Finished]:
+    """The tiny sweep, run once for all tests that look at what it left."""
+    storage = tmp_path_factory.mktemp("results")
+    # Not below the test's own folder: paths of Ray's sockets must be short.
+    temporary = Path(tempfile.mkdtemp(prefix="watched"))
+    with (storage / "output.txt").open("w") as output, (storage / "error.txt").open("w") as error:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "amscale.sweep", str(tiny), f"storage={storage}"],
+            stdout=output,
+            stderr=error,
+            env=environment() | SECRETS | {"TMPDIR": str(temporary)},
+        )
+        seen = set()
+        while process.poll() is None:
+            seen |= listeners([psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)])
+            time.sleep(0.3)
+    said = (storage / "output.txt").read_text()
+    assert process.returncode == 0, said + (storage / "error.txt").read_text()
+    assert (storage / "error.txt").read_text() == ""
+    left = tuple(sorted(path.name for path in temporary.iterdir()))
+    yield Finished(storage / "tiny", said, storage, frozenset(seen), left)
+    shutil.rmtree(temporary)
 
 
 def test_every_trial_ran_under_deepspeed(finished):
@@ -38,9 +98,8 @@ def test_planned_size_is_the_size_of_the_model(tiny, finished):
         assert sum(p.numel() for p in models.build(shape).parameters()) == result["parameters"]["total"]
         weights = load_file(finished.folder / "trials" / result["label"] / "model.safetensors")
         assert sum(tensor.numel() for tensor in weights.values()) == result["parameters"]["total"]
-        assert (
-            f"-N{result['parameters']['attention'] + result['parameters']['feed_forward']:.3g}"[:4] in result["label"]
-        )
+        counted = result["parameters"]["attention"] + result["parameters"]["feed_forward"]
+        assert f"-N{format_size(counted)}-" in result["label"]
 
 
 def test_saved_weights_give_the_recorded_loss(finished):
@@ -64,7 +123,7 @@ def test_saved_weights_give_the_recorded_loss(finished):
     assert total / count == pytest.approx(result["losses"]["validation_last"], abs=1e-5)
 
 
-def test_output_is_for_people(finished):
+def test_output_has_no_chatter_of_libraries(finished):
     """The plan, progress, results and estimates are printed; the libraries' chatter is not."""
     for wanted in ("plan: 4 trials", "steps", "ZeRO", ": done, 4 of 4", "validation loss", "D*(N)"):
         assert wanted in finished.output
@@ -103,9 +162,36 @@ def test_again_runs_nothing_and_a_new_column_runs_only_its_cells(tiny, finished)
     added.unlink()
 
 
-def test_status_reads_the_ledger_alone(finished):
+def test_status_reads_the_files_alone(finished):
     seen = command("status", str(finished.folder))
     assert seen.returncode == 0
     for result in finished.results():
         assert result["label"] in seen.stdout
     assert seen.stdout.count("finished") >= 4
+
+
+def test_no_secret_is_written(finished):
+    files = [path for path in finished.storage.rglob("*") if path.is_file()]
+    wanted = {"spec.yaml", "log.txt", "metrics.jsonl", "result.json", "report.html", "output.txt", "error.txt"}
+    assert wanted <= {path.name for path in files}
+    written = [
+        f"{name} in {path}"
+        for path in files
+        for name, secret in SECRETS.items()
+        if secret.encode() in path.read_bytes()
+    ]
+    assert not written
+    shown = command("status", str(finished.folder))
+    assert not [name for name, secret in SECRETS.items() if secret in shown.stdout + shown.stderr]
+
+
+def test_what_listens_does_so_on_loopback(finished):
+    for part in ("raylet", "accelerate.commands.launch"):
+        assert any(part in words for _, words in finished.listeners)
+    assert not [found for found in finished.listeners if not is_loopback(found[0])]
+
+
+def test_no_attempt_of_a_trial_leaves_a_temporary_file(finished):
+    """What remains are folders of fixed names, which do not grow in number: port locks, Ray's own, torch's cache."""
+    left = finished.temporary
+    assert not [name for name in left if not name.startswith(("amscale-ports-", "torchinductor_")) and name != "ray"]

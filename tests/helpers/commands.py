@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+from amscale.cluster import supervisor
+
 # What a script starts in the background ignores Ctrl-C, and so would the commands that the tests start there.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -27,11 +29,11 @@ probes: {every: 20, sequences: 16}
 
 
 def environment() -> dict[str, str]:
-    """What a user's shell would have, without settings of the test run's own."""
+    """Return the environment of a user's shell, without the settings of the test run."""
     return {**os.environ, "COLUMNS": "160", "NO_COLOR": "1"}
 
 
-def command(name: str, *arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+def command(name: str, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     """Run `python -m amscale.<name>` to its end."""
     return subprocess.run(
         [sys.executable, "-m", f"amscale.{name}", *arguments],
@@ -44,13 +46,27 @@ def command(name: str, *arguments: str, timeout: float = 240) -> subprocess.Comp
 
 
 def processes_naming(path: Path) -> list[psutil.Process]:
-    """Living processes whose command line names a path: the ranks, launchers and guards of its trials."""
+    """Return living processes whose command line names a path: the ranks, launchers and supervisors of its trials."""
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         arguments = " ".join(process.info["cmdline"] or [])
         if str(path) in arguments and process.info["status"] != psutil.STATUS_ZOMBIE and process.pid != os.getpid():
             found.append(process)
     return found
+
+
+def ranks_of(folder: Path) -> list[psutil.Process]:
+    """Return the rank processes of a sweep: neither launchers nor supervisors."""
+    # The command line as it was listed: a process may end while it is being looked at.
+    named = [(process, " ".join(process.info["cmdline"])) for process in processes_naming(folder)]
+    others = ("accelerate", Path(supervisor.__file__).name)
+    return [p for p, line in named if "amscale.train" in line and not any(word in line for word in others)]
+
+
+def recorded_losses(trial: Path) -> list[tuple[str, int, float]]:
+    """Return kind, step and loss of everything that training and validation recorded, bit for bit."""
+    records = [json.loads(line) for line in (trial / "metrics.jsonl").read_text().splitlines()]
+    return [(r["kind"], r["step"], r.get("loss")) for r in records if r["kind"] != "probe"]
 
 
 def wait_until(condition, seconds: float, what: str) -> None:
@@ -76,7 +92,7 @@ class Driver:
     def end(self, number: int) -> int:
         """Send a signal and wait for the end."""
         self.process.send_signal(number)
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=300)
 
 
 @dataclass(frozen=True)
@@ -86,12 +102,17 @@ class Finished:
     folder: Path
     output: str
     storage: Path
+    listeners: frozenset[tuple[str, str]]
+    """Address and command line of every process of the sweep that listened for TCP."""
+    temporary: tuple[str, ...]
+    """Names that were left in the folder for temporary files."""
 
     def results(self) -> list[dict]:
+        """Return the results of the trials."""
         return [json.loads(path.read_text()) for path in sorted(self.folder.glob("trials/*/result.json"))]
 
 
 def is_loopback(address: str) -> bool:
-    """Whether an address is this machine's own to itself."""
+    """Return whether an address is on loopback."""
     parsed = ipaddress.ip_address(address)
     return (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback

@@ -16,7 +16,7 @@ from amscale.hopfield.energy import (
     gradient,
     nearest_bounds_from_mchn,
     nearest_squared_distance,
-    spread,
+    squared_norm_range,
     update,
     update_mchn,
 )
@@ -74,8 +74,8 @@ def test_published_vectors(patterns, point, expected):
     assert [float(value) for value in found] == pytest.approx(expected, abs=6e-7)
 
 
-def test_spread():
-    assert spread(PLANE) == pytest.approx(4.37)
+def test_range_of_squared_norms():
+    assert squared_norm_range(PLANE) == pytest.approx(4.37)
 
 
 @settings(max_examples=60, deadline=None)
@@ -91,23 +91,23 @@ def test_definitions_and_bounds(problem, beta):
     torch.testing.assert_close(energy_mchn(x, patterns, beta), brute_energy_mchn(x, patterns, beta), **close)
     for value, bounds in [
         (e, bounds_from_nearest(g, count)),
-        (e, bounds_from_mchn(e2, count, spread(patterns))),
-        (g, nearest_bounds_from_mchn(e2, count, spread(patterns))),
+        (e, bounds_from_mchn(e2, count, squared_norm_range(patterns))),
+        (g, nearest_bounds_from_mchn(e2, count, squared_norm_range(patterns))),
     ]:
         assert (bounds.lower <= value + tolerance).all()
         assert (value <= bounds.upper + tolerance).all()
 
 
 def test_third_proposition_fails_as_printed():
-    """Without the log P, g − 2E²_MCHN ≥ −G is violated by 40 to 47 % of Gaussian draws, the corrected bound by none."""
+    """Without the log P, g − 2E²_MCHN ≥ −G is violated by 40 to 47 % of Gaussian draws, the corrected bound never."""
     generator = torch.Generator().manual_seed(0)
     violated = 0
     for _ in range(1000):
         patterns = torch.randn(5, 2, generator=generator, dtype=torch.float64)
         x = torch.randn(1, 2, generator=generator, dtype=torch.float64)
         difference = float(nearest_squared_distance(x, patterns) - 2 * energy_mchn(x, patterns, 2))
-        violated += difference < -spread(patterns) - 1e-9
-        assert -spread(patterns) - math.log(5) - 1e-9 <= difference <= 1e-9
+        violated += difference < -squared_norm_range(patterns) - 1e-9
+        assert -squared_norm_range(patterns) - math.log(5) - 1e-9 <= difference <= 1e-9
     assert 400 <= violated <= 470
     # The example of docs/theory.md.
     pair, x = torch.tensor([[-1.0], [1.0]], dtype=torch.float64), torch.tensor([[1.0]], dtype=torch.float64)
@@ -187,7 +187,7 @@ def test_blocks_and_types_do_not_change_the_answer(small_chunks, dtype):
 
 
 @pytest.mark.parametrize("function", [energy, nearest_squared_distance, update])
-def test_shapes_that_do_not_meet_are_named(function):
+def test_shapes_that_do_not_match_are_named(function):
     with pytest.raises(ValueError, match="equal width"):
         function(torch.zeros(2, 3), torch.zeros(4, 5))
     with pytest.raises(ValueError, match="hold nothing"):

@@ -115,7 +115,7 @@ def test_a_million_coordinates():
 
 
 @pytest.mark.parametrize("place", [0, 9, 19])
-def test_a_pattern_that_is_not_a_number_is_not_passed_over(monkeypatch, place):
+def test_a_pattern_that_is_not_a_number_is_not_hidden(monkeypatch, place):
     monkeypatch.setattr(neighbours, "CHUNK_ELEMENTS", 16)
     patterns = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
     patterns[place] = torch.nan

@@ -19,7 +19,7 @@ def small_blocks(monkeypatch):
 
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("offset", [0.0, 1e4])
-def test_every_size_is_what_a_search_of_its_own_gives(offset):
+def test_every_size_gives_what_a_separate_search_gives(offset):
     points = torch.randn(203, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + offset
     points[50], points[150], points[199] = points[3], points[3], points[198]
     for found in nested_neighbours(points, [2, 29, 30, 31, 60, 155, 203]):
@@ -46,7 +46,7 @@ def test_duplicates_only_have_no_neighbour():
 @pytest.mark.parametrize(
     ("sizes", "bad"), [([], False), ([1, 5], False), ([5, 11], False), ([5, 4], False), ([4], True)]
 )
-def test_bad_sizes_and_points_are_refused(sizes, bad):
+def test_bad_sizes_and_points_raise(sizes, bad):
     points = torch.randn(10, 2)
     if bad:
         points[9, 0] = torch.nan
@@ -56,7 +56,7 @@ def test_bad_sizes_and_points_are_refused(sizes, bad):
 
 @pytest.mark.parametrize("dimension", [1, 2, 4])
 def test_the_dimension_of_a_cube_in_a_wider_space(dimension):
-    """Uniform points of a cube, turned into 20 dimensions: the shrinking shows the cube's, not the space's."""
+    """Uniform points of a cube, turned into 20 dimensions: the shrinking gives the cube's dimension."""
     generator = torch.Generator().manual_seed(dimension)
     cube = torch.rand(4096, dimension, dtype=torch.float64, generator=generator)
     axes = torch.linalg.qr(torch.randn(20, 20, dtype=torch.float64, generator=generator))[0]
@@ -68,7 +68,7 @@ def test_the_dimension_of_a_cube_in_a_wider_space(dimension):
     assert implied.slope == pytest.approx(-1 / implied.dimension)
 
 
-def test_the_dimension_of_an_exact_law_and_of_none():
+def test_the_dimension_of_an_exact_law_and_of_distances_that_do_not_shrink():
     sizes = np.array([10, 100, 1000])
     assert intrinsic_dimension(sizes, 7 * sizes ** (-1 / 12)).dimension == pytest.approx(12)
     with pytest.raises(ValueError, match="do not shrink"):

@@ -100,7 +100,7 @@ def test_arrays_and_edges():
     for n, r in [(0, 1.0), (math.nan, 1.0), (3, -1.0), (3, math.nan)]:
         with pytest.raises(ValueError, match=r"dimension n|a radius"):
             log_integral_squared(n, r)
-    with pytest.raises(ValueError, match="none of squared, unsquared"):
+    with pytest.raises(ValueError, match="one of squared, unsquared"):
         log_integral(3, 1.0, "cubed")
 
 

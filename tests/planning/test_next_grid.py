@@ -38,7 +38,7 @@ def write_sweep(storage: Path, cells: list[tuple[int, int]], **more) -> Path:
         folder = storage / "made" / "trials" / trial.label
         folder.mkdir(parents=True)
         (folder / "spec.yaml").write_text("format: 1\n")
-        loss = 1 + 20 * trial.n**-0.4 + 30 * trial.tokens**-0.4
+        loss = 1 + 20 * trial.N**-0.4 + 30 * trial.D**-0.4
         gap = 0.01 if max(d for n, d in cells if n == N) == D else 1.0
         records = [{"kind": "train", "step": step, "loss": loss - gap} for step in range(1, 101)]
         records.append({"kind": "validation", "step": 100, "loss": loss})
@@ -54,7 +54,7 @@ def write_sweep(storage: Path, cells: list[tuple[int, int]], **more) -> Path:
             "shape": trial.shape.as_dict(),
             "parameters": trial.shape.parameters.as_dict(),
             "flops": {"formula": "matmul", "per_token": 1, "total": trial.flops},
-            "data": {"corpus": "question_formation", "unique_tokens": trial.tokens, "documents": 1, "epochs": 1},
+            "data": {"corpus": "question_formation", "unique_tokens": trial.D, "documents": 1, "epochs": 1},
             "losses": {"train_least": loss - gap, "train_last": loss - gap, "validation_least": loss},
             "time": {"device_seconds": trial.flops / 1e10, "wall_seconds": 1},
             "engine": {"world_size": 1},
@@ -72,15 +72,15 @@ def test_grid_of_a_sweep_is_planned_as_it_stands_and_enlarges_the_corpus(tmp_pat
     text = next_grid_of_sweep(folder, 4)
     (tmp_path / "next.yaml").write_text(text)
     trials = planned(load(str(tmp_path / "next.yaml")))
-    cells = {(trial.n, trial.tokens) for trial in trials}
+    cells = {(trial.N, trial.D) for trial in trials}
     assert len(trials) == 2 * len(cells) == 8, "four cells with the two seeds of the sweep"
     assert not {trial.label for trial in trials} & {path.name for path in (folder / "trials").iterdir()}
     named = [line.split() for line in text.splitlines() if line.startswith("#   N ")]
     for trial in trials:
-        assert any(f"{trial.n / 1000:.3g}k," == words[2] for words in named), "N is the one that the family reaches"
+        assert any(f"{trial.N / 1000:.3g}k," == words[2] for words in named), "N is the one that the family reaches"
     assert "with the 2 runs of each cell" in text
     assert "of training on one device" in text
-    most = max(trial.tokens for trial in trials)
+    most = max(trial.D for trial in trials)
     assert most > (1500 - 1000) * 24
     documents = yaml.safe_load(text)["data"]["documents"]
     assert (documents - 1000) * 23 > most
@@ -104,7 +104,7 @@ def test_cells_that_are_no_grid_come_as_one_configuration_and_commands_that_narr
         _, overrides = split_arguments(shlex.split(line)[4:])
         found.append(planned(load(str(file), overrides)))
     assert [len(trials) for trials in found] == [2, 2, 2]
-    sizes = [(trials[0].n, trials[0].tokens) for trials in found]
+    sizes = [(trials[0].N, trials[0].D) for trials in found]
     assert len({n for n, _ in sizes}) == 3
     assert sorted(D for _, D in sizes) == pytest.approx([12649, 31623, 77460], rel=0.01)
 
@@ -123,7 +123,7 @@ def test_cells_of_a_table_are_overrides_that_plan_takes(tmp_path):
     line = next(line for line in text.splitlines() if "amscale.sweep CONFIG" in line)
     overrides = shlex.split(line)[5:]
     (trial,) = planned(load("quick.yaml", [*overrides, f"storage={tmp_path}", "data.documents=1M"]))
-    assert trial.tokens == yaml.safe_load(text)["grid"]["data.size"][0]
+    assert yaml.safe_load(text)["grid"]["data.size"][0] == trial.D
 
 
 def test_what_cannot_be_planned_is_one_line(tmp_path):

@@ -1,12 +1,12 @@
-"""The four rooms that read what a user or a crash may have left: each takes an example's random numbers to a verdict.
+"""The four parts of the program that read what a user or a crash may have left; each runs one example.
 
     configuration   a YAML file and overrides, through `plan`
     spec            a trial's spec.yaml and a sweep's sweep.yaml, through what a rank reads and through `status`
     metrics         every other file of a sweep's folder, through `status`, `fit` and `report`
     checkpoint      a checkpoint's folder, through the search for the newest whole one
 
-Commands run in this process through `amscale.cli.run`. What they must do, whatever they are given: end with 0, 1 or 2,
-say in one line what is wrong with an input, and leave every result of the ledger as it was.
+Commands run in this process through `amscale.cli.run`. Whatever they are given, they must end with 0, 1 or 2, say
+in one line what is wrong with an input, and leave every result as it was.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ import yaml
 
 from amscale import config
 from amscale.errors import InputError
-from helpers.fuzzing.judge import Broken, command, contents, inside, limited, one_line, passes, same
+from helpers.fuzzing.checks import Broken, command, contents, inside, limited, one_line, passes, same
 from helpers.fuzzing.mutate import ODD, change_bytes, change_place, change_text, change_tree, damage_json, damage_yaml
 from helpers.made_sweep import write_sweep
 
@@ -50,11 +50,11 @@ _KEYS = (
 _FACTS = {"world_size": 1, "zero_stage": 0, "precision": "fp32"}
 
 
-class Rooms:
-    """The rooms, on copies of one made sweep.
+class Targets:
+    """Run examples on copies of one made sweep.
 
     Args:
-        folder: an empty folder of this object's own.
+        folder: an empty folder to work in.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -69,10 +69,10 @@ class Rooms:
         self._canary = folder / "canary"
 
     def check_undamaged(self) -> None:
-        """Every room lets what is whole pass: a room that refuses everything would find nothing.
+        """Check that every target accepts undamaged input: a target that refuses everything would find nothing.
 
         Raises:
-            Broken: something whole is refused.
+            Broken: something undamaged is refused.
         """
         from amscale.plan import plan
         from amscale.status import status
@@ -95,52 +95,52 @@ class Rooms:
         if newest != checkpoints / "step_000000020" or restore(_Engine(), newest, _FACTS).step != 20:
             raise Broken(f"the newest whole checkpoint is not {newest}")
 
-    def run(self, room: str, chance: random.Random, full: bool = False) -> None:
-        """One example.
+    def run(self, target: str, rng: random.Random, full: bool = False) -> None:
+        """Run one example.
 
         Args:
-            full: go through the whole of `fit` and `report`, seconds, and not only through what reads for them.
+            full: run all of `fit` and `report`, which takes seconds, and not only what reads for them.
 
         Raises:
-            Broken: and says how.
+            Broken: a command did what no input may make it do.
         """
         place = self._folder / "example"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
         with limited():
-            getattr(self, f"_{room}")(place, chance, full)
+            getattr(self, f"_{target}")(place, rng, full)
         if self._canary.exists():
             raise Broken("an input ran code")
 
     # --- configuration
 
-    def _configuration(self, place: Path, chance: random.Random, full: bool) -> None:
+    def _configuration(self, place: Path, rng: random.Random, full: bool) -> None:
         from amscale.plan import plan
 
         sweep = self._copy(place / "results")
         before = contents(sweep)
-        text = chance.choice(self._texts)
+        text = rng.choice(self._texts)
         tree = yaml.safe_load(text) | {"storage": str(sweep.parent)}
         text = yaml.safe_dump(tree, sort_keys=False)
         file = place / "experiment.yaml"
-        kind = chance.random()
+        kind = rng.random()
         if kind < 0.6:
-            for _ in range(chance.randrange(1, 4)):
-                tree = change_tree(chance, tree)
+            for _ in range(rng.randrange(1, 4)):
+                tree = change_tree(rng, tree)
             text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
         elif kind < 0.75:
-            text = change_text(chance, text, self._canary)
-        file.write_bytes(change_bytes(chance, text.encode()) if kind > 0.9 else text.encode("utf-8", "surrogatepass"))
+            text = change_text(rng, text, self._canary)
+        file.write_bytes(change_bytes(rng, text.encode()) if kind > 0.9 else text.encode("utf-8", "surrogatepass"))
         if kind > 0.98:
-            change_place(chance, file)
-        overrides = [self._override(chance) for _ in range(chance.choice([0, 0, 1, 3]) if kind < 0.75 else 2)]
+            change_place(rng, file)
+        overrides = [self._override(rng) for _ in range(rng.choice([0, 0, 1, 3]) if kind < 0.75 else 2)]
         with inside(place):  # a damaged `storage` may name a folder anywhere below
-            command(plan, [str(file), *overrides, *([] if chance.random() < 0.8 else ["--commands"])])
+            command(plan, [str(file), *overrides, *([] if rng.random() < 0.8 else ["--commands"])])
         same(before, contents(sweep))
 
-    def _override(self, chance: random.Random) -> str:
-        key, value = chance.choice(_KEYS), chance.choice(ODD)
-        text = str(value)[:200] if chance.random() < 0.7 else yaml.safe_dump(value, default_flow_style=True)[:5000]
+    def _override(self, rng: random.Random) -> str:
+        key, value = rng.choice(_KEYS), rng.choice(ODD)
+        text = str(value)[:200] if rng.random() < 0.7 else yaml.safe_dump(value, default_flow_style=True)[:5000]
         return f"{key}={text}".replace("\x00", "")  # no command line can hold a NUL
 
     @cached_property
@@ -151,26 +151,26 @@ class Rooms:
 
     # --- spec
 
-    def _spec(self, place: Path, chance: random.Random, full: bool) -> None:
+    def _spec(self, place: Path, rng: random.Random, full: bool) -> None:
         from amscale.status import status
         from amscale.training.spec import resolve
 
         sweep = self._copy(place / "results")
         trial = sweep / "trials" / self._unfinished
-        file = chance.choice([trial / "spec.yaml"] * 4 + [sweep / "sweep.yaml"])
-        damage_yaml(chance, file, self._canary)
+        file = rng.choice([trial / "spec.yaml"] * 4 + [sweep / "sweep.yaml"])
+        damage_yaml(rng, file, self._canary)
         before = contents(sweep)
         with inside(place):
             command(lambda path: resolve(path, []) and None, [str(trial / "spec.yaml")])
             command(status, [str(sweep)])
             command(lambda path: self._gather(path, full), [str(sweep)])
-            if chance.random() < 0.2:
+            if rng.random() < 0.2:
                 command(self._create, [str(sweep)])
         same(before, contents(sweep))
 
     @cached_property
     def _spec_text(self) -> str:
-        """A spec with a token store that is there."""
+        """Return the text of a spec whose token store exists."""
         from amscale import data
         from amscale.trials.folder import TrialFolder, write_spec
         from amscale.trials.records import Placement
@@ -191,20 +191,20 @@ class Rooms:
 
     # --- metrics
 
-    def _metrics(self, place: Path, chance: random.Random, full: bool) -> None:
+    def _metrics(self, place: Path, rng: random.Random, full: bool) -> None:
         from amscale.fit import fit
         from amscale.report import report
         from amscale.status import status
 
         sweep = self._copy(place / "results")
-        for _ in range(chance.choice([1, 1, 2])):
-            trial = chance.choice(sorted((sweep / "trials").iterdir()))
+        for _ in range(rng.choice([1, 1, 2])):
+            trial = rng.choice(sorted((sweep / "trials").iterdir()))
             names = ["result.json", "metrics.jsonl"] * 4 + ["failures.jsonl", "log.txt", "out_of_memory.jsonl", "start"]
-            damage_json(chance, trial / chance.choice(names))
-        if chance.random() < 0.1:
-            (sweep / "fit.json").write_text(chance.choice(["{}", "[]", '{"format": 1}', '{"estimates": 3}', "\x00"]))
-        if chance.random() < 0.03:
-            change_place(chance, chance.choice([sweep / "trials", *(sweep / "trials").iterdir()]))
+            damage_json(rng, trial / rng.choice(names))
+        if rng.random() < 0.1:
+            (sweep / "fit.json").write_text(rng.choice(["{}", "[]", '{"format": 1}', '{"estimates": 3}', "\x00"]))
+        if rng.random() < 0.03:
+            change_place(rng, rng.choice([sweep / "trials", *(sweep / "trials").iterdir()]))
         before = contents(sweep)
         command(status, [str(sweep)])
         if full:
@@ -218,7 +218,7 @@ class Rooms:
 
     @staticmethod
     def _read(path: str) -> None:
-        """What `fit` reads before it fits."""
+        """Read what `fit` reads before it fits."""
         from amscale.scaling.dstar import cell_criteria
         from amscale.scaling.read_sweep import read_sweep
 
@@ -226,14 +226,14 @@ class Rooms:
 
     def _gather(self, path: str, full: bool) -> None:
         """What `report` does but for drawing; estimates are those of the sweep before it was damaged."""
-        from amscale.reporting.chart import palette_of
-        from amscale.reporting.figures import all_figures
-        from amscale.reporting.gather import gather
-        from amscale.reporting.page import render
+        from amscale.reporting.figures import report_charts
+        from amscale.reporting.page import render_page
+        from amscale.reporting.palette import palette_of
+        from amscale.reporting.report_data import read_report_data
 
-        sweep = gather(path, None if full else self._fit)
-        charts = all_figures(sweep)
-        render(sweep, charts, palette_of(charts))
+        report = read_report_data(path, None if full else self._fit)
+        charts = report_charts(report)
+        render_page(report, charts, palette_of(charts))
 
     @cached_property
     def _fit(self) -> Any:
@@ -243,20 +243,20 @@ class Rooms:
 
     @staticmethod
     def _resume(trial: Path) -> None:
-        """What reads a trial's records when it goes on: the trial's actor, and rank 0."""
+        """Read a trial's records as its actor and rank 0 do when it continues."""
         from amscale.training.metrics import cut_after
         from amscale.trials.metrics import MetricsTail
 
         if trial.is_dir():
             MetricsTail(trial / "nothing.jsonl").read()
-            news = MetricsTail(trial / "metrics.jsonl")
-            news._read = 0
-            news.read()
+            tail = MetricsTail(trial / "metrics.jsonl")
+            tail._read = 0
+            tail.read()
             cut_after(trial / "metrics.jsonl", 10)
 
     # --- checkpoint
 
-    def _checkpoint(self, place: Path, chance: random.Random, full: bool) -> None:
+    def _checkpoint(self, place: Path, rng: random.Random, full: bool) -> None:
         from amscale.training.checkpoint import newest_whole, restore
         from amscale.training.engine import EngineError
 
@@ -265,19 +265,19 @@ class Rooms:
         shutil.copytree(self._checkpoints(_FACTS), folder)
         before = contents(sweep)
         second = max(folder.iterdir())
-        for _ in range(chance.choice([1, 1, 2, 4])):
+        for _ in range(rng.choice([1, 1, 2, 4])):
             files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
             if not files:
                 break
-            file = chance.choice(files)
-            if chance.random() < 0.2:
-                change_place(chance, chance.choice([file, second, second / "engine"]))
+            file = rng.choice(files)
+            if rng.random() < 0.2:
+                change_place(rng, rng.choice([file, second, second / "engine"]))
             else:
-                damage_json(chance, file)
-            if chance.random() < 0.1:
-                change_place(chance, folder / chance.choice(["step_x", "step_", "step_99999999999999999999", "step_3"]))
-        if chance.random() < 0.02:
-            change_place(chance, folder)
+                damage_json(rng, file)
+            if rng.random() < 0.1:
+                change_place(rng, folder / rng.choice(["step_x", "step_", "step_99999999999999999999", "step_3"]))
+        if rng.random() < 0.02:
+            change_place(rng, folder)
         said = io.StringIO()
         try:
             with contextlib.redirect_stderr(said):
@@ -317,7 +317,7 @@ class Rooms:
 
 
 class _Engine:
-    """Loads anything, as DeepSpeed does where the files are whole."""
+    """Load anything, as DeepSpeed does where the files are whole."""
 
     def load_checkpoint(self, folder: str, tag: str) -> None:
         assert Path(folder).is_dir()
