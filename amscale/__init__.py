@@ -1,3 +1,56 @@
-"""amscale: grids of training runs over model size and data size, and what they imply."""
+"""amscale: grids of training runs over model size and data size, and what they imply.
+
+    sweep = amscale.Sweep("quick.yaml")     # amscale.api.Sweep: plan, run, results, metrics, fit, report
+    fit = amscale.fit_table("runs.csv")     # amscale.api.Fit: estimates by their ids
+
+Importing this imports nothing else; names are imported when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_MODULES = {
+    "Sweep": "amscale.api",
+    "Fit": "amscale.api",
+    "fit_table": "amscale.api",
+    "Experiment": "amscale.config",
+    "Estimate": "amscale.scaling.estimate",
+    "TrialResult": "amscale.trials.records",
+    "ClusterLost": "amscale.errors",
+    "InputError": "amscale.errors",
+    "Preempted": "amscale.errors",
+    "TrialsFailed": "amscale.errors",
+}
+
+__all__ = [
+    "ClusterLost",
+    "Estimate",
+    "Experiment",
+    "Fit",
+    "InputError",
+    "Preempted",
+    "Sweep",
+    "TrialResult",
+    "TrialsFailed",
+    "__version__",
+    "fit_table",
+]
+
+if TYPE_CHECKING:
+    from amscale.api import Fit, Sweep, fit_table
+    from amscale.config import Experiment
+    from amscale.errors import ClusterLost, InputError, Preempted, TrialsFailed
+    from amscale.scaling.estimate import Estimate
+    from amscale.trials.records import TrialResult
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
+    raise AttributeError(f"module 'amscale' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

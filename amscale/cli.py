@@ -1,57 +1,114 @@
-"""Run a command: Fire for the arguments, one line and exit status 2 for bad input."""
+"""Run a command: Fire for its arguments, one line and exit status 2 for bad input, one JSON document with --json."""
 
 import inspect
+import json
+import math
 import os
 import signal
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 from amscale.errors import EXIT_PREEMPTED, InputError, Preempted
 
-INTERRUPTED = 128 + signal.SIGINT
+COMMANDS = ("sweep", "plan", "train", "status", "fit", "report", "probe")
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+
+_document: TextIO | None = None
+"""Standard output, kept apart from everything that prints, while a command runs with --json."""
 
 
 def run(function: Callable[..., Any], arguments: list[str] | None = None, name: str | None = None) -> None:
-    """Run a command function with the arguments of the command line and exit with its status.
+    """Run a command function with the arguments of the command line, and exit with its status.
 
     Args:
         function: takes positional strings and keyword flags; returns its exit status, or None for 0.
         arguments: the arguments, without the command's name; `sys.argv[1:]` if None.
         name: the command as the user typed it, for messages.
     """
-    import fire
-
     if sys.platform != "linux":  # process trees are owned by prctl and /proc
         print(f"amscale runs on Linux only, and this is {sys.platform}", file=sys.stderr)
         sys.exit(2)
     arguments = sys.argv[1:] if arguments is None else arguments
     name = name or f"python -m amscale.{function.__name__}"
+    wanted = any(word == "--json" or word == "--json=True" for word in arguments)
+    with _only_documents(wanted):
+        status = _run(function, arguments, name)
+    sys.exit(status)
+
+
+def _run(function: Callable[..., Any], arguments: list[str], name: str) -> int:
+    import fire
+
     os.environ.setdefault("PAGER", "cat")
+    short = name.split(".")[-1].split()[-1]
     try:
         _check_flags(function, arguments, name)
         status = fire.Fire(function, command=_with_switches(function, arguments), name=name, serialize=lambda _: None)
     except InputError as error:
-        print(f"{name.split('.')[-1].split()[-1]}: {error}", file=sys.stderr)
-        sys.exit(2)
+        return _bad_input(short, str(error))
     except Preempted:
         print("told to end: the same command continues from the checkpoints", file=sys.stderr)
-        sys.exit(EXIT_PREEMPTED)
+        return EXIT_PREEMPTED
     except OSError as error:
         from amscale.trials.storage_errors import disk_error
 
-        if (told := disk_error(error)) is None:
+        if (found := disk_error(error)) is None:
             raise
-        print(f"{name.split('.')[-1].split()[-1]}: {told}", file=sys.stderr)
-        sys.exit(2)
+        return _bad_input(short, str(found))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    sys.exit(status if isinstance(status, int) else 0)
+        return EXIT_INTERRUPTED
+    return status if isinstance(status, int) else 0
+
+
+def _bad_input(command: str, message: str) -> int:
+    print(f"{command}: {message}", file=sys.stderr)
+    if _document is not None:
+        print_json({"error": message})
+    return 2
+
+
+def print_json(document: Any) -> None:
+    """Print the one JSON document of a command with --json; numbers that are not finite become null."""
+    print(json.dumps(_finite(document), allow_nan=False), file=_document or sys.stdout, flush=True)
+
+
+def _finite(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {str(key): _finite(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_finite(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
+@contextmanager
+def _only_documents(wanted: bool) -> Iterator[None]:
+    """While the block runs, send what is written to standard output to standard error, but for `print_json`.
+
+    By file descriptor: what libraries and child processes write there does not pass `sys.stdout`.
+    """
+    global _document
+    if not wanted:
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    _document = os.fdopen(os.dup(kept), "w", encoding="utf-8")
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        _document.close()
+        _document = None
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _check_flags(function: Callable[..., Any], arguments: list[str], name: str) -> None:
-    """Fire answers an unknown flag with a page of usage; one line is kinder."""
+    """Refuse an unknown flag in one line; Fire would answer with a page of usage."""
     parameters = inspect.signature(function).parameters.values()
     flags = [p.name for p in parameters if p.kind is not inspect.Parameter.VAR_POSITIONAL]
     for argument in arguments:
@@ -64,27 +121,26 @@ def _check_flags(function: Callable[..., Any], arguments: list[str], name: str) 
 
 
 def _with_switches(function: Callable[..., Any], arguments: list[str]) -> list[str]:
-    """Fire would take the word after a switch for the switch's value, and lose a setting that stands there."""
+    """Write switches as `--switch=True`: Fire would take the setting that follows a switch for its value."""
     parameters = inspect.signature(function).parameters.values()
     switches = {f"--{p.name}" for p in parameters if isinstance(p.default, bool)}
     return [f"{word}=True" if word.replace("-", "_").replace("__", "--", 1) in switches else word for word in arguments]
 
 
 def main() -> None:
-    """The console script `amscale <command> …`."""
+    """Run the console script `amscale COMMAND …`."""
     from importlib import import_module
 
-    commands = ("sweep", "plan", "train", "status", "fit", "report", "probe")
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print("usage: amscale COMMAND [CONFIG] [key=value …] [--flag]\n\ncommands:")
-        for command in commands:
+        for command in COMMANDS:
             module = import_module(f"amscale.{command}")
             print(f"  {command:8}{(module.__doc__ or '').strip().splitlines()[0]}")
         print("\n`amscale COMMAND --help` describes one of them.")
         sys.exit(0 if arguments else 2)
     command, *rest = arguments
-    if command not in commands:
-        print(f"amscale: unknown command {command!r}; commands: {', '.join(commands)}", file=sys.stderr)
+    if command not in COMMANDS:
+        print(f"amscale: unknown command {command!r}; commands: {', '.join(COMMANDS)}", file=sys.stderr)
         sys.exit(2)
     run(getattr(import_module(f"amscale.{command}"), command), rest, f"amscale {command}")

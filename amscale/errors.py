@@ -1,11 +1,11 @@
-"""Exceptions that mean something to a command, and are no bugs."""
+"""Exceptions that a command reports in one line, and its exit status after a preemption."""
 
 EXIT_PREEMPTED = 75
-"""Exit status of what ended because it was told to and is to be started again (EX_TEMPFAIL of sysexits.h)."""
+"""Exit status of a command or a trial that ended on request and is to be started again (EX_TEMPFAIL of sysexits.h)."""
 
 
 class InputError(Exception):
-    """Bad input: one line that names what was given, what is allowed and what to do.
+    """Report bad input: one line that names what was given, what is allowed and what to do.
 
     Commands print it without a traceback and exit with status 2. Whatever the message quotes, it is one printable line.
     """
@@ -15,7 +15,7 @@ class InputError(Exception):
 
 
 def one_line(text: str, most: int = 1500) -> str:
-    """A text as one line that a terminal can print: control characters are escaped, a long middle is left out."""
+    """Return a text as one line that a terminal can print: control characters escaped, a long middle left out."""
     line = " ".join(text.split())
     if len(line) > most:
         line = f"{line[: most // 2]} … {line[-most // 2 :]}"
@@ -25,4 +25,20 @@ def one_line(text: str, most: int = 1500) -> str:
 
 
 class Preempted(Exception):
-    """A driver was told to end by SIGTERM, and its trials wrote checkpoints; commands exit with EXIT_PREEMPTED."""
+    """SIGTERM ended a sweep after its trials wrote checkpoints; commands exit with EXIT_PREEMPTED."""
+
+
+class TrialsFailed(Exception):
+    """Some trials of a sweep ended without a result; every other trial has one.
+
+    Args:
+        reasons: why each trial failed, by label.
+    """
+
+    def __init__(self, reasons: dict[str, str]) -> None:
+        super().__init__("; ".join(f"{label}: {one_line(reason, 300)}" for label, reason in reasons.items()))
+        self.reasons = reasons
+
+
+class ClusterLost(Exception):
+    """The Ray cluster is gone while a sweep ran on it; running the sweep again continues from the checkpoints."""

@@ -1,14 +1,7 @@
-"""Files that a user, a crash or another version may have written: read as plain data, or refused in one line.
+"""Read files that a user, a crash or another version may have written; write files atomically; find packaged folders.
 
-Everything is data: YAML by its safe loader, JSON, text. What comes out has bounded depth, size and numbers, so that no
-later step can be brought to run for hours or out of memory by a few lines of text.
-
-Files that travel with the package: `configs` and `launch`.
-
-What ran: trial identity by content, trial folders, atomic results.
-
-A sweep folder holds `trials/<trial>/` with `spec.yaml`, `metrics.jsonl`, `tb/`, `checkpoints/`, `log.txt` and, written
-last and atomically, `result.json`: a trial is done if and only if that file is there. Ray keeps no record that counts.
+YAML, JSON and text are read as plain data of bounded depth, size and numbers, so that a few lines of text cannot make a
+later step run for hours or out of memory. Whatever is not such data raises an error of one line.
 """
 
 import json
@@ -31,11 +24,11 @@ _LARGEST_FILE = 64 << 20
 
 
 def read_text(path: Path) -> str:
-    """The text of a file.
+    """Return the text of a file.
 
     Raises:
-        InputError: it cannot be read, is not UTF-8, or is far too large for what a person writes.
-        FileNotFoundError: there is none.
+        InputError: the file cannot be read, is not UTF-8, or is larger than 64 MiB.
+        FileNotFoundError: the file is missing.
     """
     try:
         if path.stat().st_size > _LARGEST_FILE:
@@ -49,10 +42,10 @@ def read_text(path: Path) -> str:
 
 
 def parse_yaml(text: str) -> Any:
-    """Plain data from YAML.
+    """Return the plain data that a YAML text holds.
 
     Raises:
-        ValueError: not YAML, or not plain data within bounds; says what, without naming the source.
+        ValueError: the text is not YAML, or not plain data within bounds; the message does not name the source.
     """
     try:
         tree = yaml.safe_load(text)
@@ -67,10 +60,10 @@ def parse_yaml(text: str) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Plain data from JSON.
+    """Return the plain data that a JSON text holds.
 
     Raises:
-        ValueError: not JSON, or not within bounds.
+        ValueError: the text is not JSON, or not within bounds.
     """
     try:
         tree = json.loads(text)
@@ -81,18 +74,18 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def check_plain(tree: Any) -> None:
-    """Check that a tree is plain data: mappings by text, lists, text and numbers, none too many, too deep or too large.
+    """Check that a tree is plain data: mappings with text keys, lists, text and numbers, within bounds.
 
-    A value that is named in several places (an anchor of YAML) counts in each.
+    A value that occurs in several places (an anchor of YAML) counts in each.
 
     Raises:
-        ValueError: it is not; says what.
+        ValueError: the tree is not plain data, or too deep, too large, or with too large a number; says which.
     """
-    _weigh(tree, 0, {})
+    _count_values(tree, 0, {})
 
 
-def _weigh(value: Any, depth: int, known: dict[int, int]) -> int:
-    """The number of values in a tree; `known` keeps that of each container, so that anchors are quick to count."""
+def _count_values(value: Any, depth: int, counts: dict[int, int]) -> int:
+    """Return the number of values in a tree; `counts` keeps that of each container, so that anchors cost nothing."""
     if isinstance(value, bool | str | None | float):
         return 1
     if isinstance(value, int):
@@ -105,27 +98,27 @@ def _weigh(value: Any, depth: int, known: dict[int, int]) -> int:
         )
     if depth >= _DEEPEST:
         raise ValueError(f"nested more than {_DEEPEST} deep")
-    if id(value) not in known:
+    if id(value) not in counts:
         if isinstance(value, dict):
             for key in value:
                 if not isinstance(key, str):
                     raise ValueError(f"the key {str(key)[:40]!r} is a {type(key).__name__}; keys are text")
         children = value.values() if isinstance(value, dict) else value
-        known[id(value)] = 1 + sum(_weigh(child, depth + 1, known) for child in children)
-    if known[id(value)] > _MOST_VALUES:
+        counts[id(value)] = 1 + sum(_count_values(child, depth + 1, counts) for child in children)
+    if counts[id(value)] > _MOST_VALUES:
         raise ValueError(f"more than {_MOST_VALUES:,} values")
-    return known[id(value)]
+    return counts[id(value)]
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a number that can have been measured; infinite and undefined ones are those of divergence."""
+    """Return whether a value can be a measured number; infinite and undefined ones come from divergence."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) < _LARGEST_MEASURED or (isinstance(value, float) and not math.isfinite(value))
 
 
 def read_lines(path: Path, *keys: str) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines that have all `keys`, as text or numbers; other lines are passed over.
+    """Return the objects of a JSON Lines file that have all `keys`, as text or numbers; other lines are skipped.
 
     Raises:
         InputError: the file cannot be read.
@@ -144,13 +137,13 @@ def read_lines(path: Path, *keys: str) -> list[dict[str, Any]]:
 
 
 def packaged(folder: str) -> Path:
-    """A folder of the project: inside the package where it was installed from a wheel, beside it in a checkout."""
+    """Return a folder of the project, such as `configs`: inside an installed package, beside it in a checkout."""
     inside = Path(str(resources.files("amscale"))) / folder
     return inside if inside.is_dir() else inside.parents[1] / folder
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a crash at any instant leaves either the old or the new one whole."""
+    """Write a file so that a crash at any instant leaves either the old or the new content complete."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Estimates and fits from a sweep folder, or from any CSV or Parquet file with N, D and loss.
+"""Estimate and fit from a sweep folder, or from any CSV or Parquet file with N, D and loss.
 
 python -m amscale.fit results/quick
 python -m amscale.fit results/quick --next 3
@@ -36,8 +36,9 @@ def fit(
     tokens_column: str = "tokens",
     loss_unit: str = "nats",
     bytes_per_token: float | None = None,
+    json: bool = False,
 ) -> None:
-    """Fits `source`, prints tables of estimates and of laws, and writes fit.json and figures/.
+    """Fit `source`, print tables of estimates and of laws, and write fit.json and figures/.
 
     Args:
         source: a sweep's folder or URI, or a CSV or Parquet file.
@@ -61,84 +62,96 @@ def fit(
         tokens_column: column of the tokens seen, where they differ from the unique ones.
         loss_unit: nats or bits, both per token, or bits_per_byte.
         bytes_per_token: mean bytes of a token, for a loss in bits_per_byte.
+        json: print one JSON document on standard output instead of the tables.
     """
-    arguments = locals()
-    if "://" in str(source):
-        from amscale.trials.mirror import sweep_at
+    from amscale.trials.mirror import sweep_at
 
-        with sweep_at(str(source)) as mirror:
-            return fit(**arguments | {"source": str(mirror)})
-    path = Path(str(source))
-    columns = {
-        "n_column": n_column,
-        "d_column": d_column,
-        "loss_column": loss_column,
-        "flops_column": flops_column,
-        "seed_column": seed_column,
-        "tokens_column": tokens_column,
-        "loss_unit": loss_unit,
-        "bytes_per_token": bytes_per_token,
-    }
-    given = columns | {"count": count, "window": window, "threshold": threshold, "where": where}
-    given |= {"drop_highest": drop_highest, "sample": sample}
-    if path.exists():
-        _refuse_misplaced(given, of_a_sweep=path.is_dir())
-    settings = _settings(path, count=count, window=window, threshold=threshold, hypotheses=hypotheses)
-    if next is not None:
-        del settings["hypotheses"]
-        _print_next(path, next, output, where, settings, drop_highest, columns)
-        return
-    from amscale.scaling.fit import fit_sweep, fit_table
-
-    folder = _output_folder(output, path, whole=where is None)
-    if path.is_dir():
-        result = fit_sweep(path, **settings, resamples=resamples, where=where)
-    else:
-        result = fit_table(path, settings["hypotheses"], resamples, drop_highest, sample, **columns)
-    _show(result, folder)
+    given = dict(locals())
+    del given["sweep_at"]
+    with sweep_at(str(source)) as path:
+        _refuse_misplaced(given, path)
+        columns = {name: given[name] for name in _COLUMNS}
+        if next is not None:
+            _propose_next(path, given, columns)
+            return
+        folder = _output_folder(output, path, whole=where is None)
+        _show(_fitted(path, given, columns), folder, json)
 
 
+_COLUMNS = (
+    "n_column",
+    "d_column",
+    "loss_column",
+    "flops_column",
+    "seed_column",
+    "tokens_column",
+    "loss_unit",
+    "bytes_per_token",
+)
 _OF_A_SWEEP = ("count", "window", "threshold", "where")
+_OF_A_TABLE = (*_COLUMNS, "drop_highest", "sample")
 
 
-def _refuse_misplaced(given: dict[str, Any], of_a_sweep: bool) -> None:
-    """Raises InputError for a setting that this kind of source does not know."""
-    defaults = {name: parameter.default for name, parameter in inspect.signature(fit).parameters.items()}
-    for name, value in given.items():
-        if value != defaults[name] and (name in _OF_A_SWEEP) != of_a_sweep:
+def _refuse_misplaced(given: dict[str, Any], source: Path) -> None:
+    """Refuse a setting that this kind of source does not know.
+
+    Raises:
+        InputError: names it.
+    """
+    if not source.exists():
+        return  # the reader says so
+    parameters = inspect.signature(fit).parameters
+    of_a_sweep = source.is_dir()
+    for name in _OF_A_TABLE if of_a_sweep else _OF_A_SWEEP:
+        if given[name] != parameters[name].default:
             kind = "a table of points" if of_a_sweep else "a sweep's folder"
-            raise InputError(f"{name}={value!r} is for {kind}, and the source is none; leave --{name} out")
+            raise InputError(f"{name}={given[name]!r} is for {kind}, and {source} is not one; leave --{name} out")
 
 
-def _settings(source: Path, **given: Any) -> dict[str, Any]:
-    """What was given; where nothing was, what the configuration of the sweep says, or the default."""
-    from amscale.trials.folder import SweepFolder
+def _fitted(path: Path, given: dict[str, Any], columns: dict[str, Any]) -> "Fit":
+    from amscale.api import fit_folder, fit_table
 
-    if isinstance(given["hypotheses"], int | float):
-        given["hypotheses"] = (given["hypotheses"],)
-    own = SweepFolder(source).fit_settings()
-    return {name: getattr(own, name) if value is None else value for name, value in given.items()}
+    if path.is_dir():
+        names = ("count", "window", "threshold", "hypotheses", "resamples", "where")
+        return fit_folder(path, **{name: given[name] for name in names})
+    settings = {name: columns[name] for name in ("loss_unit", "bytes_per_token")}
+    if given["hypotheses"] is not None:
+        settings["hypotheses"] = given["hypotheses"]
+    return fit_table(
+        path,
+        **{name.removesuffix("_column"): value for name, value in columns.items() if name.endswith("_column")},
+        resamples=given["resamples"],
+        drop_highest=given["drop_highest"],
+        sample=given["sample"],
+        **settings,
+    )
 
 
-def _show(result: "Fit", folder: Path | None) -> None:
+def _show(found: "Fit", folder: Path | None, json: bool) -> None:
     """Print what was found, and write it and its figures into `folder`, if any."""
+    from amscale.cli import print_json
     from amscale.reporting.estimates_table import print_fit
-    from amscale.reporting.report import write_figures
+    from amscale.reporting.figures import write_figures
     from amscale.reporting.terminal import make_console
 
+    written = []
+    if folder is not None:
+        found.write(folder / "fit.json")
+        written = [str(folder / "fit.json"), *map(str, write_figures(found, folder))]
+    if json:
+        print_json({**found.to_dict(), "written": written})
+        return
     console = make_console()
-    print_fit(result, console)
+    print_fit(found, console)
     if folder is None:
         text = "nothing is written: --output FOLDER writes fit.json, with all that was found, and the figures"
     else:
-        result.write(folder / "fit.json")
-        figures = write_figures(result, folder)
-        text = f"written: {folder / 'fit.json'}, and {len(figures)} pictures in {folder / 'figures'}"
+        text = f"written: {written[0]}, and {len(written) - 1} pictures in {folder / 'figures'}"
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _output_folder(output: str | None, source: Path, whole: bool) -> Path | None:
-    """Where to write, made if it is missing; the sweep's folder by default, None for a table or a part of a sweep.
+    """Make and return the folder to write to: by default the sweep's, None for a table or a part of a sweep.
 
     Raises:
         InputError: it is a file, or cannot be made.
@@ -153,25 +166,25 @@ def _output_folder(output: str | None, source: Path, whole: bool) -> Path | None
     return folder
 
 
-def _print_next(
-    path: Path,
-    number: int,
-    output: str | None,
-    where: str | None,
-    settings: dict[str, Any],
-    drop_highest: int,
-    columns: dict[str, Any],
-) -> None:
+def _propose_next(path: Path, given: dict[str, Any], columns: dict[str, Any]) -> None:
+    """Print the next cells as YAML, or as the document {"configuration": YAML}."""
+    from amscale.api import fit_settings
+    from amscale.cli import print_json
     from amscale.planning.next_grid import next_grid_of_sweep, next_grid_of_table
 
-    if where is not None:
-        raise InputError(f"where={where!r} is for the fit; --next proposes cells for a sweep of one corpus")
-    if output is not None:
+    if given["where"] is not None:
+        raise InputError(f"where={given['where']!r} is for the fit; --next proposes cells for a sweep of one corpus")
+    if given["output"] is not None:
         raise InputError("output is for the fit; --next prints a configuration: write it to a file with > next.yaml")
     if path.is_dir():
-        print(next_grid_of_sweep(path, number, **settings), end="")
+        settings = fit_settings(path, **{name: given[name] for name in ("count", "window", "threshold")})
+        text = next_grid_of_sweep(path, given["next"], **settings)
     else:
-        print(next_grid_of_table(path, number, drop_highest, **columns), end="")
+        text = next_grid_of_table(path, given["next"], given["drop_highest"], **columns)
+    if given["json"]:
+        print_json({"configuration": text})
+    else:
+        print(text, end="")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""One quick question to the Hugging Face hub before its libraries are used: without a network they retry for long.
+"""Configurations and weights from a folder or the Hugging Face hub, with errors of one line.
 
-Configurations and weights here or on the Hugging Face hub, and one line for the user where there are none.
+The hub is asked once, briefly, before its libraries are used: without a network they retry for half a minute.
 """
 
 from functools import cache
@@ -14,12 +14,13 @@ _SECONDS = 5.0
 
 @cache
 def unavailable(name: str, file: str = "config.json", kind: Literal["model", "dataset"] = "model") -> str | None:
-    """Why the hub has no such repository for us: its own words, no network, or HF_HUB_OFFLINE; None: it has it.
+    """Return why the hub does not give us a repository: its answer, no network, HF_HUB_OFFLINE; None where it does.
 
-    What is given should then be taken from the library's cache or not at all (`local_files_only`).
+    Where there is a reason, take the repository from the library's cache or not at all (`local_files_only`).
 
     Args:
-        file: of the repository, to ask for; it need not be there.
+        name: of the repository.
+        file: to ask for in the repository; it may be missing there.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError
@@ -34,9 +35,9 @@ def unavailable(name: str, file: str = "config.json", kind: Literal["model", "da
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what an error says, short enough for a message; its kind where it says nothing."""
-    said = str(error).strip()
-    return said.splitlines()[0][:160] if said else type(error).__name__
+    """Return the first line of an error, short enough for a message; the name of its class where it has no text."""
+    text = str(error).strip()
+    return text.splitlines()[0][:160] if text else type(error).__name__
 
 
 _WEIGHTS = "model.safetensors"
@@ -44,15 +45,15 @@ _WEIGHTS = "model.safetensors"
 
 @cache
 def load_configuration(name: str, key: str, trust_remote_code: bool = False) -> Any:
-    """The transformers configuration of a folder or of a name on the hub; without a network, the library's cache.
+    """Return the transformers configuration of a folder or of a name on the hub; without a network, from the cache.
 
     Args:
-        name: folder that holds `config.json`, or name on the hub such as `mistralai/Mistral-7B-v0.1`.
-        key: the setting that gave the name, for the message of an error.
+        name: folder with `config.json`, or name on the hub such as `mistralai/Mistral-7B-v0.1`.
+        key: the setting that gives the name, for messages.
         trust_remote_code: run Python code that comes with the configuration.
 
     Raises:
-        InputError: there is no such configuration, it cannot be read, or it needs code that is not trusted.
+        InputError: the configuration is missing, cannot be read, or needs code that is not trusted.
     """
     from transformers import AutoConfig
 
@@ -68,12 +69,11 @@ def load_configuration(name: str, key: str, trust_remote_code: bool = False) -> 
     except (OSError, ValueError, KeyError) as error:
         if "trust_remote_code" in str(error):
             raise InputError(
-                f"{key} = {name}: its configuration comes with Python code of its own; give "
-                "model.trust_remote_code=true to run it"
+                f"{key} = {name}: its configuration comes with Python code; give model.trust_remote_code=true to run it"
             ) from None
         if missing is not None:
             raise InputError(
-                f"{key} = {name}: there is no such folder here, and config.json of that name could not be had from the "
+                f"{key} = {name}: no such folder here, and config.json of that name could not be fetched from the "
                 f"Hugging Face hub ({missing}); give a folder with config.json (and weights where they are wanted), or "
                 "the network"
             ) from None
@@ -81,15 +81,15 @@ def load_configuration(name: str, key: str, trust_remote_code: bool = False) -> 
 
 
 def weights_file(name: str) -> str:
-    """The file of published weights that `model.pretrained` names: in a folder, or on the hub.
+    """Return the path of the published weights that `model.pretrained` names, in a folder or from the hub.
 
     Raises:
-        InputError: the folder has none, or it cannot be had.
+        InputError: the folder has no such file, or the hub does not give it.
     """
     place = Path(name).expanduser()
     if place.is_dir():
         if not (place / _WEIGHTS).is_file():
-            raise InputError(f"model.pretrained = {name}: the folder has no {_WEIGHTS}; give one that has")
+            raise InputError(f"model.pretrained = {name}: the folder has no {_WEIGHTS}; give a folder with it")
         return str(place / _WEIGHTS)
     from huggingface_hub import hf_hub_download
 
@@ -98,6 +98,6 @@ def weights_file(name: str) -> str:
         return hf_hub_download(name, _WEIGHTS, local_files_only=missing is not None)
     except OSError as error:
         raise InputError(
-            f"model.pretrained = {name}: {_WEIGHTS} could not be had from the Hugging Face hub "
+            f"model.pretrained = {name}: {_WEIGHTS} could not be fetched from the Hugging Face hub "
             f"({missing or first_line(error)}); give a folder that holds it beside config.json"
         ) from None

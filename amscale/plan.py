@@ -3,34 +3,36 @@
 import sys
 
 
-def plan(*arguments: str, commands: bool = False) -> int:
+def plan(*arguments: str, commands: bool = False, json: bool = False) -> int:
     """Print the table of trials: shape, N, D, steps, FLOPs, memory, ZeRO stage, processes, time.
 
     Args:
         arguments: [CONFIG] [key=value …], as for the sweep.
         commands: also print the command that starts each trial by hand.
+        json: print one JSON document on standard output instead.
     """
-    from amscale.cluster.resources import planned_resources
-    from amscale.config import load, split_arguments
+    from dataclasses import asdict
+
+    from amscale.api import Sweep
+    from amscale.cli import print_json
+    from amscale.config import split_arguments
     from amscale.config.loading import read_yaml
-    from amscale.planning.plan import plan_sweep
-    from amscale.radius.configuration import is_radius, print_radius_plan
-    from amscale.radius.configuration import load as load_radius
-    from amscale.reporting.plan_table import print_commands, print_plan
+    from amscale.radius.configuration import is_radius, load, plan_radius, print_radius_plan
+    from amscale.reporting.plan_table import plan_document, print_commands, print_plan
     from amscale.reporting.terminal import make_console
-    from amscale.trials.place import storage_folder
 
     path, overrides = split_arguments(arguments)
     if is_radius(read_yaml(path)):
-        print_radius_plan(load_radius(path, overrides), make_console())
+        radius = plan_radius(load(path, overrides))
+        print_json(asdict(radius)) if json else print_radius_plan(radius, make_console())
         return 0
-    settings = load(path, overrides)
-    with planned_resources(settings.launch) as resources:
-        planned = plan_sweep(settings, storage_folder(settings), resources, build=False)
-    console = make_console()
-    print_plan(planned, console)
+    planned = Sweep(path, overrides).plan_here()
+    if json:
+        print_json(plan_document(planned, (path, overrides) if commands else None))
+        return 0
+    print_plan(planned, make_console())
     if commands:
-        print_commands(planned, path, overrides, console)
+        print_commands(planned, path, overrides, make_console())
     return 0
 
 

@@ -1,17 +1,24 @@
 """Write the report of a sweep: one self-contained HTML page, and its figures as files."""
 
 
-def report(sweep: str = "results/quick") -> None:
+def report(sweep: str = "results/quick", json: bool = False) -> None:
     """Write `<sweep>/report.html`, and the figures as PNG and SVG in `<sweep>/figures/`.
 
     Args:
         sweep: the sweep's folder or URI, <storage>/<name>.
+        json: print one JSON document on standard output instead of the page's path.
     """
-    from amscale.reporting.report import write_report
+    from amscale.cli import print_json
+    from amscale.reporting.page import write_report
     from amscale.trials.mirror import sweep_at
 
     with sweep_at(str(sweep)) as path:
-        print(write_report(path))
+        page = write_report(path)
+        if json:
+            figures = sorted(str(file) for file in (path / "figures").iterdir())
+            print_json({"report": str(page), "figures": figures})
+        else:
+            print(page)
 
 
 if __name__ == "__main__":

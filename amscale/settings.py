@@ -1,24 +1,33 @@
-"""The base of every settings class, and the types that settings share.
+"""The base of every settings class, sizes and durations as text, and pydantic's errors in one line.
 
-Each room declares its own settings beside the code that uses them; `amscale.config` joins them into the one
-schema that a YAML file is held against.
+Each package declares its settings beside the code that uses them; `amscale.config` joins them into the schema of a
+configuration.
 """
 
 import json
 import re
+from collections.abc import Callable, Collection
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError
+from pydantic_core import PydanticKnownError
 
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
+_QUOTE = "'"
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e\+?([0-9]+))?\s*([kmbgt]?)\s*", re.IGNORECASE)
 
 
+class Settings(BaseModel):
+    """Frozen, typed settings: an unknown key is an error, and every field carries its own description."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
 def parse_size(value: Any) -> int:
-    """A whole number from `400000`, `400k`, `1.5M`, `9B` or `2e6`.
+    """Return the whole number that `400000`, `400k`, `1.5M`, `9B` or `2e6` means.
 
     Raises:
-        ValueError: the text is not such a number, or it is not whole.
+        ValueError: the text is not such a number, or the number is not whole.
     """
     if isinstance(value, bool):
         raise ValueError(f"{value!r} is not a size; write a number such as 400k, 1.5M or 2e6")
@@ -43,45 +52,85 @@ Size = Annotated[int, BeforeValidator(parse_size)]
 
 
 def format_size(number: float) -> str:
-    """The shortest reading of a count with three significant digits: 98304 becomes `98.3k`."""
+    """Write a count with three significant digits: 98304 becomes `98.3k`."""
     for suffix, unit in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(number) >= 0.9995 * unit:
             return f"{number / unit:.3g}{suffix}"
     return f"{number:.3g}"
 
 
+def format_duration(seconds: float) -> str:
+    """Write a duration as `45 s`, `3 min`, `2.5 h` or `4.1 d`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} d"
+
+
 def format_value(value: Any) -> str:
-    """A setting's value as it is written in a configuration or on a command line."""
+    """Write a setting's value as in a configuration or on a command line."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
-class Settings(BaseModel):
-    """Frozen, typed settings: an unknown key is an error, and every field carries its own description."""
+def select_settings(key: str, names: Collection[str], find: Callable[[str], type[Settings]]) -> PlainValidator:
+    """Return the validator of a section that one of several settings classes describes, chosen by the value of a key.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    Only the class that a section names is imported, so that a broken package is noticed by those who use it.
+
+    Args:
+        key: the key that holds the name, such as `corpus`.
+        names: names that are allowed.
+        find: returns the class of a name.
+    """
+
+    def validate(section: Any) -> Any:
+        if isinstance(section, dict):
+            if key not in section:
+                raise PydanticKnownError("union_tag_not_found", {"discriminator": repr(key)})
+            name = section[key]
+        elif (name := getattr(section, key, None)) is None:
+            raise PydanticKnownError("dict_type")
+        if not isinstance(name, str) or name not in list(names):
+            allowed = ", ".join(map(repr, names))
+            raise PydanticKnownError(
+                "union_tag_invalid", {"discriminator": repr(key), "tag": str(name), "expected_tags": allowed}
+            )
+        chosen = find(name)
+        return section if isinstance(section, chosen) else chosen.model_validate(section)
+
+    return PlainValidator(validate)
 
 
-def describe(error: ValidationError, tree: dict[str, Any]) -> str:
-    """The first complaint about `tree`, the settings that were checked."""
+def describe_error(error: ValidationError, tree: dict[str, Any], section: str = "") -> str:
+    """Describe the first fault that pydantic found in some settings: the key as written, the value, what is allowed.
+
+    Args:
+        tree: the settings that were validated.
+        section: dotted key of `tree` in the whole configuration.
+    """
     first = error.errors()[0]
-    key = ".".join(_written(first["loc"], tree))
-    more = f" ({error.error_count() - 1} more like it)" if error.error_count() > 1 else ""
+    parts = [section] * bool(section) + _written_location(first["loc"], tree)
+    key = ".".join(parts)
+    others = f" ({error.error_count() - 1} more like it)" if error.error_count() > 1 else ""
     context = first.get("ctx", {})
     match first["type"]:
         case "extra_forbidden":
-            return f"unknown key {key}={first['input']!r}; docs/configuration.md lists the keys{more}"
+            return f"unknown key {key}={first['input']!r}; docs/configuration.md lists the keys{others}"
         case "missing":
-            return f"{key} is missing{more}"
+            return f"{key} is missing{others}"
         case "union_tag_not_found":
-            return f"{key}.{context['discriminator'].strip(chr(39))} is missing"
+            return f"{'.'.join([*parts, context['discriminator'].strip(_QUOTE)])} is missing"
         case "union_tag_invalid":
-            discriminator = context["discriminator"].strip("'")
-            return f"{key}.{discriminator}={context['tag']!r}; allowed are {context['expected_tags']}"
-    return f"{key}={first['input']!r}: {first['msg'].removeprefix('Value error, ')}{more}"
+            tag = ".".join([*parts, context["discriminator"].strip(_QUOTE)])
+            return f"{tag}={context['tag']!r}; allowed are {context['expected_tags']}"
+    return f"{key}={first['input']!r}: {first['msg'].removeprefix('Value error, ')}{others}"
 
 
-def _written(location: tuple[int | str, ...], tree: Any) -> list[str]:
-    """The parts of a location that stand in the user's settings: the tag of a union, which pydantic adds, does not."""
+def _written_location(location: tuple[int | str, ...], tree: Any) -> list[str]:
+    """Return the parts of a location that the user wrote: pydantic adds the tag of a union, which is left out."""
     parts: list[str] = []
     node = tree
     for part in location:

@@ -3,22 +3,27 @@
 import sys
 
 
-def status(sweep: str = "results/quick") -> int:
+def status(sweep: str = "results/quick", json: bool = False) -> int:
     """Print one row a trial: state, step, losses, tokens per second.
 
     Args:
         sweep: the sweep's folder or URI.
+        json: print one JSON document on standard output instead.
     """
+    from amscale.cli import print_json
     from amscale.errors import InputError
-    from amscale.reporting.terminal import make_console, print_results
+    from amscale.reporting.terminal import make_console, print_results, status_rows
     from amscale.trials.folder import SweepFolder
     from amscale.trials.mirror import sweep_at
 
     with sweep_at(str(sweep)) as path:
-        folder = SweepFolder(path)
         if not (path / "sweep.yaml").is_file():
             raise InputError(f"{sweep}: not a sweep folder; give <storage>/<name> of a sweep")
-        print_results(folder.all_trials(), make_console())
+        trials = SweepFolder(path).all_trials()
+        if json:
+            print_json({"sweep": str(sweep), "trials": status_rows(trials)})
+        else:
+            print_results(trials, make_console())
     return 0
 
 

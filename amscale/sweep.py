@@ -1,23 +1,43 @@
-"""Run a sweep: plan, prepare data, train what the ledger lacks, fit."""
+"""Run a sweep: plan, prepare data, train every trial without a result, fit."""
 
 import sys
 
 
-def sweep(*arguments: str, dry_run: bool = False) -> int:
+def sweep(*arguments: str, dry_run: bool = False, json: bool = False) -> int:
     """Plan a grid of trials, train those that have no result yet, and say what the results imply.
 
     Args:
         arguments: [CONFIG] [key=value …]. CONFIG is a YAML file, or the name of one that comes with the package
             (quick.yaml if none is given); settings go on top of it, and an axis of the grid is narrowed by its key.
         dry_run: stop after the plan.
+        json: print one JSON document on standard output; everything else goes to standard error.
 
     Returns:
         0 when every trial has a result, 1 when some failed.
     """
+    from amscale.cli import print_json
     from amscale.config import load, split_arguments
-    from amscale.sweeping import run_sweep
+    from amscale.driver import run_sweep
+    from amscale.reporting.terminal import make_console, status_rows
 
-    return run_sweep(load(*split_arguments(arguments)), dry_run)
+    if dry_run:
+        from amscale.plan import plan
+
+        return plan(*arguments, json=json)
+    lost = (lambda reason: print_json({"error": reason, "lost": True})) if json else None
+    found = run_sweep(load(*split_arguments(arguments)), make_console(), lost)
+    if json:
+        print_json(
+            {
+                "sweep": found.address,
+                "trials": status_rows(found.trials),
+                "failed": found.failed,
+                "fit": found.fit and found.fit.to_dict(),
+                "no_estimates": found.no_fit,
+                "report": found.report and str(found.report),
+            }
+        )
+    return found.exit_status
 
 
 if __name__ == "__main__":

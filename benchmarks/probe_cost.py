@@ -19,11 +19,12 @@ import torch
 from torch.nn import functional as F
 
 from amscale import models
-from amscale.config.schema import ProbeSettings
 from amscale.models.families.vanilla import VanillaSettings
-from amscale.probes.memorisation import Corpus
-from amscale.probes.patterns import Sequences
-from amscale.probes.probe import TrainingProbe
+from amscale.probes.patterns import ProbeBatch
+from amscale.probes.probe import CorpusFacts, ProbeContext
+from amscale.probes.registry import build_probes
+from amscale.probes.settings import ProbeSettings
+from amscale.probes.suite import ProbeSuite
 from amscale.settings import format_size, parse_size
 
 VOCABULARY = 69
@@ -43,18 +44,17 @@ def main() -> None:
     model = models.build(shape)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
     stored, queries = (_sequences(settings.sequences, options.context) for _ in range(2))
-    probe = TrainingProbe(
+    context = ProbeContext(
         model,
         models.residual_names(model),
         stored,
         queries,
-        settings.pattern,
-        micro_batch=64,
         attention=models.attention_names(model),
-        corpus=Corpus(None, 10**6, shape.parameters.total),
-        prefix=settings.prefix,
-        continuation=settings.continuation,
+        pattern=settings.pattern,
+        micro_batch=64,
+        corpus=CorpusFacts(None, 10**6, shape.parameters.total),
     )
+    suite = ProbeSuite(context, build_probes(settings))
     print(
         f"N = {format_size(shape.parameters.under('non_embedding'))}: {shape.layers} layers of {shape.width}, "
         f"context {options.context}, {options.batch_tokens} tokens a step, {torch.get_num_threads()} threads; "
@@ -63,10 +63,10 @@ def main() -> None:
     batch = _sequences(max(1, options.batch_tokens // options.context), options.context)
     for _ in range(3):
         _step(model, optimiser, batch)
-    probe.measure()  # imports and warms up
+    suite.measure()  # imports and warms up
     ratios = []
     for round_ in range(options.rounds):
-        without, with_probe, cost = _round(model, optimiser, batch, settings.every, probe)
+        without, with_probe, cost = _round(model, optimiser, batch, settings.every, suite)
         ratio, share = without / with_probe, cost / without
         speed = settings.every / without
         ratios.append(ratio[1])
@@ -78,12 +78,12 @@ def main() -> None:
     print(f"median ratio of steps/s, with/without, by the processor: {statistics.median(ratios):.4f}")
 
 
-def _sequences(count: int, context: int) -> Sequences:
+def _sequences(count: int, context: int) -> ProbeBatch:
     tokens = torch.randint(VOCABULARY, (count, context))
-    return Sequences.of_batch(tokens, tokens.roll(-1, 1))
+    return ProbeBatch.of_batch(tokens, tokens.roll(-1, 1))
 
 
-def _step(model: torch.nn.Module, optimiser: torch.optim.Optimizer, batch: Sequences) -> None:
+def _step(model: torch.nn.Module, optimiser: torch.optim.Optimizer, batch: ProbeBatch) -> None:
     loss = F.cross_entropy(model(batch.tokens_BT).flatten(0, 1), batch.targets_BT.flatten())
     optimiser.zero_grad()
     loss.backward()
@@ -91,7 +91,7 @@ def _step(model: torch.nn.Module, optimiser: torch.optim.Optimizer, batch: Seque
 
 
 def _round(
-    model: torch.nn.Module, optimiser: torch.optim.Optimizer, batch: Sequences, steps: int, probe: TrainingProbe
+    model: torch.nn.Module, optimiser: torch.optim.Optimizer, batch: ProbeBatch, steps: int, suite: ProbeSuite
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return seconds (wall, processor) of `steps` steps without probes, of as many with one, and of the probe."""
     spent = [np.zeros(2), np.zeros(2)]
@@ -102,7 +102,7 @@ def _round(
                 _step(model, optimiser, batch)
             kind += _now() - began
     began = _now()
-    probe.measure()
+    suite.measure()
     cost = _now() - began
     return spent[0], spent[1] + cost, cost
 

@@ -17,7 +17,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from amscale.data import KingJames, Text, prepare
+from amscale.data import prepare
+from amscale.data.corpora.kjv import KingJames
+from amscale.data.corpora.local_files import Text
 from amscale.data.readers import blocks, find_files, text_lines
 from amscale.data.tokenizers import LibraryTokenizer, make_tokenizer
 

@@ -1,10 +1,9 @@
-"""The one configuration: a YAML file and `key=value` overrides in, typed frozen settings out.
+"""The configuration: from a YAML file and `key=value` overrides to typed, frozen settings.
 
     experiment = load("configs/quick.yaml", ["train.steps=200", "model.size=25k"])
     cells = expand(experiment)          # one Experiment per cell of the grid
 
-A key named in `grid` is an axis. Overriding a key that is an axis narrows the axis to that value, so that one cell of a
-grid can be run by hand.
+A key named in `grid` is an axis. Overriding it narrows the axis to the given value, so that one cell can be run alone.
 """
 
 from amscale.config.grid import expand

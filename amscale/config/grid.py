@@ -1,4 +1,4 @@
-"""The cells of a grid."""
+"""Expand the grid of an experiment into its cells."""
 
 import itertools
 import json
@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from amscale.config.schema import Experiment
 from amscale.errors import InputError
-from amscale.settings import Settings, describe
+from amscale.settings import Settings, describe_error
 
 _SECTIONS: dict[str, TypeAdapter[Any]] = {
     name: TypeAdapter(field.rebuild_annotation()) for name, field in Experiment.model_fields.items()
@@ -20,7 +20,7 @@ _MOST_CELLS = 100_000
 
 
 def section_of(key: str) -> str:
-    """`model` of `model.size`."""
+    """Return the first part of a dotted key: `model` of `model.size`."""
     return key.partition(".")[0]
 
 
@@ -36,23 +36,23 @@ def assign(tree: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(tree, dict):
             raise InputError(f"{key}={value!r}: {parent} is a value, not a section")
     if isinstance(tree.get(last), dict) and not isinstance(value, dict):
-        raise InputError(f"{key}={value!r}: {last} has keys of its own here ({', '.join(tree[last])}); remove them")
+        raise InputError(f"{key}={value!r}: {last} is a section here, with {', '.join(tree[last])}; remove these keys")
     tree[last] = value
 
 
 def expand(experiment: Experiment) -> list[Experiment]:
-    """The cells of the grid, each an Experiment with an empty grid, in the order of the axes.
+    """Return the cells of the grid, each an Experiment with an empty grid, in the order of the axes.
 
-    Sections that cells share are checked once, so that 10 000 cells take well under a second.
+    Sections that cells share are validated once, so that 10 000 cells take well under a second.
 
     Raises:
-        InputError: a value of an axis that is not allowed.
+        InputError: a value of an axis is not allowed, or there are too many cells.
     """
     count = math.prod(len(values) for values in experiment.grid.values())
     if count > _MOST_CELLS:
         raise InputError(f"grid: {count:,} cells; at most {_MOST_CELLS:,}")
     names = {section_of(key) for key in experiment.grid}
-    bases = {name: json.dumps(_plain(getattr(experiment, name))) for name in names}
+    bases = {name: json.dumps(_as_written(getattr(experiment, name))) for name in names}
     cells = []
     for values in itertools.product(*experiment.grid.values()):
         assigned = dict(zip(experiment.grid, values, strict=True))
@@ -62,30 +62,30 @@ def expand(experiment: Experiment) -> list[Experiment]:
 
 
 def check_section(name: str, base: str, assigned: Mapping[str, Any]) -> Any:
-    """One section with the values that the axes give it, checked.
+    """Validate one section with the values that the axes give it.
 
     Args:
-        name: of the section.
+        name: name of the section.
         base: the section without the axes, as JSON.
-        assigned: values by dotted key; those of other sections are passed over.
+        assigned: values by dotted key; those of other sections are ignored.
 
     Raises:
-        InputError: a key or value that is not allowed.
+        InputError: a key or value is not allowed.
     """
-    own = {key: value for key, value in assigned.items() if section_of(key) == name}
-    return _checked(name, base, json.dumps(own, default=str))
+    in_section = {key: value for key, value in assigned.items() if section_of(key) == name}
+    return _validate(name, base, json.dumps(in_section, default=str))
 
 
 @lru_cache(maxsize=65536)
-def _checked(name: str, base: str, assigned: str) -> Any:
+def _validate(name: str, base: str, assigned: str) -> Any:
     tree = {name: json.loads(base)}
     for key, value in json.loads(assigned).items():
         assign(tree, key, value)
     try:
         return _SECTIONS[name].validate_python(tree[name])
     except ValidationError as error:
-        raise InputError(f"{name}.{describe(error, tree[name])}") from None
+        raise InputError(describe_error(error, tree[name], name)) from None
 
 
-def _plain(value: Any) -> Any:
+def _as_written(value: Any) -> Any:
     return value.model_dump(mode="json", exclude_unset=True) if isinstance(value, Settings) else value

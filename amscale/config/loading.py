@@ -1,10 +1,7 @@
-"""pydantic's errors in one line: the key as the user wrote it, the value, and what is allowed.
-
-From a file and a command line to a checked Experiment.
-"""
+"""Load an Experiment from a YAML file and the overrides of a command line."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +11,34 @@ from amscale.config.grid import assign, expand, section_of
 from amscale.config.schema import Experiment
 from amscale.errors import InputError
 from amscale.files import packaged, parse_yaml, read_text
-from amscale.settings import describe
+from amscale.settings import describe_error
 
 _AXIS_SECTIONS = ("model", "data", "train", "probes", "launch", "seed")
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """Path and overrides of a command line `[CONFIG] [key=value …]`; CONFIG is quick.yaml where none is given."""
+    """Split a command line `[CONFIG] [key=value …]` into path and overrides; without CONFIG the path is quick.yaml."""
     words = [str(argument) for argument in arguments]
     path = words.pop(0) if words and "=" not in words[0] else "quick.yaml"
     return path, words
 
 
-def load(path: str, overrides: Sequence[str] = ()) -> Experiment:
-    """Read a YAML file, apply `key=value` overrides, and check the whole.
+def load(source: str | Mapping[str, Any], overrides: Sequence[str] | Mapping[str, Any] = ()) -> Experiment:
+    """Read an experiment, apply overrides, and check the whole.
 
     Args:
-        path: a YAML file; a bare name is also looked for among the configurations that come with the package.
-        overrides: `dotted.key=value`, the value read as YAML. A key that is an axis of the grid is narrowed to the
-            value (or to the values, for a list).
+        source: a YAML file, of which a bare name is also looked for among the configurations that come with the
+            package; or its content as a mapping.
+        overrides: `dotted.key=value`, the value read as YAML, or dotted keys to values. A key that is an axis of the
+            grid is narrowed to the value (or to the values, for a list).
 
     Raises:
-        InputError: naming the key, the value and what is allowed.
+        InputError: a key or a value is not allowed; names it and what is allowed.
     """
-    tree = read_yaml(path)
+    tree = copy.deepcopy(dict(source)) if isinstance(source, Mapping) else read_yaml(source)
     grid = tree.get("grid") or {}
     tree["grid"] = grid
-    for override in overrides:
-        key, value = parse_override(override)
+    for key, value in overrides.items() if isinstance(overrides, Mapping) else map(parse_override, overrides):
         if isinstance(grid, dict) and (key in grid or key.startswith("grid.")):
             grid[key.removeprefix("grid.")] = value
         else:
@@ -50,10 +47,10 @@ def load(path: str, overrides: Sequence[str] = ()) -> Experiment:
 
 
 def parse_override(override: str) -> tuple[str, Any]:
-    """The dotted key and the value, read as YAML, of `key=value`.
+    """Return the dotted key and the value, read as YAML, of `key=value`.
 
     Raises:
-        InputError: it has no key, no `=`, or a value that is not YAML.
+        InputError: the key or the `=` is missing, or the value is not YAML.
     """
     key, separator, text = override.partition("=")
     if not separator or not key:
@@ -65,10 +62,10 @@ def parse_override(override: str) -> tuple[str, Any]:
 
 
 def parse(tree: dict[str, Any]) -> Experiment:
-    """Check a tree of settings, and every value of every axis of its grid.
+    """Validate a tree of settings, and every value of every axis of its grid.
 
     Raises:
-        InputError: naming the first key that is wrong, its value and what is allowed.
+        InputError: a key or a value is not allowed; names the first and what is allowed.
     """
     tree = copy.deepcopy(tree)
     grid = tree.get("grid") or {}
@@ -77,22 +74,22 @@ def parse(tree: dict[str, Any]) -> Experiment:
             raise InputError(f"grid.{key}: not an axis; axes are keys of {', '.join(_AXIS_SECTIONS)}")
         if values == []:
             raise InputError(f"grid.{key}=[]: an axis needs at least one value")
-        # The section must be whole before it can be checked: an axis stands in for the setting that it varies.
+        # A section is validated with its axes in place: one of them may give a setting that the section requires.
         assign(tree, str(key), values[0] if isinstance(values, list) else values)
     try:
         experiment = Experiment.model_validate(tree)
     except ValidationError as error:
-        raise InputError(describe(error, tree)) from None
+        raise InputError(describe_error(error, tree)) from None
     for key, values in experiment.grid.items():
         expand(experiment.model_copy(update={"grid": {key: values}}))
     return experiment
 
 
 def read_yaml(path: str) -> dict[str, Any]:
-    """A YAML file as a tree; a bare name is also looked for among the configurations that come with the package.
+    """Return a YAML file as a tree; a bare name is also looked up among the configurations of the package.
 
     Raises:
-        InputError: there is no such file, or it is not a mapping.
+        InputError: the file is missing, cannot be read, or is not a mapping.
     """
     file = Path(path)
     if not file.exists() and not file.is_absolute():

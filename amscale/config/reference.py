@@ -1,14 +1,17 @@
-"""The reference page of all settings, from the schema itself:
+"""Write the reference page of all settings, from the schema:
 
 python -m amscale.config.reference > docs/configuration.md
 """
 
-from typing import Annotated, Any, Union, get_args, get_origin
+from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from amscale.config.schema import Experiment
+from amscale.data import CORPORA, Corpus
+from amscale.data.corpora import find_corpus
+from amscale.models import FAMILIES, FamilySettings, find_family
 
 _INTRODUCTION = """# Configuration
 
@@ -19,31 +22,57 @@ One YAML file is one experiment. Every key can be overridden on the command line
 
 
 def reference() -> str:
-    """The page as Markdown."""
-    parts = [_INTRODUCTION, "## Top level\n", _table({k: f for k, f in Experiment.model_fields.items()})]
-    for name, field in Experiment.model_fields.items():
-        for model in _models(field.annotation):
-            tags = [get_args(f.annotation)[0] for n, f in model.model_fields.items() if n in ("family", "corpus")]
-            parts.append("## " + ", ".join([name, *tags]) + "\n")
-            parts.append(" ".join((model.__doc__ or "").split()) + "\n")
-            parts.append(_table(model.model_fields))
+    """Return the page as Markdown."""
+    parts = [_INTRODUCTION, "## Top level\n", _table(Experiment.model_fields)]
+    for section, field in Experiment.model_fields.items():
+        if section == "model":
+            families = [find_family(name).settings for name in FAMILIES]
+            parts += _variants("model", "family", FamilySettings, families)
+        elif section == "data":
+            parts += _variants("data", "corpus", Corpus, [find_corpus(name) for name in CORPORA])
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            parts += [f"## {section}\n", _docstring(field.annotation), _table(field.annotation.model_fields)]
     return "\n".join(parts)
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    """The settings classes in an annotation: one of a section, several of a union."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    if get_origin(annotation) is Annotated:
-        return _models(get_args(annotation)[0])
-    return [model for part in get_args(annotation) for model in _models(part)] if _is_union(annotation) else []
+def _variants(section: str, key: str, base: type[BaseModel], classes: Sequence[type[BaseModel]]) -> Iterator[str]:
+    """Yield the keys that all classes of a section share, then for each class the keys and defaults that differ.
+
+    Args:
+        key: the key whose value chooses the class; the headings give its values.
+        base: the class of the shared keys.
+    """
+    names = [cls.model_fields[key].default for cls in classes]
+    shared = {name: field for name, field in base.model_fields.items() if name != key}
+    yield f"## {section}, every {key}\n"
+    yield f"`{key}` is one of {', '.join(f'`{name}`' for name in names)}.\n"
+    yield _table(shared)
+    for variant, cls in zip(names, classes, strict=True):
+        fields = {name: field for name, field in cls.model_fields.items() if name != key}
+        yield f"## {section}, {variant}\n"
+        yield _docstring(cls)
+        other = {name: field for name, field in fields.items() if _differs(field, shared.get(name))}
+        if other:
+            yield _table(other)
+        defaults = [
+            f"`{name}` {_default(field)}"
+            for name, field in fields.items()
+            if name not in other and field.default != shared[name].default
+        ]
+        if defaults:
+            yield f"Other defaults: {', '.join(defaults)}.\n"
 
 
-def _is_union(annotation: Any) -> bool:
-    return get_origin(annotation) is Union or type(annotation).__name__ == "UnionType"
+def _differs(field: FieldInfo, shared: FieldInfo | None) -> bool:
+    """Return whether a key is new or means something else than the shared one."""
+    return shared is None or field.description not in (None, shared.description)
 
 
-def _table(fields: dict[str, FieldInfo]) -> str:
+def _docstring(cls: type[BaseModel]) -> str:
+    return " ".join((cls.__doc__ or "").split()) + "\n"
+
+
+def _table(fields: Mapping[str, FieldInfo]) -> str:
     rows = ["| key | default | meaning |", "|---|---|---|"]
     for name, field in fields.items():
         description = " ".join((field.description or "").split()).replace("|", "\\|")

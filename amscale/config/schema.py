@@ -1,15 +1,13 @@
-"""Settings of the measurements made while training.
-
-The schema of an experiment, one class per section of the YAML file. Every field carries its unit and a default.
-"""
+"""The schema of an experiment, one class per section of the YAML file. Every field carries its unit and a default."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from amscale.data import DataSettings
 from amscale.models.registry import settings_union
 from amscale.models.shape import Convention
+from amscale.probes.settings import ProbeSettings
 from amscale.settings import Settings, Size, parse_size
 
 if TYPE_CHECKING:
@@ -17,31 +15,6 @@ if TYPE_CHECKING:
 else:
     ModelSettings = settings_union()
     """The `model` section of a configuration, told apart by its `family`."""
-
-Pattern = Literal["last_token", "mean_token", "flattened"]
-
-
-class ProbeSettings(Settings):
-    """What is measured inside the network while it trains. Training is the same with and without."""
-
-    every: Size = Field(250, ge=0)
-    """Steps between probes. The last step is probed too; 0 probes it alone."""
-    sequences: Size = Field(128, ge=0)
-    """Training sequences that are stored as patterns, and as many validation sequences as queries. 0 probes nothing."""
-    pattern: Pattern = "last_token"
-    """What one sequence is: its last token's activation, the mean over its tokens, or the whole padded sequence."""
-    prefix: int = Field(8, ge=1)
-    """Tokens of a training sequence that are given when its exact continuation is asked for."""
-    continuation: int = Field(8, ge=1)
-    """Tokens that follow the prefix and are to be reproduced exactly, each the likeliest. Shorter sequences are left
-    out."""
-
-    @field_validator("sequences")
-    @classmethod
-    def _a_neighbour(cls, value: int) -> int:
-        if value == 1:
-            raise ValueError("one pattern has no neighbour; give 2 or more, or 0 to probe nothing")
-        return value
 
 
 def _auto_or_size(value: Any) -> Any:
@@ -84,7 +57,7 @@ class TrainSettings(Settings):
     gradient_clip: float = Field(1.0, ge=0)
     """Largest global gradient norm; 0 does not clip."""
     z_loss: float = Field(0.0, ge=0)
-    """Weight of the mean squared log-partition function of the logits that training adds to the cross-entropy (PaLM:
+    """Weight of the mean squared log-partition function of the logits, added to the cross-entropy while training (PaLM:
     1e-4). Losses are reported without it."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Share of a target's probability that training spreads over the vocabulary. Losses are reported without it."""
@@ -93,7 +66,7 @@ class TrainSettings(Settings):
     validation_tokens: Size = Field(65536, ge=1)
     """Validation tokens measured each time: the first of the held-out documents, always the same."""
     patience: int | None = Field(None, ge=1)
-    """Stop after this many validations in a row without a new least validation loss. None trains to the end."""
+    """Stop after this many validations in a row without a new least validation loss. None: train to the end."""
 
     @model_validator(mode="after")
     def _one_length(self) -> "TrainSettings":
@@ -119,25 +92,25 @@ class LaunchSettings(Settings):
     """Arithmetic of the model. auto: bf16 on a GPU, fp32 on a CPU. What was asked for is part of a trial's identity."""
     micro_batch: AutoOrSize = "auto"
     """Sequences per process and forward pass. auto: the largest power of two whose memory estimate fits. Halved, with
-    the global batch unchanged, where a rank runs out of memory all the same."""
+    the global batch unchanged, where a rank still runs out of memory."""
     device_memory: AutoOrSize = "auto"
     """Memory in bytes of one process's device (`80G`). auto: read from the machines."""
     concurrent_trials: int | None = Field(None, ge=1)
     """At most this many trials at a time. None: as many as fit the cluster."""
     retries: int = Field(2, ge=0)
-    """How often a failed trial is started again, from its newest checkpoint."""
+    """How often a failed trial is restarted, from its newest checkpoint."""
     stalled_after: float = Field(1800, gt=0)
-    """Seconds without a new record after which a trial counts as hung, is ended, and is started again; 300 more before
-    the first record of a start."""
+    """Seconds without a new record after which a trial counts as hung and is restarted; 300 more before the first
+    record of an attempt."""
     grace: float = Field(5, ge=0)
-    """Seconds that a trial's processes have to write a checkpoint when they are told to end; then they are killed."""
+    """Seconds that a trial's processes have to write a checkpoint when they are asked to end; then they are killed."""
     checkpoint_every: Size = Field(500, ge=1)
     """Steps between checkpoints."""
     keep_checkpoints: int = Field(2, ge=1)
     """Checkpoints kept for each unfinished trial."""
     scratch: str | None = None
-    """Folder on each machine in which it works on trials where `storage` is a URI; `~` and `$VARIABLES` are each
-    machine's own. None: a folder below the temporary folder ($TMPDIR)."""
+    """Folder on each machine in which it works on trials where `storage` is a URI; `~` and `$VARIABLES` are
+    expanded on that machine. None: a folder below the temporary folder ($TMPDIR)."""
     address: str | None = None
     """Address of a running Ray cluster (`auto` finds one). None starts Ray on this machine, bound to loopback."""
 

@@ -2,42 +2,24 @@
 
 from amscale.data.batches import IGNORED, Batches, Sequences
 from amscale.data.build import corpus_content, prepare, store_name
-from amscale.data.corpora import (
-    DataSettings,
-    Gutenberg,
-    Hub,
-    JsonLines,
-    KingJames,
-    OpenWebText,
-    Parquet,
-    QuestionFormation,
-    RandomTokens,
-    Text,
-)
-from amscale.data.corpus import CorpusSettings
-from amscale.data.store import KnownFacts, Subset, TokenStore, known_facts, open_store
+from amscale.data.corpora import CORPORA, DataSettings
+from amscale.data.corpus import Corpus
+from amscale.data.statistics import TokenStatistics, predict_statistics
+from amscale.data.store import Subset, TokenStore, open_store
 
 __all__ = [
+    "CORPORA",
     "IGNORED",
     "Batches",
-    "CorpusSettings",
+    "Corpus",
     "DataSettings",
-    "Gutenberg",
-    "Hub",
-    "JsonLines",
-    "KingJames",
-    "KnownFacts",
-    "OpenWebText",
-    "Parquet",
-    "QuestionFormation",
-    "RandomTokens",
     "Sequences",
     "Subset",
-    "Text",
+    "TokenStatistics",
     "TokenStore",
     "corpus_content",
-    "known_facts",
     "open_store",
+    "predict_statistics",
     "prepare",
     "store_name",
 ]

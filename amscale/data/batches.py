@@ -6,7 +6,7 @@ from amscale.data.store import Subset
 from amscale.errors import InputError
 
 IGNORED = -100
-"""Target that does not count; the value that cross-entropy in PyTorch ignores."""
+"""Target that is not counted: the one that cross-entropy in PyTorch ignores."""
 
 
 class Sequences:
@@ -17,16 +17,17 @@ class Sequences:
     before the subset, that is an end token, which doubles as the beginning mark. (Documents that are stored without
     end tokens have the mark before them under `document` packing; under `stream` only the subset has it.)
 
-    A subset with copies is all of its sequences over again: sequence i is the same as i + n, n the number without.
+    A subset with copies repeats all of its sequences: sequence i equals sequence i + n, n their number without copies.
     """
 
     def __init__(self, subset: Subset, context: int) -> None:
-        """
+        """Index the sequences.
+
         Args:
             context: tokens a sequence, at most.
 
         Raises:
-            InputError: a context below 1.
+            InputError: the context is below 1.
         """
         if context < 1:
             raise InputError(f"data.context: {context} tokens a sequence; give at least 1")
@@ -43,19 +44,21 @@ class Sequences:
 
     @property
     def sequences_total(self) -> int:
+        """Sequences of one epoch, copies included."""
         return self._unique * self.subset.copies
 
     @property
     def tokens_per_epoch(self) -> int:
-        """Targets that count in one pass: all of the subset's tokens, as often as it has copies."""
+        """Targets counted in one pass: all of the subset's tokens, as often as it has copies."""
         return self.subset.unique_tokens * self.subset.copies
 
     @property
     def mean_targets_per_sequence(self) -> float:
+        """Mean number of counted targets of a sequence."""
         return self.tokens_per_epoch / self.sequences_total
 
     def _place(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Where sequences start and stop in the subset's tokens, and which of them have the mark before them [B]."""
+        """Return where sequences start and stop in the subset's tokens, and which begin with the mark [B]."""
         unique_B = np.asarray(indices) % self._unique
         if self._pieces is None:
             starts_B = unique_B * self.context
@@ -66,7 +69,7 @@ class Sequences:
         return starts_B, np.minimum(starts_B + self.context, self.subset.offsets[document_B + 1]), piece_B == 0
 
     def batch(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The sequences of these indices [B].
+        """Return the sequences of these indices [B].
 
         Returns:
             inputs_BT and targets_BT, int64. T is the longest sequence's length, rounded up to a multiple of 8 (the
@@ -86,17 +89,18 @@ class Sequences:
 
 
 class Batches:
-    """Training batches without end: epoch after epoch, each in its own order, without replacement within one."""
+    """Training batches without end: each epoch draws all sequences once, in an order of the seed and the epoch."""
 
     def __init__(self, subset: Subset, context: int, sequences: int, seed: int) -> None:
-        """
+        """Prepare the sequences and their orders.
+
         Args:
             context: tokens a sequence, at most.
             sequences: B, sequences in a batch over all processes.
-            seed: of the order of the epochs.
+            seed: seed of the order of every epoch.
 
         Raises:
-            InputError: a context or a batch below 1.
+            InputError: the context or the batch is below 1.
         """
         if sequences < 1:
             raise InputError(f"a batch of {sequences} sequences; give at least 1")
@@ -107,24 +111,26 @@ class Batches:
 
     @property
     def sequences_total(self) -> int:
+        """Sequences of one epoch, copies included."""
         return self.data.sequences_total
 
     @property
     def tokens_per_epoch(self) -> int:
-        """Targets that count in one epoch, copies included."""
+        """Targets counted in one epoch, copies included."""
         return self.data.tokens_per_epoch
 
     @property
     def mean_targets_per_sequence(self) -> float:
+        """Mean number of counted targets of a sequence."""
         return self.data.mean_targets_per_sequence
 
     @property
     def steps_per_epoch(self) -> float:
-        """Not a whole number in general: a batch may run from one epoch into the next."""
+        """Steps of one epoch, not a whole number in general: a batch may run from one epoch into the next."""
         return self.sequences_total / self.sequences
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """inputs_BT and targets_BT of a step counted from 0, as `Sequences.batch` gives them."""
+        """Return inputs_BT and targets_BT of a step counted from 0, as `Sequences.batch` does."""
         place_B = np.arange(step * self.sequences, (step + 1) * self.sequences)
         epoch_B, within_B = np.divmod(place_B, self.sequences_total)
         epochs = range(epoch_B[0], epoch_B[-1] + 1)

@@ -1,7 +1,4 @@
-"""Lines on stderr about a build that takes long; a short one says nothing.
-
-From a corpus to its token store: tokenise, split, order, write; once, and whole or not at all.
-"""
+"""Build the token store of a corpus: tokenise, split, order, write; once, and whole or not at all."""
 
 import hashlib
 import json
@@ -18,31 +15,30 @@ from typing import Any
 
 import numpy as np
 
-from amscale.data.buckets import shuffle_corpus, shuffle_documents
-from amscale.data.corpora.hub import Unreachable
-from amscale.data.corpus import CorpusSettings
+from amscale.data.corpus import Corpus, Unreachable
 from amscale.data.draft import Draft, content_hashes
-from amscale.data.duplicates import SIGNATURE, first_of_alikes, first_of_equals, signatures
+from amscale.data.duplicates import SIGNATURE, first_exact_duplicates, first_near_duplicates, signatures
 from amscale.data.lock import finish, remove_forgotten, sole_builder
-from amscale.data.split import HeldOut, write_in_order
+from amscale.data.shuffle import shuffle_corpus, shuffle_documents
+from amscale.data.split import ValidationSplit, write_in_order
 from amscale.data.store import FORMAT, TokenStore, open_store, token_type
 from amscale.data.tokenizers import Tokenizer, make_tokenizer, saved_tokenizer, tokenizer_identity
 from amscale.errors import InputError
 from amscale.settings import format_size
 
-_EVERY = 10.0
-"""Seconds between two lines."""
+_REPORT_EVERY = 10.0
+"""Seconds between two lines about a build."""
 
 
 class BuildProgress:
-    """What a build is at, said every ten seconds from a thread of its own while the context lasts."""
+    """Print the state of a build on stderr every ten seconds, in a thread, while the context lasts."""
 
     def __init__(self, corpus: str) -> None:
         self._corpus = corpus
-        self._doing = ""
+        self._stage = ""
         self._counts = ""
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._tell, daemon=True)
+        self._thread = threading.Thread(target=self._report, daemon=True)
 
     def __enter__(self) -> "BuildProgress":
         self._thread.start()
@@ -52,138 +48,140 @@ class BuildProgress:
         self._done.set()
         self._thread.join()
 
-    def turn_to(self, doing: str) -> None:
-        """Say what is done from now on."""
-        self._doing, self._counts = doing, ""
+    def enter_stage(self, stage: str) -> None:
+        """Name what the build does from now on."""
+        self._stage, self._counts = stage, ""
         self._start: tuple[float, int] | None = None
 
     def count(self, documents: int, tokens: int) -> None:
-        """Say how far it has come. Speed counts from the first call: a build may go on with what it finds."""
+        """Record how far the stage is. Speed counts from its first call, since a build may resume a partial one."""
         now = time.monotonic()
         self._start = self._start or (now, tokens)
         seconds, made = now - self._start[0], tokens - self._start[1]
         speed = f", {format_size(made / seconds)} tokens a second" if seconds else ""
         self._counts = f": {format_size(documents)} documents, {format_size(tokens)} tokens{speed}"
 
-    def _tell(self) -> None:
-        while not self._done.wait(_EVERY):
-            print(f"{self._corpus}: {self._doing}{self._counts}", file=sys.stderr, flush=True)
+    def _report(self) -> None:
+        while not self._done.wait(_REPORT_EVERY):
+            print(f"{self._corpus}: {self._stage}{self._counts}", file=sys.stderr, flush=True)
 
 
 Block = tuple[np.ndarray, np.ndarray, int]
 """Tokens end to end as they are stored, document lengths, and the number of empty documents that were left out."""
 
 
-def corpus_content(settings: CorpusSettings) -> dict[str, Any]:
-    """What tells the content of a corpus's files and of its tokenizer's, for each setting that says where they lie.
+def corpus_content(corpus: Corpus) -> dict[str, Any]:
+    """Return hashes of the corpus's files and of the tokenizer's, each under the name of its setting.
 
     Empty where the settings alone determine the corpus.
 
     Raises:
-        InputError: the files are not there, or cannot be read.
+        InputError: a file is missing or cannot be read.
     """
-    tokenizer = tokenizer_identity(settings.tokenizer)
-    return settings.content() | ({} if tokenizer == settings.tokenizer else {"tokenizer": tokenizer})
+    tokenizer = tokenizer_identity(corpus.tokenizer)
+    return corpus.content() | ({} if tokenizer == corpus.tokenizer else {"tokenizer": tokenizer})
 
 
-def store_name(settings: CorpusSettings) -> str:
-    """The folder name of a store: a hash of all that determines its tokens and their split."""
-    identity = {"format": FORMAT, **settings.identity(), "tokenizer": tokenizer_identity(settings.tokenizer)}
+def store_name(corpus: Corpus) -> str:
+    """Return the folder name of a store: a hash of all that determines its tokens and their split."""
+    identity = {"format": FORMAT, **corpus.identity(), "tokenizer": tokenizer_identity(corpus.tokenizer)}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def prepare(settings: CorpusSettings, root: Path | str) -> TokenStore:
-    """The store of a corpus under `root`, built if it is not there yet.
+def prepare(corpus: Corpus, root: Path | str) -> TokenStore:
+    """Return the store of a corpus under `root`, and build it first where it is missing.
 
     Tokens are streamed: memory does not grow with the corpus, beyond its longest document and one to nine bytes a
-    document where duplicates are dropped. Several processes that want one store wait for the first to build it. A
-    build that was cut short goes on after the last block that it had tokenised; a long one reports on stderr.
+    document where duplicates are dropped. Of several processes that want one store, one builds it and the others wait.
+    An interrupted build resumes after the last block that it had tokenised; a long one reports on stderr.
 
     Raises:
-        InputError: a corpus or a tokenizer that cannot be read, or too few distinct documents to hold any out.
+        InputError: the corpus or the tokenizer cannot be read, or there are too few distinct documents to hold any out.
     """
     root = Path(root)
-    name = store_name(settings)
+    name = store_name(corpus)
     if (root / name).is_dir():
         return open_store(root / name)
     remove_forgotten(root)
     with sole_builder(root, name) as building:
         if building is not None:
             try:
-                _build(settings, building)
+                _build(corpus, building)
             except Unreachable:
                 raise
             except InputError:
                 shutil.rmtree(building)
                 raise
             except FileNotFoundError:
-                if not (root / name).is_dir():  # otherwise a builder on another machine was first, and cleared up
+                if not (
+                    root / name
+                ).is_dir():  # otherwise a builder on another machine was first, and removed this folder
                     raise
             finish(building, root, name)
     return open_store(root / name)
 
 
-def _build(settings: CorpusSettings, folder: Path) -> None:
+def _build(corpus: Corpus, folder: Path) -> None:
     draft = Draft(folder)
-    with BuildProgress(settings.corpus) as news:
-        tokenizer = _tokenise(settings, draft, news)
-        news.turn_to("choosing and ordering documents")
+    with BuildProgress(corpus.corpus) as progress:
+        tokenizer = _tokenise(corpus, draft, progress)
+        progress.enter_stage("choosing and ordering documents")
         kept = None
-        if settings.duplicates == "exact":
-            kept = first_of_equals(draft)
-        elif settings.duplicates == "near":
-            kept = first_of_alikes(draft, settings.similarity)
-        held_out = HeldOut(settings, draft, kept)
-        longest = write_in_order(settings, draft, held_out, kept)
-        if settings.shuffle_tokens == "corpus":
-            news.turn_to("shuffling tokens")
-            shuffle_corpus(folder / "tokens.bin", draft.dtype, tokenizer.end_token, settings.split_seed)
-    facts = _facts(settings, tokenizer, draft, held_out, longest)
+        if corpus.duplicates == "exact":
+            kept = first_exact_duplicates(draft)
+        elif corpus.duplicates == "near":
+            kept = first_near_duplicates(draft, corpus.similarity)
+        split = ValidationSplit(corpus, draft, kept)
+        longest = write_in_order(corpus, draft, split, kept)
+        if corpus.shuffle_tokens == "corpus":
+            progress.enter_stage("shuffling tokens")
+            shuffle_corpus(folder / "tokens.bin", draft.dtype, tokenizer.end_token, corpus.split_seed)
+    facts = _store_facts(corpus, tokenizer, draft, split, longest)
     draft.remove()
     (folder / "store.json").write_text(json.dumps(facts, indent=2) + "\n")
 
 
-def _tokenise(settings: CorpusSettings, draft: Draft, news: BuildProgress) -> Tokenizer:
-    """Write the draft from where it stands to its end; returns its tokenizer."""
+def _tokenise(corpus: Corpus, draft: Draft, progress: BuildProgress) -> Tokenizer:
+    """Write the rest of the draft and return its tokenizer."""
     if draft.progress.tokenizer:
         tokenizer = saved_tokenizer(draft.folder, draft.progress.tokenizer)
     else:
-        news.turn_to(f"making the {settings.tokenizer} tokenizer")
-        tokenizer = make_tokenizer(settings)
+        progress.enter_stage(f"making the {corpus.tokenizer} tokenizer")
+        tokenizer = make_tokenizer(corpus)
         tokenizer.save(draft.folder)
         draft.progress.tokenizer = tokenizer.facts
-        draft.note()
+        draft.write_journal()
     dtype = token_type(tokenizer.vocabulary_size)
-    near = settings.duplicates == "near"
+    near = corpus.duplicates == "near"
     draft.start(dtype, {"signatures": SIGNATURE} if near else {})
-    news.turn_to("tokenising")
-    for tokens, lengths, empty in token_blocks(settings, tokenizer, draft.progress.blocks):
+    progress.enter_stage("tokenising")
+    for tokens, lengths, empty in token_blocks(corpus, tokenizer, draft.progress.blocks):
         if len(tokens) and not 0 <= tokens.min() <= tokens.max() < tokenizer.vocabulary_size:
             raise ValueError(f"token {tokens.max()} outside a vocabulary of {tokenizer.vocabulary_size}")
         tokens = tokens.astype(dtype)
-        rows = {"lengths": lengths, "hashes": content_hashes(tokens, lengths, settings.split_seed)}
+        rows = {"lengths": lengths, "hashes": content_hashes(tokens, lengths, corpus.split_seed)}
         if near:
             rows["signatures"] = signatures(tokens, lengths)
-        if settings.shuffle_tokens == "document":
-            seeds = (settings.split_seed, 1, draft.progress.blocks)
+        if corpus.shuffle_tokens == "document":
+            seeds = (corpus.split_seed, 1, draft.progress.blocks)
             tokens = shuffle_documents(tokens, lengths, tokenizer.end_token, seeds)
         draft.append(tokens, empty, **rows)
-        news.count(draft.progress.documents, draft.progress.tokens)
+        progress.count(draft.progress.documents, draft.progress.tokens)
     return tokenizer
 
 
-def token_blocks(settings: CorpusSettings, tokenizer: Tokenizer, skip: int = 0) -> Iterator[Block]:
-    """The corpus's tokens in its own order, after the first `skip` blocks.
+def token_blocks(corpus: Corpus, tokenizer: Tokenizer, skip: int = 0) -> Iterator[Block]:
+    """Yield the corpus's tokens in its order, after the first `skip` blocks.
 
-    Two blocks are tokenised ahead in threads, while the caller deals with the last.
+    Threads tokenise two blocks ahead while the caller handles the last.
     """
-    word_tokens = settings.word_tokens() if settings.tokenizer == "word" else None
+    word_tokens = corpus.word_tokens() if corpus.tokenizer == "word" else None
     if word_tokens is not None:
         yield from ((tokens, lengths, 0) for tokens, lengths in islice(word_tokens, skip, None))
         return
     ahead: deque[Future[Block]] = deque()
     with ThreadPoolExecutor(2) as threads:
-        for texts in islice(settings.texts(), skip, None):
+        for texts in islice(corpus.texts(), skip, None):
             ahead.append(threads.submit(_encode, tokenizer, texts))
             if len(ahead) > 2:
                 yield ahead.popleft().result()
@@ -193,20 +191,20 @@ def token_blocks(settings: CorpusSettings, tokenizer: Tokenizer, skip: int = 0) 
 
 def _encode(tokenizer: Tokenizer, texts: list[str]) -> Block:
     tokens, lengths = tokenizer.encode([text for text in texts if text and not text.isspace()])
-    some = lengths > 1
-    if not some.all():
-        tokens, lengths = tokens[np.repeat(some, lengths)], lengths[some]
+    filled = lengths > 1
+    if not filled.all():
+        tokens, lengths = tokens[np.repeat(filled, lengths)], lengths[filled]
     return tokens, lengths, len(texts) - len(lengths)
 
 
-def _facts(
-    settings: CorpusSettings, tokenizer: Tokenizer, draft: Draft, held_out: HeldOut, longest: int
+def _store_facts(
+    corpus: Corpus, tokenizer: Tokenizer, draft: Draft, split: ValidationSplit, longest: int
 ) -> dict[str, Any]:
     offsets = np.load(draft.folder / "offsets.npy", mmap_mode="r")
     documents, tokens = len(offsets) - 1, int(offsets[-1])
-    # The source is known of documents as they were drawn: not of a choice among them, nor of their shuffled tokens.
-    as_drawn = settings.duplicates == "keep" and settings.shuffle_tokens == "none"
-    source = settings.known_source() if as_drawn else None
+    # The statistics of the source hold for documents as drawn: not for a choice among them, nor for shuffled tokens.
+    as_drawn = corpus.duplicates == "keep" and corpus.shuffle_tokens == "none"
+    source = corpus.source_statistics() if as_drawn else None
     mean = (source.tokens_per_document if source else None) or tokens / documents
     return {
         "format": FORMAT,
@@ -214,8 +212,8 @@ def _facts(
         "end_token": tokenizer.end_token,
         "tokens": tokens,
         "documents": documents,
-        "training_documents": held_out.training_documents,
-        "validation_documents": held_out.validation_documents,
+        "training_documents": split.training_documents,
+        "validation_documents": split.validation_documents,
         "empty_documents": draft.progress.empty,
         "dropped_duplicates": draft.progress.documents - documents,
         "longest_document": (source.longest_document if source else None) or longest,
@@ -223,6 +221,6 @@ def _facts(
         "entropy_per_document": source.entropy_per_document if source else None,
         "entropy_per_token": source.entropy_per_document / mean if source else None,
         "tokenizer": tokenizer.facts,
-        "more": settings.more,
-        "settings": settings.model_dump(mode="json", exclude=set(settings.uses)),
+        "more": corpus.enlarging_setting,
+        "settings": corpus.model_dump(mode="json", exclude=set(corpus.usage_settings)),
     }

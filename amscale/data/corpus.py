@@ -1,7 +1,4 @@
-"""What every corpus can be asked: how much of it, cut into which tokens, packed into which sequences.
-
-What is known exactly of a corpus's tokens before any of them is made: enough to plan runs on a corpus far away.
-"""
+"""The interface of a corpus: its settings, its texts, what identifies it, and what is known of its source."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -11,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import BeforeValidator, Field
 
+from amscale.errors import InputError
 from amscale.settings import Settings, Size, parse_size
 
 Packing = Literal["document", "stream"]
@@ -19,8 +17,12 @@ Duplicates = Literal["keep", "exact", "near"]
 Shuffle = Literal["none", "document", "corpus"]
 
 
-def parse_held_out(value: Any) -> float | int:
-    """A share strictly between 0 and 1, or a count of documents of at least 1, written as any size."""
+def parse_share_or_count(value: Any) -> float | int:
+    """Return a share strictly between 0 and 1, or a count of documents of at least 1, written as any size.
+
+    Raises:
+        ValueError: the value is neither.
+    """
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -32,12 +34,12 @@ def parse_held_out(value: Any) -> float | int:
     return parse_size(value)
 
 
-HeldOut = Annotated[float | int, BeforeValidator(parse_held_out)]
+ShareOrCount = Annotated[float | int, BeforeValidator(parse_share_or_count)]
 
 
 @dataclass(frozen=True)
-class KnownSource:
-    """What is known of the source of a corpus, whatever the documents that were drawn from it."""
+class SourceStatistics:
+    """Exact statistics of the distribution that documents are drawn from, whatever the documents drawn."""
 
     entropy_per_document: float
     """In nats."""
@@ -47,74 +49,95 @@ class KnownSource:
 
     @property
     def tokens_per_document(self) -> float | None:
+        """Mean tokens of a document, end token included."""
         return None if self.lengths is None else sum(length * p for length, p in self.lengths.items())
 
     @property
     def longest_document(self) -> int | None:
+        """Tokens of the longest document, end token included."""
         return None if self.lengths is None else max(self.lengths)
 
 
-class CorpusSettings(Settings):
-    """A corpus, its tokens and its split; each corpus adds what it needs to find or to make its documents."""
+class Unreachable(InputError):
+    """Report texts that cannot be reached at the moment; the build that this interrupts is resumed by the next one."""
+
+
+class Corpus(Settings):
+    """A corpus with its tokenizer and split: the settings that every corpus has, and the methods that it can override.
+
+    A corpus is a subclass with `corpus: Literal[name] = name`, the settings that it adds, and `texts`; the registry
+    CORPORA, or an entry point of the group `amscale.corpora`, gives the class by that name. All else has a default.
+    """
 
     corpus: str
-    """Which corpus this is."""
+    """Name of the corpus."""
     size: Size | None = Field(default=None, gt=0)
-    """D: unique training tokens, end tokens counted; a line that the corpus repeats counts each time it stands
-    there, what `copies` adds does not count. `document` packing takes whole documents until D is reached, `stream`
-    exactly D. None: all there are."""
+    """D: unique training tokens, end tokens counted; a line that the corpus repeats counts each time, what `copies`
+    adds does not count. `document` packing takes whole documents until D is reached, `stream` exactly D. None: all."""
     tokenizer: str = "word"
     """`word`: the corpus's blank-separated words; `byte`: UTF-8 bytes; `bpe`: byte-level pairs trained on the corpus
     (its first 270 million characters, held-out documents included); or a `tokenizer.json`, a folder, or a name on the
     Hugging Face hub."""
     tokenizer_vocabulary: Size = Field(default=4096, ge=257)
-    """Vocabulary of a `bpe` tokenizer, in tokens, end token included; other tokenizers have their own."""
+    """Vocabulary of a `bpe` tokenizer, in tokens, end token included; other tokenizers have a fixed one."""
     packing: Packing = "document"
     """`document`: one document a sequence, padded; `stream`: documents end to end, cut every `context` tokens."""
     context: int | None = Field(default=None, ge=1)
     """Tokens a sequence, at most. None: the longest document of the corpus with its end token."""
-    validation: HeldOut = 0.01
+    validation: ShareOrCount = 0.01
     """Held out for validation: a share of the documents if below 1, else their count. Under the `content` split copies
     of one document stay on one side, so the count can come out a few documents higher."""
     split: Split = "content"
-    """Which documents are held out. `content`: chosen by a hash of what they say, so that no held-out document has a
-    copy among the training ones. `last`: the last of the corpus in its own order; copies can stand on both sides."""
+    """Which documents are held out. `content`: chosen by a hash of their tokens, so that no held-out document has a
+    copy among the training ones. `last`: the last of the corpus in its order; copies can be on both sides."""
     split_seed: int = Field(default=0, ge=0)
     """Seed of the choice of validation documents, of the order of the others (subsets are prefixes of it), and of
     `shuffle_tokens`."""
     duplicates: Duplicates = "keep"
-    """`exact`: of documents that are equal, only the first is kept. `near`: the same for documents whose sets of
-    5-token runs are alike (MinHash with 128 values; needs the package rensa)."""
+    """`exact`: only the first of equal documents is kept. `near`: only the first of documents whose sets of 5-token
+    runs are similar (MinHash with 128 values; needs the package rensa)."""
     similarity: float = Field(default=0.8, gt=0.5, le=1)
     """Jaccard similarity from which `duplicates: near` takes two documents for one, as MinHash estimates it."""
     shuffle_tokens: Shuffle = "none"
-    """A control with the same tokens and no structure. `document`: the tokens of each document change places at
-    random; `corpus`: those of all documents. Lengths, end tokens, split and order stay as they are without it."""
+    """A control with the same tokens and no structure. `document`: the tokens of each document in random order;
+    `corpus`: those of all documents together. Lengths, end tokens, split and order stay as they are without it."""
     copies: int = Field(default=1, ge=1)
-    """How often each training sequence stands in one epoch. D counts it once, and validation is not copied."""
+    """How often each training sequence occurs in one epoch. D counts it once, and validation is not copied."""
 
-    more: ClassVar[str] = "data"
-    """Which setting makes a larger corpus, as an error message names it."""
-    ends: ClassVar[bool] = True
-    """Whether each document closes with the end token. Without it the end token only marks beginnings."""
-    uses: ClassVar[frozenset[str]] = frozenset({"size", "packing", "context", "copies"})
-    """Settings that say how tokens are used and not which they are: stores are shared across them."""
+    enlarging_setting: ClassVar[str] = "data"
+    """Dotted key of the setting that makes a larger corpus, for error messages and larger grids."""
+    usage_settings: ClassVar[frozenset[str]] = frozenset({"size", "packing", "context", "copies"})
+    """Settings of how tokens are used, not of which they are: corpora that differ in these alone share a store."""
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Count the name as given, so that a dump of what was set tells which corpus it is."""
+        self.model_fields_set.add("corpus")
 
     @abstractmethod
     def texts(self) -> Iterator[list[str]]:
-        """The documents in the corpus's own order, in lists short enough to hold in memory, always cut alike."""
-
-    def content(self) -> dict[str, Any]:
-        """For each setting that says where files lie, what tells their content, as plain JSON.
+        """Yield the documents, always in the same order and the same lists, each list short enough to hold in memory.
 
         Raises:
-            InputError: they are not there, or cannot be read.
+            InputError: a text cannot be read; Unreachable: not at the moment.
+        """
+
+    def content(self) -> dict[str, Any]:
+        """Return hashes of the files that settings name, as plain JSON, each under the name of its setting.
+
+        In an identity they take the place of the paths: the same files elsewhere are the same corpus.
+
+        Raises:
+            InputError: a file is missing or cannot be read.
         """
         return {}
 
     def identity(self) -> dict[str, Any]:
-        """All that determines the tokens and their split, as plain JSON; a store is named by a hash of it."""
-        ignored = set(self.uses)
+        """Return all that determines the tokens and their split, as plain JSON; its hash names the token store.
+
+        Raises:
+            InputError: a file is missing or cannot be read.
+        """
+        ignored = set(self.usage_settings)
         if self.tokenizer != "bpe":
             ignored.add("tokenizer_vocabulary")
         if self.duplicates != "near":
@@ -122,40 +145,30 @@ class CorpusSettings(Settings):
         return self.model_dump(mode="json", exclude=ignored) | self.content()
 
     def word_types(self) -> list[str] | None:
-        """The `word` vocabulary where the corpus knows it beforehand; None: it is collected from the texts."""
+        """Return the `word` vocabulary in the order of its ids; None: it is collected from the texts."""
         return None
 
     def word_tokens(self) -> Iterator[tuple[np.ndarray, np.ndarray]] | None:
-        """Blocks of `word` tokens (flat, as they are stored) and document lengths; None: the texts are tokenised."""
+        """Yield blocks of `word` tokens, end to end as stored, with document lengths; None: the texts are tokenised."""
         return None
 
-    def known_source(self) -> KnownSource | None:
-        """The exact entropy and lengths of the source, if it has them."""
+    def source_statistics(self) -> SourceStatistics | None:
+        """Return the exact entropy and lengths of the source, where they are known."""
         return None
 
 
-class TextSettings(CorpusSettings):
-    """A corpus of natural text: pairs of bytes for tokens, documents end to end."""
+class TextCorpus(Corpus):
+    """A corpus of natural text: byte-pair tokens, documents end to end."""
 
     tokenizer: str = "bpe"
-    """`word`: blank-separated words; `byte`: UTF-8 bytes; `bpe`: byte-level pairs trained on the corpus (its first
-    270 million characters, held-out documents included); or a `tokenizer.json`, a folder, or a name on the Hugging
-    Face hub."""
     packing: Packing = "stream"
-    """`stream`: documents end to end, cut every `context` tokens; `document`: one document a sequence, padded."""
     context: int | None = Field(default=256, ge=1)
-    """Tokens a sequence, at most. None: the longest document of the corpus with its end token."""
 
 
-class PublishedTextSettings(TextSettings):
-    """A published corpus as GPT-2 was trained on such: its tokenizer and its context, the last 5 % held out."""
+class PublishedTextCorpus(TextCorpus):
+    """A published corpus with GPT-2's tokenizer and context, the last 5 % held out."""
 
     tokenizer: str = "gpt2"
-    """A name on the Hugging Face hub, a folder, a `tokenizer.json`; or `word`, `byte`, `bpe`."""
     context: int | None = Field(default=1024, ge=1)
-    """Tokens a sequence, at most."""
-    validation: HeldOut = 0.05
-    """Held out for validation: a share of the documents if below 1, else their count."""
+    validation: ShareOrCount = 0.05
     split: Split = "last"
-    """Which documents are held out. `last`: the last of the corpus in its own order; copies can stand on both sides.
-    `content`: chosen by a hash of what they say, so that no held-out document has a copy among the training ones."""

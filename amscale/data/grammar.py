@@ -6,12 +6,12 @@ sentence, a task word, and the output that the task asks for:
     the newt does giggle . decl the newt does giggle .
     the newt does giggle . quest does the newt giggle ?
 
-The task is drawn evenly; a `quest` line whose subject holds a relative clause is rejected, because those lines
-are what the original work tests generalisation on.
+Both tasks are equally likely; a `quest` line whose subject holds a relative clause is rejected, because the original
+work tests generalisation on those lines.
 
-Which shapes a sentence takes, and how often, follows the published in-distribution files and not the weights of the
-published rules: those files hold no line twice, so that short sentences are rarer and lines longer than the rules would
-make them (20.6 words with the end token; the files and this grammar 23.4). The shares below are those of the 10,000
+The shapes of sentences and their frequencies follow the published in-distribution files, not the weights of the
+published rules: those files hold no line twice, so that short sentences are rarer and lines longer than by the rules
+(20.6 words with the end token; the files and this grammar 23.4). The shares below are those of the 10,000
 published test lines, to one in a thousand.
 
 Words of one class are equally likely and classes share no word, so a line's probability is that of its *skeleton* (the
@@ -72,7 +72,7 @@ _INTRANSITIVE = {"bare": 11, "modified": 229}
 
 
 def _rules() -> dict[str, list[tuple[float, str]]]:
-    """Right-hand sides of every symbol that is no word class, with their weights."""
+    """Return the right-hand sides of every symbol but the word classes, with their weights."""
     rules: dict[str, list[tuple[float, str]]] = {
         "noun": [(1, "noun_one"), (1, "noun_many")],
         "agreeing": [(1, "noun_one auxiliary_one"), (1, "noun_many auxiliary_many")],
@@ -95,7 +95,7 @@ Classes = tuple[str, ...]
 
 @cache
 def expand(symbol: str) -> dict[Classes, float]:
-    """Every sequence of word classes that a symbol can become, with its probability."""
+    """Return every sequence of word classes that a symbol can become, with its probability."""
     if symbol in WORDS:
         return {(symbol,): 1.0}
     found: dict[Classes, float] = defaultdict(float)
@@ -109,7 +109,7 @@ def expand(symbol: str) -> dict[Classes, float]:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """The word class at each position of a line, and the position whose word it repeats (its own if drawn afresh)."""
+    """The word class at each position of a line, and the position whose word it repeats (itself if it is drawn)."""
 
     classes: Classes
     repeats: tuple[int, ...]
@@ -117,7 +117,7 @@ class Skeleton:
 
 @dataclass(frozen=True)
 class LineGrammar:
-    """The distribution of lines, and its variants with less entropy."""
+    """The distribution of lines, and variants of it with less entropy."""
 
     word_classes: WordClasses = "full"
     """Keep all words of each class, the first half or the first quarter (rounded up)."""
@@ -165,7 +165,7 @@ class LineGrammar:
 
     @cached_property
     def entropy_per_line(self) -> float:
-        """Exact entropy of a line in nats: what an ideal model pays for it, the end token included."""
+        """Exact entropy of a line in nats, the end token included: its cost under an ideal model."""
         fresh = {
             skeleton: sum(
                 math.log(len(self.words[name]))
@@ -200,15 +200,15 @@ class LineGrammar:
         return self.entropy_per_line / self.tokens_per_line
 
     def memorised_per_token(self, lines: int) -> float:
-        """Loss in nats per word of a model that knows a training set of that many lines by heart and no more.
+        """Return the loss in nats per word of a model that has memorised that many lines and knows nothing else.
 
-        It holds each line equally likely and pays ln(lines) for it; lines that repeat make the true figure lower.
+        It gives each the same probability, so that one costs ln(lines); repeated lines make the true loss lower.
         """
         return math.log(lines) / self.tokens_per_line
 
     @cached_property
     def _tables(self) -> tuple[np.ndarray, ...]:
-        """Per skeleton and position: the class's first id and size, the position repeated; lengths; cumulated p."""
+        """Per skeleton and position: the class's first id and size, the position repeated; lengths; cumulative p."""
         first, sizes = {END: len(self.vocabulary)}, {END: 1}
         start = 0
         for name, words in self.words.items():
@@ -225,7 +225,7 @@ class LineGrammar:
         return start_KP, size_KP, repeats_KP, lengths_K, np.cumsum(list(self.skeletons.values()))
 
     def sample(self, generator: np.random.Generator, lines: int) -> tuple[np.ndarray, np.ndarray]:
-        """Independent lines as word ids.
+        """Draw independent lines as word ids.
 
         Returns:
             The lines' ids end to end, each line with its end token, and the length of each line [lines].

@@ -1,6 +1,6 @@
-"""One builder a store: a folder under construction belongs to the process that holds its lock.
+"""Let one process at a time build a token store: a partial store belongs to the process that holds its lock.
 
-The lock goes when its process does, however it ends, so that a dead builder's folder is told from a live one's.
+The lock ends with its process, however that ends, so that the folder of a dead builder can be resumed.
 """
 
 import contextlib
@@ -16,16 +16,16 @@ from pathlib import Path
 
 _LOCK = "lock"
 _FORGOTTEN = 7 * 86400
-"""Seconds after which a folder that nobody builds on is given up."""
+"""Seconds after which a partial store that no process resumed is removed."""
 
 
 @contextlib.contextmanager
 def sole_builder(root: Path, name: str) -> Iterator[Path | None]:
-    """The folder in which this process alone builds the store `name`, with what a dead builder had finished of it.
+    """Yield the folder in which this process alone builds the store `name`, with what a dead builder finished of it.
 
-    None once the store is there. Waits for another builder of this machine. Builders on several machines have a folder
-    each, since not every shared disk has locks that reach across them; the first to finish gives the store its name.
-    On a disk without any locks so has every builder, and what a dead one leaves is removed with the store's completion.
+    Yield None once the store exists. Another builder on this machine is waited for. Builders on several machines have
+    one folder each, since not every shared disk has locks across machines; the first to finish names the store. On a
+    disk without locks every builder has a folder, and those of dead ones are removed when the store is finished.
     """
     building = root / f".{name}-{socket.gethostname()}"
     while True:
@@ -73,7 +73,7 @@ def _is_at(lock: int, path: Path) -> bool:
 
 
 def finish(building: Path, root: Path, name: str) -> None:
-    """Give a finished store its name, and remove what other builders have of it."""
+    """Rename a finished store to its name, and remove the partial stores of other builders."""
     try:
         os.rename(building, root / name)
         (root / name / _LOCK).unlink()
@@ -85,7 +85,7 @@ def finish(building: Path, root: Path, name: str) -> None:
 
 
 def remove_forgotten(root: Path) -> None:
-    """Remove half-built stores of dead builders that nobody has taken up for a week."""
+    """Remove partial stores of dead builders that no process resumed within a week."""
     for lock in root.glob(f".*-*/{_LOCK}"):
         with contextlib.suppress(FileNotFoundError):
             newest = max(path.stat().st_mtime for path in [lock.parent, *lock.parent.iterdir()])

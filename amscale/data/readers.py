@@ -1,7 +1,4 @@
-"""Local text files: which they are, what they hold, and blocks of documents to tokenise at once.
-
-The text column of Parquet, Arrow and JSON Lines files, a batch of rows at a time.
-"""
+"""Find and read local files: plain text, and the text column of Parquet, Arrow and JSON Lines files."""
 
 import glob
 import hashlib
@@ -18,14 +15,14 @@ _BLOCK = 1 << 22
 _SMALL = 1 << 26
 """Bytes of a file up to which its fingerprint is its whole content."""
 _PIECES, _PIECE = 64, 1 << 15
-"""Bytes at either end of a larger file that are part of its fingerprint."""
+"""Number and bytes of the pieces of a larger file that are part of its fingerprint."""
 
 
 def find_files(patterns: str | Sequence[str], key: str = "data.files") -> list[Path]:
-    """The files that paths or patterns match, sorted and each once.
+    """Return the files that paths or patterns match, sorted and each once.
 
     Raises:
-        InputError: a pattern matches no file, or there is no pattern.
+        InputError: a pattern matches no file, or no pattern is given.
     """
     found: set[Path] = set()
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
@@ -40,10 +37,10 @@ def find_files(patterns: str | Sequence[str], key: str = "data.files") -> list[P
 
 
 def fingerprint(path: Path) -> str:
-    """What tells a file from a changed one, wherever it lies.
+    """Return a hash that changes with a file and not with its place.
 
-    Its content; of more than 64 MiB, whose reading would delay every plan, the size and 64 pieces of 32 KiB from the
-    beginning to the end. Not the time of the last change: a copy on another disk is the same corpus.
+    It covers the content; of more than 64 MiB, whose reading would delay every plan, the size and 64 pieces of 32 KiB
+    spread evenly from beginning to end. The time of the last change does not count: a copy on another disk is the same.
 
     Raises:
         InputError: the file cannot be read.
@@ -66,10 +63,10 @@ def fingerprint(path: Path) -> str:
 
 
 def text_lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file with their line ends, without a byte order mark.
+    """Yield the lines of a UTF-8 file with their line ends, without a byte order mark.
 
     Raises:
-        InputError: the file cannot be read, or is no UTF-8 text; the file and the line.
+        InputError: the file cannot be read, or is not UTF-8 text; names file and line.
     """
     try:
         with path.open(encoding="utf-8-sig") as file:
@@ -88,7 +85,7 @@ def text_lines(path: Path) -> Iterator[str]:
 
 
 def _bad_line(path: Path) -> int:
-    """The first line that does not decode: the decoder reads many lines at once and cannot tell."""
+    """Return the number of the first line that does not decode; the decoder reads many at once and cannot tell."""
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
@@ -99,7 +96,7 @@ def _bad_line(path: Path) -> int:
 
 
 def blocks(documents: Iterable[str]) -> Iterator[list[str]]:
-    """Documents in lists of about four million characters."""
+    """Yield documents in lists of about four million characters."""
     block: list[str] = []
     held = 0
     for document in documents:
@@ -113,17 +110,17 @@ def blocks(documents: Iterable[str]) -> Iterator[list[str]]:
 
 
 _ROWS = 256
-"""Rows that are decoded at once."""
+"""Rows that are decoded at a time."""
 _ARROW = (".arrow", ".feather")
 _JSON = (".jsonl", ".ndjson", ".json")
 _COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
 
 
 def column_texts(path: Path, column: str) -> Iterator[str]:
-    """The texts of a column, in the order of the rows; the name's ending says which format a file has.
+    """Yield the texts of a column, in the order of the rows; the name's ending tells the format of the file.
 
     Raises:
-        InputError: an unknown ending, a damaged file, no such column, or a row that holds no text; file and row named.
+        InputError: the ending is unknown, the file is damaged, the column is missing, or a row is not text.
     """
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in _COMPRESSED and len(suffixes) > 1:
@@ -139,7 +136,7 @@ def column_texts(path: Path, column: str) -> Iterator[str]:
 
 
 def parquet_texts(path: Path, column: str) -> Iterator[str]:
-    """`column_texts` of a Parquet file."""
+    """Do `column_texts` for a Parquet file."""
     import pyarrow.parquet
 
     def batches() -> Iterator[Any]:
@@ -151,7 +148,7 @@ def parquet_texts(path: Path, column: str) -> Iterator[str]:
 
 
 def arrow_texts(path: Path, column: str) -> Iterator[str]:
-    """`column_texts` of an Arrow file, in the stream format that `datasets` writes or in the file format."""
+    """Do `column_texts` for an Arrow file, in the stream format that `datasets` writes or in the file format."""
     import pyarrow
 
     def batches() -> Iterator[Any]:
@@ -171,7 +168,7 @@ def arrow_texts(path: Path, column: str) -> Iterator[str]:
 
 
 def json_lines_texts(path: Path, column: str) -> Iterator[str]:
-    """`column_texts` of JSON Lines, one object a line, compressed or not; blank lines are passed over."""
+    """Do `column_texts` for JSON Lines, one object a line, compressed or not; blank lines are skipped."""
     import pyarrow
 
     row = 0
@@ -188,11 +185,11 @@ def json_lines_texts(path: Path, column: str) -> Iterator[str]:
                     raise ValueError(f"no {column!r}, only {', '.join(map(repr, record)) or 'nothing'}")
                 text = record[column]
                 if not isinstance(text, str):
-                    raise ValueError(f"no text but {'null' if text is None else type(text).__name__}")
+                    raise ValueError(f"{'null' if text is None else type(text).__name__}, not text")
                 if b"\\ud" in line.lower():
-                    text.encode()  # half of a surrogate pair is no text
+                    text.encode()  # half of a surrogate pair cannot be stored
                 yield text
-    except (ValueError, OSError) as error:  # pyarrow's faults are among them, and so is bad UTF-8
+    except (ValueError, OSError) as error:  # errors of pyarrow and bad UTF-8 are among them
         reason = str(error).split("\n")[0]
         raise InputError(
             f"data.files: {path}, row {max(row, 1)}: {reason}; give one JSON object a line with the text in "
@@ -207,7 +204,7 @@ def _batch_texts(path: Path, column: str, batches: Iterator[Any]) -> Iterator[st
             for text in batch.column(column).to_pylist():
                 row += 1
                 if text is None:
-                    raise InputError(f"data.files: {path}, row {row}: no text but null; mend the file or leave it out")
+                    raise InputError(f"data.files: {path}, row {row}: null, not text; mend the file or leave it out")
                 yield text
     except (ValueError, OSError) as error:
         reason = str(error).split("\n")[0].rstrip(".")

@@ -1,11 +1,9 @@
-"""Part of a store: documents that lie end to end.
-
-A tokenised corpus on disk, memory-mapped: opening it costs milliseconds whatever its size.
+"""The token store: a tokenised corpus on disk, memory-mapped, so that opening it costs the same whatever its size.
 
 A store is a folder that never changes once it has its name:
 
     tokens.bin      all documents end to end, uint16 or uint32: training documents in subset order, then validation ones
-    offsets.npy     int64 [documents + 1], where each document starts, and the end of the last
+    offsets.npy     int64 [documents + 1], where each document starts, and where the last one ends
     store.json      counts, tokenizer, known entropy, and the settings that made it
     tokenizer.json  the tokenizer, where it is more than bytes
 """
@@ -16,29 +14,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from amscale.data.corpus import CorpusSettings, Packing
-from amscale.data.tokenizers import Tokenizer, make_tokenizer, saved_tokenizer
+from amscale.data.corpus import Packing
+from amscale.data.tokenizers import Tokenizer, saved_tokenizer
 from amscale.errors import InputError
 from amscale.settings import format_size
+
+FORMAT = 2
+"""Version of the files of a store; part of its name."""
 
 
 @dataclass(frozen=True)
 class Subset:
-    """Some documents of a store, memory-mapped, and how they are to be packed into sequences."""
+    """Documents of a store, memory-mapped, and how they are packed into sequences."""
 
     tokens: np.ndarray
-    """Token ids of the documents end to end [unique_tokens]; each document closes with the end token, unless its
+    """Token ids of the documents end to end [unique_tokens]; each document ends with the end token, unless its
     corpus stores none."""
     offsets: np.ndarray
-    """Where each document starts, and where the last one ends, before it is cut [documents + 1]."""
+    """Where each document starts, and where the last one would end uncut [documents + 1]."""
     end_token: int
     packing: Packing
     copies: int = 1
-    """How often each sequence stands in one epoch."""
+    """How often each sequence occurs in one epoch."""
 
     @property
     def unique_tokens(self) -> int:
@@ -47,19 +48,16 @@ class Subset:
 
     @property
     def documents(self) -> int:
-        """Documents; under `stream` packing the last one may be cut short."""
+        """Number of documents; under `stream` packing the last one may be cut short."""
         return len(self.offsets) - 1
 
     def document(self, index: int) -> np.ndarray:
-        """Token ids of one document, the end token included unless it was cut off."""
+        """Return the token ids of one document, the end token included unless it was cut off."""
         return self.tokens[self.offsets[index] : self.offsets[index + 1]]
 
 
-FORMAT = 2
-
-
 def token_type(vocabulary_size: int) -> np.dtype:
-    """The narrowest of uint16 and uint32 that holds every id.
+    """Return the narrower of uint16 and uint32 that holds every id.
 
     Raises:
         InputError: the vocabulary needs more than 32 bits.
@@ -84,6 +82,7 @@ class TokenStore:
 
     @property
     def corpus(self) -> str:
+        """Name of the corpus."""
         return self.facts["settings"]["corpus"]
 
     @property
@@ -93,7 +92,13 @@ class TokenStore:
 
     @property
     def end_token(self) -> int:
+        """Id that ends documents and marks the beginning of an input."""
         return self.facts["end_token"]
+
+    @property
+    def enlarging_setting(self) -> str:
+        """Dotted key of the setting that makes a larger corpus."""
+        return self.facts["more"]
 
     @property
     def longest_document(self) -> int:
@@ -102,39 +107,40 @@ class TokenStore:
 
     @property
     def training_documents(self) -> int:
+        """Number of documents that are not held out."""
         return self.facts["training_documents"]
 
     @property
     def training_tokens(self) -> int:
-        """The largest D there is."""
+        """Tokens of all training documents: the largest D."""
         return int(self.offsets[self.training_documents])
 
     @property
     def entropy_per_document(self) -> float | None:
-        """Exact entropy of the source in nats per document, or None where nobody knows it."""
+        """Exact entropy of the source in nats per document, or None where it is not known."""
         return self.facts["entropy_per_document"]
 
     @property
     def entropy_per_token(self) -> float | None:
-        """Entropy of the source in nats per stored token (end tokens count where documents close with them), or None
-        where nobody knows it."""
+        """Entropy of the source in nats per stored token (end tokens count where documents end with them), or None
+        where it is not known."""
         return self.facts["entropy_per_token"]
 
     def memorised_per_token(self, documents: int) -> float:
-        """Loss in nats per token of a model that knows that many documents by heart and no more.
+        """Return the loss in nats per token of a model that has memorised that many documents and knows nothing else.
 
-        It holds each equally likely and pays ln(documents) for one; copies among them make the true figure lower.
+        It gives each the same probability, so that one costs ln(documents); copies among them make the true loss lower.
         """
         return math.log(documents) / self.facts["tokens_per_document"]
 
     def training(self, size: int | None = None, packing: Packing = "document", copies: int = 1) -> Subset:
-        """The first training documents with at least `size` tokens, all of them by default; `stream` cuts at `size`.
+        """Return the first training documents with at least `size` tokens, all by default; `stream` cuts at `size`.
 
         Subsets are prefixes of one order: a smaller one is the beginning of a larger one. Costs a binary search and
         no copy of tokens or offsets.
 
         Args:
-            copies: how often each sequence stands in one epoch; `size` counts it once.
+            copies: how often each sequence occurs in one epoch; `size` counts it once.
 
         Raises:
             InputError: the corpus has fewer than `size` training tokens.
@@ -144,14 +150,14 @@ class TokenStore:
         if not 0 < size <= available:
             raise InputError(
                 f"data.size: {size} tokens ({format_size(size)}) wanted, but {self.corpus} has {available} "
-                f"({format_size(available)}) training tokens; lower data.size or give more by {self.facts['more']}"
+                f"({format_size(available)}) training tokens; lower data.size or give more by {self.enlarging_setting}"
             )
         documents = int(np.searchsorted(self.offsets[1 : self.training_documents + 1], size)) + 1
         stop = size if packing == "stream" else int(self.offsets[documents])
         return Subset(self.tokens[:stop], self.offsets[: documents + 1], self.end_token, packing, copies)
 
     def validation(self, packing: Packing = "document") -> Subset:
-        """The held-out documents: the same whatever the training size, and none of them a copy of a training one."""
+        """Return the held-out documents, the same whatever the training size; see `Corpus.split` for copies."""
         return Subset(self.tokens[self.training_tokens :], self._validation_offsets, self.end_token, packing)
 
     @cached_property
@@ -160,10 +166,11 @@ class TokenStore:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
+        """The tokenizer that made the store."""
         return saved_tokenizer(self.folder, self.facts["tokenizer"])
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of some token ids; end tokens are left out."""
+        """Return the text of token ids; end tokens are left out."""
         return self.tokenizer.decode(ids)
 
 
@@ -171,7 +178,7 @@ def open_store(folder: Path | str) -> TokenStore:
     """Open a store that `prepare` made.
 
     Raises:
-        InputError: the folder is no whole store of this format.
+        InputError: the folder is not a complete store of this format.
     """
     folder = Path(folder)
     try:
@@ -188,51 +195,3 @@ def open_store(folder: Path | str) -> TokenStore:
     offsets = np.load(folder / "offsets.npy", mmap_mode="r")
     # As plain arrays over the same pages: slicing a memmap object costs ten times as much.
     return TokenStore(folder, facts, tokens.view(np.ndarray), offsets.view(np.ndarray))
-
-
-class KnownFacts(NamedTuple):
-    """What a plan has to know of tokens."""
-
-    vocabulary_size: int
-    context: int
-    """Tokens of a sequence, at most."""
-    mean_tokens_per_sequence: float
-
-
-_PUBLISHED = {"gpt2": 50257, "openai-community/gpt2": 50257}
-"""Vocabularies of tokenizers on the hub, end token included, so that a plan needs no network."""
-
-
-def known_facts(settings: CorpusSettings) -> KnownFacts | None:
-    """Vocabulary, context and the mean length of a sequence where they follow from the settings and the source.
-
-    The mean is that of the source: documents that were drawn from it have it up to chance. Under `stream` packing it is
-    the context, which the last sequence alone falls short of.
-
-    Returns:
-        None where only the tokens themselves can tell.
-
-    Raises:
-        InputError: a tokenizer that is neither here nor to be had from the hub.
-    """
-    source = settings.known_source() if settings.duplicates == "keep" else None
-    context = settings.context or (source.longest_document if source else None)
-    if context is None:
-        return None
-    if settings.packing == "stream":
-        mean = float(context)
-    elif source is not None and source.lengths is not None:
-        pieces = sum(-(-length // context) * p for length, p in source.lengths.items())
-        mean = sum(length * p for length, p in source.lengths.items()) / pieces
-    else:
-        return None
-    vocabulary_size = _vocabulary_size(settings)
-    return None if vocabulary_size is None else KnownFacts(vocabulary_size, context, mean)
-
-
-def _vocabulary_size(settings: CorpusSettings) -> int | None:
-    if settings.tokenizer == "bpe" or (settings.tokenizer == "word" and settings.word_types() is None):
-        return None
-    if settings.tokenizer in _PUBLISHED and not Path(settings.tokenizer).exists():
-        return _PUBLISHED[settings.tokenizer]
-    return make_tokenizer(settings).vocabulary_size

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from amscale.data.corpus import CorpusSettings
+from amscale.data.corpus import Corpus
 from amscale.errors import InputError
 from amscale.huggingface import first_line, unavailable
 
@@ -19,26 +19,28 @@ END_OF_DOCUMENT = "<end of document>"
 """The end token of tokenizers made here; its blanks keep it apart from every word."""
 _FILE = "tokenizer.json"
 _TRAINING_TEXT = 1 << 28
-"""Characters that a `bpe` tokenizer is trained on: the trainer holds every distinct word, and more text adds few."""
+"""Characters that a `bpe` tokenizer is trained on: the trainer keeps every distinct word, and more text adds few."""
 
 
 class Tokenizer(Protocol):
-    """Token ids lie in [0, vocabulary_size); the end token is one of them, and no text contains it."""
+    """Convert texts to token ids in [0, vocabulary_size) and back; one id is the end token, which no text contains."""
 
     vocabulary_size: int
     end_token: int
     facts: dict[str, Any]
 
     def encode(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The texts' tokens end to end, each text followed by the end token, and the length of each [texts]."""
+        """Return the texts' tokens end to end, each text followed by the end token, and the length of each [texts]."""
 
-    def decode(self, ids: Sequence[int]) -> str: ...
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids, without end tokens."""
 
-    def save(self, folder: Path) -> None: ...
+    def save(self, folder: Path) -> None:
+        """Write what `saved_tokenizer` needs beside `facts`."""
 
 
 class ByteTokenizer:
-    """UTF-8 bytes are their own ids, and 256 ends a document."""
+    """Take each UTF-8 byte as its id; 256 ends a document."""
 
     vocabulary_size = 257
     end_token = 256
@@ -58,7 +60,7 @@ class ByteTokenizer:
         return bytes(i for i in ids if i != self.end_token).decode(errors="replace")
 
     def save(self, folder: Path) -> None:
-        """Nothing to keep: the kind says it all."""
+        """Write nothing: `facts` suffice."""
 
 
 class LibraryTokenizer:
@@ -67,7 +69,7 @@ class LibraryTokenizer:
     def __init__(self, inner: "tokenizers.Tokenizer", end: str, source: str) -> None:
         inner.no_truncation()
         inner.no_padding()
-        # The end token's name written in a text is text; read as the token, it would cut the document in two.
+        # The end token's name in a text is text; taken for the token, it would cut the document in two.
         inner.encode_special_tokens = True
         if inner.token_to_id(end) is None:
             inner.add_special_tokens([end])
@@ -93,7 +95,7 @@ class LibraryTokenizer:
 
 
 def saved_tokenizer(folder: Path, facts: dict[str, Any]) -> Tokenizer:
-    """The tokenizer that a store was made with, from the store's own files."""
+    """Return the tokenizer that a store was made with, from the files of the store."""
     if facts["kind"] == "byte":
         return ByteTokenizer()
     import tokenizers
@@ -101,25 +103,26 @@ def saved_tokenizer(folder: Path, facts: dict[str, Any]) -> Tokenizer:
     return LibraryTokenizer(tokenizers.Tokenizer.from_file(str(folder / _FILE)), facts["end"], facts["source"])
 
 
-def make_tokenizer(settings: CorpusSettings) -> Tokenizer:
-    """The tokenizer that `settings.tokenizer` names; `word` reads the whole corpus where it must, `bpe` the first 270
-    million characters.
+def make_tokenizer(corpus: Corpus) -> Tokenizer:
+    """Return the tokenizer that `corpus.tokenizer` names.
+
+    `word` reads the whole corpus where its vocabulary is not known, `bpe` the first 270 million characters.
 
     Raises:
-        InputError: a file, a folder or a hub name that gives no tokenizer.
+        InputError: the file, folder or hub name holds no tokenizer.
     """
-    if settings.tokenizer == "byte":
+    if corpus.tokenizer == "byte":
         return ByteTokenizer()
-    if settings.tokenizer == "word":
-        return word_tokenizer(settings.word_types() or _collect_words(settings))
-    if settings.tokenizer == "bpe":
-        return _train_bpe(settings)
-    path = Path(settings.tokenizer).expanduser()
-    return _from_file(path) if path.is_file() else _from_transformers(settings.tokenizer)
+    if corpus.tokenizer == "word":
+        return word_tokenizer(corpus.word_types() or _collect_words(corpus))
+    if corpus.tokenizer == "bpe":
+        return _train_bpe(corpus)
+    path = Path(corpus.tokenizer).expanduser()
+    return _from_file(path) if path.is_file() else _from_transformers(corpus.tokenizer)
 
 
 def tokenizer_identity(name: str) -> str:
-    """What determines a tokenizer: the hash of its local files, else its name."""
+    """Return what determines a tokenizer: the hash of its local files, else its name."""
     path = Path(name).expanduser()
     if name in ("word", "byte", "bpe") or not path.exists():
         return name
@@ -132,47 +135,47 @@ def tokenizer_identity(name: str) -> str:
 
 
 def word_tokenizer(words: Iterable[str]) -> LibraryTokenizer:
-    """Blank-separated words, numbered in the order given; the end token comes last."""
+    """Return a tokenizer of blank-separated words, numbered in the order given; the end token comes last."""
     import tokenizers
 
     vocabulary = {word: i for i, word in enumerate(words)}
     vocabulary[END_OF_DOCUMENT] = len(vocabulary)
-    # `unk_token` must be a word of the vocabulary; the vocabulary covers the corpus, so it never comes up.
+    # `unk_token` must be a word of the vocabulary; the vocabulary covers the corpus, so it is never used.
     inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token=END_OF_DOCUMENT))
     inner.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
     return LibraryTokenizer(inner, END_OF_DOCUMENT, "word")
 
 
-def _collect_words(settings: CorpusSettings) -> list[str]:
+def _collect_words(corpus: Corpus) -> list[str]:
     words: set[str] = set()
-    for texts in settings.texts():
+    for texts in corpus.texts():
         for text in texts:
             words.update(text.split())
     return sorted(words)
 
 
-def _beginning(settings: CorpusSettings) -> Iterator[list[str]]:
+def _training_texts(corpus: Corpus) -> Iterator[list[str]]:
     held = 0
-    for texts in settings.texts():
+    for texts in corpus.texts():
         yield texts
         held += sum(map(len, texts))
         if held >= _TRAINING_TEXT:
             return
 
 
-def _train_bpe(settings: CorpusSettings) -> LibraryTokenizer:
+def _train_bpe(corpus: Corpus) -> LibraryTokenizer:
     import tokenizers
 
     inner = tokenizers.Tokenizer(tokenizers.models.BPE())
     inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = tokenizers.decoders.ByteLevel()
     trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=settings.tokenizer_vocabulary,
+        vocab_size=corpus.tokenizer_vocabulary,
         special_tokens=[END_OF_DOCUMENT],
         initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    inner.train_from_iterator(_beginning(settings), trainer)
+    inner.train_from_iterator(_training_texts(corpus), trainer)
     return LibraryTokenizer(inner, END_OF_DOCUMENT, "bpe")
 
 
@@ -184,7 +187,7 @@ def _from_file(path: Path) -> LibraryTokenizer:
     except Exception as error:  # the library raises bare Exception for every fault of the file
         reason = str(error).split("\n")[0]
         raise InputError(
-            f"data.tokenizer: {path} is no tokenizer.json ({reason}); give one, or word, byte, bpe"
+            f"data.tokenizer: {path} is not a tokenizer.json ({reason}); give one, or word, byte, bpe"
         ) from None
     return LibraryTokenizer(inner, END_OF_DOCUMENT, str(path))
 

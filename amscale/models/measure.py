@@ -20,8 +20,11 @@ from amscale.models.shape import Dimensions, ParameterCounts
 
 
 @contextmanager
-def _on_meta(family: Family) -> Iterator[None]:
-    """Build and run on the meta device, and leave torch's random state as it was.
+def _on_meta(family: Family, methods: str) -> Iterator[None]:
+    """Work on the meta device, and leave torch's random state as it was.
+
+    Args:
+        methods: of the family, which make this needless.
 
     Raises:
         InputError: the network needs the values of its tensors.
@@ -32,8 +35,8 @@ def _on_meta(family: Family) -> Iterator[None]:
     except (NotImplementedError, RuntimeError) as error:
         first = " ".join(str(error).split())[:200]
         raise InputError(
-            f"model.family = {family.name}: its network does not build or run on torch's meta device ({first}); write "
-            f"{type(family).__name__}.counts, matmul_weights, activations_per_token and cpu_scores"
+            f"model.family = {family.name}: its network cannot be measured on torch's meta device, where tensors hold "
+            f"nothing ({first}); write the methods {methods} of {type(family).__name__}"
         ) from None
 
 
@@ -72,7 +75,7 @@ def _within(name: str, modules: list[str]) -> bool:
 @lru_cache(maxsize=1024)
 def _measured(family: Family, dimensions: Dimensions) -> tuple[ParameterCounts, int]:
     """Return the counts of a network, and the elements of its layers' matrices."""
-    with _on_meta(family):
+    with _on_meta(family, "counts and matmul_weights"):
         model = family.build(dimensions)
     sizes = dict.fromkeys(("embedding", "output_head", "attention", "feed_forward", "norms_and_rest"), 0)
     matrices = 0
@@ -165,7 +168,7 @@ def _saved_bytes(family: Family, dimensions: Dimensions, element: int, mask: int
     dtype = torch.float32 if element == 4 else torch.bfloat16
     sizes: dict[int, int] = {}
     held: list[Any] = []
-    with _on_meta(family):
+    with _on_meta(family, "activations_per_token and cpu_scores"):
         model = family.build(dimensions).to(dtype).train()
         tokens_BT = torch.zeros(1, dimensions.context, dtype=torch.int64)
         given = {t.untyped_storage()._cdata for t in [tokens_BT, *model.parameters(), *model.buffers()]}

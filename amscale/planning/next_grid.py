@@ -12,17 +12,16 @@ import yaml
 
 from amscale import models
 from amscale.config import Experiment, expand, parse
-from amscale.data import CorpusSettings, open_store, store_name
+from amscale.data import Corpus, open_store, store_name
 from amscale.errors import InputError
 from amscale.planning.plan import tokens_folder
-from amscale.reporting.plan_table import format_duration
 from amscale.scaling.corpora import by_corpus
 from amscale.scaling.dstar import cell_criteria, check_window, locate_all
 from amscale.scaling.next_cells import NextCells, candidates, next_cells
 from amscale.scaling.points import PointTable, drop_highest
 from amscale.scaling.read_sweep import read_sweep
 from amscale.scaling.read_table import read_table
-from amscale.settings import format_size
+from amscale.settings import format_duration, format_size
 
 _SIZE, _AMOUNT = "model.size", "data.size"
 _MARGIN = 1.05
@@ -229,8 +228,8 @@ def _corpus_of(experiment: Experiment, tokens: Path) -> _Corpus:
     return _Corpus(min(sizes) if sizes else None)
 
 
-def _corpus(settings: CorpusSettings, tokens: Path) -> _Corpus:
-    source, setting = settings.known_source(), settings.more.removeprefix("data.")
+def _corpus(settings: Corpus, tokens: Path) -> _Corpus:
+    source, setting = settings.source_statistics(), settings.enlarging_setting.removeprefix("data.")
     documents = getattr(settings, setting, None) if source is not None else None
     held_out = float(settings.validation)
     place = tokens / store_name(settings)

@@ -11,12 +11,12 @@ from amscale import models
 from amscale.cluster.resources import Resources, assumed_flops
 from amscale.config import Experiment, expand
 from amscale.data import (
-    CorpusSettings,
-    KnownFacts,
+    Corpus,
     Subset,
+    TokenStatistics,
     TokenStore,
     corpus_content,
-    known_facts,
+    predict_statistics,
     prepare,
     store_name,
 )
@@ -191,11 +191,11 @@ class _Corpora:
 
     def __init__(self, folder: Path, build: bool) -> None:
         self._folder, self._build = folder, build
-        self._stores: dict[CorpusSettings, TokenStore | None] = {}
-        self._contents: dict[CorpusSettings, dict[str, Any]] = {}
-        self._facts: dict[CorpusSettings, KnownFacts] = {}
+        self._stores: dict[Corpus, TokenStore | None] = {}
+        self._contents: dict[Corpus, dict[str, Any]] = {}
+        self._facts: dict[Corpus, TokenStatistics] = {}
 
-    def tokens(self, settings: CorpusSettings) -> TokenStore | KnownFacts:
+    def tokens(self, settings: Corpus) -> TokenStore | TokenStatistics:
         """Return the token store, or what is known of the corpus without one where that is enough."""
         corpus = _whole(settings)
         # A D that is given needs no tokens; a later cell may want all that there are.
@@ -203,7 +203,7 @@ class _Corpora:
             self._stores[corpus] = self._store(settings)
         return self._stores[corpus] or self._known(settings)
 
-    def content(self, settings: CorpusSettings) -> dict[str, Any]:
+    def content(self, settings: Corpus) -> dict[str, Any]:
         """Return what identifies the content of the corpus's files; empty in the plan of a corpus that is not here."""
         corpus = _whole(settings)
         if corpus not in self._contents:
@@ -213,27 +213,27 @@ class _Corpora:
                 self._contents[corpus] = {}
         return self._contents[corpus]
 
-    def _store(self, settings: CorpusSettings) -> TokenStore | None:
+    def _store(self, settings: Corpus) -> TokenStore | None:
         """Return the corpus's store; None where a plan needs none."""
         optional = not self._build and settings.size is not None and not self._is_prepared(settings)
-        return None if optional and known_facts(settings) is not None else prepare(settings, self._folder)
+        return None if optional and predict_statistics(settings) is not None else prepare(settings, self._folder)
 
-    def _known(self, settings: CorpusSettings) -> KnownFacts:
+    def _known(self, settings: Corpus) -> TokenStatistics:
         unsized = settings.model_copy(update={"size": None})
         if unsized not in self._facts:
-            found = known_facts(unsized)
+            found = predict_statistics(unsized)
             assert found is not None
             self._facts[unsized] = found
         return self._facts[unsized]
 
-    def _is_prepared(self, settings: CorpusSettings) -> bool:
+    def _is_prepared(self, settings: Corpus) -> bool:
         try:
             return (self._folder / store_name(settings)).is_dir()
         except InputError:  # the corpus itself is not here, so nothing can have been made of it here
             return False
 
 
-def _whole(settings: CorpusSettings) -> CorpusSettings:
+def _whole(settings: Corpus) -> Corpus:
     """Return the settings that one token store serves: how much of it is used, and how it is cut, left out."""
     return settings.model_copy(update={"size": None, "packing": "document", "context": None})
 
@@ -260,7 +260,7 @@ def plan_trial(cell: Experiment, store: TokenStore, resources: Resources, count:
 
 def _plan_cell(
     cell: Experiment,
-    corpus: TokenStore | KnownFacts,
+    corpus: TokenStore | TokenStatistics,
     content: dict[str, Any],
     resources: Resources,
     count: str,

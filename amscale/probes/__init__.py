@@ -1,14 +1,31 @@
-"""Measurements inside a network while it trains, built on amscale.hopfield.
+"""Measurements inside a network while it trains.
 
-Arrows go one way, from the last of these to the first:
+A probe is one class in one file (docs/probes.md):
 
-    settings       what is measured, and when
-    capture        the outputs of named modules during a forward pass
-    preserve       a context that leaves training untouched
-    patterns       what one sequence is as a pattern
-    measurement    what a probe hands back
-    associative    energies, radii, partition functions and the global energy
-    attention      each head's retrieval: its energy, and how many keys it looks at
-    memorisation   memorised bits, and continuations reproduced exactly
-    probe          all of these for a fixed probe set in training
+    probe           Probe, the interface, and what a probe is given
+    measurement     Measurement, what a probe returns
+    columns         a probe's columns of the report's table
+    registry        the built-in probes and those of installed packages, by name
+    settings        the section `probes` of a configuration
+    energy, radius, memorisation, attention      the built-in probes
+    suite           runs the forward passes once and merges what the probes measure
+    patterns, capture, queries_keys      sequences and activations
+
+Nothing that this package imports by itself imports torch: a plan and a report know the probes without it.
 """
+
+from amscale.probes.columns import ProbeColumn
+from amscale.probes.measurement import Measurement
+from amscale.probes.probe import Activations, LayerPatterns, Probe, ProbeContext, ScalarChart
+from amscale.probes.registry import PROBES
+
+__all__ = [
+    "PROBES",
+    "Activations",
+    "LayerPatterns",
+    "Measurement",
+    "Probe",
+    "ProbeColumn",
+    "ProbeContext",
+    "ScalarChart",
+]

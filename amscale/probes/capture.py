@@ -1,12 +1,11 @@
-"""The outputs of named modules during forward passes.
+"""Read the outputs of named modules during forward passes, without a trace on training.
 
     with capture(model, ["layers.0", "layers.1"]) as records:
         model(tokens_BT)
     records["layers.1"][0]      # the output of that module's first call, detached
 
-Nothing is registered outside the context, so a model that is not captured pays nothing.
-
-A context in which a model can be evaluated without leaving a trace on its training.
+Nothing is registered outside the context, so a model that is not captured pays nothing. `preserved` is a context in
+which a model can be evaluated and training continues as if it had not been.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +30,7 @@ def _unwrappings(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def find_modules(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
-    """The named modules of a model, or of the model that it wraps, in the order of the names.
+    """Return the named modules of a model, or of the model that it wraps, in the order of the names.
 
     Raises:
         InputError: no names, or a name that the model does not have.
@@ -51,12 +50,12 @@ def _first_tensor(output: Any, name: str) -> Tensor:
     while isinstance(output, tuple | list) and output:
         output = output[0]
     if not isinstance(output, Tensor):
-        raise InputError(f"module {name!r} answers with {type(output).__name__}; name one that answers with a tensor")
+        raise InputError(f"module {name!r} returns {type(output).__name__}; name one that returns a tensor")
     return output.detach()
 
 
 def input_place(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | str | None:
-    """Where a layer's input stands among the arguments of its call: the first tensor of floating numbers, or None."""
+    """Return the place of a layer's input among its arguments: the first tensor of floating numbers, or None."""
     arguments: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
     for place, value in arguments:
         if isinstance(value, Tensor) and value.is_floating_point():
@@ -66,7 +65,7 @@ def input_place(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | str | No
 
 @contextmanager
 def capture_input(model: nn.Module, name: str, reduce: Callable[[Tensor], Tensor]) -> Iterator[list[Tensor]]:
-    """Record what enters a named module while the context is open: one detached tensor per call that has one.
+    """Record what enters a named module while the context is open: one detached tensor per call with a tensor.
 
     Args:
         model: a module, wrapped or not.
@@ -94,7 +93,7 @@ def capture_input(model: nn.Module, name: str, reduce: Callable[[Tensor], Tensor
 def capture(
     model: nn.Module, names: Sequence[str], reduce: Callable[[Tensor], Tensor] | None = None
 ) -> Iterator[dict[str, list[Tensor]]]:
-    """Record what named modules answer while the context is open.
+    """Record what named modules return while the context is open.
 
     Args:
         model: a module, wrapped or not; names are those of the unwrapped model.
@@ -105,7 +104,7 @@ def capture(
         One list per name, with one detached tensor per call: the output, or the first tensor of a tuple.
 
     Raises:
-        InputError: a name that the model does not have, or a module that answers with no tensor.
+        InputError: a name that the model does not have, or a module that returns no tensor.
     """
     records: dict[str, list[Tensor]] = {name: [] for name in names}
     handles = []
@@ -131,9 +130,9 @@ def preserved(model: nn.Module) -> Iterator[None]:
     """Evaluate a model and leave training bit for bit as it was.
 
     Inside, no gradient is recorded and every module is in evaluation mode. On exit, after an error too, each module's
-    own training flag and the random state of the CPU and of the model's accelerators are as before. The flags are set
-    one by one, not by `eval()`, because wrappers and frozen parts give that call meanings of their own. Compiled parts
-    run as they were written: compiled code passes over hooks that came after it.
+    training flag and the random state of the CPU and of the model's accelerators are as before. The flags are set
+    one by one, not by `eval()`, because wrappers and frozen parts override that call. Compiled parts run eagerly:
+    compiled code ignores hooks that were added after it.
     """
     flags = [(module, module.training) for module in model.modules()]
     devices = {p.device for p in model.parameters() if p.device.type not in ("cpu", "meta")}

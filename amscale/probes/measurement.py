@@ -1,39 +1,53 @@
-"""What a probe hands back: named numbers, named distributions, and the reason for each that is missing."""
+"""What a probe returns: named numbers, named distributions, and the reason for each that is missing."""
 
 import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
+
+from amscale.files import is_number
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass
 class Measurement:
-    """One probe of a network. Names have the form group/part/quantity, so that they group in a viewer."""
+    """Numbers by tag. A tag is `group/layer_00/quantity` or `group/quantity`, so that a viewer groups them.
+
+    Scalars are written to `metrics.jsonl` and TensorBoard and appear in the report, histograms go to TensorBoard, and
+    reasons are written beside both.
+    """
 
     scalars: dict[str, float] = field(default_factory=dict)
-    """Finite numbers by name."""
+    """Finite numbers by tag."""
     histograms: dict[str, np.ndarray] = field(default_factory=dict)
-    """One-dimensional float64 samples by name."""
+    """One-dimensional float64 samples by tag."""
     reasons: dict[str, str] = field(default_factory=dict)
-    """Why a number, or a whole group, could not be measured: one sentence by name."""
+    """Why a number, or a whole group of them, is missing: one sentence by tag."""
     pattern: str = ""
-    """What one sequence was as a pattern: the vector that every energy, radius and log Z here is of."""
+    """Which vector stood for a sequence; set by the suite."""
     seconds: float = 0.0
-    """Wall time of the probe, forward passes included."""
+    """Wall time of all probes, forward passes included; set by the suite."""
 
-    def add(self, name: str, value: float) -> None:
-        """Record a number, or the reason why there is none."""
-        if math.isfinite(value):
-            self.scalars[name] = float(value)
+    def add(self, tag: str, value: float) -> None:
+        """Record a number, or the reason why there is none: it is infinite, undefined or beyond what records hold."""
+        if math.isfinite(value) and is_number(float(value)):
+            self.scalars[tag] = float(value)
         else:
-            self.reasons[name] = f"{name} is {value}, beyond the range of floating numbers"
+            self.reasons[tag] = f"{tag} is {value:.4g}, beyond the range of recorded numbers"
 
-    def add_distribution(self, name: str, values_Q: Tensor) -> None:
+    def add_distribution(self, tag: str, values_Q: "Tensor") -> None:
         """Record the mean, the 5 %, 50 % and 95 % quantiles, and the sample itself of finite values."""
-        sample_Q = values_Q.detach().to(torch.float64).cpu().numpy()
-        self.histograms[name] = sample_Q
-        self.add(f"{name}_mean", float(sample_Q.mean()))
+        sample_Q = values_Q.detach().double().cpu().numpy()
+        self.histograms[tag] = sample_Q
+        self.add(f"{tag}_mean", float(sample_Q.mean()))
         for share, value in zip((5, 50, 95), np.quantile(sample_Q, (0.05, 0.5, 0.95)), strict=True):
-            self.add(f"{name}_q{share:02d}", float(value))
+            self.add(f"{tag}_q{share:02d}", float(value))
+
+    def merge(self, other: "Measurement") -> None:
+        """Add what another probe measured."""
+        self.scalars |= other.scalars
+        self.histograms |= other.histograms
+        self.reasons |= other.reasons

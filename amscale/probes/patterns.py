@@ -1,20 +1,20 @@
-"""What one sequence is as a pattern: a vector made from its activations of one layer."""
+"""The sequences that probes measure, and the pattern of each: one vector from its activations of one layer."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from amscale.config.schema import Pattern
 from amscale.errors import InputError
+from amscale.probes.settings import Pattern
 
 UNCOUNTED = -100
 """The target of a position that does not count."""
 
 
 @dataclass(frozen=True)
-class Sequences:
-    """A fixed set of sequences, on the device on which the model takes its input."""
+class ProbeBatch:
+    """Sequences on the device on which the model takes its input."""
 
     tokens_BT: Tensor
     """Token ids, as the model takes them."""
@@ -27,11 +27,11 @@ class Sequences:
         return self.targets_BT != UNCOUNTED
 
     @classmethod
-    def of_batch(cls, tokens_BT: Tensor, targets_BT: Tensor) -> "Sequences":
-        """The sequences of a training batch, whose padding has the target −100.
+    def of_batch(cls, tokens_BT: Tensor, targets_BT: Tensor) -> "ProbeBatch":
+        """Make a batch from the tokens and targets of a training batch, whose padding has the target −100.
 
         Raises:
-            InputError: the shapes differ, there is no sequence, or one has no token that counts.
+            InputError: the shapes differ, there is no sequence, or a sequence has no counted token.
         """
         if tokens_BT.shape != targets_BT.shape or tokens_BT.ndim != 2:
             raise InputError(
@@ -41,22 +41,22 @@ class Sequences:
         counted_BT = targets_BT != UNCOUNTED
         if tokens_BT.shape[0] == 0 or not bool(counted_BT.any(1).all()):
             raise InputError(
-                f"a probe set of {tokens_BT.shape[0]} sequences has none or an empty one; each needs a counted token"
+                f"{tokens_BT.shape[0]} probe sequences, none or some of them empty; each needs a counted token"
             )
         return cls(tokens_BT, targets_BT)
 
-    def first(self, count: int) -> "Sequences":
-        """The first `count` sequences, or all where there are fewer."""
-        return Sequences(self.tokens_BT[:count], self.targets_BT[:count])
+    def first(self, count: int) -> "ProbeBatch":
+        """Return the first `count` sequences, or all where there are fewer."""
+        return ProbeBatch(self.tokens_BT[:count], self.targets_BT[:count])
 
-    def split(self, size: int) -> list["Sequences"]:
-        """The same sequences in batches of at most `size`."""
+    def split(self, size: int) -> list["ProbeBatch"]:
+        """Split the sequences into batches of at most `size`."""
         batches = zip(self.tokens_BT.split(size), self.targets_BT.split(size), strict=True)
-        return [Sequences(tokens_BT, targets_BT) for tokens_BT, targets_BT in batches]
+        return [ProbeBatch(tokens_BT, targets_BT) for tokens_BT, targets_BT in batches]
 
 
 def to_patterns(activation_BTC: Tensor, counted_BT: Tensor, pattern: Pattern, context: int) -> Tensor:
-    """One float32 vector per sequence from the activations of one layer.
+    """Return one float32 vector per sequence from the activations of one layer.
 
     Args:
         activation_BTC: activations, (B, T, C), of any floating type.
@@ -70,7 +70,7 @@ def to_patterns(activation_BTC: Tensor, counted_BT: Tensor, pattern: Pattern, co
     """
     if activation_BTC.ndim != 3 or activation_BTC.shape[:2] != counted_BT.shape:
         raise InputError(
-            f"a probed module answers with shape {tuple(activation_BTC.shape)}; a residual stream has shape "
+            f"a probed module returns shape {tuple(activation_BTC.shape)}; a residual stream has shape "
             f"(sequences, context, width) and starts with {tuple(counted_BT.shape)} here: name other modules"
         )
     counted_BT1 = counted_BT[:, :, None]
@@ -85,4 +85,4 @@ def to_patterns(activation_BTC: Tensor, counted_BT: Tensor, pattern: Pattern, co
     if pattern == "flattened":
         padding = context - clean_BTC.shape[1]
         return torch.nn.functional.pad(clean_BTC, (0, 0, 0, padding)).flatten(1)
-    raise InputError(f"pattern={pattern!r} is none of last_token, mean_token, flattened")
+    raise InputError(f"pattern={pattern!r}; allowed are last_token, mean_token, flattened")

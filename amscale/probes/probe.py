@@ -1,150 +1,168 @@
-"""Measure a fixed probe set inside a network while it trains.
+"""The interface of a probe: what it declares, what it is given, and what it returns."""
 
-    probe = TrainingProbe(model, residual_names(model), Sequences.of_batch(*training), Sequences.of_batch(*validation))
-    measurement = probe.measure()        # between optimiser steps, on every rank, with equal sequences
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-`model` is what the training loop calls: under DeepSpeed the engine, whose forward applies the engine's own precision
-while the hooks of its modules gather the parameters that ZeRO-3 has partitioned. Gathering is collective, hence every
-rank.
-"""
-
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
-
-import torch
-from torch import Tensor, nn
-
-from amscale.config.schema import Pattern
-from amscale.errors import InputError
-from amscale.probes.associative import measure_energy, measure_global_energy, measure_radius_and_partition
-from amscale.probes.attention import measure_attention
-from amscale.probes.capture import capture, capture_input, find_modules, preserved
+from amscale.probes.columns import ProbeColumn
 from amscale.probes.measurement import Measurement
-from amscale.probes.memorisation import Corpus, Recall, measure_memorisation
-from amscale.probes.patterns import Sequences, to_patterns
+from amscale.settings import Settings as BaseSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from amscale.probes.patterns import ProbeBatch
+    from amscale.probes.queries_keys import Retrieval
+    from amscale.probes.settings import Pattern
+
+Wanted = Literal["patterns", "logits", "attention"]
 
 
-class TrainingProbe:
-    """Energies, radii, partition functions, retrieval and memorisation of a fixed set of sequences, while training."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        names: Sequence[str],
-        stored: Sequences,
-        queries: Sequences,
-        pattern: Pattern = "last_token",
-        micro_batch: int = 8,
-        *,
-        attention: Sequence[str] = (),
-        corpus: Corpus | None = None,
-        prefix: int = 8,
-        continuation: int = 8,
-    ) -> None:
-        """Choose what is measured.
-
-        Args:
-            model: called as model(tokens_BT); any wrapper around the model that has the named modules.
-            names: modules whose output is the residual stream (B, T, C) after each layer, in order.
-            stored: training sequences, whose patterns are the stored ones.
-            queries: validation sequences, whose patterns are the queries.
-            pattern: what one sequence is; see `to_patterns`.
-            micro_batch: sequences per forward pass.
-            attention: attention modules, each inside the layer whose name begins its own.
-            corpus: what memorised bits are counted against; None where they are not wanted.
-            prefix: tokens given when an exact continuation is asked for.
-            continuation: tokens that are to be reproduced.
-
-        Raises:
-            InputError: a name that the model does not have, or fewer than one sequence per forward pass.
-        """
-        if micro_batch < 1:
-            raise InputError(f"micro_batch={micro_batch} of a probe must be at least 1")
-        find_modules(model, [*names, *attention])
-        self.model, self.names, self.attention = model, tuple(names), tuple(attention)
-        self.stored, self.queries = stored, queries
-        self.pattern, self.micro_batch = pattern, micro_batch
-        self.context = max(stored.tokens_BT.shape[1], queries.tokens_BT.shape[1])
-        self.corpus, self.prefix, self.continuation = corpus, prefix, continuation
-
-    def measure(self) -> Measurement:
-        """Run the probe set through the model and measure; training is untouched, bit for bit.
-
-        What cannot be measured (activations that are not finite, no two distinct patterns) is missing from the scalars
-        and has its sentence under `reasons`.
-        """
-        device = self.stored.tokens_BT.device
-        _synchronise(device)
-        start = time.perf_counter()
-        measurement = Measurement(pattern=self.pattern)
-        with preserved(self.model):
-            stored = self._run(self.stored)
-            queries = self._run(self.queries)
-            self._measure_layers(measurement, stored.patterns_LPN, queries)
-            measure_memorisation(measurement, stored.recall, queries.recall, self.corpus)
-            if self.attention:
-                measure_attention(measurement, self.model, self.names, self.attention, self.queries, self.micro_batch)
-        _synchronise(device)
-        measurement.seconds = time.perf_counter() - start
-        return measurement
-
-    def _run(self, sequences: Sequences) -> "_Answers":
-        """The sequences through the model: their patterns at each named module, in order, and what it says to them."""
-        pieces: dict[str, list[Tensor]] = {name: [] for name in self.names}
-        starts: list[Tensor] = []
-        recall = Recall(self.prefix, self.continuation)
-        for batch in sequences.split(self.micro_batch):
-            reduce = partial(to_patterns, counted_BT=batch.counted_BT, pattern=self.pattern, context=self.context)
-            with (
-                capture(self.model, self.names, reduce) as records,
-                capture_input(self.model, self.names[0], reduce) as first,
-            ):
-                recall.add(self.model(batch.tokens_BT), batch)
-            starts += first
-            for name, calls in records.items():
-                if len(calls) != 1:
-                    raise InputError(
-                        f"module {name!r} ran {len(calls)} times in one forward pass; name one that runs once"
-                    )
-                pieces[name].append(calls[0])
-        return _Answers([torch.cat(pieces[name]) for name in self.names], torch.cat(starts) if starts else None, recall)
-
-    def _measure_layers(self, measurement: Measurement, stored_LPN: list[Tensor], queries: "_Answers") -> None:
-        queries_LQN, start_QN = queries.patterns_LPN, queries.start_PN
-        labels = [f"layer_{t:02d}" for t in range(len(self.names))]
-        broken = []
-        for label, name, stored_PN, queries_QN in zip(labels, self.names, stored_LPN, queries_LQN, strict=True):
-            bad = sum(int((~patterns.isfinite().all(1)).sum()) for patterns in (stored_PN, queries_QN))
-            if bad:
-                total = stored_PN.shape[0] + queries_QN.shape[0]
-                broken.append(label)
-                reason = f"{bad} of {total} probe sequences have activations of {name} that are not finite"
-                for group in ("energy", "radius", "partition"):
-                    measurement.reasons[f"{group}/{label}"] = reason
-                continue
-            measure_energy(measurement, label, queries_QN, stored_PN)
-            measure_radius_and_partition(measurement, label, stored_PN)
-        if start_QN is not None and not bool(start_QN.isfinite().all()):
-            broken.append("the first layer's input")
-        if broken:
-            measurement.reasons["energy/global"] = f"activations of {', '.join(broken)} are not finite"
-        else:
-            measure_global_energy(measurement, labels, queries_LQN, stored_LPN, start_QN)
+class NoSettings(BaseSettings):
+    """The settings of a probe that has none."""
 
 
 @dataclass(frozen=True)
-class _Answers:
-    """What one forward pass over some sequences left behind."""
+class ScalarChart:
+    """A chart of TensorBoard's Custom Scalars tab."""
 
-    patterns_LPN: list[Tensor]
-    """One (P, N) float32 matrix per named module."""
-    start_PN: Tensor | None
-    """The patterns of what enters the first named module, x^(0); None where that is no residual stream."""
-    recall: Recall
+    category: str
+    """Heading under which the chart is listed."""
+    title: str
+    tags: Sequence[str]
+    """Regular expressions of the scalar tags that it shows."""
 
 
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+@dataclass(frozen=True)
+class CorpusFacts:
+    """The corpus and the model that memorised bits are counted against."""
+
+    entropy_per_token: float | None
+    """Entropy of the corpus's source in nats per token; None where it is not known."""
+    tokens: int
+    """D, the unique training tokens."""
+    parameters: int
+    """All parameters of the model, embeddings included."""
+
+
+@dataclass(frozen=True)
+class ProbeContext:
+    """The model and the fixed sequences that a measurement is of."""
+
+    model: "nn.Module"
+    """Called as model(tokens_BT); under DeepSpeed the engine, which wraps the model that has the named modules."""
+    layers: Sequence[str]
+    """Modules whose output is the residual stream (B, T, C) after each layer, in order."""
+    stored: "ProbeBatch"
+    """Training sequences, whose patterns are the stored ones."""
+    queries: "ProbeBatch"
+    """Validation sequences, whose patterns are the queries."""
+    attention: Sequence[str] = ()
+    """Attention modules, each inside the layer whose name begins its name."""
+    pattern: "Pattern" = "last_token"
+    """Which vector stands for a sequence; see `patterns.to_patterns`."""
+    micro_batch: int = 8
+    """Sequences per forward pass."""
+    corpus: CorpusFacts | None = None
+    """None where memorised bits are not wanted."""
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longest sequence, T."""
+        return max(self.stored.tokens_BT.shape[1], self.queries.tokens_BT.shape[1])
+
+
+@dataclass(frozen=True)
+class LayerPatterns:
+    """One vector per sequence from one layer's output."""
+
+    index: int
+    """0 for the first layer."""
+    module: str
+    """Name of the module that the output is of."""
+    stored_PN: "Tensor"
+    """Patterns of the training sequences, float32."""
+    queries_QN: "Tensor"
+    """Patterns of the validation sequences, float32."""
+    reason: str | None = None
+    """Why the patterns cannot be measured: they are not finite. None where they can."""
+
+    @property
+    def label(self) -> str:
+        """The layer's part of a tag: `layer_00` for the first layer."""
+        return layer_label(self.index)
+
+
+def layer_label(index: int) -> str:
+    """Return a layer's part of a tag: `layer_00` for index 0."""
+    return f"layer_{index:02d}"
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What the forward passes left for one probe; what the probe does not want is empty."""
+
+    layers: Sequence[LayerPatterns] = ()
+    """Wanted by "patterns": every layer in order, those with a reason included."""
+    first_input_QN: "Tensor | None" = None
+    """Wanted by "patterns": the validation sequences' patterns of what enters the first layer; None where that is no
+    residual stream."""
+    stored_logits: Sequence[Any] = ()
+    """Wanted by "logits": what `reduce_logits` returned for each micro-batch of the training sequences."""
+    query_logits: Sequence[Any] = ()
+    """The same for the validation sequences."""
+    logits_reason: str | None = None
+    """Why there are no logits; None where there are."""
+    attention: Mapping[int, Sequence[Any]] = field(default_factory=dict)
+    """Wanted by "attention": what `reduce_attention` returned for each micro-batch, by the layer's index."""
+    attention_reasons: Mapping[int, str] = field(default_factory=dict)
+    """Why a layer's queries and keys cannot be read, by the layer's index."""
+
+
+class Probe:
+    """A measurement of a network on fixed sequences; a subclass in a file is all that a probe takes.
+
+    A subclass sets `name` and `wants`, and overrides `measure_layer`, `measure` or both. Tags of what it measures are
+    `<name>/layer_00/<quantity>` or `<name>/<quantity>`. It is called between optimiser steps, in evaluation mode and
+    without gradients, on every rank with the same sequences.
+    """
+
+    name: ClassVar[str]
+    """The name under which the probe is registered; its tags begin with it."""
+    wants: ClassVar[tuple[Wanted, ...]] = ()
+    """Which activations it is given. "patterns": one vector per sequence and layer. "logits": through `reduce_logits`.
+    "attention": queries and keys, through `reduce_attention`. A probe that wants nothing can run the model itself,
+    with `capture.capture`."""
+    groups: ClassVar[tuple[str, ...]] = ()
+    """The first parts of its tags, where they are not its name alone."""
+    columns: ClassVar[tuple[ProbeColumn, ...]] = ()
+    """Its columns in the report's table of probes. Without any, its scalars are shown under their tags."""
+    charts: ClassVar[tuple[ScalarChart, ...]] = ()
+    """Its charts in TensorBoard's Custom Scalars tab."""
+    Settings: ClassVar[type[BaseSettings]] = NoSettings
+    """The settings that a configuration may give it."""
+
+    def __init__(self, settings: Any = None) -> None:
+        """Keep the settings, which are an instance of `Settings`; None takes its defaults."""
+        self.settings: Any = self.Settings() if settings is None else settings
+
+    @classmethod
+    def tag_groups(cls) -> tuple[str, ...]:
+        """Return the first parts of its tags."""
+        return cls.groups or (cls.name,)
+
+    def reduce_logits(self, batch: "ProbeBatch", logits_BTV: "Tensor") -> Any:
+        """Return what `measure` needs of the logits of one micro-batch; all logits together may not fit the memory."""
+        return None
+
+    def reduce_attention(self, retrieval: "Retrieval") -> Any:
+        """Return what `measure` needs of one layer's queries and keys in one micro-batch."""
+        return None
+
+    def measure_layer(self, context: ProbeContext, layer: LayerPatterns) -> Measurement:
+        """Measure one layer's patterns; called for each layer whose patterns are finite."""
+        return Measurement()
+
+    def measure(self, context: ProbeContext, activations: Activations) -> Measurement:
+        """Measure the network as a whole; called once, after the layers."""
+        return Measurement()

@@ -1,13 +1,12 @@
-"""The radius experiment: how far apart do the activations of a trained language model lie?
+"""The radius experiment: nearest-neighbour distances among the activations of a trained language model.
 
-Arrows go one way, from the last of these to the first:
+    configuration   the model, the corpus and the sample, and the plan of what they cost
+    subject         the model that is measured: a finished trial, or one that transformers loads
+    sample          random chunks of text, and the vectors that the model makes of them
+    distances       nearest-neighbour distances in nested samples, what they imply, and control vectors
+    figure          the figure
+    files           the files of the experiment's folder
+    run             the experiment, step by step
 
-    settings    the model, the corpus and the sample
-    subject     a model to be measured: a finished trial, or one that transformers loads
-    sample      random chunks of text, and the vectors that the model makes of them
-    controls    what the same distances are where there is nothing to find
-    distances   nearest-neighbour distances in nested samples, and what they imply
-    figure      the picture
-    files       the folder that is left behind
-    run         all of it, in order
+Each module imports only those above it.
 """

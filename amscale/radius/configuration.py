@@ -1,10 +1,7 @@
-"""Settings of the radius experiment.
-
-What a radius experiment would compute and hold, before anything is spent.
-"""
+"""Settings of the radius experiment, and what it will compute and hold, before anything is spent."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,16 +16,16 @@ from amscale.hopfield.volume import r_star
 from amscale.models import Shape, flops_per_token, solve
 from amscale.models.families.gpt2 import GPT2Settings
 from amscale.models.families.hub import HubSettings
-from amscale.settings import Settings, Size, describe, format_size
+from amscale.settings import Settings, Size, describe_error, format_size
 
 
 class TrialModel(Settings):
-    """A finished trial of this software."""
+    """A finished trial of a sweep."""
 
     source: Literal["trial"]
     """A finished trial."""
     path: str
-    """Its folder, or the folder of a sweep: then its finished trial of most parameters and, among these, most data."""
+    """Folder of the trial, or of a sweep: then its finished trial of most parameters and, among these, of most data."""
 
 
 class PretrainedModel(Settings):
@@ -37,7 +34,7 @@ class PretrainedModel(Settings):
     source: Literal["pretrained"]
     """A pretrained model."""
     path: str
-    """A name on the Hugging Face hub, or a local folder."""
+    """Name on the Hugging Face hub, or a local folder."""
 
 
 class SampleSettings(Settings):
@@ -58,7 +55,7 @@ class SampleSettings(Settings):
 
     @field_validator("layers")
     @classmethod
-    def _some_layer(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+    def _has_a_layer(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if not value:
             raise ValueError("name at least one layer, for example [-1]")
         return value
@@ -79,7 +76,7 @@ class RadiusSettings(Settings):
     """Folder for results."""
 
     @model_validator(mode="after")
-    def _a_corpus(self) -> "RadiusSettings":
+    def _has_a_corpus(self) -> "RadiusSettings":
         if self.data is None and self.model.source == "pretrained":
             raise ValueError("data is missing: a pretrained model needs a corpus, for example data.corpus=text")
         return self
@@ -112,7 +109,7 @@ def parse(tree: dict[str, Any]) -> RadiusSettings:
     except ValidationError as error:
         if not error.errors()[0]["loc"]:
             raise InputError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
-        raise InputError(describe(error, tree)) from None
+        raise InputError(describe_error(error, tree)) from None
 
 
 _GPT2 = {"gpt2": "small", "gpt2-medium": "medium", "gpt2-large": "large", "gpt2-xl": "xl"}
@@ -122,19 +119,40 @@ _CONTROLS = 3
 
 
 def is_radius(tree: dict[str, Any]) -> bool:
-    """Whether a configuration, as it was read, is one of the radius experiment and not of a sweep."""
+    """Return whether a tree of settings is of the radius experiment and not of a sweep."""
     model = tree.get("model")
     return isinstance(model, dict) and "source" in model
 
 
-def print_radius_plan(settings: RadiusSettings, console: Console) -> None:
-    """The model, the sample, FLOPs and memory.
+@dataclass(frozen=True)
+class RadiusPlan:
+    """What a radius experiment would compute and hold."""
+
+    model: str
+    corpus: str
+    layers: int
+    width: int
+    parameters: int
+    r_star: float
+    chunks: int
+    tokens: int
+    """Tokens of a chunk, at most."""
+    places: int
+    """Places in the network of which vectors are taken."""
+    forward_flops: float
+    distance_flops: float
+    memory: float
+    """Bytes of weights and vectors in float32, without the activations of a forward pass."""
+
+
+def plan_radius(settings: RadiusSettings) -> RadiusPlan:
+    """Plan a radius experiment: the model, the sample, FLOPs and memory.
 
     Forward passes are those of the trained and of the random weights; each of k vectors is compared with all others, at
     each place for the trained vectors and three controls: 2·k²·width FLOPs a set.
 
     Raises:
-        InputError: a model that is not there, or whose shape cannot be had.
+        InputError: a model that is not there, or whose shape is unknown.
     """
     shape = _shape(settings)
     chunks = settings.sample.chunks
@@ -143,18 +161,31 @@ def print_radius_plan(settings: RadiusSettings, console: Console) -> None:
     layers = {layer % shape.layers for layer in settings.sample.layers}
     places = len(layers) + (shape.layers - 1 in layers)
     per_token = flops_per_token(replace(shape, context=tokens)) / 3  # of training, a third is the forward pass
-    forward = 2 * chunks * tokens * per_token
-    compared = (1 + _CONTROLS) * places * 2 * chunks**2 * shape.width
-    held = 4 * (shape.parameters.total + (places + 1) * chunks * shape.width)
-    corpus = settings.data.corpus if settings.data is not None else "its own corpus"
+    return RadiusPlan(
+        model=settings.model.path,
+        corpus=settings.data.corpus if settings.data is not None else "the corpus of its training",
+        layers=shape.layers,
+        width=shape.width,
+        parameters=shape.parameters.total,
+        r_star=r_star(shape.width),
+        chunks=chunks,
+        tokens=tokens,
+        places=places,
+        forward_flops=2 * chunks * tokens * per_token,
+        distance_flops=(1 + _CONTROLS) * places * 2 * chunks**2 * shape.width,
+        memory=4 * (shape.parameters.total + (places + 1) * chunks * shape.width),
+    )
+
+
+def print_radius_plan(plan: RadiusPlan, console: Console) -> None:
+    """Print a plan, a line a subject."""
     for line in (
-        f"plan: radius of {settings.model.path} on {corpus}, one process on a CPU or on one GPU",
-        f"model: {shape.layers} x {shape.width}, {format_size(shape.parameters.total)} parameters, "
-        f"r* = {r_star(shape.width):.3g}",
-        f"sample: {format_size(chunks)} chunks of at most {tokens} tokens, vectors at {places} places, {_CONTROLS} "
-        "controls of each",
-        f"FLOPs: {forward:.2g} in forward passes, {compared:.2g} in distances",
-        f"memory: {held / 1e9:.2g} GB of weights and vectors in float32, and the activations of a forward pass",
+        f"plan: radius of {plan.model} on {plan.corpus}, one process on a CPU or on one GPU",
+        f"model: {plan.layers} x {plan.width}, {format_size(plan.parameters)} parameters, r* = {plan.r_star:.3g}",
+        f"sample: {format_size(plan.chunks)} chunks of at most {plan.tokens} tokens, vectors at {plan.places} places, "
+        f"{_CONTROLS} controls of each",
+        f"FLOPs: {plan.forward_flops:.2g} in forward passes, {plan.distance_flops:.2g} in distances",
+        f"memory: {plan.memory / 1e9:.2g} GB of weights and vectors in float32, and the activations of a forward pass",
     ):
         console.print(line, highlight=False, soft_wrap=True)
 

@@ -1,7 +1,4 @@
-"""Vectors in which there is nothing to find, to hold the measured ones against.
-
-Nearest-neighbour distances in nested samples of vectors, and what they imply.
-"""
+"""Nearest-neighbour distances in nested samples of vectors, what they imply, and control vectors."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,53 +11,23 @@ from amscale.hopfield.neighbours import Neighbours
 from amscale.hopfield.nested import Dimension, intrinsic_dimension, nested_neighbours
 from amscale.hopfield.volume import r_star
 
-_ROWS = 4096
-
-
-def shuffled(vectors_PC: Tensor, seed: int) -> Tensor:
-    """Each coordinate shuffled among the vectors: its distribution stays, what ties the coordinates together goes."""
-    generator = torch.Generator().manual_seed(seed)
-    result_PC = torch.empty_like(vectors_PC)
-    for column in range(vectors_PC.shape[1]):
-        result_PC[:, column] = vectors_PC[torch.randperm(len(vectors_PC), generator=generator), column]
-    return result_PC
-
-
-def gaussian(vectors_PC: Tensor, seed: int) -> Tensor:
-    """As many draws of the normal distribution with the vectors' mean and covariance, float32."""
-    generator = torch.Generator().manual_seed(seed)
-    count, width = vectors_PC.shape
-    mean_C = torch.zeros(width, dtype=torch.float64)
-    for rows_RC in vectors_PC.split(_ROWS):
-        mean_C += rows_RC.double().sum(0) / count
-    covariance_CC = torch.zeros(width, width, dtype=torch.float64)
-    for rows_RC in vectors_PC.split(_ROWS):
-        centred_RC = rows_RC.double() - mean_C
-        covariance_CC += centred_RC.T @ centred_RC / count
-    variance_C, axes_CC = torch.linalg.eigh(covariance_CC)
-    root_CC = axes_CC * variance_C.clamp(min=0).sqrt()
-    result_PC = torch.empty(count, width)
-    for rows_RC in result_PC.split(_ROWS):
-        normal_RC = torch.randn(rows_RC.shape, generator=generator, dtype=torch.float64)
-        rows_RC.copy_(normal_RC @ root_CC.T + mean_C)
-    return result_PC
-
-
 PERCENT = (25, 50, 75, 100)
 """Shares of the vectors whose distances are kept whole."""
 _SMALLER = (32, 16, 8)
 """Divisors of k that give the smaller samples of the slope."""
 _LEAST = 8
 """Vectors of the smallest sample."""
+_ROWS = 4096
+"""Vectors that are in float64 at a time."""
 
 
 @dataclass
-class Spread:
-    """The distances of one set of vectors at one place."""
+class VectorDistances:
+    """The nearest-neighbour distances of one set of vectors at one place of the network."""
 
     place: str
     vectors: str
-    """Which vectors: `trained`, or the control they are."""
+    """`trained`, or the name of the control: `random weights`, `shuffled`, `gaussian`."""
     dimension: int
     """Width of the vectors, n."""
     sizes: list[int] = field(default_factory=list)
@@ -77,40 +44,41 @@ class Spread:
 
     @property
     def r_star(self) -> float:
+        """Return r* of the vectors' width."""
         return r_star(self.dimension)
 
 
 def sample_sizes(count: int) -> list[int]:
-    """Sizes of the nested samples of k vectors, the percentages among them."""
+    """Return the sizes of the nested samples of k vectors, those of PERCENT among them."""
     sizes = {round(count * percent / 100) for percent in PERCENT} | {count // divisor for divisor in _SMALLER}
     return sorted(size for size in sizes if size >= min(_LEAST, count))
 
 
-def measure_spread(place: str, name: str, vectors_PC: Tensor, device: torch.device) -> Spread:
-    """Exact nearest neighbours in nested samples of the vectors, in their order."""
+def measure_distances(place: str, name: str, vectors_PC: Tensor, device: torch.device) -> VectorDistances:
+    """Find exact nearest neighbours in nested samples of the vectors: the first s of them for each size s."""
     count, width = vectors_PC.shape
-    spread = Spread(place, name, width)
+    found = VectorDistances(place, name, width)
     percent = {round(count * share / 100): share for share in PERCENT}
     for nested in nested_neighbours(vectors_PC.to(device), sample_sizes(count)):
         try:
             neighbours = nested.neighbours
         except ValueError as error:
-            spread.reason = str(error)
+            found.reason = str(error)
             continue
         distance_U = neighbours.distance_U.cpu().numpy()
-        spread.sizes.append(nested.size)
-        spread.rows.append(_statistics(nested.size, neighbours, distance_U, spread.r_star))
+        found.sizes.append(nested.size)
+        found.rows.append(_statistics(nested.size, neighbours, distance_U, found.r_star))
         if nested.size in percent:
-            spread.distances[percent[nested.size]] = distance_U
+            found.distances[percent[nested.size]] = distance_U
         if nested.size == count:
-            spread.reason = None
-            spread.nearest_P = nested.distance_S.cpu().numpy()
-    if spread.rows and spread.reason is None:
+            found.reason = None
+            found.nearest_P = nested.distance_S.cpu().numpy()
+    if found.rows and found.reason is None:
         try:
-            spread.implied = intrinsic_dimension(spread.sizes, [row["distance_mean"] for row in spread.rows])
+            found.implied = intrinsic_dimension(found.sizes, [row["distance_mean"] for row in found.rows])
         except ValueError as error:
-            spread.reason = str(error)
-    return spread
+            found.reason = str(error)
+    return found
 
 
 def _statistics(size: int, neighbours: Neighbours, distance_U: np.ndarray, star: float) -> dict[str, Any]:
@@ -129,3 +97,32 @@ def _statistics(size: int, neighbours: Neighbours, distance_U: np.ndarray, star:
         "separated_median": neighbours.separated_share(float(median / 2)),
         "separated_r_star": neighbours.separated_share(star),
     }
+
+
+def shuffled(vectors_PC: Tensor, seed: int) -> Tensor:
+    """Shuffle each coordinate among the vectors, which keeps its distribution and removes what ties coordinates."""
+    generator = torch.Generator().manual_seed(seed)
+    result_PC = torch.empty_like(vectors_PC)
+    for column in range(vectors_PC.shape[1]):
+        result_PC[:, column] = vectors_PC[torch.randperm(len(vectors_PC), generator=generator), column]
+    return result_PC
+
+
+def gaussian(vectors_PC: Tensor, seed: int) -> Tensor:
+    """Draw as many vectors from the normal distribution of the vectors' mean and covariance, float32."""
+    generator = torch.Generator().manual_seed(seed)
+    count, width = vectors_PC.shape
+    mean_C = torch.zeros(width, dtype=torch.float64)
+    for rows_RC in vectors_PC.split(_ROWS):
+        mean_C += rows_RC.double().sum(0) / count
+    covariance_CC = torch.zeros(width, width, dtype=torch.float64)
+    for rows_RC in vectors_PC.split(_ROWS):
+        centred_RC = rows_RC.double() - mean_C
+        covariance_CC += centred_RC.T @ centred_RC / count
+    variance_C, axes_CC = torch.linalg.eigh(covariance_CC)
+    root_CC = axes_CC * variance_C.clamp(min=0).sqrt()
+    result_PC = torch.empty(count, width)
+    for rows_RC in result_PC.split(_ROWS):
+        normal_RC = torch.randn(rows_RC.shape, generator=generator, dtype=torch.float64)
+        rows_RC.copy_(normal_RC @ root_CC.T + mean_C)
+    return result_PC

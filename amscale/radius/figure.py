@@ -1,10 +1,10 @@
-"""The picture of a radius experiment: one row per place, from the paper's histograms to the controls to the slope."""
+"""The figure of a radius experiment: a row per place, with the paper's histograms, the controls and the slopes."""
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from amscale.radius.distances import PERCENT, Spread
+from amscale.radius.distances import PERCENT, VectorDistances
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,29 +38,29 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def draw(title: str, subtitle: str, spreads: list[Spread], labels: dict[str, str]) -> "Figure":
+def draw(title: str, subtitle: str, measured: list[VectorDistances], labels: dict[str, str]) -> "Figure":
     """Draw the figure.
 
     Args:
         title: the question and its answer.
         subtitle: model, corpus and sample.
-        spreads: every place's vectors and controls.
-        labels: how each place is called.
+        measured: the vectors of every place and their controls.
+        labels: name of each place, for a reader.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    places = list(dict.fromkeys(spread.place for spread in spreads))
+    places = list(dict.fromkeys(one.place for one in measured))
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(13.5, _HEADING + 3.9 * len(places)), layout="constrained")
         rows = figure.subplots(len(places), 3, squeeze=False, width_ratios=(1.15, 1.15, 1))
         for axes, place in zip(rows, places, strict=True):
-            own = [spread for spread in spreads if spread.place == place and spread.rows]
-            trained = own[0]
+            here = [one for one in measured if one.place == place and one.rows]
+            trained = here[0]
             _histograms(axes[0], trained)
             axes[0].set_title(f"{labels[place]}: {trained.dimension} coordinates", fontweight="bold", pad=12)
-            _controls(axes[1], own)
-            _slopes(axes[2], own)
+            _controls(axes[1], here)
+            _slopes(axes[2], here)
         rows[0][1].set_title("Beside the controls", pad=12)
         rows[0][2].set_title("Against the size of the sample", pad=12)
         above = _HEADING / figure.get_figheight()
@@ -75,8 +75,8 @@ def _steps(axes: "Axes", values: np.ndarray, edges: np.ndarray, **style: Any) ->
     axes.stairs(density, edges, **style)
 
 
-def _histograms(axes: "Axes", trained: Spread) -> None:
-    """The paper's picture: distances in 25, 50, 75 and 100 % of the vectors, and where 2r* lies."""
+def _histograms(axes: "Axes", trained: VectorDistances) -> None:
+    """Draw the paper's figure: distances in 25, 50, 75 and 100 % of the vectors, and 2r*."""
     everything = np.concatenate(list(trained.distances.values()))
     top = float(np.quantile(everything, 0.998))
     edges = np.linspace(min(0.0, float(everything.min())), top, 61)
@@ -107,52 +107,52 @@ def _mark_r_star(axes: "Axes", place: float, name: str) -> None:
     )
 
 
-def _controls(axes: "Axes", spreads: list[Spread]) -> None:
-    """Distances among all vectors, on a logarithmic axis, of the trained model and of each control."""
-    least = min(float(np.quantile(spread.distances[100], 0.002)) for spread in spreads)
-    most = max(float(np.quantile(spread.distances[100], 0.998)) for spread in spreads)
+def _controls(axes: "Axes", measured: list[VectorDistances]) -> None:
+    """Draw distances among all vectors of the trained model and of each control, on a logarithmic axis."""
+    least = min(float(np.quantile(one.distances[100], 0.002)) for one in measured)
+    most = max(float(np.quantile(one.distances[100], 0.998)) for one in measured)
     edges = np.geomspace(0.85 * least, 1.18 * most, 91)
-    for spread in spreads:
+    for one in measured:
         # Density on the logarithmic axis, so that areas are shares of the vectors.
-        counts, _ = np.histogram(spread.distances[100], edges)
-        share = counts / len(spread.distances[100])
-        strong = spread.vectors == "trained"
-        style: dict[str, Any] = {"color": _COLOURS[spread.vectors], "linewidth": 2.0 if strong else 1.5}
-        axes.stairs(share, edges, label=_NAMES[spread.vectors], **style)
+        counts, _ = np.histogram(one.distances[100], edges)
+        share = counts / len(one.distances[100])
+        strong = one.vectors == "trained"
+        style: dict[str, Any] = {"color": _COLOURS[one.vectors], "linewidth": 2.0 if strong else 1.5}
+        axes.stairs(share, edges, label=_NAMES[one.vectors], **style)
         axes.stairs(share, edges, color=style["color"], fill=True, alpha=0.18 if strong else 0.08)
-    _mark_r_star(axes, 2 * spreads[0].r_star, "2r*")
+    _mark_r_star(axes, 2 * measured[0].r_star, "2r*")
     axes.set_xscale("log")
-    axes.set_xlim(min(edges[0], 1.6 * spreads[0].r_star), max(edges[-1], 2.6 * spreads[0].r_star))
-    _plain_ticks(axes.xaxis)
+    axes.set_xlim(min(edges[0], 1.6 * measured[0].r_star), max(edges[-1], 2.6 * measured[0].r_star))
+    _decade_ticks(axes.xaxis)
     axes.set_xlabel("distance to the nearest neighbour")
     axes.set_ylabel("share of the vectors")
     axes.set_yticks([])
     axes.legend(handlelength=1.2)
 
 
-def _slopes(axes: "Axes", spreads: list[Spread]) -> None:
-    """Mean distance against the size of the sample, with the dimension that each slope implies."""
-    for spread in spreads:
-        colour = _COLOURS[spread.vectors]
-        means = [row["distance_mean"] for row in spread.rows]
-        implied = f"dimension {spread.implied.dimension:.3g}" if spread.implied else "no dimension"
-        style: dict[str, Any] = {"linewidth": 2.0 if spread.vectors == "trained" else 1.3, "markersize": 4}
-        axes.plot(spread.sizes, means, "o-", color=colour, label=f"{_NAMES[spread.vectors]}: {implied}", **style)
+def _slopes(axes: "Axes", measured: list[VectorDistances]) -> None:
+    """Draw the mean distance against the size of the sample, with the dimension that each slope implies."""
+    for one in measured:
+        colour = _COLOURS[one.vectors]
+        means = [row["distance_mean"] for row in one.rows]
+        implied = f"dimension {one.implied.dimension:.3g}" if one.implied else "no dimension"
+        style: dict[str, Any] = {"linewidth": 2.0 if one.vectors == "trained" else 1.3, "markersize": 4}
+        axes.plot(one.sizes, means, "o-", color=colour, label=f"{_NAMES[one.vectors]}: {implied}", **style)
     axes.set_xscale("log")
     axes.set_yscale("log")
     low, high = axes.get_ylim()
-    if high / low < 2:  # a narrow range on a logarithmic axis has no ticks of its own
+    if high / low < 2:  # a narrow range on a logarithmic axis gets no ticks
         axes.set_ylim(low / 1.25, high * 1.25)
     axes.set_ylim(top=axes.get_ylim()[1] * (axes.get_ylim()[1] / axes.get_ylim()[0]) ** 0.45)
-    _plain_ticks(axes.yaxis)
-    _plain_ticks(axes.xaxis)
+    _decade_ticks(axes.yaxis)
+    _decade_ticks(axes.xaxis)
     axes.set_xlabel("vectors in the sample")
     axes.set_ylabel("mean distance")
     axes.legend(handlelength=1.4, loc="upper right", fontsize=8.5)
 
 
-def _plain_ticks(axis: Any) -> None:
-    """1, 2 and 5 of each decade, written out."""
+def _decade_ticks(axis: Any) -> None:
+    """Put ticks at 1, 2 and 5 of each decade, written out."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

@@ -1,4 +1,4 @@
-"""The folder of a radius experiment: vectors.parquet, distances.parquet, summary.json, radius.png and radius.svg."""
+"""The files of a radius experiment: vectors.parquet, distances.parquet and summary.json."""
 
 import json
 from pathlib import Path
@@ -9,13 +9,13 @@ from torch import Tensor
 
 from amscale.errors import InputError
 from amscale.files import write_atomically
-from amscale.radius.distances import Spread
+from amscale.radius.distances import VectorDistances
 
 _ROWS = 4096
 
 
 def make_folder(storage: str, name: str) -> Path:
-    """The folder, made if it is missing.
+    """Make the experiment's folder if it is missing.
 
     Raises:
         InputError: it cannot be made.
@@ -28,10 +28,10 @@ def make_folder(storage: str, name: str) -> Path:
     return folder
 
 
-def write_vectors(path: Path, index_P: np.ndarray, vectors: dict[str, Tensor], spreads: list[Spread]) -> None:
-    """One row per chunk: its number in the corpus, and at each place its vector and nearest distance (0 left out).
+def write_vectors(path: Path, index_P: np.ndarray, vectors: dict[str, Tensor], measured: list[VectorDistances]) -> None:
+    """Write a row per chunk: its number in the corpus, and at each place its vector and its nearest distance above 0.
 
-    Written in blocks of rows, so that no second copy of the vectors is made.
+    Rows are written in blocks, so that no second copy of the vectors is made.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -40,7 +40,7 @@ def write_vectors(path: Path, index_P: np.ndarray, vectors: dict[str, Tensor], s
     for place, vectors_PC in vectors.items():
         fields.append(pa.field(place, pa.list_(pa.float32(), vectors_PC.shape[1])))
         fields.append(pa.field(f"{place}_distance", pa.float64()))
-    nearest = {spread.place: spread.nearest_P for spread in spreads}
+    nearest = {one.place: one.nearest_P for one in measured}
     with pq.ParquetWriter(path, pa.schema(fields), compression="zstd") as writer:
         for start in range(0, len(index_P), _ROWS):
             rows = slice(start, start + _ROWS)
@@ -52,8 +52,8 @@ def write_vectors(path: Path, index_P: np.ndarray, vectors: dict[str, Tensor], s
             writer.write_table(pa.Table.from_arrays(columns, schema=pa.schema(fields)))
 
 
-def write_distances(path: Path, spreads: list[Spread]) -> None:
-    """One row per distinct vector of each sample: place, vectors, percent of them, distance to the nearest."""
+def write_distances(path: Path, measured: list[VectorDistances]) -> None:
+    """Write a row per distinct vector of each sample: place, vectors, percent of them, distance to the nearest."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -66,33 +66,31 @@ def write_distances(path: Path, spreads: list[Spread]) -> None:
         ]
     )
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for spread in spreads:
-            for percent, distance_U in spread.distances.items():
-                words = [
-                    pa.array([word] * len(distance_U)).dictionary_encode() for word in (spread.place, spread.vectors)
-                ]
+        for one in measured:
+            for percent, distance_U in one.distances.items():
+                names = [pa.array([name] * len(distance_U)).dictionary_encode() for name in (one.place, one.vectors)]
                 numbers = [pa.array(np.full(len(distance_U), percent, np.int32)), pa.array(distance_U)]
-                writer.write_table(pa.Table.from_arrays([*words, *numbers], schema=schema))
+                writer.write_table(pa.Table.from_arrays([*names, *numbers], schema=schema))
 
 
-def summarise(spreads: list[Spread]) -> list[dict[str, Any]]:
-    """The spreads as plain data."""
+def summarise(measured: list[VectorDistances]) -> list[dict[str, Any]]:
+    """Return the distances as plain data, without the distances themselves."""
     return [
         {
-            "place": spread.place,
-            "vectors": spread.vectors,
-            "dimension": spread.dimension,
-            "r_star": spread.r_star,
-            "samples": spread.rows,
-            "intrinsic_dimension": spread.implied.dimension if spread.implied else None,
-            "slope": spread.implied.slope if spread.implied else None,
-            "slope_residual": spread.implied.residual if spread.implied else None,
-            "reason": spread.reason,
+            "place": one.place,
+            "vectors": one.vectors,
+            "dimension": one.dimension,
+            "r_star": one.r_star,
+            "samples": one.rows,
+            "intrinsic_dimension": one.implied.dimension if one.implied else None,
+            "slope": one.implied.slope if one.implied else None,
+            "slope_residual": one.implied.residual if one.implied else None,
+            "reason": one.reason,
         }
-        for spread in spreads
+        for one in measured
     ]
 
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:
-    """Written last and atomically: where it stands, the other files are whole."""
+    """Write the summary, atomically and last: where it exists, the other files are whole."""
     write_atomically(path, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")

@@ -1,4 +1,4 @@
-"""The radius experiment from its settings to its folder."""
+"""Run the radius experiment: from its settings to the files of its folder."""
 
 import platform
 import resource
@@ -13,32 +13,31 @@ from rich.console import Console
 from rich.table import Table
 
 from amscale import __version__
-from amscale.data import CorpusSettings, TokenStore, prepare
+from amscale.data import Corpus, TokenStore, prepare
 from amscale.errors import InputError
 from amscale.planning.plan import tokens_folder
 from amscale.radius.configuration import RadiusSettings
-from amscale.radius.distances import Spread, gaussian, measure_spread, shuffled
+from amscale.radius.distances import VectorDistances, gaussian, measure_distances, shuffled
 from amscale.radius.figure import draw
 from amscale.radius.files import make_folder, summarise, write_distances, write_summary, write_vectors
 from amscale.radius.sample import Chunks, choose_chunks, places, vectors
-from amscale.radius.subject import Subject, Trial, find_trial, pretrained_subject, trial_subject
+from amscale.radius.subject import Subject, TrainedTrial, find_trial, pretrained_subject, trial_subject
 from amscale.reporting.terminal import make_console
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Inputs:
+    """The model and the corpus of one experiment."""
+
     subject: Subject
-    data: CorpusSettings
+    data: Corpus
     store: TokenStore
 
 
-def run_radius(settings: RadiusSettings, console: Console | None = None) -> int:
-    """Measure, write the folder, and say what was found.
-
-    Returns:
-        0 when everything was measured.
+def run_radius(settings: RadiusSettings, console: Console | None = None) -> Path:
+    """Measure, write the experiment's folder, print what was found, and return the folder.
 
     Raises:
         InputError: a model, a corpus or a sample that cannot be measured; nothing is written before that is known.
@@ -53,16 +52,16 @@ def run_radius(settings: RadiusSettings, console: Console | None = None) -> int:
     about = f"{found.subject.name}, {found.store.corpus}, {len(chunks.index_P):,} {kind}"
     console.print(about, highlight=False)
     folder = make_folder(settings.storage, settings.name)
-    spreads = _measure(found.subject, chunks, settings, device, console, folder)
-    spreads.sort(key=lambda spread: list(labels).index(spread.place))
-    write_distances(folder / "distances.parquet", spreads)
-    figure = draw(_headline(spreads), about, spreads, labels)
+    measured = _measure(found.subject, chunks, settings, device, console, folder)
+    measured.sort(key=lambda one: list(labels).index(one.place))
+    write_distances(folder / "distances.parquet", measured)
+    figure = draw(_headline(measured), about, measured, labels)
     for suffix in ("png", "svg"):
         figure.savefig(folder / f"radius.{suffix}", dpi=150)
-    write_summary(folder / "summary.json", _summary(settings, found, chunks, spreads, device, began))
-    _print(console, spreads, labels)
+    write_summary(folder / "summary.json", _summary(settings, found, chunks, measured, device, began))
+    _print_table(console, measured, labels)
     console.print(f"\nfiles: {folder.absolute()}", highlight=False, soft_wrap=True)
-    return 0
+    return folder
 
 
 def _device(settings: RadiusSettings) -> torch.device:
@@ -73,63 +72,67 @@ def _device(settings: RadiusSettings) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and available else "cpu")
 
 
-def _find(settings: RadiusSettings, console: Console) -> _Found:
-    own_tokens = tokens_folder(Path(settings.storage).expanduser())
+def _find(settings: RadiusSettings, console: Console) -> _Inputs:
+    tokens = tokens_folder(Path(settings.storage).expanduser())
     if settings.model.source == "pretrained":
         assert settings.data is not None
-        return _Found(pretrained_subject(settings.model), settings.data, prepare(settings.data, own_tokens))
+        return _Inputs(pretrained_subject(settings.model), settings.data, prepare(settings.data, tokens))
     trial = find_trial(settings.model.path)
     if trial.folder.path != Path(settings.model.path).expanduser():
         console.print(f"largest finished trial of {settings.model.path}: {trial.folder.path.name}", highlight=False)
     if settings.data is None:
-        return _Found(trial_subject(trial), trial.cell.data, trial.store)
-    store = prepare(settings.data, own_tokens)
-    _same_tokens(trial, store)
-    return _Found(trial_subject(trial), settings.data, store)
+        return _Inputs(trial_subject(trial), trial.cell.data, trial.store)
+    store = prepare(settings.data, tokens)
+    _check_tokenizer(trial, store)
+    return _Inputs(trial_subject(trial), settings.data, store)
 
 
-def _same_tokens(trial: Trial, store: TokenStore) -> None:
-    """A token must mean what it meant in training."""
+def _check_tokenizer(trial: TrainedTrial, store: TokenStore) -> None:
+    """Check that the corpus is tokenised as in training.
+
+    Raises:
+        InputError: it is not.
+    """
     files = [folder / "tokenizer.json" for folder in (trial.store.folder, store.folder)]
     contents = [file.read_bytes() if file.is_file() else b"" for file in files]
     if trial.store.facts["tokenizer"]["kind"] != store.facts["tokenizer"]["kind"] or contents[0] != contents[1]:
         raise InputError(
             f"data.tokenizer: not the tokenizer that the trial was trained with; give {files[0]}, "
-            "or leave data out to take the trial's own corpus"
+            "or leave data out to take the trial's corpus"
         )
 
 
 def _measure(
     subject: Subject, chunks: Chunks, settings: RadiusSettings, device: torch.device, console: Console, folder: Path
-) -> list[Spread]:
-    """The trained vectors and their controls. Two sets of vectors are held at most: the measured one and a control."""
+) -> list[VectorDistances]:
+    """Measure the trained vectors and their controls, holding at most one set of vectors and one control at a time."""
     layers, seed = settings.sample.layers, settings.sample.seed
     console.print("vectors of the trained model …", highlight=False)
     trained = vectors(subject, chunks, layers, device)
-    subject.model.to("meta")  # frees the weights, which are not needed beside those of the random model
-    spreads = []
+    subject.model.to("meta")  # frees the trained weights before the random ones are made
+    measured = []
     for place, vectors_PC in trained.items():
         console.print(f"distances at {place} …", highlight=False)
-        spread = measure_spread(place, "trained", vectors_PC, device)
-        if not spread.nearest_P.size:
-            raise InputError(f"{place}: {spread.reason}; take more distinct chunks, or another corpus")
-        spreads.append(spread)
-    write_vectors(folder / "vectors.parquet", chunks.index_P, trained, spreads)
+        one = measure_distances(place, "trained", vectors_PC, device)
+        if not one.nearest_P.size:
+            raise InputError(f"{place}: {one.reason}; take more distinct chunks, or another corpus")
+        measured.append(one)
+    write_vectors(folder / "vectors.parquet", chunks.index_P, trained, measured)
     for place in list(trained):
         vectors_PC = trained.pop(place)
         console.print(f"controls at {place} …", highlight=False)
-        spreads.append(measure_spread(place, "shuffled", shuffled(vectors_PC, seed), device))
-        spreads.append(measure_spread(place, "gaussian", gaussian(vectors_PC, seed), device))
+        measured.append(measure_distances(place, "shuffled", shuffled(vectors_PC, seed), device))
+        measured.append(measure_distances(place, "gaussian", gaussian(vectors_PC, seed), device))
         del vectors_PC
     console.print("the same shape with random weights …", highlight=False)
     torch.manual_seed(seed)
-    random = vectors(subject.renewed(), chunks, layers, device)
-    spreads += [measure_spread(place, "random weights", vectors_PC, device) for place, vectors_PC in random.items()]
-    return spreads
+    random = vectors(subject.reinitialised(), chunks, layers, device)
+    measured += [measure_distances(place, "random weights", vectors_PC, device) for place, vectors_PC in random.items()]
+    return measured
 
 
 def _labels(subject: Subject, settings: RadiusSettings) -> dict[str, str]:
-    """How each place is called."""
+    """Return the name of each place, for a reader."""
     named = places(subject, settings.sample.layers)
     labels = {place: f"Layer {int(place.removeprefix('layer_'))}" for place in named if place != "final_norm"}
     last = f"layer_{len(subject.layers) - 1:02d}"
@@ -140,17 +143,17 @@ def _labels(subject: Subject, settings: RadiusSettings) -> dict[str, str]:
     return labels
 
 
-def _headline(spreads: list[Spread]) -> str:
-    last = [spread for spread in spreads if spread.vectors == "trained"][-1]
+def _headline(measured: list[VectorDistances]) -> str:
+    last = [one for one in measured if one.vectors == "trained"][-1]
     median = last.rows[-1]["radius_median"]
     return f"Median sampled radius {median:.3g} beside r* = {last.r_star:.3g}"
 
 
 def _summary(
     settings: RadiusSettings,
-    found: _Found,
+    found: _Inputs,
     chunks: Chunks,
-    spreads: list[Spread],
+    measured: list[VectorDistances],
     device: torch.device,
     began: float,
 ) -> dict[str, Any]:
@@ -163,7 +166,7 @@ def _summary(
         "chunks": len(chunks.index_P),
         "tokens": chunks.tokens,
         "pattern": "the activation at the last input token of a chunk, which predicts its last token",
-        "spreads": summarise(spreads),
+        "spreads": summarise(measured),
         "seconds": time.time() - began,
         "device": f"{device.type}: {name}",
         "peak_host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -176,24 +179,24 @@ def _summary(
     }
 
 
-def _print(console: Console, spreads: list[Spread], labels: dict[str, str]) -> None:
+def _print_table(console: Console, measured: list[VectorDistances], labels: dict[str, str]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("place", "vectors"):
         table.add_column(column)
     for column in ("distance, mean", "median", "r̂, median", "r*", "separated by r*", "duplicates", "dimension"):
         table.add_column(column, justify="right")
-    for spread in spreads:
-        if not spread.rows:
-            table.add_row(labels[spread.place], spread.vectors, spread.reason or "")
+    for one in measured:
+        if not one.rows:
+            table.add_row(labels[one.place], one.vectors, one.reason or "")
             continue
-        row = spread.rows[-1]
-        numbers = (row["distance_mean"], row["distance_median"], row["radius_median"], spread.r_star)
+        row = one.rows[-1]
+        numbers = (row["distance_mean"], row["distance_median"], row["radius_median"], one.r_star)
         table.add_row(
-            labels[spread.place],
-            spread.vectors,
+            labels[one.place],
+            one.vectors,
             *(f"{number:.3g}" for number in numbers),
             f"{row['separated_r_star']:.1%}",
             f"{row['duplicates']}",
-            f"{spread.implied.dimension:.3g}" if spread.implied else "—",
+            f"{one.implied.dimension:.3g}" if one.implied else "—",
         )
     console.print(table)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from amscale.data import Sequences, TokenStore
-from amscale.data.corpus import CorpusSettings
+from amscale.data.corpus import Corpus
 from amscale.errors import InputError
 from amscale.probes.capture import capture, preserved
 from amscale.probes.patterns import UNCOUNTED, to_patterns
@@ -22,7 +22,7 @@ _PASS_BYTES = 2**28
 
 @dataclass(frozen=True)
 class Chunks:
-    """The chunks of one sample, in random order: the first s of them are a random sample of s."""
+    """Random chunks of a corpus in random order, so that the first s of them are a random sample of s."""
 
     sequences: Sequences
     index_P: np.ndarray
@@ -31,13 +31,13 @@ class Chunks:
     """Tokens of a chunk, at most."""
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """(tokens_BT, counted_BT) of at most `size` chunks at a time."""
+        """Yield (tokens_BT, counted_BT) of at most `size` chunks at a time."""
         for start in range(0, len(self.index_P), size):
             tokens, targets = self.sequences.batch(self.index_P[start : start + size])
             yield torch.from_numpy(tokens), torch.from_numpy(targets != UNCOUNTED)
 
 
-def choose_chunks(settings: SampleSettings, data: CorpusSettings, store: TokenStore, context: int | None) -> Chunks:
+def choose_chunks(settings: SampleSettings, data: Corpus, store: TokenStore, context: int | None) -> Chunks:
     """Choose k of the corpus's chunks of T tokens at random, without replacement.
 
     Args:
@@ -60,14 +60,15 @@ def choose_chunks(settings: SampleSettings, data: CorpusSettings, store: TokenSt
         kind = f"chunks of {tokens} tokens" if data.packing == "stream" else "documents"
         raise InputError(
             f"sample.chunks={settings.chunks}: the training part of {store.corpus} has only {whole} {kind}; lower "
-            f"sample.chunks{' or sample.tokens' if data.packing == 'stream' else ''}, or raise {store.facts['more']}"
+            f"sample.chunks{' or sample.tokens' if data.packing == 'stream' else ''}, or raise "
+            f"{store.enlarging_setting}"
         )
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([settings.seed])))
     return Chunks(sequences, generator.choice(whole, settings.chunks, replace=False), tokens)
 
 
 def places(subject: Subject, layers: Sequence[int]) -> dict[str, str]:
-    """Module names by place: `layer_23` after a layer, and `final_norm` where the last layer is among them.
+    """Return module names by place: `layer_23` after a layer, and `final_norm` where the last layer is among them.
 
     Raises:
         InputError: a layer that the model does not have.
@@ -75,9 +76,7 @@ def places(subject: Subject, layers: Sequence[int]) -> dict[str, str]:
     count = len(subject.layers)
     wrong = [layer for layer in layers if not -count <= layer < count]
     if wrong:
-        raise InputError(
-            f"sample.layers: {wrong[0]} is none of the {count} layers; give 0 to {count - 1}, or −1 and on"
-        )
+        raise InputError(f"sample.layers: the model has no layer {wrong[0]}; give 0 to {count - 1}, or −1 to −{count}")
     chosen = sorted({layer % count for layer in layers})
     found = {f"layer_{layer:02d}": subject.layers[layer] for layer in chosen}
     if count - 1 in chosen and subject.final_norm is not None:
@@ -86,10 +85,10 @@ def places(subject: Subject, layers: Sequence[int]) -> dict[str, str]:
 
 
 def vectors(subject: Subject, chunks: Chunks, layers: Sequence[int], device: torch.device) -> dict[str, Tensor]:
-    """One vector per chunk at each place, (P, C) float32 on the CPU: the activation at the chunk's last input token.
+    """Return one vector per chunk at each place, (P, C) float32 on the CPU: the activation at its last input token.
 
     Raises:
-        InputError: tokens that the model does not know, a place that answers with no residual stream, or activations
+        InputError: tokens that the model does not know, a place whose output is not a residual stream, or activations
             that are not finite.
     """
     named = places(subject, layers)
@@ -101,8 +100,8 @@ def vectors(subject: Subject, chunks: Chunks, layers: Sequence[int], device: tor
         for tokens_BT, counted_BT in chunks.batches(size):
             if int(tokens_BT.max()) >= subject.vocabulary:
                 raise InputError(
-                    f"data.tokenizer: token {int(tokens_BT.max())} is none of the {subject.vocabulary} that the model "
-                    "knows; give the tokenizer that the model was trained with"
+                    f"data.tokenizer: token {int(tokens_BT.max())} is beyond the {subject.vocabulary} tokens that the "
+                    "model knows; give the tokenizer that the model was trained with"
                 )
             reduce = partial(to_patterns, counted_BT=counted_BT.to(device), pattern="last_token", context=chunks.tokens)
             with capture(model, list(named.values()), reduce) as records:
@@ -127,6 +126,6 @@ def vectors(subject: Subject, chunks: Chunks, layers: Sequence[int], device: tor
 
 
 def _pass_size(subject: Subject, tokens: int) -> int:
-    """Chunks of one forward pass."""
+    """Return how many chunks one forward pass takes."""
     widest = max(parameter.shape[-1] for parameter in subject.model.parameters())
     return max(1, _PASS_BYTES // (4 * tokens * (subject.logits + 16 * widest)))

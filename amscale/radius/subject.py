@@ -1,4 +1,4 @@
-"""A model to be measured, from a finished trial or from whatever transformers loads."""
+"""The model that is measured: that of a finished trial, or one that transformers loads."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,31 +22,31 @@ from amscale.trials.records import TrialResult
 
 @dataclass(frozen=True)
 class Subject:
-    """A model with the names of the places that are measured."""
+    """A model, and the names of the modules whose outputs are measured."""
 
     name: str
-    """What it is, for a person to read."""
+    """The model's name, for a reader."""
     model: nn.Module
     """Holds the named modules; called through `forward`."""
     forward: Callable[[Tensor], Any]
-    """Takes tokens_BT; what it returns is of no interest."""
+    """Takes tokens_BT; what it returns is not used."""
     layers: list[str]
     """Modules whose first output is the residual stream after each layer, in order."""
     final_norm: str | None
-    """The norm behind the last layer; None where there is none."""
+    """The norm after the last layer; None in a model without one."""
     vocabulary: int
     """Token ids lie below it."""
     context: int | None
-    """Tokens of the longest sequence that it takes; None where there is no limit."""
+    """Tokens of the longest sequence that the model takes; None without a limit."""
     logits: int
     """Width of the logits that `forward` computes; 0 where it stops before the output head."""
-    renewed: Callable[[], "Subject"]
-    """The same shape with random weights, by the model's own initialisation and PyTorch's random state."""
+    reinitialised: Callable[[], "Subject"]
+    """Makes the same shape with random weights, by the model's initialisation and PyTorch's random state."""
 
 
 @dataclass(frozen=True)
-class Trial:
-    """A finished trial."""
+class TrainedTrial:
+    """A finished trial whose model is measured."""
 
     folder: TrialFolder
     cell: Experiment
@@ -55,17 +55,18 @@ class Trial:
 
     @property
     def shape(self) -> Shape:
+        """Return the shape that was trained."""
         recorded = self.result.shape
         if recorded.vocabulary is None or recorded.context is None:
             raise InputError(f"{self.folder.result}: shape.vocabulary or shape.context is missing; run the trial again")
         return models.solve(self.cell.model, recorded.vocabulary, recorded.context)
 
 
-def find_trial(path: str) -> Trial:
-    """The finished trial in a folder, or a sweep's largest: of most parameters N, and of most data D among these.
+def find_trial(path: str) -> TrainedTrial:
+    """Find the finished trial in a folder, or a sweep's largest: of most parameters N and, among these, most data D.
 
     Raises:
-        InputError: no trial there, none that is finished, or one whose corpus cannot be found.
+        InputError: no finished trial there, or one whose corpus cannot be found.
     """
     place = Path(path).expanduser()
     if (place / "spec.yaml").is_file():
@@ -93,11 +94,11 @@ def find_trial(path: str) -> Trial:
             f"{folder.path}: its corpus now has a vocabulary of {store.vocabulary_size}, in training it had "
             f"{result.shape.vocabulary}; bring back the corpus that the trial was trained on"
         )
-    return Trial(folder, cell, result, store)
+    return TrainedTrial(folder, cell, result, store)
 
 
-def trial_subject(trial: Trial) -> Subject:
-    """The network of a finished trial with its trained weights, on the CPU.
+def trial_subject(trial: TrainedTrial) -> Subject:
+    """Load the network of a finished trial with its trained weights, on the CPU.
 
     Raises:
         InputError: the weights are missing or do not fit the shape.
@@ -112,10 +113,10 @@ def trial_subject(trial: Trial) -> Subject:
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         raise InputError(f"{trial.folder.weights}: not the weights of the trial beside it ({reason})") from None
-    return _own_subject(trial.folder.path.name, model, shape)
+    return _network_subject(trial.folder.path.name, model, shape)
 
 
-def _own_subject(name: str, model: nn.Module, shape: Shape) -> Subject:
+def _network_subject(name: str, model: nn.Module, shape: Shape) -> Subject:
     return Subject(
         name=name,
         model=model,
@@ -125,15 +126,15 @@ def _own_subject(name: str, model: nn.Module, shape: Shape) -> Subject:
         vocabulary=shape.vocabulary,
         context=shape.context,
         logits=shape.vocabulary,
-        renewed=lambda: _own_subject(f"{name}, random weights", models.build(shape), shape),
+        reinitialised=lambda: _network_subject(f"{name}, random weights", models.build(shape), shape),
     )
 
 
 def pretrained_subject(settings: PretrainedModel) -> Subject:
-    """A causal language model from the hub or a local folder, in float32 on the CPU.
+    """Load a causal language model from the hub or a local folder, in float32 on the CPU.
 
     Raises:
-        InputError: nothing there that transformers loads as one, or a model without recognisable layers.
+        InputError: no model there that transformers loads, or a model without recognisable layers.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -158,7 +159,7 @@ def pretrained_subject(settings: PretrainedModel) -> Subject:
 
 
 def transformers_subject(name: str, model: Any) -> Subject:
-    """A model of the transformers library, without its output head.
+    """Wrap a model of the transformers library, without its output head.
 
     Raises:
         InputError: the model has no recognisable layers.
@@ -172,7 +173,7 @@ def transformers_subject(name: str, model: Any) -> Subject:
     def forward(tokens_BT: Tensor) -> Any:
         return base(input_ids=tokens_BT, use_cache=False)
 
-    def renewed() -> Subject:
+    def reinitialised() -> Subject:
         fresh = AutoModelForCausalLM.from_config(whole, dtype=torch.float32)
         return transformers_subject(f"{name}, random weights", fresh)
 
@@ -185,7 +186,7 @@ def transformers_subject(name: str, model: Any) -> Subject:
         vocabulary=int(settings.vocab_size),
         context=getattr(settings, "max_position_embeddings", None),
         logits=0,
-        renewed=renewed,
+        reinitialised=reinitialised,
     )
 
 
@@ -202,7 +203,7 @@ def _layers(name: str, base: nn.Module, count: int | None) -> list[str]:
 
 
 def _final_norm(base: nn.Module, layers: str) -> str | None:
-    """The norm beside the list of layers, if there is one; a norm of the embedding is none."""
+    """Return the norm beside the list of layers, if there is one; a norm of the embedding does not count."""
     parent = layers.rpartition(".")[0]
     beside = base.get_submodule(parent).named_children() if parent else base.named_children()
     norms = [n for n, m in beside if "norm" in type(m).__name__.lower() and "embed" not in n]

@@ -1,13 +1,10 @@
-"""Figures as plain data: what is drawn, free of any drawing library. Both renderers, of the page and of files, read it.
+"""Charts as plain data, independent of any drawing library: both renderers, `static` and `interactive`, read them.
 
-Colours are named by tone ("accent", "size:2") and looked up in a palette, so that one figure serves light and dark.
-
-Colours by tone, for light and dark surfaces.
+A chart names its colours ("accent", "size:2"); `palette` gives each name a light and a dark colour.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal
 
 Number = float | None
@@ -26,15 +23,15 @@ class Axis:
 
 @dataclass(frozen=True)
 class Series:
-    """One line, set of markers, or (with `fill`) closed area. None in x or y breaks a line.
+    """One line, set of markers, or (with `fill`) closed area. A None in x or y breaks the line.
 
-    `group` ties it to an item of the legend. `labels` are hover texts, one a point.
+    `group` is the legend item that shows and hides it. `labels` are hover texts, one per point.
     """
 
     name: str
     x: Sequence[Number]
     y: Sequence[Number]
-    tone: str
+    colour: str
     group: str = ""
     dash: Literal["solid", "dashed", "dotted", "none"] = "solid"
     width: float = 2.0
@@ -47,32 +44,32 @@ class Series:
 
 @dataclass(frozen=True)
 class Reference:
-    """A straight line across a panel at one value of an axis, with its label at one side (of a horizontal one)."""
+    """A straight line across a panel at one value of an axis; `side` is where a horizontal one has its label."""
 
     value: float
     label: str
     axis: Literal["x", "y"] = "y"
-    tone: str = "muted"
+    colour: str = "muted"
     dash: Literal["dashed", "dotted"] = "dotted"
     side: Literal["left", "right"] = "left"
 
 
 @dataclass(frozen=True)
 class Text:
-    """A label inside a panel, at data coordinates; `covers` hides what lies behind it."""
+    """A label inside a panel, at data coordinates; an `opaque` one hides what lies behind it."""
 
     x: float
     y: float
     text: str
-    tone: str = "muted"
+    colour: str = "muted"
     align: Literal["left", "center", "right"] = "center"
     above: bool = True
-    covers: bool = False
+    opaque: bool = False
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes."""
+    """One pair of axes; `height` in pixels."""
 
     title: str
     x: Axis
@@ -84,71 +81,37 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Key:
-    """One item of a legend."""
+class LegendItem:
+    """One item of a legend, for the series of its `group`."""
 
     group: str
     label: str
-    tone: str
-    look: Literal["line", "dashed", "dotted", "marker", "diamond", "triangle", "band", "thick"] = "line"
+    colour: str
+    symbol: Literal["line", "dashed", "dotted", "marker", "diamond", "triangle", "band", "thick"] = "line"
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure: panels, or several sets of panels to choose from (the first is the one that files show)."""
+    """One figure of a report: panels, or several sets of panels to choose from.
 
-    key: str
+    `name` is the figure's id on the page and the stem of its files. `options` are (label, panels); a static picture
+    shows the first.
+    """
+
+    name: str
     title: str
     caption: str
     options: Sequence[tuple[str, Sequence[Panel]]]
-    keys: Sequence[Key] = ()
-    keys_title: str = ""
+    legend: Sequence[LegendItem] = ()
+    legend_title: str = ""
     option_title: str = ""
 
     @property
     def panels(self) -> Sequence[Panel]:
-        """The panels that show first."""
+        """The panels of the first option."""
         return self.options[0][1]
 
-
-BASE = {
-    "surface": ("#fcfbf9", "#171614"),
-    "ink": ("#1d1b18", "#ece9e3"),
-    "muted": ("#67625a", "#a8a299"),
-    "faint": ("#e3dfd8", "#35312c"),
-    "accent": ("#b8430b", "#ff9c62"),
-}
-"""Tone to (light, dark). The accent is vermilion, which the sequential scales do not contain."""
-
-_MAPS = {
-    "size": ("viridis", (0.0, 0.80), (0.32, 0.98)),
-    "layer": ("plasma", (0.0, 0.66), (0.30, 0.92)),
-    "level": ("plasma", (0.0, 0.66), (0.30, 0.92)),
-}
-"""Levels are budgets and losses. All are perceptually uniform and safe for the common kinds of colour blindness; the
-ends that vanish on a surface are cut."""
-
-
-@cache
-def scale(kind: str, count: int) -> dict[str, tuple[str, str]]:
-    """`count` colours from low to high as {"size:0": (light, dark), …}; kind is size, layer or level."""
-    from matplotlib import colormaps
-    from matplotlib.colors import to_hex
-
-    name, light, dark = _MAPS[kind]
-    colours = {}
-    for index in range(count):
-        share = index / (count - 1) if count > 1 else 0.5
-        pair = (to_hex(colormaps[name](low + share * (high - low))) for low, high in (light, dark))
-        colours[f"{kind}:{index}"] = (next(pair), next(pair))
-    return colours
-
-
-def palette_of(charts: Sequence[Chart]) -> dict[str, tuple[str, str]]:
-    """Every tone that the figures use."""
-    tones = {series.tone for chart in charts for _, panels in chart.options for p in panels for series in p.series}
-    palette = dict(BASE)
-    for kind in _MAPS:
-        indices = [int(tone.partition(":")[2]) for tone in tones if tone.startswith(f"{kind}:")]
-        palette |= scale(kind, max(indices, default=-1) + 1)
-    return palette
+    @property
+    def columns(self) -> int:
+        """Panels side by side: two of two or four, otherwise up to three."""
+        return {1: 1, 2: 2, 4: 2}.get(len(self.panels), 3)

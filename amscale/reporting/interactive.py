@@ -1,13 +1,13 @@
-"""Figures as Plotly's traces and layouts, their colours named by tone: the page looks them up for light or dark."""
+"""Charts as Plotly's traces and layouts, with colours by name: the page looks them up for light or dark."""
 
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-from amscale.reporting.chart import Axis, Chart, Panel, Reference, Series
+from markupsafe import Markup, escape
 
-if TYPE_CHECKING:
-    from markupsafe import Markup
+from amscale.reporting.chart import Axis, Chart, Number, Panel, Reference, Series, Text
 
 _DASH = {"solid": "solid", "dashed": "6px,4px", "dotted": "2px,3px", "none": "solid"}
 _MARKER = {
@@ -23,86 +23,87 @@ _DIGITS = 6
 
 
 def to_plotly(chart: Chart) -> dict[str, Any]:
-    """What the page's script draws: `options`, each with `panels` of traces and a layout."""
+    """Return what the page's script draws: `options`, each with `panels` of traces and a layout."""
     return {
-        "key": chart.key,
+        "name": chart.name,
         "options": [{"label": label, "panels": [_panel(panel) for panel in panels]} for label, panels in chart.options],
     }
 
 
 def _panel(panel: Panel) -> dict[str, Any]:
-    layout: dict[str, Any] = {
-        "height": panel.height,
-        "xaxis": _axis(panel.x),
-        "yaxis": _axis(panel.y),
-        "shapes": [],
-        "annotations": [],
+    labels = [_reference_label(line, panel) for line in panel.references if line.label]
+    return {
+        "title": panel.title,
+        "traces": [_trace(series, panel) for series in panel.series],
+        "layout": {
+            "height": panel.height,
+            "xaxis": _axis(panel.x),
+            "yaxis": _axis(panel.y),
+            "shapes": [_reference_line(line) for line in panel.references],
+            "annotations": labels + [_annotation(text, panel) for text in panel.texts],
+        },
     }
-    for line in panel.references:
-        along, across = ("y", "x") if line.axis == "y" else ("x", "y")
-        layout["shapes"].append(
-            {
-                "type": "line",
-                f"{along}0": line.value,
-                f"{along}1": line.value,
-                f"{across}ref": f"{across} domain",
-                f"{across}0": 0,
-                f"{across}1": 1,
-                "layer": "above",
-                "line": {"width": 1.2, "dash": _DASH[line.dash]},
-                "tone": line.tone,
-            }
-        )
-        if line.label:
-            layout["annotations"].append(_reference_label(line, panel))
-    for text in panel.texts:
-        layout["annotations"].append(
-            {
-                "x": _position(text.x, panel.x),
-                "y": _position(text.y, panel.y),
-                "text": _escaped(text.text).replace("\n", "<br>"),
-                "showarrow": False,
-                "align": "left",
-                "covers": 1.0 if text.covers else 0.0,
-                "xanchor": text.align,
-                "yanchor": "bottom" if text.above else "middle",
-                "tone": text.tone,
-            }
-        )
-    return {"title": panel.title, "traces": [_trace(series, panel) for series in panel.series], "layout": layout}
+
+
+def _reference_line(line: Reference) -> dict[str, Any]:
+    along, across = ("y", "x") if line.axis == "y" else ("x", "y")
+    return {
+        "type": "line",
+        f"{along}0": line.value,
+        f"{along}1": line.value,
+        f"{across}ref": f"{across} domain",
+        f"{across}0": 0,
+        f"{across}1": 1,
+        "layer": "above",
+        "line": {"width": 1.2, "dash": _DASH[line.dash]},
+        "colour": line.colour,
+    }
 
 
 def _reference_label(line: Reference, panel: Panel) -> dict[str, Any]:
-    place: dict[str, Any] = {"text": _escaped(line.label), "showarrow": False, "tone": line.tone, "covers": 0.6}
+    """Return a label above a vertical line, or at one side of a horizontal one."""
+    label = {
+        "text": _escaped(line.label),
+        "showarrow": False,
+        "colour": line.colour,
+        "background_opacity": 0.6,
+        "yanchor": "bottom",
+    }
     if line.axis == "x":
-        at = {"yref": "y domain", "y": 1, "yanchor": "bottom", "x": _position(line.value, panel.x), "xanchor": "center"}
-    else:
-        x = 0.01 if line.side == "left" else 0.99
-        at = {
-            "xref": "x domain",
-            "x": x,
-            "xanchor": line.side,
-            "y": _position(line.value, panel.y),
-            "yanchor": "bottom",
-        }
-    return place | at
+        return label | {"yref": "y domain", "y": 1, "x": _position(line.value, panel.x), "xanchor": "center"}
+    x = 0.01 if line.side == "left" else 0.99
+    return label | {"xref": "x domain", "x": x, "xanchor": line.side, "y": _position(line.value, panel.y)}
+
+
+def _annotation(text: Text, panel: Panel) -> dict[str, Any]:
+    return {
+        "x": _position(text.x, panel.x),
+        "y": _position(text.y, panel.y),
+        "text": _escaped(text.text).replace("\n", "<br>"),
+        "showarrow": False,
+        "align": "left",
+        "background_opacity": 1.0 if text.opaque else 0.0,
+        "xanchor": text.align,
+        "yanchor": "bottom" if text.above else "middle",
+        "colour": text.colour,
+    }
 
 
 def _axis(axis: Axis) -> dict[str, Any]:
-    made: dict[str, Any] = {
+    layout: dict[str, Any] = {
         "title": {"text": _escaped(axis.title)},
         "type": "log" if axis.log else "linear",
         "range": [_position(end, axis) for end in axis.range],
     }
     if axis.ticks:
-        made |= {
+        layout |= {
             "tickmode": "array",
             "tickvals": [value for value, _ in axis.ticks],
             "ticktext": [label for _, label in axis.ticks],
         }
     if not axis.title:
-        made["visible"] = False
-    return made
+        layout["visible"] = False
+    return layout
 
 
 def _trace(series: Series, panel: Panel) -> dict[str, Any]:
@@ -115,7 +116,7 @@ def _trace(series: Series, panel: Panel) -> dict[str, Any]:
         "y": _numbers(series.y),
         "showlegend": False,
         "opacity": series.opacity,
-        "meta": {"tone": series.tone, "group": series.group},
+        "meta": {"colour": series.colour, "group": series.group},
         "line": {"width": series.width, "dash": _DASH[series.dash]},
     }
     if series.marker:
@@ -139,32 +140,30 @@ def _trace(series: Series, panel: Panel) -> dict[str, Any]:
 
 
 def _quantity(axis: Axis) -> str:
-    """The axis title without its unit."""
+    """Return the axis title without its unit."""
     return _escaped(axis.title.partition(" (")[0])
 
 
 def _position(value: float, axis: Axis) -> float:
-    """Plotly places ranges and annotations of a logarithmic axis by the decimal logarithm."""
+    """Return a position as Plotly wants it: on a logarithmic axis, the decimal logarithm."""
     return math.log10(value) if axis.log else value
 
 
-def _numbers(values: Any) -> list[float | None]:
-    """Numbers short enough for a page; what is not finite becomes a gap."""
+def _numbers(values: Sequence[Number]) -> list[float | None]:
+    """Return numbers rounded to _DIGITS significant digits; None for those that are not finite, which is a gap."""
     return [float(f"{value:.{_DIGITS}g}") if value is not None and math.isfinite(value) else None for value in values]
 
 
 def _escaped(text: str) -> str:
-    """Plotly reads a little HTML in its texts: ours is escaped, formulas aside."""
-    return str(formula(text))
+    """Escape a text for Plotly, which reads some HTML; powers and subscripts become tags."""
+    return str(html_formula(text))
 
 
 _POWER = re.compile(r"\^(-?(?:\d+(?:\.\d+)?|[A-Za-zα-ω](?:_[A-Z]\b)?)|\([^()]*\))")
 _SUBSCRIPT = re.compile(r"(?<!\w)([A-Za-zα-ω])_(opt|global|c|[A-Z0-9])(?!\w)")
 
 
-def formula(text: str) -> "Markup":
-    """`text`, escaped, with powers and subscripts set as such: D^k, D^1.35, N^-α, N_opt, α_D, x^(α_N/α_D)."""
-    from markupsafe import Markup, escape
-
+def html_formula(text: str) -> Markup:
+    """Return `text` escaped, with HTML for powers and subscripts: D^k, D^1.35, N^-α, N_opt, α_D, x^(α_N/α_D)."""
     marked = re.sub(_POWER, r"<sup>\1</sup>", str(escape(text)))
     return Markup(re.sub(_SUBSCRIPT, r"\1<sub>\2</sub>", marked))

@@ -1,28 +1,50 @@
-"""Formulas in HTML.
-
-The page: one HTML file that asks the network for nothing.
-"""
+"""The report of a sweep: one self-contained HTML page, and every figure as PNG and SVG beside it."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 import amscale
-from amscale.reporting import sentences, tables
+from amscale.files import write_atomically
+from amscale.reporting import conclusion, page_tables, reproduction
 from amscale.reporting.chart import Chart
-from amscale.reporting.gather import Sweep
-from amscale.reporting.interactive import formula, to_plotly
-from amscale.reporting.static import columns_of
+from amscale.reporting.figures import report_charts
+from amscale.reporting.interactive import html_formula, to_plotly
+from amscale.reporting.palette import Palette, palette_of
+from amscale.reporting.report_data import ReportData, read_report_data
 
 if TYPE_CHECKING:
-    pass
+    from amscale.scaling.fit import Fit
 
 
-def render(sweep: Sweep, charts: Sequence[Chart], palette: dict[str, tuple[str, str]]) -> str:
-    """The HTML text. Every text from the sweep is escaped; scripts, style and data stand in the file itself."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
+def write_report(folder: str | Path, fit: "Fit | None" = None) -> Path:
+    """Write `<folder>/report.html` and `<folder>/figures/`; return the page's path.
+
+    Args:
+        folder: `<storage>/<name>` of a sweep with at least one finished trial.
+        fit: its estimates; by default those of its fit.json, fitted again if the trials have changed.
+
+    Raises:
+        InputError: not a sweep folder, or no finished trial in it.
+    """
+    from amscale.reporting.static import write_charts
+
+    report = read_report_data(folder, fit)
+    charts = report_charts(report)
+    palette = palette_of(charts)
+    write_charts(charts, palette, report.folder / "figures")
+    page = report.folder / "report.html"
+    write_atomically(page, render_page(report, charts, palette))
+    return page
+
+
+def render_page(report: ReportData, charts: Sequence[Chart], palette: Palette) -> str:
+    """Return the page's HTML; texts from the sweep are escaped, and scripts, style and data are part of the page."""
     from plotly.offline import get_plotlyjs
 
     environment = Environment(
@@ -32,35 +54,30 @@ def render(sweep: Sweep, charts: Sequence[Chart], palette: dict[str, tuple[str, 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["formula"] = formula
-    page = environment.get_template("page.html.j2")
-    return page.render(
-        sweep=sweep,
-        headline=sentences.headline(sweep),
-        numbers=sentences.figures(sweep),
-        passages=sentences.passages(sweep),
-        charts=[_shown(chart) for chart in charts],
+    environment.filters["formula"] = html_formula
+    return environment.get_template("page.html.j2").render(
+        report=report,
+        headline=conclusion.headline(report),
+        key_numbers=conclusion.key_numbers(report),
+        sections=conclusion.sections(report),
+        charts=charts,
         data={"palette": palette, "charts": [to_plotly(chart) for chart in charts]},
         palette=palette,
-        estimates=tables.estimate_rows(sweep),
-        laws=tables.law_table(sweep),
-        trials=tables.trial_table(sweep),
-        probes=tables.probe_table(sweep),
-        left_out=tables.left_out_table(sweep),
-        versions=tables.versions(sweep),
-        outside_grid=tables.outside_grid(sweep),
-        commands=tables.commands(sweep.folder),
-        trial_commands=[(trial.label, trial.command) for trial in sweep.trials if trial.command],
+        estimates=page_tables.estimate_rows(report),
+        laws=page_tables.law_table(report),
+        trials=page_tables.trial_table(report),
+        probes=page_tables.probe_table(report),
+        left_out=page_tables.left_out_table(report),
+        versions=reproduction.versions(report),
+        outside_grid=reproduction.outside_grid(report),
+        commands=reproduction.commands(report.folder),
+        trial_commands=[(trial.label, trial.command) for trial in report.trials if trial.command],
         amscale_version=amscale.__version__,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         style=Markup(_template("style.css")),
         script=Markup(_template("charts.js")),
         plotly=Markup(get_plotlyjs()),
     )
-
-
-def _shown(chart: Chart) -> dict[str, Any]:
-    return {"chart": chart, "columns": columns_of(len(chart.panels))}
 
 
 def _template(name: str) -> str:

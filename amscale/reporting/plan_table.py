@@ -2,13 +2,14 @@
 
 import shlex
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from amscale.cluster.launcher import launch_command, launch_environment
 from amscale.planning.plan import SweepPlan, TrialPlan
-from amscale.settings import format_size, format_value
+from amscale.settings import format_duration, format_size, format_value
 
 _HEADINGS = ("shape", "N", "D", "seed", "steps", "FLOPs", "memory", "ZeRO", "processes", "time")
 _MOST_FRAMED = 200
@@ -41,12 +42,36 @@ def print_plan(plan: SweepPlan, console: Console) -> None:
 def print_commands(plan: SweepPlan, config: str, overrides: list[str], console: Console) -> None:
     """Print the command that starts each trial by hand on one machine."""
     for trial in plan.trials:
-        values = {key: trial.setting(key) for key in plan.axes}
-        arguments = [config, *overrides, *(f"{key}={value}" for key, value in values.items())]
-        command = launch_command(trial.placement, arguments, rank=0, address="127.0.0.1", port=0)
-        environment = [f"{name}={value}" for name, value in launch_environment(trial.placement).items()]
         console.print(f"\n# {trial.label}", highlight=False, soft_wrap=True)
-        console.print(shlex.join(["env", *environment, *command]), highlight=False, markup=False, soft_wrap=True)
+        console.print(_command(plan, trial, config, overrides), highlight=False, markup=False, soft_wrap=True)
+
+
+def _command(plan: SweepPlan, trial: TrialPlan, config: str, overrides: list[str]) -> str:
+    arguments = [config, *overrides, *(f"{key}={trial.setting(key)}" for key in plan.axes)]
+    command = launch_command(trial.placement, arguments, rank=0, address="127.0.0.1", port=0)
+    environment = [f"{name}={value}" for name, value in launch_environment(trial.placement).items()]
+    return shlex.join(["env", *environment, *command])
+
+
+def plan_document(plan: SweepPlan, commands: tuple[str, list[str]] | None = None) -> dict[str, Any]:
+    """Return a plan as plain data: its trials and what all of them cost.
+
+    Args:
+        commands: configuration and overrides of which each trial gets its command.
+    """
+    trials = plan.to_frame().to_dict("records")
+    if commands:
+        for row, trial in zip(trials, plan.trials, strict=True):
+            row["command"] = _command(plan, trial, *commands)
+    return {
+        "resources": plan.resources.describe(),
+        "count": plan.count,
+        "flops_formula": plan.flops_formula,
+        "flops": sum(trial.flops for trial in plan.trials),
+        "seconds": plan.seconds,
+        "time_basis": plan.time_basis,
+        "trials": trials,
+    }
 
 
 def _row(trial: TrialPlan) -> list[str]:
@@ -77,14 +102,3 @@ def _hours(trials: Sequence[TrialPlan]) -> str:
     hours = sum(t.seconds * t.placement.world_size for t in trials) / 3600
     unit = "GPU-hours" if any(t.placement.device == "cuda" for t in trials) else "process-hours"
     return f"{hours:.3g} {unit}"
-
-
-def format_duration(seconds: float) -> str:
-    """Return a duration in its unit: `45 s`, `3 min`, `2.5 h` or `4.1 d`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 48 * 3600:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 86400:.1f} d"

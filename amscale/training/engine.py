@@ -1,7 +1,8 @@
-"""Accelerate and DeepSpeed, engaged and checked.
+"""Start Accelerate with DeepSpeed, and check that DeepSpeed runs as asked.
 
-Accelerate can drop to plain DistributedDataParallel without a word when it is started in the wrong way; a loss curve
-would never show it. So the engine is asked what it is, and a run that did not get what it was promised ends at once.
+Accelerate falls back to plain DistributedDataParallel without a message when it is started in the wrong way, and no
+loss curve shows it. So the engine's settings are read back, and a run whose engine differs from what was asked for
+ends.
 """
 
 import os
@@ -15,12 +16,12 @@ from amscale.config import TrainSettings
 
 
 class EngineError(RuntimeError):
-    """DeepSpeed is not running as it was asked to."""
+    """DeepSpeed does not run as it was asked to."""
 
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """What the engine says of itself, read after it was made."""
+    """The engine's settings as the engine reports them."""
 
     distributed_type: str
     engine: str
@@ -32,11 +33,12 @@ class EngineFacts:
     device: str
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain data."""
         return asdict(self)
 
 
 def start_accelerator(device: str, accumulation: int) -> Accelerator:
-    """The Accelerator of this rank, with the process group of its device.
+    """Make the Accelerator of this rank, with the process group of its device.
 
     Args:
         device: `cpu` (gloo) or `cuda` (NCCL).
@@ -59,10 +61,10 @@ def start_accelerator(device: str, accumulation: int) -> Accelerator:
 
 
 def _without_shared_memory_extension() -> None:
-    """Keep DeepSpeed from compiling and loading an extension of which nothing is used here.
+    """Keep DeepSpeed from compiling and loading its shared-memory extension, which is not used here.
 
-    It serves ranks that DeepSpeed's own launcher has started (LOCAL_SIZE). Its load goes through a lock file that stays
-    behind where a rank is killed meanwhile, and then every later rank of this user waits for ever.
+    It serves ranks that DeepSpeed's launcher has started (LOCAL_SIZE). It is loaded under a lock file that remains if a
+    rank is killed meanwhile; then every later rank of this user waits for ever.
     """
     import deepspeed.ops
 
@@ -70,7 +72,7 @@ def _without_shared_memory_extension() -> None:
 
 
 def optimizer_for(model: torch.nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
-    """AdamW; matrices decay by `weight_decay`, vectors (norms, biases) never."""
+    """Make an AdamW that decays matrices by `weight_decay`, and vectors (norms, biases) never."""
     matrices = [p for p in model.parameters() if p.requires_grad and p.dim() >= 2]
     vectors = [p for p in model.parameters() if p.requires_grad and p.dim() < 2]
     groups = [
@@ -84,7 +86,7 @@ def optimizer_for(model: torch.nn.Module, settings: TrainSettings) -> torch.opti
 def prepare(
     accelerator: Accelerator, model: torch.nn.Module, settings: TrainSettings, micro_batch: int
 ) -> tuple[Any, Any]:
-    """Wrap model and optimiser by DeepSpeed: (engine, optimiser)."""
+    """Wrap model and optimiser by DeepSpeed; return (engine, optimiser)."""
     config = accelerator.state.deepspeed_plugin.deepspeed_config
     config["train_micro_batch_size_per_gpu"] = micro_batch
     config["gradient_clipping"] = settings.gradient_clip
@@ -95,7 +97,7 @@ def prepare(
 def check(
     accelerator: Accelerator, engine: Any, *, world_size: int, zero_stage: int, precision: str, micro_batch: int
 ) -> EngineFacts:
-    """Read the engine's own account of itself and hold it against what was asked for.
+    """Read the engine's settings and compare them with what was asked for.
 
     Raises:
         EngineError: naming every difference.
@@ -134,9 +136,9 @@ def check(
 
 
 def optimizer_elements(optimizer: Any) -> int:
-    """Elements of AdamW's first moment that this rank holds: about 1/world of the parameters under ZeRO ≥ 1.
+    """Count the elements of AdamW's first moment on this rank: about 1/world of the parameters under ZeRO ≥ 1.
 
-    Read from the optimiser's own state after its first step, so that it shows what is really sharded.
+    They are read from the optimiser's state after its first step, so they show what is really sharded.
     """
     inner = optimizer
     while not isinstance(inner, torch.optim.AdamW):

@@ -1,6 +1,6 @@
-"""The learning rate as a function of the step alone, so that a resumed run needs no scheduler state.
+"""The training loop: batches and learning rate from (seed, step), DeepSpeed's engine, validation, probes, checkpoints.
 
-The training loop: batches from (seed, step), DeepSpeed's engine, validation, probes, checkpoints.
+Batches, learning rate and dropout are functions of the step, so a checkpoint holds no state of a sampler or scheduler.
 """
 
 import math
@@ -26,7 +26,7 @@ from amscale.trials.stored import StoredTrial
 
 
 def learning_rate(settings: TrainSettings, step: int, steps: int) -> float:
-    """Learning rate of optimiser step `step` (the first is 1) of a run of `steps`.
+    """Return the learning rate of optimiser step `step` (the first is 1) of a run of `steps`.
 
     Linear warm-up to the peak, then by `schedule`: cosine or linear decay to the final rate, constant, or
     warm-up-stable-decay (constant, then linear decay over the last share `decay` of the steps).
@@ -48,7 +48,7 @@ def learning_rate(settings: TrainSettings, step: int, steps: int) -> float:
 
 @dataclass(frozen=True)
 class Run:
-    """Everything a loop needs, made once by `amscale.train`."""
+    """What the loop works on; `run.run_trial` makes it on every rank."""
 
     accelerator: Accelerator
     engine: Any
@@ -57,21 +57,24 @@ class Run:
     steps: int
     seed: int
     batches: Batches
-    held_out: Evaluation
+    validation: Evaluation
     micro_batch: int
+    """Sequences per forward pass of one rank."""
     probe: Callable[[], Measurement] | None
+    """Measures the probes, on every rank at once; None where nothing is probed."""
     probe_every: int
+    """Steps between probes; 0 probes at the last step alone."""
     checkpoints: Path
     checkpoint_every: int
     keep_checkpoints: int
     records: MetricsWriter | None
     """None on every rank but 0."""
-    fence: AttemptGuard
+    attempt: AttemptGuard
     """Checked before anything is written."""
     stored: StoredTrial | None
-    """The trial's objects, where they are its record."""
-    told_to_end: Callable[[], bool]
-    """Whether any rank was told to end; asked between steps, on all ranks at once."""
+    """The trial in an object store, where results live in one."""
+    preemption_requested: Callable[[], bool]
+    """Whether any rank was asked to stop; called between steps, on all ranks at once."""
 
 
 @dataclass
@@ -79,11 +82,12 @@ class Outcome:
     """How a loop ended."""
 
     state: str = "finished"
+    """finished, diverged or preempted."""
     reason: str | None = None
     probe_seconds: float = 0.0
-    """Of the probes of this start."""
+    """Of the probes of this attempt."""
     step_seconds: float = 0.0
-    """Of the optimiser steps of this start, probes and validation not counted."""
+    """Of the optimiser steps of this attempt, without probes and validation."""
 
 
 def train(run: Run, progress: Progress) -> Outcome:
@@ -94,7 +98,7 @@ def train(run: Run, progress: Progress) -> Outcome:
     outcome = Outcome()
     run.engine.train()
     while progress.step < run.steps:
-        if run.told_to_end():
+        if run.preemption_requested():
             outcome.state = "preempted"
             _save(run, progress)
             break
@@ -121,11 +125,14 @@ def train(run: Run, progress: Progress) -> Outcome:
 
 
 def _optimiser_step(run: Run, step: int) -> tuple[float, int, float]:
-    """One global batch: (mean loss in nats per token before the update, targets in the batch, gradient norm).
+    """Train on one global batch.
 
     Each rank knows the whole batch, so it knows how many targets the batch has: the sum of losses divided by that
-    number is the exact token mean, however the batch is cut into micro-batches and ranks. The loss that is returned is
-    the plain cross-entropy, whatever else is minimised beside it.
+    number is the exact token mean, however the batch is cut into micro-batches and ranks.
+
+    Returns:
+        The mean cross-entropy before the update in nats per token, without the terms that are minimised beside it;
+        the targets in the batch; the global gradient norm before clipping.
     """
     accelerator, engine = run.accelerator, run.engine
     world, rank = accelerator.num_processes, accelerator.process_index
@@ -136,10 +143,10 @@ def _optimiser_step(run: Run, step: int) -> tuple[float, int, float]:
     for micro in range(accumulation):
         first = (micro * world + rank) * run.micro_batch
         inputs_BT, targets_BT = _cut(inputs, targets, first, run.micro_batch, accelerator.device)
-        # Dropout from (seed, step, place in the batch): nothing that a checkpoint would have to carry.
+        # Dropout follows from (seed, step, place in the batch), so checkpoints need no random state.
         torch.manual_seed(_mix(run.seed, step, micro * world + rank))
         minimised, summed = objective(engine(inputs_BT), targets_BT, run.settings.z_loss, run.settings.label_smoothing)
-        # DeepSpeed's own step boundary, as accelerator.backward sets it; the step is kept apart to read the gradients.
+        # accelerator.backward would set this boundary and step at once; the gradients are read before the step.
         engine.set_gradient_accumulation_boundary(is_boundary=micro == accumulation - 1)
         # DeepSpeed averages over ranks and micro-batches; undo that, and divide by the targets of the whole batch.
         engine.backward(minimised * (world * accumulation / counted))
@@ -156,7 +163,7 @@ def _optimiser_step(run: Run, step: int) -> tuple[float, int, float]:
 def _cut(
     inputs: np.ndarray, targets: np.ndarray, first: int, size: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows [first, first + size) of a batch; a row past its end repeats row 0 with nothing that counts."""
+    """Return rows [first, first + size) of a batch; a row past its end repeats row 0 with targets that do not count."""
     rows = np.arange(first, first + size)
     inside = rows < len(inputs)
     chosen = np.where(inside, rows, 0)
@@ -169,7 +176,7 @@ def _mix(*numbers: int) -> int:
 
 
 def _gradient_norm(engine: Any) -> float | None:
-    """Global gradient norm before clipping under stage 0 in fp32; DeepSpeed reports it by itself after other steps."""
+    """Return the global gradient norm before clipping; None where DeepSpeed reports it: not under stage 0 in fp32."""
     if engine.zero_optimization_stage() or engine.bfloat16_enabled():
         return None
     gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
@@ -177,7 +184,7 @@ def _gradient_norm(engine: Any) -> float | None:
 
 
 def _between_steps(run: Run, progress: Progress, outcome: Outcome) -> bool:
-    """Validate, probe and save where the step asks for it; True ends the run at a plateau."""
+    """Validate, probe and save where they are due after this step; return True to end the run at a plateau."""
     step, last = progress.step, progress.step == run.steps
     plateau = False
     if step % run.settings.validate_every == 0 or last:
@@ -196,12 +203,14 @@ def _between_steps(run: Run, progress: Progress, outcome: Outcome) -> bool:
 def _save(run: Run, progress: Progress) -> None:
     if run.records:
         run.records.flush()
-    checkpoint.save(run.accelerator, run.engine, run.checkpoints, progress, run.keep_checkpoints, run.fence, run.stored)
+    checkpoint.save(
+        run.accelerator, run.engine, run.checkpoints, progress, run.keep_checkpoints, run.attempt, run.stored
+    )
 
 
 def _validate(run: Run, progress: Progress) -> bool:
-    """Measure the held-out loss; True at a plateau."""
-    loss = run.held_out.loss(run.accelerator, run.engine)
+    """Measure the validation loss; return True at a plateau."""
+    loss = run.validation.loss(run.accelerator, run.engine)
     if run.records:
         run.records.validation(progress.step, loss)
     if loss < progress.validation_least:

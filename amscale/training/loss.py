@@ -1,7 +1,4 @@
-"""Cross-entropy of next tokens, in nats, and what can be added to it in training.
-
-Loss on held-out tokens, split over the ranks.
-"""
+"""Cross-entropy of next tokens in nats, what training may add to it, and its mean over fixed sequences."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +12,13 @@ from amscale.data import Sequences
 
 
 def token_losses(logits_BTV: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
-    """−ln p(target) of every counted target, in float32, shape (number of targets that are not −100,)."""
+    """Return −ln p(target) of every counted target in float32, shape (number of targets that are not −100,)."""
     counted_BT = targets_BT != -100
     return functional.cross_entropy(logits_BTV[counted_BT].float(), targets_BT[counted_BT], reduction="none")
 
 
 def summed_loss(logits_BTV: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
-    """Sum over the counted targets of −ln p(target): a scalar in nats, in float32, 0 where nothing counts."""
+    """Return the sum over the counted targets of −ln p(target): a float32 scalar in nats, 0 without counted targets."""
     return functional.cross_entropy(
         logits_BTV.float().flatten(0, 1), targets_BT.flatten(), ignore_index=-100, reduction="sum"
     )
@@ -30,7 +27,7 @@ def summed_loss(logits_BTV: torch.Tensor, targets_BT: torch.Tensor) -> torch.Ten
 def objective(
     logits_BTV: torch.Tensor, targets_BT: torch.Tensor, z_loss: float, label_smoothing: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What training minimises, and the plain cross-entropy, each summed over the counted targets, in float32.
+    """Return what training minimises and the plain cross-entropy, each summed over the counted targets, in float32.
 
     The first is the cross-entropy against targets smoothed by `label_smoothing` (Szegedy et al. 2016) plus
     `z_loss`·(log Σ exp logits)² (Chowdhery et al. 2022, PaLM, section 5). With both at 0 it is the second.
@@ -54,16 +51,18 @@ def objective(
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The validation sequences that are measured each time, the first of the held-out documents."""
+    """The loss of the first sequences of the validation or of the training documents."""
 
     sequences: Sequences
     count: int
+    """How many of the sequences are measured."""
     micro_batch: int
+    """Sequences per forward pass of one rank."""
 
     def loss(self, accelerator: Accelerator, engine: Any) -> float:
-        """Mean over the tokens of −ln p, nats per token; every rank returns the same number.
+        """Return the mean over the tokens of −ln p, in nats per token, the same number on every rank.
 
-        Every rank runs the same number of forward passes, as ZeRO-3 needs, the last ones with nothing that counts.
+        Every rank runs the same number of forward passes, as ZeRO-3 needs; past the last sequence no target counts.
         """
         world, rank = accelerator.num_processes, accelerator.process_index
         total = torch.zeros(2, dtype=torch.float64, device=accelerator.device)

@@ -1,63 +1,65 @@
-"""What a run writes while it trains: `metrics.jsonl` for the ledger, TensorBoard for the eye. Rank 0 only."""
+"""Write what a run measures: `metrics.jsonl` and TensorBoard. Rank 0 only."""
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from amscale.errors import InputError
 from amscale.probes.measurement import Measurement
+from amscale.probes.probe import ScalarChart
 from amscale.trials.attempt import AttemptGuard
 from amscale.trials.metrics import parse_record
 
 _FLUSH_SECONDS = 1.0
 
-LAYOUT = {
-    "loss": {
-        "nats per token": ["Multiline", ["^loss/train$", "^loss/validation$", "^loss/floor_1$", "^loss/entropy$"]]
-    },
-    "associative memory": {
-        "radius beside r*": ["Multiline", ["^radius/layer_[0-9]+/(sampled_median|r_star)$"]],
-        "layer steps that lower the energy": ["Multiline", ["^energy/global/steps_lowering_E(_global)?$"]],
-        "log Z, unsquared distance": ["Multiline", ["^partition/layer_[0-9]+/log_Z_unsquared$"]],
-    },
-    "attention": {
-        "keys that hold 90 % of the mass": ["Multiline", ["^attention/layer_[0-9]+/keys_for_90_percent_mean$"]]
-    },
-    "memorisation": {
-        "loss without dropout": ["Multiline", ["^memorisation/(train|validation)_loss$", "^loss/entropy$"]],
-        "continuations reproduced": ["Multiline", ["^memorisation/exact_continuation_(train|validation)$"]],
-    },
-}
-"""Charts of TensorBoard's Custom Scalars tab: each a list of patterns of tags."""
+_LOSSES = ScalarChart(
+    "loss", "nats per token", ("^loss/train$", "^loss/validation$", "^loss/floor_1$", "^loss/entropy$")
+)
+
+
+def _layout(charts: Sequence[ScalarChart]) -> dict[str, dict[str, list[Any]]]:
+    """Return TensorBoard's layout of custom scalars: charts by category and title."""
+    layout: dict[str, dict[str, list[Any]]] = {}
+    for chart in (_LOSSES, *charts):
+        layout.setdefault(chart.category, {})[chart.title] = ["Multiline", list(chart.tags)]
+    return layout
 
 
 class MetricsWriter:
-    """Appends records to `metrics.jsonl` and mirrors them as TensorBoard scalars and histograms.
+    """A writer of records to `metrics.jsonl`, and of the same numbers to TensorBoard.
 
     Args:
         metrics: the file to append to. Records after `step` are cut off first: they belong to a run that was killed
             after its newest checkpoint and will be written again.
         tensorboard: folder of event files.
-        fence: of this start of the trial.
+        attempt: the guard of this attempt at the trial, checked before anything is written.
         step: the step that training continues from.
         entropy: of the corpus's source in nats per token, where it is known: a line beside the losses.
+        charts: those of the probes, for the Custom Scalars tab.
     """
 
     def __init__(
-        self, metrics: Path, tensorboard: Path, fence: AttemptGuard, step: int, entropy: float | None = None
+        self,
+        metrics: Path,
+        tensorboard: Path,
+        attempt: AttemptGuard,
+        step: int,
+        entropy: float | None = None,
+        charts: Sequence[ScalarChart] = (),
     ) -> None:
-        fence.check()
+        attempt.check()
         cut_after(metrics, step)
-        self._fence = fence
+        self._attempt = attempt
         self._lines_to_write: list[str] = []
         self._file: TextIO = metrics.open("a", encoding="utf-8")
         self._flushed = time.monotonic()
         self._board = SummaryWriter(str(tensorboard), purge_step=step + 1 if step else None, flush_secs=10)
-        self._board.add_custom_scalars(LAYOUT)
+        self._board.add_custom_scalars(_layout(charts))
         self._lines = {"loss/floor_1": 1.0} | ({} if entropy is None else {"loss/entropy": entropy})
         self._add_lines(step)
 
@@ -66,7 +68,7 @@ class MetricsWriter:
             self._board.add_scalar(name, value, step)
 
     def train(self, step: int, tokens: int, loss: float, rate: float, norm: float, seconds: float) -> None:
-        """One optimiser step: mean loss over its global batch in nats per token, before the update."""
+        """Write one optimiser step: the mean loss over its global batch in nats per token, before the update."""
         self._write(
             {
                 "kind": "train",
@@ -83,13 +85,17 @@ class MetricsWriter:
         self._board.add_scalar("optimiser/gradient_norm", norm, step)
 
     def validation(self, step: int, loss: float) -> None:
-        """Mean loss over the held-out tokens, nats per token."""
+        """Write the mean loss over the validation tokens, in nats per token."""
         self._write({"kind": "validation", "step": step, "loss": loss})
         self._board.add_scalar("loss/validation", loss, step)
         self._add_lines(step)
 
     def probe(self, step: int, measurement: Measurement) -> None:
-        """One measurement of the probes, what it cost, and why anything is missing."""
+        """Write one measurement of the probes, its seconds, and why anything is missing.
+
+        Raises:
+            InputError: a tag or a value that no reader of `metrics.jsonl` would accept.
+        """
         record = {
             "kind": "probe",
             "step": step,
@@ -99,8 +105,9 @@ class MetricsWriter:
         }
         if measurement.reasons:
             record["reasons"] = measurement.reasons
+        _check_readable(record)
         self._write(record)
-        self._board.add_text("probes/pattern", f"What one sequence is as a pattern: {measurement.pattern}.", step)
+        self._board.add_text("probes/pattern", f"Pattern of a sequence: {measurement.pattern}.", step)
         if measurement.reasons:
             lines = "\n".join(f"* `{name}`: {reason}" for name, reason in measurement.reasons.items())
             self._board.add_text("probes/not_measured", lines, step)
@@ -111,7 +118,7 @@ class MetricsWriter:
             self._board.add_histogram(name, values, step)
 
     def hyper_parameters(self, settings: Mapping[str, Any], outcome: Mapping[str, float]) -> None:
-        """The run's row in TensorBoard's HParams tab."""
+        """Write the run's row of TensorBoard's HParams tab."""
         writer = self._board._get_file_writer()
         for summary in hparams(dict(settings), dict(outcome)):
             writer.add_summary(summary)
@@ -119,7 +126,7 @@ class MetricsWriter:
             self._board.add_scalar(name, value)
 
     def flush(self) -> None:
-        """Hand everything to the operating system."""
+        """Hand everything that was written to the operating system."""
         self._flush_lines()
         self._board.flush()
 
@@ -135,15 +142,32 @@ class MetricsWriter:
             self._flush_lines()
 
     def _flush_lines(self) -> None:
-        self._fence.check()
+        self._attempt.check()
         self._file.write("".join(self._lines_to_write))
         self._file.flush()
         self._lines_to_write.clear()
         self._flushed = time.monotonic()
 
 
+def _check_readable(record: dict[str, Any]) -> None:
+    """Raise an error for what would make a reader of `metrics.jsonl` take the whole record for a damaged line.
+
+    Raises:
+        InputError: naming the first tag and value, or the reasons.
+    """
+    if parse_record(json.dumps(record)) is not None:
+        return
+    for tag, value in record["values"].items():
+        if parse_record(json.dumps({**record, "values": {tag: value}, "reasons": {}})) is None:
+            raise InputError(
+                f"a probe measured {tag!r} = {value!r}; a tag is group/name or group/layer_00/name, of letters, digits "
+                "and _, and its value a number: mend the probe"
+            )
+    raise InputError(f"a probe gave reasons {record.get('reasons')!r}; a reason is a sentence by tag: mend the probe")
+
+
 def cut_after(metrics: Path, step: int) -> None:
-    """Keep the whole records up to and including `step`: a torn or damaged line and what follows it are removed."""
+    """Keep the whole records up to and including `step`; remove the first torn or damaged line and what follows it."""
     if not metrics.is_file():
         return
     keep = 0

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from amscale.data import Batches, Sequences, Subset, TokenStore
 from amscale.errors import EXIT_PREEMPTED
 from amscale.models import Shape
 from amscale.planning.plan import plan_steps
+from amscale.probes.probe import Probe
+from amscale.probes.registry import build_probes
 from amscale.training import checkpoint, engine
 from amscale.training.checkpoint import Progress
 from amscale.training.engine import EngineFacts
@@ -67,8 +70,12 @@ def run_trial(folder: TrialFolder, cell: Experiment, placement: Placement, store
             stored.fetch_records()
     progress = _continue(accelerator, prepared, folder, facts, stored)
     records = None
+    probes = build_probes(cell.probes)
     if accelerator.is_main_process:
-        records = MetricsWriter(folder.metrics, folder.tensorboard, fence, progress.step, store.entropy_per_token)
+        charts = [chart for probe in probes for chart in probe.charts]
+        records = MetricsWriter(
+            folder.metrics, folder.tensorboard, fence, progress.step, store.entropy_per_token, charts
+        )
     run = Run(
         accelerator=accelerator,
         engine=prepared,
@@ -77,17 +84,17 @@ def run_trial(folder: TrialFolder, cell: Experiment, placement: Placement, store
         steps=steps.steps,
         seed=cell.seed,
         batches=Batches(subset, steps.context, steps.sequences, cell.seed),
-        held_out=_evaluated(cell, store.validation(cell.data.packing), steps.context, placement.micro_batch),
+        validation=_evaluated(cell, store.validation(cell.data.packing), steps.context, placement.micro_batch),
         micro_batch=placement.micro_batch,
-        probe=_probe(cell, prepared, shape, subset, store, placement.micro_batch, accelerator.device),
+        probe=_probe(cell, probes, prepared, shape, subset, store, placement.micro_batch, accelerator.device),
         probe_every=cell.probes.every,
         checkpoints=folder.checkpoints,
         checkpoint_every=cell.launch.checkpoint_every,
         keep_checkpoints=cell.launch.keep_checkpoints,
         records=records,
-        fence=fence,
+        attempt=fence,
         stored=stored,
-        told_to_end=GracefulShutdown(accelerator).told,
+        preemption_requested=GracefulShutdown(accelerator).told,
     )
     outcome = train(run, progress)
     if outcome.state == "preempted":
@@ -148,12 +155,12 @@ def _evaluated(cell: Experiment, part: Subset, context: int, micro_batch: int) -
     """The first sequences of the held-out or of the training documents, as many as `validation_tokens` bounds."""
     sequences = Sequences(part, context)
     count = math.ceil(cell.train.validation_tokens / sequences.mean_targets_per_sequence)
-    # A forward pass without gradients is small: more sequences at a time than in training cost little memory.
     return Evaluation(sequences, min(count, sequences.sequences_total), micro_batch)
 
 
 def _probe(
     cell: Experiment,
+    probes: Sequence[Probe],
     prepared: Any,
     shape: Shape,
     subset: Subset,
@@ -161,32 +168,31 @@ def _probe(
     micro_batch: int,
     device: torch.device,
 ) -> Any:
-    """The measurement of the fixed probe set, or None where none is wanted."""
-    from amscale.probes.memorisation import Corpus
-    from amscale.probes.patterns import Sequences as ProbeSequences
-    from amscale.probes.probe import TrainingProbe
+    """Return the measurement of the fixed probe sequences, or None where `probes.sequences` is 0."""
+    from amscale.probes.patterns import ProbeBatch
+    from amscale.probes.probe import CorpusFacts, ProbeContext
+    from amscale.probes.suite import ProbeSuite
 
     if not cell.probes.sequences:
         return None
 
-    def chosen(part: Subset) -> ProbeSequences:
+    def chosen(part: Subset) -> ProbeBatch:
         sequences = Sequences(part, shape.context)
         first = range(min(cell.probes.sequences, sequences.sequences_total))
         tokens, targets = sequences.batch(np.array(first))
-        return ProbeSequences.of_batch(torch.from_numpy(tokens).to(device), torch.from_numpy(targets).to(device))
+        return ProbeBatch.of_batch(torch.from_numpy(tokens).to(device), torch.from_numpy(targets).to(device))
 
-    return TrainingProbe(
-        prepared,
-        models.residual_names(prepared.module),
-        chosen(subset),
-        chosen(store.validation(cell.data.packing)),
-        cell.probes.pattern,
-        micro_batch,
+    context = ProbeContext(
+        model=prepared,
+        layers=models.residual_names(prepared.module),
+        stored=chosen(subset),
+        queries=chosen(store.validation(cell.data.packing)),
         attention=models.attention_names(prepared.module),
-        corpus=Corpus(store.entropy_per_token, subset.unique_tokens, shape.parameters.total),
-        prefix=cell.probes.prefix,
-        continuation=cell.probes.continuation,
-    ).measure
+        pattern=cell.probes.pattern,
+        micro_batch=micro_batch,
+        corpus=CorpusFacts(store.entropy_per_token, subset.unique_tokens, shape.parameters.total),
+    )
+    return ProbeSuite(context, probes).measure
 
 
 def _shards(accelerator: Accelerator, optimizer: Any) -> list[int]:

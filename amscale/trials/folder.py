@@ -22,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from amscale.config import Experiment, FitSettings
 from amscale.errors import InputError
 from amscale.files import parse_yaml, read_text, write_atomically
-from amscale.settings import describe
+from amscale.settings import describe_error
 from amscale.trials.identity import settings_of
 from amscale.trials.metrics import R, read_records
 from amscale.trials.records import (
@@ -231,7 +231,7 @@ class SweepFolder:
         try:
             return TypeAdapter(dict[str, FitSettings]).validate_python(tree)["fit"]
         except ValidationError as error:
-            raise InputError(f"{marker}: {describe(error, tree)}; run the sweep again to write it anew") from None
+            raise InputError(f"{marker}: {describe_error(error, tree)}; run the sweep again to write it anew") from None
 
     def create(self, config: Experiment) -> None:
         """Make the folder, and record the configuration that it now serves.

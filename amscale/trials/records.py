@@ -1,7 +1,7 @@
 """Typed records of one trial: its spec, its result, and the starts that failed.
 
 A record is checked once, where it is read: what must be there and is not gives one line, and no later step has to ask
-again. Fields that older versions did not write are optional. docs/contracts.md lists the files and their keys.
+again. Fields that older versions did not write are optional. docs/files.md lists the files and their keys.
 """
 
 import json

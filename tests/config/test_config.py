@@ -1,4 +1,4 @@
-"""The schema: what is read, what is refused, and in which words."""
+"""The schema: what is read, what is an error, and how the message reads."""
 
 import pytest
 import yaml
@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amscale import config
-from amscale.config import grid
+from amscale.config.grid import _validate
 from amscale.errors import InputError
-from amscale.settings import format_size, parse_size
+from amscale.settings import format_duration, format_size, parse_size
 
 QUICK = "quick.yaml"
 
@@ -30,9 +30,16 @@ def test_sizes(text, size):
 
 
 @pytest.mark.parametrize("text", ["", "k", "1.5", "-3", "4 0", "1e-3", "nan", "inf", True, None, [1]])
-def test_what_is_no_size(text):
+def test_what_is_not_a_size(text):
     with pytest.raises(ValueError, match=r"size|whole"):
         parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (89.6, "90 s"), (600, "10 min"), (9000, "2.5 h"), (360_000, "4.2 d")]
+)
+def test_durations(seconds, text):
+    assert format_duration(seconds) == text
 
 
 @given(st.integers(1, 10**13))
@@ -47,7 +54,9 @@ def test_a_formatted_size_reads_back_to_three_digits(number):
         ("train.learning_rate=-1", "train.learning_rate=-1"),
         ("grid.train.learning_rate=[1e-3,-1]", "train.learning_rate=-1"),
         ("model.family=bert", "model.family='bert'; allowed are 'vanilla', 'gpt2'"),
-        ("data.corpus=nothing", "data.corpus='nothing'"),
+        ("data.corpus=nothing", "data.corpus='nothing'; allowed are 'question_formation', 'random_tokens'"),
+        ("grid.data.corpus=[question_formation,nothing]", "data.corpus='nothing'; allowed are 'question_formation'"),
+        ("grid.train.steps=[100,0]", "train.steps=0"),
         ("train.epochs=3", "give exactly one of train.steps and train.epochs"),
         ("seed=-1", "seed=-1"),
         ("data.size=many", "data.size='many': 'many' is not a size"),
@@ -58,14 +67,14 @@ def test_a_formatted_size_reads_back_to_three_digits(number):
         ("grid.seed=[]", "grid.seed=[]: an axis needs at least one value"),
         ("train", "'train' is not an override"),
         ("train.steps=[", "not valid YAML"),
-        ("seed.more=1", "seed has keys of its own here (more)"),
+        ("seed.more=1", "seed is a section here, with more; remove these keys"),
     ],
 )
 def test_bad_settings_are_named_in_one_line(override, words):
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(InputError) as caught:
         config.load(QUICK, [override])
-    assert words in str(refused.value)
-    assert "\n" not in str(refused.value)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -97,14 +106,14 @@ def test_a_spec_written_out_reads_back_as_the_same_settings():
         assert config.parse(yaml.safe_load(yaml.safe_dump(cell.model_dump(mode="json")))) == cell
 
 
-def test_sections_that_ten_thousand_cells_share_are_checked_once():
+def test_ten_thousand_cells_validate_each_section_once():
     rates = ",".join(str(1e-3 * (1 + i / 100)) for i in range(25))
-    overrides = [f"grid.train.learning_rate=[{rates}]", f"seed={list(range(34))}"]
-    grid._checked.cache_clear()
-    cells = config.expand(config.load(QUICK, overrides))
-    assert len(cells) == 12 * 25 * 34
-    different = sum(len({id(getattr(cell, name)) for cell in cells}) for name in ("model", "data", "train"))
-    assert grid._checked.cache_info().misses == different + 34
+    experiment = config.load(QUICK, [f"grid.train.learning_rate=[{rates}]", f"seed={list(range(34))}"])
+    _validate.cache_clear()
+    assert len(config.expand(experiment)) == 12 * 25 * 34
+    sections = {"model.size": 3, "data.size": 4, "train.learning_rate": 25, "seed": 34}
+    assert {key: len(values) for key, values in experiment.grid.items()} == sections
+    assert _validate.cache_info().misses == sum(sections.values())
 
 
 def test_the_reference_page_is_what_the_schema_says():

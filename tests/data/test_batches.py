@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from amscale.data import IGNORED, Batches, QuestionFormation, Sequences, Subset, prepare
+from amscale.data import IGNORED, Batches, Sequences, Subset, prepare
+from amscale.data.corpora.question_formation import QuestionFormation
 from amscale.errors import InputError
 
 END = 9
@@ -38,7 +39,7 @@ def test_stream_packing_by_hand():
 
 
 @pytest.mark.parametrize("packing", ["document", "stream"])
-def test_epochs_cover_each_sequence_once_in_their_own_order(store, packing):
+def test_epochs_cover_each_sequence_once_in_different_orders(store, packing):
     data = store.training(10_000, packing)
     batches = Batches(data, context=30, sequences=7, seed=0)
     total = batches.sequences_total
@@ -64,7 +65,7 @@ def test_a_batch_depends_on_seed_and_step_alone(store):
             batches.batch(other)
         return batches.batch(step)
 
-    for step in (0, 5, 300):  # 300 lies many epochs in
+    for step in (0, 5, 300):  # 300 is many epochs in
         for straight, detour in zip(batch(0, step), batch(0, step, before=(999, 3, 70, 28, 300)), strict=True):
             np.testing.assert_array_equal(straight, detour)
     assert batch(0, 5)[0].tolist() != batch(1, 5)[0].tolist()
@@ -80,14 +81,13 @@ def test_a_batch_larger_than_the_subset_spans_epochs(store):
 
 def test_width_is_a_multiple_of_eight_within_the_context(store):
     sequences = Sequences(store.training(), 36)
-    longest = np.diff(store.training().offsets)
-    for wanted, width in ((11, 16), (15, 16), (17, 24), (36, 36)):
-        if wanted in longest:
-            assert sequences.batch(np.flatnonzero(longest == wanted)[:1])[0].shape == (1, width)
-    assert 36 in longest
+    lengths = np.diff(store.training().offsets)
+    for length, width in ((12, 16), (16, 16), (18, 24), (36, 36)):
+        (index, *_) = np.flatnonzero(lengths == length)
+        assert sequences.batch(np.array([index]))[0].shape == (1, width)
 
 
 @pytest.mark.parametrize(("context", "sequences"), [(0, 4), (8, 0)])
-def test_empty_shapes_are_refused(store, context, sequences):
+def test_empty_shapes_are_errors(store, context, sequences):
     with pytest.raises(InputError, match="at least 1"):
         Batches(store.training(), context, sequences, 0)

@@ -1,4 +1,4 @@
-"""Each corpus in the layout that it comes in, and what is said of one that is not as it should be."""
+"""Each corpus in the layout that it comes in, and the message about each fault of one."""
 
 import gzip
 import json
@@ -11,21 +11,17 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from amscale.data import (
-    IGNORED,
-    DataSettings,
-    Gutenberg,
-    Hub,
-    JsonLines,
-    KingJames,
-    OpenWebText,
-    Parquet,
-    QuestionFormation,
-    RandomTokens,
-    Sequences,
-    prepare,
-)
+from amscale.data import CORPORA, IGNORED, DataSettings, Sequences, prepare
+from amscale.data.corpora import find_corpus
+from amscale.data.corpora.hub import Hub
+from amscale.data.corpora.kjv import KingJames
+from amscale.data.corpora.local_files import JsonLines, Parquet
+from amscale.data.corpora.openwebtext import OpenWebText
+from amscale.data.corpora.question_formation import QuestionFormation
+from amscale.data.corpora.random_tokens import RandomTokens
+from amscale.data.corpora.spgc import Gutenberg
 from amscale.errors import InputError
+from amscale.settings import describe_error
 
 TEXTS = [f"page {i}: to be or not to be, that is question number {i * i}" for i in range(40)]
 
@@ -34,6 +30,20 @@ def documents(store, part="both") -> list[str]:
     subsets = {"training": [store.training()], "validation": [store.validation()]}
     chosen = subsets.get(part) or [store.training(), store.validation()]
     return [store.decode(subset.document(i)) for subset in chosen for i in range(subset.documents)]
+
+
+def test_every_corpus_has_its_name_and_a_place_in_the_docs():
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    for name in CORPORA:
+        assert find_corpus(name).model_fields["corpus"].default == name
+        assert f"corpus: {name}" in page
+
+
+def test_an_unknown_corpus_is_answered_with_the_names_there_are():
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(DataSettings).validate_python({"corpus": "questions"})
+    message = describe_error(caught.value, {"corpus": "questions"}, "data")
+    assert message == f"data.corpus='questions'; allowed are {', '.join(map(repr, CORPORA))}"
 
 
 # random tokens
@@ -144,20 +154,20 @@ def test_tables_hold_the_same_texts(tables, tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "reason"),
     [
         (b'{"text": "cut', "Unterminated string"),
-        (b'{"text": 7}', "no text but int"),
-        (b'{"text": null}', "no text but null"),
+        (b'{"text": 7}', "int, not text"),
+        (b'{"text": null}', "null, not text"),
         (b'{"body": "x"}', "no 'text', only 'body'"),
         (b"[1]", "not a JSON object"),
         (b'{"text": "caf\xe9"}', "utf-8"),
         (b'{"text": "\\ud800"}', "surrogates"),
     ],
 )
-def test_a_broken_json_line_is_named_with_its_file_and_row(tmp_path, line, said):
+def test_a_broken_json_line_is_named_with_its_file_and_row(tmp_path, line, reason):
     (tmp_path / "x.jsonl").write_bytes(b'{"text": "whole"}\n\n' + line + b"\n")
-    with pytest.raises(InputError, match=rf"^data\.files: .*x\.jsonl, row 3: .*({said})"):
+    with pytest.raises(InputError, match=rf"^data\.files: .*x\.jsonl, row 3: .*({reason})"):
         prepare(JsonLines(corpus="jsonl", files=f"{tmp_path}/x.jsonl", tokenizer="byte"), tmp_path / "s")
     assert list((tmp_path / "s").iterdir()) == []
 
@@ -166,23 +176,23 @@ def test_a_broken_table_is_named(tables, tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    def refused(match, path, column="content"):
+    def assert_error(match, path, column="content"):
         settings = Parquet(corpus="parquet", files=str(path), text_column=column, tokenizer="byte")
         with pytest.raises(InputError, match=match):
             prepare(settings, tmp_path / "s")
 
-    refused(
+    assert_error(
         r"^data\.text_column: .*c\.parquet has no column 'text'; it has 'id', 'content'", tables / "c.parquet", "text"
     )
-    refused(r"^data\.text_column: column 'id' .* holds int64", tables / "c.parquet", "id")
+    assert_error(r"^data\.text_column: column 'id' .* holds int64", tables / "c.parquet", "id")
     (tables / "cut.parquet").write_bytes((tables / "c.parquet").read_bytes()[:-50])
-    refused(r"^data\.files: .*cut\.parquet, after row 0: ", tables / "cut.parquet")
+    assert_error(r"^data\.files: .*cut\.parquet, after row 0: ", tables / "cut.parquet")
     whole = (tables / "d.arrow").read_bytes()
     (tables / "cut.arrow").write_bytes(whole[: len(whole) // 2])
-    refused(r"^data\.files: .*cut\.arrow, after row \d+: ", tables / "cut.arrow")
+    assert_error(r"^data\.files: .*cut\.arrow, after row \d+: ", tables / "cut.arrow")
     pq.write_table(pa.table({"content": ["a", "b", None, "c"]}), tables / "null.parquet")
-    refused(r"^data\.files: .*null\.parquet, row 3: no text but null", tables / "null.parquet")
-    refused(r"^data\.files: .*test_.* has an unknown ending", Path(__file__))
+    assert_error(r"^data\.files: .*null\.parquet, row 3: null, not text", tables / "null.parquet")
+    assert_error(r"^data\.files: .*test_.* has an unknown ending", Path(__file__))
 
 
 def test_a_folder_streams_as_a_data_set_of_the_hub_does(tables, tmp_path):
@@ -196,7 +206,7 @@ def test_a_folder_streams_as_a_data_set_of_the_hub_does(tables, tmp_path):
 
 
 @pytest.mark.parametrize("corpus", ["hub", "openwebtext"])
-def test_a_hub_out_of_reach_says_what_was_wanted_and_what_to_do(tmp_path, monkeypatch, corpus):
+def test_an_unreachable_hub_is_named_with_what_to_do(tmp_path, monkeypatch, corpus):
     for module in ("datasets.config", "huggingface_hub.constants"):
         monkeypatch.setattr(f"{module}.HF_HUB_OFFLINE", True)
     settings = {"name": "nobody/nothing", "tokenizer": "byte", "corpus": corpus}
@@ -254,7 +264,7 @@ def books(gutenberg, **settings) -> list[str]:
     return next(Gutenberg(corpus="spgc", folder=str(gutenberg), metadata=metadata, **settings).texts())
 
 
-def test_gutenberg_books_stand_in_the_order_of_their_ids(gutenberg):
+def test_gutenberg_books_are_in_the_order_of_their_ids(gutenberg):
     assert books(gutenberg) == [text for _, _, text in BOOKS.values()]
     assert books(gutenberg, words=7) == ["the second book is short", "the tenth"]
     assert books(gutenberg, words=5) == ["the second book is short"]
@@ -283,17 +293,19 @@ def test_gutenberg_store(gutenberg, tmp_path):
 
 
 def test_gutenberg_says_what_is_missing(gutenberg, tmp_path):
-    def refused(match, **settings):
+    def assert_error(match, **settings):
         with pytest.raises(InputError, match=match):
             prepare(Gutenberg(corpus="spgc", tokenizer="word", **settings), tmp_path / "s")
 
-    refused(r"^data\.folder: .*nowhere holds no PG<id>_tokens\.txt", folder=f"{tmp_path}/nowhere")
+    assert_error(r"^data\.folder: .*nowhere holds no PG<id>_tokens\.txt", folder=f"{tmp_path}/nowhere")
     with pytest.raises(ValidationError, match="give its path as metadata"):
         Gutenberg(corpus="spgc", folder=str(gutenberg), language="en")
-    refused(r"^data\.metadata: .*no\.csv is no file", folder=str(gutenberg), type="Text", metadata=f"{tmp_path}/no.csv")
+    assert_error(
+        r"^data\.metadata: .*no\.csv is not a file", folder=str(gutenberg), type="Text", metadata=f"{tmp_path}/no.csv"
+    )
     metadata = str(tmp_path / "SPGC-metadata-2018-07-18.csv")
-    refused(r"none of the 6 books .* language de", folder=str(gutenberg), language="de", metadata=metadata)
+    assert_error(r"none of the 6 books .* language de", folder=str(gutenberg), language="de", metadata=metadata)
     (tmp_path / "bad.csv").write_text("id,title\n")
-    refused(r"has no column language, type", folder=str(gutenberg), type="Text", metadata=f"{tmp_path}/bad.csv")
+    assert_error(r"has no column language, type", folder=str(gutenberg), type="Text", metadata=f"{tmp_path}/bad.csv")
     (gutenberg / "PG3_tokens.txt").write_bytes(b"caf\xe9\n")
-    refused(r"PG3_tokens\.txt is not UTF-8", folder=str(gutenberg))
+    assert_error(r"PG3_tokens\.txt is not UTF-8", folder=str(gutenberg))

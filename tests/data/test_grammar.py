@@ -1,4 +1,4 @@
-"""The grammar's facts, held against the published rules and against sampled text, by routes of their own."""
+"""The facts of the grammar, against the published rules and sampled text, each by an independent computation."""
 
 import math
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from amscale.data import QuestionFormation
+from amscale.data.corpora.question_formation import QuestionFormation
 from amscale.data.grammar import LineGrammar
 
 AUXILIARIES = {"do", "does", "don't", "doesn't"}
@@ -145,7 +145,7 @@ def test_published_figures():
     declarative = sum(p for skeleton, p in grammar.skeletons.items() if "decl" in skeleton.classes)
     assert declarative == pytest.approx(0.5966, abs=2 * math.sqrt(0.24 / 10_000))
     assert grammar.memorised_per_token(100_000) == pytest.approx(0.49, abs=0.005)
-    # The entropy lies in the words up to and including the task word; what follows is a copy.
+    # The entropy is in the words up to and including the task word; what follows is a copy.
     sentence_and_task = given.tokens_per_line - 1
     assert grammar.entropy_per_line / sentence_and_task == pytest.approx(1.99, abs=0.01)
 

@@ -1,23 +1,15 @@
-"""Options of every corpus: duplicates, copies, shuffled tokens, the split, and facts that need no store."""
+"""Options of every corpus: duplicates, copies, shuffled tokens, the split, and statistics without a store."""
 
 from collections import Counter
 
 import numpy as np
 import pytest
 
-from amscale.data import (
-    IGNORED,
-    Batches,
-    JsonLines,
-    KnownFacts,
-    OpenWebText,
-    QuestionFormation,
-    RandomTokens,
-    Sequences,
-    Text,
-    known_facts,
-    prepare,
-)
+from amscale.data import IGNORED, Batches, Sequences, TokenStatistics, predict_statistics, prepare
+from amscale.data.corpora.local_files import JsonLines, Text
+from amscale.data.corpora.openwebtext import OpenWebText
+from amscale.data.corpora.question_formation import QuestionFormation
+from amscale.data.corpora.random_tokens import RandomTokens
 from amscale.data.duplicates import signatures
 from amscale.data.store import token_type
 from amscale.errors import InputError
@@ -75,7 +67,7 @@ def pages(tmp_path):
     return path
 
 
-def test_near_duplicates_are_dropped_and_alike_pages_are_not(root, pages):
+def test_near_duplicates_are_dropped_and_less_similar_pages_are_not(root, pages):
     """2 words of 300 change 10 of 296 five-word runs: similarity 0.93; 60 words change most of them: about 0.2."""
     pytest.importorskip("rensa", reason="pip install rensa")
 
@@ -89,7 +81,7 @@ def test_near_duplicates_are_dropped_and_alike_pages_are_not(root, pages):
 
     assert kept("keep") == {0: 110, 2: 100, 60: 100}
     assert kept("exact") == {0: 100, 2: 100, 60: 100}
-    assert kept("near") == {0: 100, 60: 100}  # the first of each kind stays
+    assert kept("near") == {0: 100, 60: 100}  # the first of each group is kept
 
 
 def test_signatures_estimate_the_jaccard_similarity():
@@ -154,7 +146,7 @@ def test_shuffled_tokens_are_the_same_ones_in_other_places(root, plain, how):
     same = [sorted(a) == sorted(b) for a, b in zip(everything(store)[:2000], everything(plain)[:2000], strict=True)]
     assert all(same) if how == "document" else not any(same)
     assert store.entropy_per_token is None
-    # The first word of a line is a determiner; shuffled, any word stands there as often as in the corpus.
+    # The first word of a line is a determiner; shuffled, any word is there as often as in the corpus.
     starts = np.array(store.offsets[:-1])
     lengths = np.diff(store.offsets)
     firsts = np.bincount(store.tokens[starts], minlength=store.vocabulary_size)
@@ -170,7 +162,7 @@ def test_shuffled_tokens_are_the_same_ones_in_other_places(root, plain, how):
 
 def test_corpus_shuffle_over_many_files_moves_tokens_across_them(root, plain, monkeypatch):
     monkeypatch.setattr("amscale.data.buckets._BUCKET", 1 << 14)
-    monkeypatch.setattr("amscale.data.buckets._CHUNK", 1 << 12)
+    monkeypatch.setattr("amscale.data.shuffle._CHUNK", 1 << 12)
     settings = QuestionFormation(documents=20_000, word_classes="quarter", shuffle_tokens="corpus", split_seed=7)
     store = prepare(settings, root)
     np.testing.assert_array_equal(np.bincount(store.tokens), np.bincount(plain.tokens))
@@ -205,49 +197,53 @@ def test_the_last_documents_are_held_out(tmp_path):
         prepare(Text(split="last", **{**settings, "validation": 101}), tmp_path / "s")
 
 
-# facts without a store
+# statistics without a store
 
 
-def test_known_facts_agree_with_the_store(root):
+def test_predicted_statistics_agree_with_the_store(root):
     def both(settings):
         store = prepare(settings, root)
-        known = known_facts(settings)
+        predicted = predict_statistics(settings)
         context = settings.context or store.longest_document
         sequences = Sequences(store.training(None, settings.packing), context)
         lengths = np.diff(store.offsets)
         error = 5 * lengths.std() / np.sqrt(len(lengths))
-        assert known.vocabulary_size == store.vocabulary_size
-        assert known.context == context
-        assert known.mean_tokens_per_sequence == pytest.approx(sequences.mean_targets_per_sequence, abs=error + 0.05)
-        return known
+        assert predicted.vocabulary_size == store.vocabulary_size
+        assert predicted.context == context
+        assert predicted.mean_tokens_per_sequence == pytest.approx(
+            sequences.mean_targets_per_sequence, abs=error + 0.05
+        )
+        return predicted
 
     for more in ({}, {"context": 20}, {"context": 7, "packing": "stream"}, {"copied_half": False}):
         both(QuestionFormation(documents=20_000, **more))
     few = both(QuestionFormation(documents=200, validation=20, declarative_only=True))
     assert few.context == QuestionFormation(declarative_only=True).grammar.longest_line  # though 200 lines lack it
-    assert both(RandomTokens(corpus="random_tokens")) == KnownFacts(33, 32, 32.0)
-    assert both(RandomTokens(corpus="random_tokens", context=20)) == KnownFacts(33, 20, 16.0)
+    assert both(RandomTokens(corpus="random_tokens")) == TokenStatistics(33, 32, 32.0)
+    assert both(RandomTokens(corpus="random_tokens", context=20)) == TokenStatistics(33, 20, 16.0)
     both(QuestionFormation(documents=20_000, tokenizer="byte", packing="stream", context=64))
 
 
-def test_known_facts_of_a_corpus_far_away(tmp_path):
-    assert known_facts(OpenWebText(corpus="openwebtext")) == KnownFacts(50257, 1024, 1024.0)
-    assert known_facts(JsonLines(corpus="jsonl", files="away", tokenizer="byte")) == KnownFacts(257, 256, 256.0)
+def test_predicted_statistics_of_a_corpus_elsewhere(tmp_path):
+    assert predict_statistics(OpenWebText(corpus="openwebtext")) == TokenStatistics(50257, 1024, 1024.0)
+    assert predict_statistics(JsonLines(corpus="jsonl", files="away", tokenizer="byte")) == TokenStatistics(
+        257, 256, 256.0
+    )
     store = prepare(QuestionFormation(documents=2000, tokenizer="bpe", tokenizer_vocabulary=300), tmp_path)
     settings = {"corpus": "jsonl", "files": "away", "tokenizer": str(store.folder / "tokenizer.json")}
-    assert known_facts(JsonLines(**settings)) == KnownFacts(300, 256, 256.0)
-    assert known_facts(JsonLines(packing="document", **settings)) is None
-    assert known_facts(JsonLines(context=None, **settings)) is None
-    assert known_facts(JsonLines(corpus="jsonl", files="away")) is None  # a tokenizer that is yet to be trained
-    assert known_facts(QuestionFormation(duplicates="exact")) is None
+    assert predict_statistics(JsonLines(**settings)) == TokenStatistics(300, 256, 256.0)
+    assert predict_statistics(JsonLines(packing="document", **settings)) is None
+    assert predict_statistics(JsonLines(context=None, **settings)) is None
+    assert predict_statistics(JsonLines(corpus="jsonl", files="away")) is None  # a tokenizer that is yet to be trained
+    assert predict_statistics(QuestionFormation(duplicates="exact")) is None
 
 
 def test_the_published_vocabulary_is_that_of_the_model():
     transformers = pytest.importorskip("transformers")
-    assert transformers.GPT2Config().vocab_size == known_facts(OpenWebText(corpus="openwebtext")).vocabulary_size
+    assert transformers.GPT2Config().vocab_size == predict_statistics(OpenWebText(corpus="openwebtext")).vocabulary_size
 
 
-def test_a_vocabulary_beyond_the_stores_type_is_refused():
+def test_a_vocabulary_beyond_the_stores_type_is_an_error():
     assert [token_type(size).itemsize for size in (65_536, 65_537, 2**32)] == [2, 4, 4]
     with pytest.raises(InputError, match=r"^data\.tokenizer: a vocabulary of 4294967297"):
         token_type(2**32 + 1)

@@ -1,15 +1,17 @@
-"""What a store promises: nested subsets, no leak into validation, one build whatever happens."""
+"""Token stores: nested subsets, no leak into validation, one build, and opening without reading."""
 
 import json
 import subprocess
 import sys
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from amscale.data import DataSettings, QuestionFormation, open_store, prepare
+from amscale.data import DataSettings, open_store, prepare
+from amscale.data.corpora.question_formation import QuestionFormation
 from amscale.errors import InputError
 
 
@@ -27,7 +29,7 @@ def contents(subset) -> list[bytes]:
     return [subset.document(i).tobytes() for i in range(subset.documents)]
 
 
-def test_no_validation_document_stands_in_training(store):
+def test_no_validation_document_is_in_training(store):
     training, validation = contents(store.training()), contents(store.validation())
     assert len(set(training)) < len(training)  # the corpus does repeat lines, or this test would prove nothing
     assert not set(training) & set(validation)
@@ -57,7 +59,7 @@ def test_subsets_are_nested_and_no_longer_than_needed(store):
     assert all(contents(previous)[i][-2:] == np.uint16(store.end_token).tobytes() for i in range(100))
 
 
-def test_size_beyond_the_corpus_is_refused_in_one_line(store):
+def test_a_size_beyond_the_corpus_is_an_error_of_one_line(store):
     with pytest.raises(InputError, match=r"^data\.size: 9000000 .* 2\d{5} .*data\.documents$"):
         store.training(9_000_000)
 
@@ -70,7 +72,7 @@ def test_order_follows_the_split_seed(root, store):
     )
 
 
-def test_settings_of_use_share_a_store_and_settings_of_content_do_not(root, store):
+def test_usage_settings_share_a_store_and_others_do_not(root, store):
     same = QuestionFormation(documents=12_000, validation=0.1, size="20k", packing="stream", context=16)
     assert prepare(same, root).folder == store.folder
     assert prepare(QuestionFormation(documents=2500, generator_seed=3), root).folder != store.folder
@@ -122,7 +124,7 @@ def test_a_failed_build_leaves_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_store_is_refused(tmp_path):
+def test_a_damaged_store_is_an_error(tmp_path):
     store = prepare(QuestionFormation(documents=1500), tmp_path)
     path = store.folder / "tokens.bin"
     path.write_bytes(path.read_bytes()[:-2])
@@ -144,9 +146,32 @@ def test_a_damaged_store_is_refused(tmp_path):
         {"corpus": "text", "files": "a", "x": 1},
     ],
 )
-def test_bad_settings_are_refused(bad):
+def test_bad_settings_are_errors(bad):
     with pytest.raises(ValueError, match=r"question_formation|validation|x"):
         TypeAdapter(DataSettings).validate_python(bad)
+
+
+def test_opening_and_cutting_read_and_copy_no_tokens(tmp_path):
+    """Memory that Python and numpy allocate meanwhile, which reading or copying the tokens would take too."""
+    folder = prepare(QuestionFormation(documents=40_000), tmp_path).folder
+    open_store(folder).training(1000)  # what the first call imports does not count
+
+    def allocated(action) -> int:
+        tracemalloc.start()
+        result = action()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        del result
+        return peak
+
+    store = open_store(folder)
+    assert store.tokens.nbytes > 1_800_000
+    assert allocated(lambda: open_store(folder)) < 100_000
+    for packing in ("document", "stream"):
+        assert allocated(lambda packing=packing: store.training(500_000, packing)) < 10_000
+        subset = store.training(500_000, packing)
+        assert np.shares_memory(subset.tokens, store.tokens)
+        assert np.shares_memory(subset.offsets, store.offsets)
 
 
 def test_import_is_light():

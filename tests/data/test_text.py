@@ -1,8 +1,9 @@
-"""Text files in, documents out; files and tokenizers that cannot serve are named."""
+"""From text files to documents; files and tokenizers that cannot be used are named."""
 
 import pytest
 
-from amscale.data import Text, prepare
+from amscale.data import prepare
+from amscale.data.corpora.local_files import Text
 from amscale.errors import InputError
 
 
@@ -70,7 +71,7 @@ def test_a_trained_tokenizer_serves_from_its_file(tmp_path, files):
 
 @pytest.mark.parametrize("content", [b"fine\ncaf\xe9 au lait\n", b"fine\nzero\0bytes\n"])
 @pytest.mark.parametrize("tokenizer", ["byte", "word", "bpe"])
-def test_a_file_that_is_no_text_is_named(tmp_path, content, tokenizer):
+def test_a_file_that_is_not_text_is_named(tmp_path, content, tokenizer):
     (tmp_path / "bad.txt").write_bytes(content)
     with pytest.raises(InputError, match=r"^data\.files: .*bad\.txt is not .*text \(line 2"):
         prepare(Text(corpus="text", files=f"{tmp_path}/*.txt", tokenizer=tokenizer), tmp_path / "stores")
@@ -87,27 +88,29 @@ def test_empty_documents_among_others_are_left_out_whatever_is_done_with_duplica
         assert store.facts["empty_documents"] == 80
 
 
-def test_missing_files_empty_files_and_single_documents_are_refused(tmp_path):
-    def refused(match, **settings):
+def test_missing_files_empty_files_and_single_documents_are_errors(tmp_path):
+    def assert_error(match, **settings):
         with pytest.raises(InputError, match=match):
             prepare(Text(corpus="text", tokenizer="byte", **settings), tmp_path / "stores")
 
-    refused("matches no file", files=f"{tmp_path}/*.txt")
-    refused("is empty", files=[])
+    assert_error("matches no file", files=f"{tmp_path}/*.txt")
+    assert_error("is empty", files=[])
     (tmp_path / "only.txt").write_text("\n \n")
-    refused("has no documents", files=f"{tmp_path}/*.txt")
+    assert_error("has no documents", files=f"{tmp_path}/*.txt")
     (tmp_path / "only.txt").write_text("same\nsame\nsame\n")
-    refused("data.validation", files=f"{tmp_path}/*.txt")
-    refused("data.validation: .* of 3 documents", files=f"{tmp_path}/*.txt", document="line")
+    assert_error("data.validation", files=f"{tmp_path}/*.txt")
+    assert_error("data.validation: .* of 3 documents", files=f"{tmp_path}/*.txt", document="line")
 
 
-def test_tokenizers_that_are_not_there_are_named(tmp_path, files, monkeypatch):
-    def refused(tokenizer, match):
+def test_missing_tokenizers_are_named(tmp_path, files, monkeypatch):
+    def assert_error(tokenizer, match):
         with pytest.raises(InputError, match=match):
             prepare(Text(corpus="text", files=f"{files}/*.txt", tokenizer=tokenizer), tmp_path / "stores")
 
-    refused(str(files / "a.txt"), r"^data\.tokenizer: .*a\.txt is no tokenizer\.json")
+    assert_error(str(files / "a.txt"), r"^data\.tokenizer: .*a\.txt is not a tokenizer\.json")
     constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    refused("nobody/no-such-tokenizer", r"^data\.tokenizer: no tokenizer 'nobody/no-such-tokenizer' from .*hub .*path")
-    refused(str(tmp_path / "files"), r"^data\.tokenizer: no tokenizer .* from that folder")
+    assert_error(
+        "nobody/no-such-tokenizer", r"^data\.tokenizer: no tokenizer 'nobody/no-such-tokenizer' from .*hub .*path"
+    )
+    assert_error(str(tmp_path / "files"), r"^data\.tokenizer: no tokenizer .* from that folder")

@@ -38,11 +38,11 @@ def test_several_files_are_one_corpus(tmp_path):
 @pytest.mark.parametrize(
     ("corpus", "name", "content", "words"),
     [
-        ("jsonl", "a.jsonl", b'{"text": "a"}\n{"text": 3}\n', "a.jsonl, row 2: no text but int"),
+        ("jsonl", "a.jsonl", b'{"text": "a"}\n{"text": 3}\n', "a.jsonl, row 2: int, not text"),
         ("jsonl", "a.jsonl", b'{"text": "a"}\n{"tex', "a.jsonl, row 2"),
         ("text", "a.txt", b"fine\n\xff\xfe\n", "a.txt is not UTF-8 text (line 2"),
         ("parquet", "a.parquet", b"not one", "a.parquet"),
-        ("parquet", "a.parquet", None, "a.parquet, row 2: no text but null"),
+        ("parquet", "a.parquet", None, "a.parquet, row 2: null, not text"),
     ],
 )
 def test_a_broken_row_is_named(tmp_path, corpus, name, content, words):

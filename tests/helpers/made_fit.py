@@ -1,14 +1,14 @@
-"""Estimates with known values: an exponent with every kind of D*, a refusal, a floor, and one of no known kind."""
+"""Estimates with known values: an exponent with every kind of D*, one not determined, a floor, and a new group."""
 
 import math
 from functools import cache
 
 import numpy as np
 
-from amscale.reporting.chart import palette_of
-from amscale.reporting.figures import all_figures
-from amscale.reporting.gather import gather
-from amscale.reporting.page import render
+from amscale.reporting.figures import report_charts
+from amscale.reporting.page import render_page
+from amscale.reporting.palette import palette_of
+from amscale.reporting.report_data import read_report_data
 from amscale.scaling import estimate as groups
 from amscale.scaling.collapse import exponent_from_collapse
 from amscale.scaling.dstar import DStar
@@ -37,7 +37,7 @@ EXPONENT = Estimate(
     ),
     details={"dstar": list(DSTAR)},
 )
-REFUSED = Estimate(
+UNDETERMINED = Estimate(
     id="k_nopt", estimand="k of N = C·D^k at N_opt(D)", **SHARED, reason="an interior minimum at 1 of 4 D <b>"
 )
 FLOOR = Estimate(
@@ -60,20 +60,20 @@ CAPACITY = Estimate(
 
 @cache
 def surfaces() -> tuple[Estimate, ...]:
-    """Iso-FLOP and iso-loss from Chinchilla's law with N ∝ D^1, and collapse from a loss of N/D²: each with a value."""
+    """Return iso-FLOP and iso-loss of Chinchilla's law with N ∝ D^1, and the collapse of a loss of N/D²."""
 
     def law(N: float, D: float) -> float:
         return 1.7 + 400 * N**-0.35 + 900 * D**-0.35
 
     sizes = [(C, math.sqrt(C / 120) * share) for C in np.geomspace(1e18, 1e21, 7) for share in np.geomspace(0.2, 5, 7)]
-    equal = [Point("p", N, C / (6 * N), law(N, C / (6 * N)), flops=C) for C, N in sizes]
-    square = [Point("p", N, D, law(N, D)) for N in np.geomspace(1e7, 1e9, 6) for D in np.geomspace(1e8, 1e10, 6)]
-    even = [(N, D) for N in np.geomspace(1e6, 1e8, 5) for D in np.geomspace(3e7, 3e8, 5)]
-    alike = [Point("p", N, D, 2 + 0.5 * math.tanh(math.log(N / D**2) + 20)) for N, D in even]
+    budgets = [Point("p", N, C / (6 * N), law(N, C / (6 * N)), flops=C) for C, N in sizes]
+    surface = [Point("p", N, D, law(N, D)) for N in np.geomspace(1e7, 1e9, 6) for D in np.geomspace(1e8, 1e10, 6)]
+    grid = [(N, D) for N in np.geomspace(1e6, 1e8, 5) for D in np.geomspace(3e7, 3e8, 5)]
+    collapsed = [Point("p", N, D, 2 + 0.5 * math.tanh(math.log(N / D**2) + 20)) for N, D in grid]
     return (
-        exponent_from_budgets(PointTable("made", "N", equal), (1, 2)),
-        exponent_from_contours(PointTable("made", "N", square), (1, 2)),
-        exponent_from_collapse(PointTable("made", "N", alike), (1, 2), 100),
+        exponent_from_budgets(PointTable("made", "N", budgets), (1, 2)),
+        exponent_from_contours(PointTable("made", "N", surface), (1, 2)),
+        exponent_from_collapse(PointTable("made", "N", collapsed), (1, 2), 100),
     )
 
 
@@ -83,7 +83,7 @@ def fit_of(folder, *estimates: Estimate) -> Fit:
 
 
 def page_of(folder, *estimates: Estimate) -> str:
-    """The page's text alone, without the pictures beside it."""
-    sweep = gather(folder, fit_of(folder, *estimates))
-    charts = all_figures(sweep)
-    return render(sweep, charts, palette_of(charts))
+    """Return the HTML of the page; the figures' files are not written."""
+    report = read_report_data(folder, fit_of(folder, *estimates))
+    charts = report_charts(report)
+    return render_page(report, charts, palette_of(charts))

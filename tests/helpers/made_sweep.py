@@ -1,4 +1,4 @@
-"""A sweep's folder as training leaves it, with numbers that a formula gives."""
+"""Write a sweep's folder as training leaves it, with losses from a formula."""
 
 import json
 import math
@@ -17,7 +17,10 @@ def write_sweep(
     layers: int = 2,
     name: str = "made",
 ) -> Path:
-    """Every cell finished: larger models over-fit on more tokens; the train loss of small data falls below 1."""
+    """Write a sweep in which every cell finished; return its folder.
+
+    Larger models over-fit on more tokens, and with few tokens the train loss falls below 1.
+    """
     folder.mkdir(parents=True)
     for N in sizes:
         for D in tokens:
@@ -39,7 +42,7 @@ def write_trial(
     state: str = "finished",
     reason: str | None = None,
 ) -> None:
-    """One trial; a diverged one ends half-way with a loss that is not a number."""
+    """Write one trial; a diverged one has a train loss of NaN from the middle of the run on."""
     path = folder / "trials" / label
     path.mkdir(parents=True)
     (path / "spec.yaml").write_text(yaml.safe_dump({"format": 1, "label": label}))

@@ -1,16 +1,23 @@
-"""Trains tiny models of named families on every process of a DeepSpeed run, and checks resume and the named modules.
+"""Train tiny models of named families on two processes under DeepSpeed, and check resume and the named modules.
 
-    python -m torch.distributed.run --standalone --nproc_per_node=2 zero_families.py STAGE PRECISION NAME …
+    python zero_families.py STAGE PRECISION NAME …
 
-Prints one line per family and process. Names are those of FAMILIES below.
+Prints one line per model and process. Names are those of MODELS below. Both processes are forks of this one, since
+importing DeepSpeed and transformers takes far longer than the training.
 """
 
 import json
+import multiprocessing
+import os
+import socket
 import sys
 import tempfile
 
 import deepspeed
+import deepspeed.runtime.superoffload
+import deepspeed.runtime.zero.stage3
 import torch
+import torch._dynamo
 import torch.distributed
 from transformers.integrations import HfDeepSpeedConfig
 
@@ -26,7 +33,8 @@ from amscale.training.engine import optimizer_for
 from amscale.training.loss import objective
 
 VOCABULARY, CONTEXT, WIDTH = 50, 12, 32
-FAMILIES = {
+PROCESSES = 2
+MODELS = {
     "vanilla": VanillaSettings(layers=2, width=WIDTH, dropout=0.1),
     "gpt2": GPT2Settings(layers=2, width=WIDTH, dropout=0.1),
     "openelm": OpenELMSettings(layers=2, width=WIDTH, head_dimension=8, feed_forward_divisor=8),
@@ -85,18 +93,38 @@ def check(settings, config, rank):
     return losses
 
 
-def main():
-    stage, precision, *names = sys.argv[1:]
+def run(rank, port, stage, precision, names):
+    """Check the named models on one rank."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(PROCESSES), "MASTER_PORT": str(port)}
+    os.environ["MASTER_ADDR"] = "127.0.0.1"
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # as in training: it would be compiled first
     deepspeed.init_distributed(dist_backend="gloo")
-    rank = torch.distributed.get_rank()
     config = configuration(int(stage), precision)
     kept = HfDeepSpeedConfig(config)  # as Accelerate does it: transformers then knows of ZeRO-3
     for name in names:
-        losses = check(FAMILIES[name], config, rank)
+        losses = check(MODELS[name], config, rank)
         print(f"rank {rank} {name} ZeRO-{stage} {precision} resumes exactly, losses {losses}", flush=True)
     del kept
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
+
+
+def main():
+    for name in sys.argv[3:]:
+        build(solve(MODELS[name], VOCABULARY, CONTEXT))  # what this imports need not be imported by each rank
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    fork = multiprocessing.get_context("fork")
+    ranks = [fork.Process(target=run, args=(rank, port, *sys.argv[1:3], sys.argv[3:])) for rank in range(PROCESSES)]
+    for rank in ranks:
+        rank.start()
+    while any(rank.is_alive() for rank in ranks):
+        for rank in ranks:
+            rank.join(timeout=0.1)
+        if any(rank.exitcode for rank in ranks):  # the other one would wait for it
+            for rank in ranks:
+                rank.kill()
+    sys.exit(any(rank.exitcode for rank in ranks))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The configurations of experiments: each is whole, its models can be built, and each has its twin for a laptop."""
+"""The configurations of experiments: each is whole, has models of its sizes, and has a version for a laptop."""
 
 from pathlib import Path
 
@@ -8,14 +8,7 @@ from amscale.config import expand, load
 from amscale.models import solve
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs"
-EXPERIMENTS = (
-    "capacity_random_tokens",
-    "entropy_ladder",
-    "gpt2_small_openwebtext",
-    "llama_1b",
-    "openelm_spgc",
-    "vanilla_question_formation",
-)
+NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml") if not path.stem.startswith("radius_"))
 VOCABULARY = {"random_tokens": 33, "question_formation": 68, "kjv": 512}
 PUBLISHED = {
     "gpt2_small_openwebtext": {85.0},
@@ -24,7 +17,14 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize("name", [*EXPERIMENTS, *(f"{name}_cpu" for name in EXPERIMENTS)])
+def test_every_experiment_has_a_version_for_a_laptop():
+    large = {name for name in NAMES if not name.endswith("_cpu")} - {"quick"}
+    assert len(large) >= 6
+    assert {f"{name}_cpu" for name in large} == {name for name in NAMES if name.endswith("_cpu")}
+    assert PUBLISHED.keys() <= large
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_cell_has_a_model(name):
     experiment = load(str(FOLDER / f"{name}.yaml"))
     assert experiment.name == name

@@ -8,14 +8,12 @@ import pytest
 import torch
 import transformers
 from pydantic import TypeAdapter
-from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from amscale.config import expand, load
+from amscale.config.schema import ModelSettings
 from amscale.errors import InputError
-from amscale.models import activation_bytes, build, flops_per_token, solve
+from amscale.models import attention_names, build, flops_per_token, solve
 from amscale.models.families.hub import HubSettings
-from amscale.models.registry import ModelSettings
 from amscale.trials.identity import trial_id
 
 VARIANTS = {
@@ -60,24 +58,16 @@ def test_logits_are_the_librarys(name, cls, fields):
         torch.testing.assert_close(model.eval()(tokens()), theirs(input_ids=tokens()).logits, atol=1e-5, rtol=1e-4)
 
 
-@variants
-def test_the_model_is_causal_and_starts_at_a_uniform_guess(name):
-    _, model = made(VARIANTS[name])
-    after = tokens().clone()
-    after[:, 9] = (after[:, 9] + 1) % 50
-    targets = torch.randint(50, (4 * 16,), generator=torch.Generator().manual_seed(2))
+def test_a_sliding_window_is_as_long_as_it_says():
+    """Two layers of a window of 6 see 11 tokens: this one and ten before it."""
+    _, model = made(VARIANTS["mistral"])
+    model.eval()
+    before = tokens().clone()
+    before[:, 4] = (before[:, 4] + 1) % 50
     with torch.no_grad():
-        logits, changed = model.eval()(tokens()), model(after)
-        torch.testing.assert_close(logits[:, :9], changed[:, :9])
-        assert not torch.allclose(logits[:, 9], changed[:, 9], atol=1e-4)
-        assert F.cross_entropy(logits.flatten(0, 1), targets).item() == pytest.approx(3.912, rel=0.02)
-    if name == "mistral":  # two layers of a window of 6 see 11 tokens, this one and ten before it
-        before = tokens().clone()
-        before[:, 4] = (before[:, 4] + 1) % 50
-        with torch.no_grad():
-            moved = (model(before) - logits).abs().amax((0, 2))
-        assert (moved[4:15] > 1e-6).all()
-        assert moved[15] < 1e-6
+        moved = (model(before) - model(tokens())).abs().amax((0, 2))
+    assert (moved[4:15] > 1e-6).all()
+    assert moved[15] < 1e-6
 
 
 @variants
@@ -156,7 +146,10 @@ def test_a_folder_is_taken_as_it_stands_and_scaled(tmp_path):
         ({"architecture": "llama", "options": {"hidden_size": 64}}, ["model.options.hidden_size", "model.width"]),
         ({"architecture": "llama", "options": {"slidin_window": 4}}, ["model.options.slidin_window", "no such field"]),
         ({"architecture": "llama", "options": {"rms_norm_eps": "x"}}, ["llama", "rms_norm_eps"]),
-        ({"architecture": "llama", "width": 64, "layers": 2, "options": {"num_key_value_heads": 3}}, ["heads", "3"]),
+        (
+            {"architecture": "llama", "width": 64, "layers": 2, "options": {"num_key_value_heads": 3}},
+            ["num_key_value_heads = 3", "4 heads"],
+        ),
         ({"architecture": "mixtral", "width": 60, "layers": 2}, ["model.width = 60", "64"]),
     ],
 )
@@ -194,22 +187,14 @@ def test_code_is_run_only_where_it_is_trusted(tmp_path):
     assert model(tokens()).shape == (4, 16, 50)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@variants
-def test_activation_memory_is_near_what_is_saved(kept_bytes, name, dtype):
-    settings = VARIANTS[name].model_copy(update={"width": 128, "layers": 3})
-    shape = solve(settings, 500, 48)
-    assert activation_bytes(shape, 2, dtype.itemsize, "cpu") == pytest.approx(kept_bytes(shape, 2, dtype), rel=0.25)
+def test_attention_is_named_by_what_holds_its_parameters():
+    """A layer of GPT-NeoX has a dropout named for attention before the attention itself."""
+    _, model = made(VARIANTS["gpt_neox"])
+    assert attention_names(model) == [f"model.gpt_neox.layers.{i}.attention" for i in range(2)]
 
 
-def test_matmul_flops_are_those_counted():
-    """Of a dense model, by PyTorch's counter; a window shortens what queries meet, and unused experts cost nothing."""
-    shape, model = made(VARIANTS["llama"])
-    with FlopCounterMode(display=False) as counter:
-        F.cross_entropy(model(tokens()).flatten(0, 1), tokens().flatten()).backward()
-    counted = sum(n for op, n in counter.get_flop_counts()["Global"].items() if str(op) in ("aten.mm", "aten.addmm"))
-    scores = 3 * 2 * (2 * sum(range(1, 17)) * 64) * 2 * 4
-    assert flops_per_token(shape) * tokens().numel() == counted + scores
+def test_windows_and_experts_cost_what_a_token_meets():
+    """A window shortens what queries meet, and unused experts cost nothing."""
     window, whole = (
         flops_per_token(
             solve(HubSettings(architecture="mistral", layers=2, width=64, options={"sliding_window": w}), 50, 16)
@@ -227,11 +212,12 @@ def test_matmul_flops_are_those_counted():
     assert eight - four == 6 * 2 * 4 * 64  # the router alone
 
 
-def test_settings_travel_as_plain_data_and_can_be_hashed():
+def test_settings_can_be_hashed():
     adapter = TypeAdapter(ModelSettings)
     settings = adapter.validate_python({"family": "hub", "architecture": "llama", "options": {"rope_theta": 5}})
-    assert adapter.validate_python(settings.model_dump(mode="json")) == settings
-    assert hash(settings) == hash(settings.model_copy())
+    again = adapter.validate_python(settings.model_dump(mode="json"))
+    assert again == settings
+    assert hash(again) == hash(settings)
 
 
 def test_other_families_need_no_torch():

@@ -38,7 +38,7 @@ def calls(monkeypatch):
 
         monkeypatch.setattr(planning, name, counted)
 
-    for name in ("corpus_content", "known_facts", "store_name", "prepare"):
+    for name in ("corpus_content", "predict_statistics", "store_name", "prepare"):
         count(name, getattr(planning, name))
     return found
 
@@ -49,11 +49,11 @@ def test_a_plan_looks_at_each_corpus_once_and_builds_nothing(tmp_path, calls):
     grid += [f"grid.data.size={[round(2e3 * 1.07**i) for i in range(10)]}"]
     trials = plan_sweep(load(tmp_path, *grid), tmp_path, this_machine(), build=False).trials
     assert len(trials) == 100
-    assert calls == {"corpus_content": 1, "known_facts": 2, "store_name": 1}
+    assert calls == {"corpus_content": 1, "predict_statistics": 2, "store_name": 1}
     calls.clear()
     two = load(tmp_path, *grid, "grid.data.split_seed=[0, 1]")
     assert len(plan_sweep(two, tmp_path, this_machine(), build=False).trials) == 200
-    assert calls == {"corpus_content": 2, "known_facts": 4, "store_name": 2}
+    assert calls == {"corpus_content": 2, "predict_statistics": 4, "store_name": 2}
 
 
 def test_a_plan_imports_nothing_heavy(tmp_path):

@@ -11,17 +11,11 @@ from amscale import models
 from amscale.config.schema import ModelSettings
 from amscale.models.families.gpt2 import GPT2Settings
 from amscale.models.families.vanilla import VanillaSettings
-from amscale.probes.attention import (
-    POSITIONS,
-    Retrieval,
-    chosen_positions,
-    keys_holding,
-    measure_attention,
-    retrieval_energy,
-)
-from amscale.probes.capture import preserved
-from amscale.probes.measurement import Measurement
-from amscale.probes.patterns import Sequences
+from amscale.probes import ProbeContext
+from amscale.probes.attention import Attention, keys_holding, retrieval_energy
+from amscale.probes.patterns import ProbeBatch
+from amscale.probes.queries_keys import POSITIONS, Retrieval, chosen_positions
+from amscale.probes.suite import ProbeSuite
 
 SHAPE = {"layers": 2, "width": 16, "heads": 2}
 
@@ -31,7 +25,7 @@ def sequences(count=5, context=10):
     tokens = torch.randint(12, (count, context), generator=generator)
     targets = tokens.roll(-1, 1)
     targets[0, 4:] = -100
-    return Sequences.of_batch(tokens, targets)
+    return ProbeBatch.of_batch(tokens, targets)
 
 
 def built(settings):
@@ -39,16 +33,14 @@ def built(settings):
     return models.build(models.solve(settings, 12, 10))
 
 
-def measured(model, batch, micro_batch=2):
-    result = Measurement()
-    with preserved(model):
-        names = models.residual_names(model), models.attention_names(model)
-        measure_attention(result, model, *names, batch, micro_batch)
-    return result
+def measured(model, batch, layers=None, attention=None):
+    layers, attention = layers or models.residual_names(model), attention or models.attention_names(model)
+    context = ProbeContext(model, layers, batch, batch, attention, micro_batch=2)
+    return ProbeSuite(context, [Attention()]).measure()
 
 
 def by_hand(q_THK, k_THK, positions, energies_of):
-    """Energies (positions, heads) of queries among the keys up to their own place."""
+    """Energies (positions, heads) of queries among the keys up to their positions."""
     beta = q_THK.shape[-1] ** -0.5
     rows = []
     for t in positions:
@@ -59,7 +51,7 @@ def by_hand(q_THK, k_THK, positions, energies_of):
 
 @pytest.mark.parametrize("norm_position", ["post", "pre"])
 def test_energy_and_its_change_by_hand(norm_position):
-    """The queries of a layer's output are those that its own projections, behind its own norm, make of it."""
+    """The queries of a layer's output are those that the layer's projections, after its norm, make of it."""
     model = built(VanillaSettings(norm_position=norm_position, dropout=0.1, **SHAPE)).double().eval()
     batch = sequences()
     result = measured(model, batch)
@@ -129,11 +121,12 @@ def test_known_retrievals():
     """One stored key far closer than the rest holds the mass; keys all alike share it evenly."""
     keys = torch.eye(10, dtype=torch.float64)[None, None] * 30
     bias = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
-    sharp = Retrieval(keys[:, :, :1], keys, bias, 1.0)
+    sharp = Retrieval(keys[:, :, :1], keys[:, :, :1], keys, bias, 1.0)
     assert keys_holding(sharp).tolist() == [[[1]]]
     # q = k: −q·k + ½‖q‖² = −½·900
     assert float(retrieval_energy(sharp, sharp.query_BHQK)) == pytest.approx(-450)
-    even = Retrieval(torch.zeros(1, 1, 1, 10, dtype=torch.float64), keys, bias, 0.5)
+    query = torch.zeros(1, 1, 1, 10, dtype=torch.float64)
+    even = Retrieval(query, query, keys, bias, 0.5)
     assert keys_holding(even, 0.85).tolist() == [[[9]]]
     assert float(retrieval_energy(even, even.query_BHQK)) == pytest.approx(-2 * math.log(10))
 
@@ -155,9 +148,8 @@ def test_attention_that_cannot_be_read_has_its_reason():
         def forward(self, x_BTC):
             return x_BTC + self.attention(x_BTC)
 
-    model, result = nn.Sequential(nn.Embedding(12, 8), Own(), Own()), Measurement()
-    with preserved(model):
-        measure_attention(result, model, ["1", "2"], ["1.attention"], sequences(), 2)
+    model = nn.Sequential(nn.Embedding(12, 8), Own(), Own())
+    result = measured(model, sequences(), ["1", "2"], ["1.attention"])
     assert "1.attention calls scaled_dot_product_attention 0 times" in result.reasons["attention/layer_00"]
-    assert "0 attention modules" in result.reasons["attention/layer_01"]
+    assert "0 known attention modules" in result.reasons["attention/layer_01"]
     assert result.scalars == {}

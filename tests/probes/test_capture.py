@@ -9,7 +9,7 @@ from amscale.probes.capture import capture, preserved
 
 
 class Pair(nn.Module):
-    """A layer that answers with a tuple whose first member is the residual stream."""
+    """A layer that returns a tuple whose first member is the residual stream."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,20 +75,20 @@ def test_hooks_go_when_the_forward_pass_fails():
 @pytest.mark.parametrize(
     ("names", "message"), [(["first", "third"], "no module 'third'"), ([], "at least one"), (["module.first"], "first")]
 )
-def test_unknown_names_are_told_and_leave_no_hook(names, message):
+def test_unknown_names_are_errors_and_leave_no_hook(names, message):
     model = Network()
     with pytest.raises(InputError, match=message), capture(model, names):
         pass
     assert hooks(model) == 0
 
 
-def test_an_answer_without_a_tensor_is_told():
+def test_an_output_without_a_tensor_is_an_error():
     class Words(nn.Module):
         def forward(self, x):
             return {"x": x}
 
     model = nn.Sequential(Words())
-    with pytest.raises(InputError, match="answers with dict"), capture(model, ["0"]):
+    with pytest.raises(InputError, match="returns dict"), capture(model, ["0"]):
         model(torch.zeros(1))
 
 

@@ -1,4 +1,4 @@
-"""The probe under DeepSpeed on two CPU processes: every ZeRO stage, gradient accumulation and bfloat16, bit for bit."""
+"""The probes under DeepSpeed on two CPU processes: every ZeRO stage, accumulation and bfloat16, bit for bit."""
 
 import os
 import subprocess
@@ -15,9 +15,11 @@ import deepspeed, torch
 from torch.nn import functional as F
 from amscale import models
 from amscale.models.families.vanilla import VanillaSettings
-from amscale.probes.memorisation import Corpus
-from amscale.probes.patterns import Sequences
-from amscale.probes.probe import TrainingProbe
+from amscale.probes.patterns import ProbeBatch
+from amscale.probes.probe import CorpusFacts, ProbeContext
+from amscale.probes.registry import build_probes
+from amscale.probes.settings import ProbeSettings
+from amscale.probes.suite import ProbeSuite
 
 deepspeed.init_distributed(dist_backend="gloo")
 rank = deepspeed.comm.get_rank()
@@ -37,21 +39,22 @@ def config(stage, bf16):
         "bf16": {"enabled": bf16},
     }
 
-def probe_of(model, inner):
-    stored, queries = (Sequences.of_batch(part, part) for part in (tokens[:8], tokens[8:16]))
+def suite_of(model, inner):
+    stored, queries = (ProbeBatch.of_batch(part, part) for part in (tokens[:8], tokens[8:16]))
     attention = models.attention_names(inner)
-    corpus = Corpus(math.log(20), 160, 3000)
-    return TrainingProbe(model, models.residual_names(inner), stored, queries, attention=attention, corpus=corpus)
+    corpus = CorpusFacts(math.log(20), 160, 3000)
+    context = ProbeContext(model, models.residual_names(inner), stored, queries, attention=attention, corpus=corpus)
+    return ProbeSuite(context, build_probes(ProbeSettings()))
 
 def train(stage, bf16, probed):
     engine, *_ = deepspeed.initialize(
         model=(model := network()), model_parameters=model.parameters(), config=config(stage, bf16)
     )
-    probe, losses, found = probe_of(engine, engine.module), [], []
+    suite, losses, found = suite_of(engine, engine.module), [], []
     torch.manual_seed(rank)
     for micro in range(6):
         if probed and micro % 3 == 0:  # at the start, and in the middle of an accumulation
-            found.append(probe.measure())
+            found.append(suite.measure())
         batch = tokens[2 * (2 * micro + rank) :][:2]
         loss = F.cross_entropy(engine(batch).flatten(0, 1), batch.roll(-1, 1).flatten())
         engine.backward(loss)
@@ -60,7 +63,7 @@ def train(stage, bf16, probed):
     return losses, found, all(parameter.numel() == 0 for parameter in engine.module.parameters())
 
 plain_model = network()
-plain = probe_of(plain_model, plain_model).measure()
+plain = suite_of(plain_model, plain_model).measure()
 assert any(name.startswith("attention/layer_01/energy_change") for name in plain.scalars)
 assert "memorisation/bits_per_parameter" in plain.scalars
 for stage, bf16 in ((0, False), (1, False), (2, False), (3, False), (1, True), (3, True)):
@@ -73,7 +76,7 @@ for stage, bf16 in ((0, False), (1, False), (2, False), (3, False), (1, True), (
         bad = [n for n, v in plain.scalars.items() if abs(values[n] - v) > 1e-4 * (1 + abs(v))]
         assert not bad, (stage, bad)
     assert found[0].scalars != found[-1].scalars
-print(f"rank {rank} is content", flush=True)
+print(f"rank {rank} has passed", flush=True)
 # Left open, the group's threads can outlive the interpreter and abort it at exit.
 deepspeed.comm.barrier()
 deepspeed.comm.destroy_process_group()
@@ -88,5 +91,5 @@ def test_every_stage_on_two_processes(tmp_path):
     environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
     done = subprocess.run(launch, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "rank 0 is content" in done.stdout
-    assert "rank 1 is content" in done.stdout
+    assert "rank 0 has passed" in done.stdout
+    assert "rank 1 has passed" in done.stdout

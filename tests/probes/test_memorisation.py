@@ -9,9 +9,10 @@ from torch.nn import functional as F
 
 from amscale import models
 from amscale.models.families.vanilla import VanillaSettings
-from amscale.probes.measurement import Measurement
-from amscale.probes.memorisation import Corpus, Recall, measure_memorisation
-from amscale.probes.patterns import Sequences
+from amscale.probes import Activations, ProbeContext
+from amscale.probes.memorisation import Memorisation, MemorisationSettings
+from amscale.probes.patterns import ProbeBatch
+from amscale.probes.probe import CorpusFacts
 
 V, T, D = 8, 12, 10_000
 
@@ -19,19 +20,17 @@ V, T, D = 8, 12, 10_000
 def random_text(count, seed):
     """Sequences of uniformly random tokens, whose entropy is ln V, and an input mark before each."""
     targets = torch.randint(V, (count, T), generator=torch.Generator().manual_seed(seed))
-    return Sequences.of_batch(torch.cat([torch.full((count, 1), V - 1), targets[:, :-1]], 1), targets)
+    return ProbeBatch.of_batch(torch.cat([torch.full((count, 1), V - 1), targets[:, :-1]], 1), targets)
 
 
 def measure(stored, queries, corpus, prefix=4, continuation=6):
-    recalls = []
-    for batch, logits in (stored, queries):
-        recall = Recall(prefix, continuation)
-        for part, answer in zip(batch.split(3), logits.split(3), strict=True):
-            recall.add(answer, part)
-        recalls.append(recall)
-    result = Measurement()
-    measure_memorisation(result, *recalls, corpus)
-    return result
+    probe = Memorisation(MemorisationSettings(prefix=prefix, continuation=continuation))
+    reduced = [
+        [probe.reduce_logits(part, logits) for part, logits in zip(batch.split(3), answer.split(3), strict=True)]
+        for batch, answer in (stored, queries)
+    ]
+    context = ProbeContext(nn.Identity(), [], stored[0], queries[0], corpus=corpus)
+    return probe.measure(context, Activations(stored_logits=reduced[0], query_logits=reduced[1]))
 
 
 def test_a_model_that_knows_the_text_by_heart_and_one_that_knows_nothing():
@@ -39,7 +38,7 @@ def test_a_model_that_knows_the_text_by_heart_and_one_that_knows_nothing():
     train, validation = random_text(7, 0), random_text(5, 1)
     perfect = 200.0 * F.one_hot(train.targets_BT, V)
     blank = torch.zeros(5, T, V)
-    corpus = Corpus(math.log(V), D, 500)
+    corpus = CorpusFacts(math.log(V), D, 500)
     result = measure((train, perfect), (validation, blank), corpus)
     assert result.scalars["memorisation/bits"] == pytest.approx(3 * D)
     assert result.scalars["memorisation/bits_per_parameter"] == pytest.approx(3 * D / 500)
@@ -61,7 +60,7 @@ def test_one_wrong_token_anywhere_in_the_continuation_counts_and_outside_does_no
     assert "not known" in result.reasons["memorisation/bits"]
 
 
-def test_short_sequences_are_left_out_and_told():
+def test_short_sequences_are_left_out_and_named_in_the_reason():
     train = random_text(4, 0)
     train.targets_BT[:2, 9:] = -100
     logits = 9.0 * F.one_hot(train.targets_BT.clamp(min=0), V)
@@ -87,19 +86,11 @@ def test_the_share_is_what_greedy_generation_gives():
         optimiser.step()
     model.eval()
     with torch.no_grad():
-        recall = Recall(4, 5)
-        recall.add(model(text.tokens_BT), text)
+        probe = Memorisation(MemorisationSettings(prefix=4, continuation=5))
+        recall = probe.reduce_logits(text, model(text.tokens_BT))
         grown = text.tokens_BT[:, :5]
         for _ in range(5):
             grown = torch.cat([grown, model(grown)[:, -1:].argmax(-1)], 1)
         exact = int((grown[:, 5:] == text.targets_BT[:, 4:9]).all(1).sum())
     assert recall.reproduced == exact
     assert 0 < exact < 24
-
-
-def test_an_answer_that_is_no_logits_has_its_reason():
-    batch, recall = random_text(2, 0), Recall(1, 1)
-    recall.add(nn.Identity()(batch.tokens_BT.float()), batch)
-    result = Measurement()
-    measure_memorisation(result, recall, recall, None)
-    assert "does not answer with logits" in result.reasons["memorisation"]

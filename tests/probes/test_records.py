@@ -1,4 +1,4 @@
-"""What a run writes of its probes: the metrics record, and what TensorBoard is given to show."""
+"""What a run writes of its probes: records of metrics.jsonl, and scalars, texts and charts of TensorBoard."""
 
 import json
 
@@ -7,14 +7,22 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
-from amscale.probes.measurement import Measurement
+from amscale.errors import InputError
+from amscale.probes import Measurement, ScalarChart
+from amscale.probes.registry import build_probes
+from amscale.probes.settings import ProbeSettings
 from amscale.training.metrics import MetricsWriter
 from amscale.trials.attempt import AttemptGuard
 from amscale.trials.folder import TrialFolder
 
 
-def written(folder, entropy):
-    records = MetricsWriter(folder / "metrics.jsonl", folder / "tb", AttemptGuard(TrialFolder(folder)), 0, entropy)
+def writer(folder, entropy=None, charts=()):
+    attempt = AttemptGuard(TrialFolder(folder))
+    return MetricsWriter(folder / "metrics.jsonl", folder / "tb", attempt, 0, entropy, charts)
+
+
+def written(folder, entropy, charts=()):
+    records = writer(folder, entropy, charts)
     records.train(1, 100, 3.0, 1e-3, 0.5, 0.1)
     records.validation(1, 2.5)
     measurement = Measurement(pattern="mean_token", seconds=0.25)
@@ -57,7 +65,42 @@ def test_the_pattern_and_what_is_missing_are_written_with_the_figures(tmp_path):
     probe = next(record for record in probes if record["kind"] == "probe")
     assert probe["pattern"] == "mean_token"
     assert probe["reasons"] == {"radius/layer_00": "all patterns are one"}
-    assert texts(board, "probes/pattern") == ["What one sequence is as a pattern: mean_token."]
+    assert texts(board, "probes/pattern") == ["Pattern of a sequence: mean_token."]
     assert "all patterns are one" in texts(board, "probes/not_measured")[0]
     assert board.Tags()["histograms"] == ["energy/layer_00/E"]
     assert board.Scalars("probes/seconds")[0].value == 0.25
+
+
+def test_the_charts_of_the_probes_follow_that_of_the_losses(tmp_path):
+    charts = [chart for probe in build_probes(ProbeSettings()) for chart in probe.charts]
+    board = written(tmp_path, None, [*charts, ScalarChart("attention", "mine", ("^mine$",))])
+    layout = Layout.FromString(board.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    assert {category.title: {chart.title for chart in category.chart} for category in layout.category} == {
+        "loss": {"nats per token"},
+        "associative memory": {
+            "radius beside r*",
+            "layer steps that lower the energy",
+            "log Z, unsquared distance",
+        },
+        "attention": {"keys that hold 90 % of the mass", "mine"},
+        "memorisation": {"loss without dropout", "continuations reproduced"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"), [("no group", 1.0), ("bare", 1.0), ("mine/layer_00", 1.0), ("mine/x", 1e101)]
+)
+def test_a_measurement_that_no_reader_accepts_is_not_written(tmp_path, tag, value):
+    records = writer(tmp_path)
+    with pytest.raises(InputError, match=f"a probe measured '{tag}' = .*; a tag is group/name"):
+        records.probe(1, Measurement(scalars={"fine/x": 1.0, tag: value}))
+    records.close()
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+def test_reasons_that_no_reader_accepts_are_not_written(tmp_path):
+    records = writer(tmp_path)
+    with pytest.raises(InputError, match="a reason is a sentence by tag"):
+        records.probe(1, Measurement(scalars={"fine/x": 1.0}, reasons={"fine/y": None}))
+    records.close()
+    assert (tmp_path / "metrics.jsonl").read_text() == ""

@@ -157,13 +157,13 @@ def test_the_largest_finished_trial_of_a_sweep_is_measured(tmp_path, capsys):
         probe(*found, "sample.chunks=5000")
 
 
-def test_weights_that_are_not_numbers_are_told(tmp_path):
+def test_weights_that_are_not_finite_are_an_error(tmp_path):
     make_trial(tmp_path, 1, 4000, broken=True)
     with pytest.raises(InputError, match=r"50 of 50 chunks have activations of layers.0 that are not finite"):
         probe("radius_cpu.yaml", f"model.path={tmp_path}/made", "sample.chunks=50", f"storage={tmp_path}")
 
 
-def test_duplicates_only_are_told(files):
+def test_duplicates_only_are_an_error(files):
     text = files / "same.txt"
     text.write_text("a" * 4000 + "\n" + "a" * 4000)
     same = f"data={{corpus: text, files: {text}, document: line, tokenizer: byte, validation: 1, split: last}}"
@@ -177,7 +177,7 @@ def test_duplicates_only_are_told(files):
         (["sample.chunks=1"], "sample.chunks=1"),
         (["sample.chunks=100k"], "sample.chunks=100000: the training part of text has only"),
         (["sample.tokens=65"], "the model takes at most 64 tokens"),
-        (["sample.layers=[3]"], "3 is none of the 3 layers"),
+        (["sample.layers=[3]"], "the model has no layer 3; give 0 to 2, or −1 to −3"),
         (["sample.layers=[]"], "at least one layer"),
         (["sample.device=cuda"], "no CUDA device"),
         (["model.path=/nowhere"], "no causal language model there"),
@@ -201,7 +201,7 @@ def test_a_pretrained_model_needs_a_corpus(tmp_path):
         probe(str(tmp_path / "bare.yaml"))
 
 
-def test_a_model_without_recognisable_layers_is_told(files):
+def test_a_model_without_recognisable_layers_is_an_error(files):
     from transformers import GPT2Config, GPT2LMHeadModel
 
     from amscale.radius.subject import transformers_subject

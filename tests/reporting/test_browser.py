@@ -1,12 +1,14 @@
-"""The page in a real browser: it draws, it asks for nothing, it fits a phone, it follows the theme, it prints."""
+"""The page in a real browser: it draws, makes no requests, fits a phone, follows the theme, and prints."""
 
 import pytest
 from helpers.browser import Browser, find
-from helpers.made_fit import CAPACITY, EXPONENT, FLOOR, REFUSED, fit_of, surfaces
+from helpers.made_fit import CAPACITY, EXPONENT, FLOOR, UNDETERMINED, page_of, surfaces
 
-from amscale.reporting.report import write_report
-
-pytestmark = pytest.mark.skipif(find() is None, reason="no chromium on this machine")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.skipif(find() is None, reason="needs chromium or google-chrome on the PATH"),
+]
 
 UNDRAWN = """[...document.querySelectorAll(".plot")]
     .filter((plot) => !plot.querySelector(".scatterlayer .trace path, .scatterlayer .trace .point")).length"""
@@ -21,8 +23,10 @@ SHOWN_LINES = """document.querySelectorAll("#figure-loss .trace").length"""
 
 
 @pytest.fixture(scope="module")
-def page(sweep):
-    return write_report(sweep, fit_of(sweep, EXPONENT, REFUSED, *surfaces(), FLOOR, CAPACITY))
+def page(sweep, tmp_path_factory):
+    page = tmp_path_factory.mktemp("page") / "report.html"
+    page.write_text(page_of(sweep, EXPONENT, UNDETERMINED, *surfaces(), FLOOR, CAPACITY))
+    return page
 
 
 @pytest.fixture(scope="module")
@@ -32,21 +36,21 @@ def browser(tmp_path_factory):
     browser.close()
 
 
-def reported(browser: Browser, *methods: str) -> list:
+def events(browser: Browser, *methods: str) -> list:
     return [event["params"] for event in browser.events if event.get("method") in methods]
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_page_draws_fits_and_asks_for_nothing(browser, page, tmp_path, width, dark):
+def test_page_draws_fits_and_makes_no_requests(browser, page, tmp_path, width, dark):
     browser.open(page, width, dark)
     assert browser.evaluate("document.querySelectorAll('.plot').length") == browser.evaluate(PANELS) > 20
     assert browser.evaluate(UNDRAWN) == 0
     assert browser.evaluate("document.documentElement.scrollWidth") <= width
     assert browser.evaluate(OUTSIDE) == []
-    assert reported(browser, "Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded") == []
-    asked = [request["request"]["url"] for request in reported(browser, "Network.requestWillBeSent")]
-    assert [url for url in asked if not url.startswith("data:")] == [page.as_uri()]
+    assert events(browser, "Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded") == []
+    requests = [request["request"]["url"] for request in events(browser, "Network.requestWillBeSent")]
+    assert [url for url in requests if not url.startswith("data:")] == [page.as_uri()]
     browser.screenshot(tmp_path / "page.png")
     assert (tmp_path / "page.png").stat().st_size > 50_000
 
@@ -61,9 +65,9 @@ def test_colours_follow_the_theme(browser, page):
 def test_legend_hides_and_choice_changes(browser, page):
     browser.open(page, 1280)
     before = browser.evaluate(SHOWN_LINES)
-    browser.evaluate("document.querySelector('#figure-loss .keys button').click()")
+    browser.evaluate("document.querySelector('#figure-loss .chart-legend button').click()")
     hidden = browser.evaluate(SHOWN_LINES)
-    browser.evaluate("document.querySelector('#figure-loss .keys button').click()")
+    browser.evaluate("document.querySelector('#figure-loss .chart-legend button').click()")
     assert hidden == before - 4
     assert browser.evaluate(SHOWN_LINES) == before
     assert browser.evaluate(LAST_ENERGY) == pytest.approx(4.02)
@@ -76,7 +80,7 @@ def test_legend_hides_and_choice_changes(browser, page):
 def test_print_opens_details_and_fits_paper(browser, page, tmp_path):
     browser.open(page, 1280, dark=True)
     browser.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert browser.evaluate("document.querySelectorAll('details.ground:not([open])').length") == 0
+    assert browser.evaluate("document.querySelectorAll('details.basis:not([open])').length") == 0
     assert (
         browser.evaluate("Math.max(...[...document.querySelectorAll('.plot')].map((p) => p._fullLayout.width))") <= 675
     )

@@ -1,24 +1,17 @@
-"""Texts of a data set on the Hugging Face hub, streamed, so that nothing of it needs a place on disk.
-
-Any data set of the Hugging Face hub.
-"""
+"""Any data set of the Hugging Face hub, streamed: none of its files is kept on disk."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from amscale.data.corpus import TextSettings
+from amscale.data.corpus import TextCorpus, Unreachable
 from amscale.data.readers import blocks, fingerprint
 from amscale.errors import InputError
 from amscale.huggingface import first_line, unavailable
 
 
-class Unreachable(InputError):
-    """A data set that cannot be reached at the moment; a build that it interrupts can go on where it stopped."""
-
-
 def hub_texts(name: str, configuration: str | None, part: str, revision: str | None, column: str) -> Iterator[str]:
-    """The texts of one column, in the data set's own order.
+    """Yield the texts of one column, in the order of the data set.
 
     Args:
         name: of a data set on the hub, or the path of a folder with its files.
@@ -28,7 +21,7 @@ def hub_texts(name: str, configuration: str | None, part: str, revision: str | N
 
     Raises:
         Unreachable: no data set of that name, no network, or a connection that broke.
-        InputError: no such column, or a row that holds no text.
+        InputError: the column is missing, or a row of it is not text.
     """
     missing = None if Path(name).expanduser().is_dir() else unavailable(name, "README.md", "dataset")
     if missing is not None:
@@ -50,7 +43,7 @@ def hub_texts(name: str, configuration: str | None, part: str, revision: str | N
 
 def _unreachable(name: str, configuration: str | None, part: str, reason: str) -> Unreachable:
     return Unreachable(
-        f"data: {part} of the data set {name!r}{f' ({configuration})' if configuration else ''} is not to be had "
+        f"data: {part} of the data set {name!r}{f' ({configuration})' if configuration else ''} cannot be read "
         f"from the Hugging Face hub ({reason}); check the name and the network, or download the data set's Parquet, "
         "Arrow or JSON Lines files and give them as data.files, with corpus: parquet or jsonl"
     )
@@ -62,29 +55,29 @@ def _column(batch: dict[str, list[Any]], column: str, name: str, row: int) -> li
     for place, text in enumerate(batch[column]):
         if not isinstance(text, str):
             raise InputError(
-                f"data.text_column: row {row + place} of {name} has {type(text).__name__} and no text in {column!r}; "
+                f"data.text_column: row {row + place} of {name} holds {type(text).__name__}, not text, in {column!r}; "
                 "name another column"
             )
     return batch[column]
 
 
-class Hub(TextSettings):
+class Hub(TextCorpus):
     """A data set of the Hugging Face hub, one document a row, streamed while it is tokenised."""
 
-    corpus: Literal["hub"]
-    """Which corpus this is."""
+    corpus: Literal["hub"] = "hub"
     name: str
-    """The data set, such as `wikimedia/wikipedia`, or a folder with its files."""
+    """The data set, such as `wikimedia/wikipedia`, or a folder that holds its files."""
     configuration: str | None = None
-    """Which of the data set's configurations, where it has several."""
+    """Configuration of the data set, where it has several."""
     hub_split: str = "train"
-    """What the data set calls the part to read. Validation documents are held out of it; see `split`."""
+    """Split of the data set to read. Validation documents are held out of it; see `split`."""
     revision: str | None = None
-    """A branch, a tag or a commit. Without one a store, once built, stays as it is when the data set changes."""
+    """Branch, tag or commit. None: the newest when the store is built; a later change of the data set does not rebuild
+    it."""
     text_column: str = "text"
     """The column that holds the text."""
 
-    more: ClassVar[str] = "data.name"
+    enlarging_setting: ClassVar[str] = "data.name"
 
     def content(self) -> dict[str, Any]:
         folder = Path(self.name)

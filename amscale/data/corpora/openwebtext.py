@@ -4,15 +4,14 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from amscale.data.corpora.hub import hub_texts
-from amscale.data.corpus import PublishedTextSettings
+from amscale.data.corpus import PublishedTextCorpus
 from amscale.data.readers import blocks, column_texts, find_files, fingerprint
 
 
-class OpenWebText(PublishedTextSettings):
+class OpenWebText(PublishedTextCorpus):
     """OpenWebText from the Hugging Face hub, streamed, or from files; the last 5 % of the pages are held out."""
 
-    corpus: Literal["openwebtext"]
-    """Which corpus this is."""
+    corpus: Literal["openwebtext"] = "openwebtext"
     files: str | tuple[str, ...] | None = None
     """Paths or patterns of Parquet, Arrow or JSON Lines files of the data set. None: it is streamed from the hub."""
     name: str = "Skylion007/openwebtext"
@@ -22,7 +21,7 @@ class OpenWebText(PublishedTextSettings):
     text_column: str = "text"
     """The column that holds the text."""
 
-    more: ClassVar[str] = "data.files"
+    enlarging_setting: ClassVar[str] = "data.files"
 
     def content(self) -> dict[str, Any]:
         if self.files is None:

@@ -1,4 +1,4 @@
-"""Lines of the Question-Formation grammar, generated: their entropy is known exactly. Or the original files."""
+"""Question-Formation: lines generated from the grammar, whose entropy is known exactly, or the original files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from amscale.data.corpus import CorpusSettings, HeldOut, KnownSource
+from amscale.data.corpus import Corpus, ShareOrCount, SourceStatistics
 from amscale.data.grammar import LineGrammar, WordClasses
 from amscale.data.readers import blocks, find_files, fingerprint, text_lines
 from amscale.errors import InputError
@@ -17,19 +17,16 @@ _BLOCK = 16384
 """Lines drawn from one random stream; the corpus of n lines is the beginning of that of more lines."""
 
 
-class QuestionFormation(CorpusSettings):
+class QuestionFormation(Corpus):
     """Question-Formation (McCoy, Frank & Linzen 2020), one document a line, from its weighted grammar or from files."""
 
     corpus: Literal["question_formation"] = "question_formation"
-    """Which corpus this is."""
     documents: Size = Field(default=101_000, ge=2)
-    """Lines to generate, held-out ones included; by default as many as the original work trains on
-    and holds out, 100,000 + 1,000, which make 2.34M tokens."""
+    """Lines to generate, held-out ones included. The default is what the original work trains on and holds out,
+    100,000 + 1,000, which make 2.34M tokens."""
     generator_seed: int = Field(default=0, ge=0)
     """Seed of the generated lines."""
-    validation: HeldOut = 1000
-    """Held out for validation: a share of the lines if below 1, else their count. Copies of one line stay on one
-    side, so the count can come out a few lines higher."""
+    validation: ShareOrCount = 1000
     word_classes: WordClasses = "full"
     """Words of each class that the grammar uses: all, the first half, or the first quarter (rounded up)."""
     copied_half: bool = True
@@ -38,16 +35,16 @@ class QuestionFormation(CorpusSettings):
     """Whether every line is a `decl` line, of any structure."""
     files: str | tuple[str, ...] | None = None
     """Paths or patterns of original files, `question.train` and its like: a line is `source TAB target` and becomes the
-    document `source target`. Their entropy is nobody's to know. None: lines are generated."""
+    document `source target`. Their entropy is not known. None: lines are generated."""
 
-    more: ClassVar[str] = "data.documents"
+    enlarging_setting: ClassVar[str] = "data.documents"
 
     @model_validator(mode="after")
     def _files_or_grammar(self) -> "QuestionFormation":
         for name in ("documents", "generator_seed", "word_classes", "copied_half", "declarative_only"):
             if self.files is not None and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(
-                    f"{name} is about generated lines and files gives written ones; leave out one of the two"
+                    f"{name} is a setting of generated lines, files gives written ones; leave out one of the two"
                 )
         return self
 
@@ -83,11 +80,11 @@ class QuestionFormation(CorpusSettings):
                 " ".join(words[tokens[start : stop - 1]]) for start, stop in zip(stops - lengths, stops, strict=True)
             ]
 
-    def known_source(self) -> KnownSource | None:
+    def source_statistics(self) -> SourceStatistics | None:
         if self.files is not None:
             return None
         grammar = self.grammar
-        return KnownSource(grammar.entropy_per_line, grammar.lengths if self.tokenizer == "word" else None)
+        return SourceStatistics(grammar.entropy_per_line, grammar.lengths if self.tokenizer == "word" else None)
 
 
 def _pairs(path: Path) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from amscale.data.corpus import PublishedTextSettings
+from amscale.data.corpus import PublishedTextCorpus
 from amscale.data.readers import blocks, fingerprint, text_lines
 from amscale.errors import InputError
 from amscale.settings import Size
@@ -17,14 +17,13 @@ from amscale.settings import Size
 _BOOK = re.compile(r"PG(\d+)_tokens\.txt")
 
 
-class Gutenberg(PublishedTextSettings):
-    """Books as the corpus ships them, `PG<id>_tokens.txt` with one word a line, in the order of their ids.
+class Gutenberg(PublishedTextCorpus):
+    """The books of the corpus, files `PG<id>_tokens.txt` with one word a line, in the order of their ids.
 
     One document is one book, its words joined by blanks. The last 5 % of the books are held out.
     """
 
-    corpus: Literal["spgc"]
-    """Which corpus this is."""
+    corpus: Literal["spgc"] = "spgc"
     folder: str
     """Folder with the `PG<id>_tokens.txt` files."""
     metadata: str | None = None
@@ -32,11 +31,11 @@ class Gutenberg(PublishedTextSettings):
     language: str | None = None
     """Only books in this language and no other, as its two-letter code: `en`. None: all."""
     type: str | None = None
-    """Only books of this type: `Text`, say. None: all, sound and pictures too where they come with words."""
+    """Only books of this type, such as `Text`. None: all, with the words of sound and pictures."""
     words: Size | None = Field(default=None, ge=1)
-    """Only the first words in the order of ids; the last book is cut. None: all."""
+    """Number of words to take, in the order of ids; the last book is cut. None: all."""
 
-    more: ClassVar[str] = "data.words"
+    enlarging_setting: ClassVar[str] = "data.words"
 
     @model_validator(mode="after")
     def _choice_needs_metadata(self) -> "Gutenberg":
@@ -45,10 +44,10 @@ class Gutenberg(PublishedTextSettings):
         return self
 
     def books(self) -> list[Path]:
-        """The files of the chosen books, in the order of their ids.
+        """Return the files of the chosen books, in the order of their ids.
 
         Raises:
-            InputError: no folder with books, no readable metadata, or no book that is chosen.
+            InputError: the folder holds no books, the metadata cannot be read, or no book is chosen.
         """
         folder = Path(self.folder).expanduser()
         found = {}
@@ -70,14 +69,14 @@ class Gutenberg(PublishedTextSettings):
         return [found[number] for number in chosen]
 
     def content(self) -> dict[str, Any]:
-        """Tens of thousands of books are told by name and size, not by reading each."""
+        """Return name and size of each book, since reading tens of thousands would delay every plan."""
         found: dict[str, Any] = {"folder": [(path.name, path.stat().st_size) for path in self.books()]}
         if self.metadata:
             found["metadata"] = fingerprint(Path(self.metadata).expanduser())
         return found
 
     def identity(self) -> dict[str, Any]:
-        """Tokens are made anew where a book has changed without a change of its size; trials are not run again."""
+        """Add the times of change: a book edited at equal size makes a new store, but no trial is run again."""
         return super().identity() | {"changed": [path.stat().st_mtime_ns for path in self.books()]}
 
     def texts(self) -> Iterator[list[str]]:
@@ -96,7 +95,7 @@ class Gutenberg(PublishedTextSettings):
     def _chosen(self, metadata: str) -> set[int]:
         path = Path(metadata).expanduser()
         if not path.is_file():
-            raise InputError(f"data.metadata: {path} is no file; give the corpus's metadata.csv")
+            raise InputError(f"data.metadata: {path} is not a file; give the corpus's metadata.csv")
         numbers = set()
         with path.open(encoding="utf-8", newline="") as file:
             rows = csv.DictReader(file)
@@ -116,5 +115,5 @@ class Gutenberg(PublishedTextSettings):
 
 
 def _codes(cell: str) -> list[str]:
-    """`['en']`, as the table writes it, or a bare `en`."""
+    """Return the language codes of a cell: `['en']`, as the table writes it, or a bare `en`."""
     return list(ast.literal_eval(cell)) if cell.startswith("[") else [cell]

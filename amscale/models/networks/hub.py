@@ -65,11 +65,12 @@ def residual_names(model: HubNetwork) -> list[str]:
 
 
 def attention_names(model: HubNetwork) -> list[str]:
-    """Return the first child of each layer that is named for attention or for what replaces it."""
+    """Return the first child of each layer that has parameters and is named for attention or for what replaces it."""
     name, layers = layers_of(model.model)
     found = []
     for index, layer in enumerate(layers):
-        child = next((c for c, _ in layer.named_children() if _ATTENTION.search(c) and not _NORM.search(c)), None)
+        children = [child for child, module in layer.named_children() if any(True for _ in module.parameters())]
+        child = next((c for c in children if _ATTENTION.search(c) and not _NORM.search(c)), None)
         found += [f"model.{name}.{index}.{child}"] if child else []
     return found
 

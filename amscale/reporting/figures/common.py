@@ -1,57 +1,58 @@
-"""What several figures share."""
+"""Parts that several figures share: axis titles, legends, known losses, and lines N ∝ D^k."""
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from amscale.reporting.analysis import MOST_TONES, Analysis
-from amscale.reporting.chart import Axis, Key, Panel, Series, Text
+from amscale.reporting.chart import Axis, LegendItem, Panel, Series, Text
+from amscale.reporting.fit_data import FitData
 from amscale.settings import format_size
 
 N_TITLE = "N (parameters)"
 D_TITLE = "D (unique tokens)"
 C_TITLE = "C (FLOPs)"
 
+_Item = TypeVar("_Item")
 
-def known_figures(
-    analysis: Analysis, trials: Sequence[Any] | None = None, memorised: bool = False
+
+def known_losses(
+    data: FitData, trials: Sequence[Any] | None = None, memorised: bool = False
 ) -> list[tuple[str, float]]:
-    """What a floor is held against: 1, and what the corpus is known to allow where the trials agree on it."""
+    """Return (label, loss) of what a floor is compared with: 1, and what is known of the corpus of the trials."""
     found = [("1", 1.0)]
     facts = {"entropy": "entropy_per_token"} | ({"memorised": "memorised_per_token"} if memorised else {})
-    for name, key in facts.items():
-        value = analysis.fact(key, trials)
+    for label, fact in facts.items():
+        value = data.corpus_fact(fact, trials)
         if value is not None:
-            found.append((f"{name} {value:.4g}", value))
+            found.append((f"{label} {value:.4g}", value))
     return found
 
 
-def beside(known: list[tuple[str, float]]) -> str:
-    """What the dotted lines of a figure are."""
+def known_losses_note(known: list[tuple[str, float]]) -> str:
+    """Return a sentence for captions that says what the dotted lines are."""
     named = "1 nat per token" + (" and the known entropy of the corpus" if len(known) > 1 else "")
     return f" Dotted: {named}."
 
 
-def size_keys(analysis: Analysis) -> list[Key]:
-    """A key for each N; of many, which share colours, for a few colours with the N that they begin at."""
-    sizes = analysis.sizes
-    if len(sizes) <= MOST_TONES:
-        return [Key(analysis.tone(N), format_size(N), analysis.tone(N)) for N in sizes]
+def size_legend(data: FitData) -> list[LegendItem]:
+    """Return a legend item for each N; where many N share colours, one for each colour with its least N."""
+    if data.one_colour_per_size:
+        return [LegendItem(data.size_colour(N), format_size(N), data.size_colour(N)) for N in data.sizes]
     first: dict[str, float] = {}
-    for N in sizes:
-        first.setdefault(analysis.tone(N), N)
-    return [Key(tone, f"from {format_size(N)}", tone) for tone, N in first.items()]
+    for N in data.sizes:
+        first.setdefault(data.size_colour(N), N)
+    return [LegendItem(colour, f"from {format_size(N)}", colour) for colour, N in first.items()]
 
 
-def evenly_chosen(values: Sequence[Any], most: int) -> list[Any]:
-    """At most `most` of the values, evenly spread, the ends among them."""
+def evenly_spaced(values: Sequence[_Item], most: int) -> list[_Item]:
+    """Return at most `most` of the values, evenly spaced, the first and the last among them."""
     if len(values) <= most:
         return list(values)
     return [values[round(index * (len(values) - 1) / (most - 1))] for index in range(most)]
 
 
-def power_line(x: Axis, y: Axis, centre: tuple[float, float], slope: float, **look: Any) -> Series | None:
-    """The line y ∝ x^slope through `centre`, as far as it is inside the panel; None where it is not."""
+def power_line(x: Axis, y: Axis, centre: tuple[float, float], slope: float, **style: Any) -> Series | None:
+    """Return the line y ∝ x^slope through `centre`, cut at the panel's edges; None where it lies outside."""
     start, end = (math.log(limit / centre[0]) for limit in x.range)
     low, high = (math.log(limit / centre[1]) for limit in y.range)
     if slope:
@@ -59,16 +60,18 @@ def power_line(x: Axis, y: Axis, centre: tuple[float, float], slope: float, **lo
     if start >= end:
         return None
     ends = (start, end)
-    return Series(x=[centre[0] * math.exp(u) for u in ends], y=[centre[1] * math.exp(slope * u) for u in ends], **look)
+    return Series(x=[centre[0] * math.exp(u) for u in ends], y=[centre[1] * math.exp(slope * u) for u in ends], **style)
 
 
 def hypothesis_line(
     test: dict[str, Any], x: Axis, y: Axis, centre: tuple[float, float], slope: float
 ) -> tuple[Series, Text] | None:
-    """A hypothesis as a line through `centre`, dotted if it is rejected, with its k at the line's end."""
-    said, group, dash = ("rejected", "rejected", "dotted") if test["rejected"] else ("not rejected", "open", "dashed")
-    name = f"{test['name']}: {said}"
-    line = power_line(x, y, centre, slope, name=name, tone="muted", group=group, dash=dash, width=1.4)
+    """Return a hypothesis as a line through `centre`, dotted if it is rejected, and its k as a label at the end."""
+    verdict, group, dash = (
+        ("rejected", "rejected", "dotted") if test["rejected"] else ("not rejected", "open", "dashed")
+    )
+    name = f"{test['name']}: {verdict}"
+    line = power_line(x, y, centre, slope, name=name, colour="muted", group=group, dash=dash, width=1.4)
     if line is None:
         return None
     end = float(line.x[1] or 0), float(line.y[1] or 0)
@@ -76,14 +79,14 @@ def hypothesis_line(
     return line, Text(*end, f"{test['value']:g}", "muted", "center" if at_top else "right")
 
 
-def line_keys(panel: Panel, *more: Key) -> list[Key]:
-    """Keys for what stands in a panel: the lines of the estimate and of the hypotheses, and what else there may be."""
+def line_legend(panel: Panel, *more: LegendItem) -> list[LegendItem]:
+    """Return legend items for the lines of the estimate and of the hypotheses, and for `more`, that the panel has."""
     names = {series.group: series.name for series in panel.series}
-    known = (
-        Key("estimate", names.get("estimate", ""), "accent"),
-        Key("interval", "95 % interval of k", "accent", "band"),
-        Key("open", "hypothesis, not rejected", "muted", "dashed"),
-        Key("rejected", "hypothesis, rejected", "muted", "dotted"),
+    items = (
+        LegendItem("estimate", names.get("estimate", ""), "accent"),
+        LegendItem("interval", "95 % interval of k", "accent", "band"),
+        LegendItem("open", "hypothesis, not rejected", "muted", "dashed"),
+        LegendItem("rejected", "hypothesis, rejected", "muted", "dotted"),
         *more,
     )
-    return [key for key in known if key.group in names]
+    return [item for item in items if item.group in names]

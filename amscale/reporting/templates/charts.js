@@ -1,5 +1,5 @@
 "use strict";
-// Draws the figures: the data names colours by tone, and this looks them up for light, dark and print.
+// Draws the figures: the data names its colours, and this looks them up for light, dark and print.
 (() => {
   const { palette, charts } = JSON.parse(document.getElementById("data").textContent);
   const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -7,19 +7,19 @@
   const PRINT_WIDTHS = { 1: 675, 2: 330, 3: 330 };
   let printing = false;
 
-  const colour = (tone) => (printing && tone === "surface" ? "#ffffff" : palette[tone][dark.matches && !printing ? 1 : 0]);
-  const faded = (hex, share) => hex + Math.round(share * 255).toString(16).padStart(2, "0");
+  const colourOf = (name) => (printing && name === "surface" ? "#ffffff" : palette[name][dark.matches && !printing ? 1 : 0]);
+  const withOpacity = (hex, opacity) => hex + Math.round(opacity * 255).toString(16).padStart(2, "0");
 
   function traceOf(trace, hidden) {
-    const { tone, group, fill } = trace.meta;
-    const drawn = { ...trace, visible: !hidden.has(group), line: { ...trace.line, color: colour(tone) } };
+    const { colour, group, fill } = trace.meta;
+    const drawn = { ...trace, visible: !hidden.has(group), line: { ...trace.line, color: colourOf(colour) } };
     if (trace.marker) {
-      drawn.marker = { ...trace.marker, color: colour(tone), line: { ...trace.marker.line, color: colour(tone) } };
+      drawn.marker = { ...trace.marker, color: colourOf(colour), line: { ...trace.marker.line, color: colourOf(colour) } };
     }
     if (fill) {
       drawn.mode = "lines";
       drawn.line = { width: 0 };
-      drawn.fillcolor = faded(colour(tone), fill);
+      drawn.fillcolor = withOpacity(colourOf(colour), fill);
     }
     return drawn;
   }
@@ -27,11 +27,11 @@
   function axisOf(axis) {
     return {
       ...axis,
-      title: { ...axis.title, standoff: 8, font: { size: 12, color: colour("muted") } },
-      gridcolor: colour("faint"),
-      linecolor: colour("muted"),
-      tickcolor: colour("muted"),
-      tickfont: { size: 11, color: colour("muted") },
+      title: { ...axis.title, standoff: 8, font: { size: 12, color: colourOf("muted") } },
+      gridcolor: colourOf("faint"),
+      linecolor: colourOf("muted"),
+      tickcolor: colourOf("muted"),
+      tickfont: { size: 11, color: colourOf("muted") },
       zeroline: false,
       showline: axis.visible !== false,
       ticks: "outside",
@@ -48,21 +48,21 @@
       height,
       ...(width ? { width, autosize: false } : { autosize: true }),
       margin: { l: yaxis.visible === false ? 4 : 52, r: 14, t: 18, b: 44 },
-      font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("ink") },
+      font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colourOf("ink") },
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
       showlegend: false,
       hovermode: "closest",
-      hoverlabel: { bgcolor: colour("surface"), bordercolor: colour("muted"), font: { size: 12, color: colour("ink") }, align: "left" },
+      hoverlabel: { bgcolor: colourOf("surface"), bordercolor: colourOf("muted"), font: { size: 12, color: colourOf("ink") }, align: "left" },
       dragmode: coarse.matches ? false : "zoom",
       xaxis: axisOf(xaxis),
       yaxis: axisOf(yaxis),
-      shapes: shapes.map(({ tone, ...shape }) => ({ ...shape, line: { ...shape.line, color: colour(tone) } })),
-      annotations: annotations.map(({ tone, covers, ...text }) => ({
+      shapes: shapes.map(({ colour, ...shape }) => ({ ...shape, line: { ...shape.line, color: colourOf(colour) } })),
+      annotations: annotations.map(({ colour, background_opacity: opacity, ...text }) => ({
         ...text,
-        font: { size: 11, color: colour(tone) },
-        bgcolor: faded(colour("surface"), covers),
-        borderpad: covers ? 1 : 0,
+        font: { size: 11, color: colourOf(colour) },
+        bgcolor: withOpacity(colourOf("surface"), opacity),
+        borderpad: opacity ? 1 : 0,
       })),
     };
   }
@@ -74,7 +74,7 @@
   };
 
   function figureOf(chart) {
-    const root = document.getElementById(`figure-${chart.key}`);
+    const root = document.getElementById(`figure-${chart.name}`);
     const grid = root.querySelector(".panels");
     const columns = Number(grid.className.match(/columns-(\d)/)[1]);
     const hidden = new Set();
@@ -95,14 +95,14 @@
         Plotly.react(plot, traces, layoutOf(panel.layout, width), CONFIG);
         if (!plot.dataset.ready) {
           plot.dataset.ready = "yes";
-          plot.on("plotly_relayout", (change) => freeTicks(plot, change));
+          plot.on("plotly_relayout", (change) => updateTicks(plot, change));
         }
       });
       cells.slice(shown.panels.length).forEach((cell) => (cell.hidden = true));
     }
 
-    // The ticks are chosen for the whole panel; inside a zoom Plotly chooses.
-    function freeTicks(plot, change) {
+    // The ticks of the data are for the whole panel; Plotly chooses those of a part that the reader zoomed to.
+    function updateTicks(plot, change) {
       const update = {};
       for (const name of ["xaxis", "yaxis"]) {
         const axis = plot.layout[name];
@@ -115,7 +115,7 @@
       if (Object.keys(update).length) Plotly.relayout(plot, update);
     }
 
-    root.querySelectorAll(".keys button").forEach((button) =>
+    root.querySelectorAll(".chart-legend button").forEach((button) =>
       button.addEventListener("click", () => {
         const { group } = button.dataset;
         const on = hidden.has(group);
@@ -140,7 +140,7 @@
   dark.addEventListener("change", drawAll);
   addEventListener("beforeprint", () => {
     printing = true;
-    document.querySelectorAll("details.ground:not([open])").forEach((details) => {
+    document.querySelectorAll("details.basis:not([open])").forEach((details) => {
       details.open = true;
       details.dataset.opened = "yes";
     });

@@ -225,15 +225,15 @@ class Targets:
         cell_criteria(read_sweep(path).cells(), 0.2)
 
     def _gather(self, path: str, full: bool) -> None:
-        """Do what `report` does except drawing; estimates are those of the sweep before it was damaged."""
-        from amscale.reporting.chart import palette_of
-        from amscale.reporting.figures import all_figures
-        from amscale.reporting.gather import gather
-        from amscale.reporting.page import render
+        """What `report` does but for drawing; estimates are those of the sweep before it was damaged."""
+        from amscale.reporting.figures import report_charts
+        from amscale.reporting.page import render_page
+        from amscale.reporting.palette import palette_of
+        from amscale.reporting.report_data import read_report_data
 
-        sweep = gather(path, None if full else self._fit)
-        charts = all_figures(sweep)
-        render(sweep, charts, palette_of(charts))
+        report = read_report_data(path, None if full else self._fit)
+        charts = report_charts(report)
+        render_page(report, charts, palette_of(charts))
 
     @cached_property
     def _fit(self) -> Any:

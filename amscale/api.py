@@ -1,0 +1,385 @@
+"""The public surface: what commands, notebooks and scripts call.
+
+    import amscale
+
+    sweep = amscale.Sweep("quick.yaml", seed=[0, 1])
+    sweep.plan()                    # a DataFrame: what each trial would be and cost
+    sweep.run()                     # trains what has no result yet
+    sweep.results()                 # a DataFrame: one row a trial
+    fit = sweep.fit()
+    fit["k_chinchilla"].interval
+
+Nothing here ends the process, changes its environment, or installs signal handlers. A sweep runs in a process of its
+own, the one that `python -m amscale.sweep` is, so that neither a Ray that was imported before nor the end of a cluster
+touches the caller.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from amscale.config import Experiment, load, parse
+from amscale.errors import InputError
+from amscale.scaling import fit as scaling_fit
+from amscale.scaling.points import counted
+from amscale.scaling.power_law import HYPOTHESES
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from amscale.planning.plan import SweepPlan
+    from amscale.reporting.trial_status import TrialStatus
+    from amscale.trials.folder import TrialFolder
+    from amscale.trials.metrics import MetricsRecord
+
+
+class Sweep:
+    """A grid of trials, before, while and after it runs.
+
+    Args:
+        source: a YAML file or the name of one that comes with the package; its content as a mapping; an Experiment; or
+            the folder or URI of a sweep that has been started, `<storage>/<name>`.
+        overrides: settings on top of it, as `key=value` texts or as a mapping of dotted keys.
+        settings: the same as keywords, with `__` in the place of the dot: `model__size="1M"`, `seed=[0, 1]`.
+
+    Raises:
+        InputError: a key or value that is not allowed, or no such file or sweep.
+    """
+
+    def __init__(
+        self,
+        source: str | Path | Mapping[str, Any] | Experiment = "quick.yaml",
+        overrides: Sequence[str] | Mapping[str, Any] = (),
+        **settings: Any,
+    ) -> None:
+        from amscale.config.loading import parse_override
+
+        given = dict(overrides) if isinstance(overrides, Mapping) else dict(map(parse_override, overrides))
+        given |= {key.replace("__", "."): value for key, value in settings.items()}
+        self._address: str | None = None
+        self._experiment: Experiment | None = None
+        if isinstance(source, Experiment):
+            tree = source.model_dump(mode="json", exclude_unset=True)
+            self._experiment = load(tree, given) if given else source
+        elif isinstance(source, Mapping):
+            self._experiment = load(source, given)
+        elif _is_sweep(str(source)):
+            if given:
+                raise InputError(f"{source}: a sweep that has been started; settings go with a configuration")
+            self._address = str(source)
+        else:
+            self._experiment = load(str(source), given)
+
+    @property
+    def experiment(self) -> Experiment:
+        """The settings of the sweep and its grid.
+
+        Raises:
+            InputError: the sweep.yaml of a started sweep cannot be read.
+        """
+        if self._experiment is None:
+            from amscale.trials.folder import SweepFolder
+
+            with self._opened() as path:
+                tree = SweepFolder(path).read_marker()
+            tree.pop("format", None)
+            self._experiment = parse(tree)
+        return self._experiment
+
+    @property
+    def address(self) -> str:
+        """Where the sweep is: its folder, or its URI."""
+        if self._address is None:
+            experiment = self.experiment
+            if "://" in experiment.storage:
+                return f"{experiment.storage.rstrip('/')}/{experiment.name}"
+            return str(Path(experiment.storage).expanduser() / experiment.name)
+        return self._address
+
+    def plan(self) -> "pd.DataFrame":
+        """Return what each trial would be and cost, one row a trial; nothing is started.
+
+        Raises:
+            InputError: a size that no shape reaches, a corpus smaller than D, a model that fits no machine …
+        """
+        import pandas as pd
+
+        if self.experiment.launch.address is not None:  # joining a Ray cluster would change this process
+            return pd.DataFrame(self._command("plan", progress=False)["trials"])
+        return self.plan_here().to_frame()
+
+    def plan_here(self) -> "SweepPlan":
+        """Plan in this process, which joins the Ray cluster if the settings name one."""
+        from amscale.cluster.resources import planned_resources
+        from amscale.planning.plan import plan_sweep
+        from amscale.trials.place import storage_folder
+
+        with planned_resources(self.experiment.launch) as resources:
+            return plan_sweep(self.experiment, storage_folder(self.experiment), resources, build=False)
+
+    def run(self, progress: bool = True) -> "pd.DataFrame":
+        """Train every trial that has no result yet, estimate, and write the report; return `results()`.
+
+        Args:
+            progress: show the plan, the progress and the estimates on standard error.
+
+        Raises:
+            InputError: bad settings, too few machines, or a sweep that another driver runs; nothing was started.
+            TrialsFailed: some trials ended without a result; the others have theirs.
+            ClusterLost: the Ray cluster is gone; the same call continues from the checkpoints.
+            KeyboardInterrupt: interrupted; trials wrote checkpoints, and the same call continues.
+        """
+        from amscale.errors import ClusterLost, TrialsFailed
+
+        found = self._command("sweep", progress)
+        if found.get("lost"):
+            raise ClusterLost(found["error"])
+        if found["failed"]:
+            raise TrialsFailed(found["failed"])
+        return self.results()
+
+    def status(self) -> "list[TrialStatus]":
+        """Return the state of every trial that has been started, in the order of the labels."""
+        from amscale.reporting.trial_status import trial_status
+
+        with self._opened() as path:
+            return [trial_status(trial) for trial in _trials(path)]
+
+    def results(self) -> "pd.DataFrame":
+        """Return one row for each trial with a result: N, D, seed, losses in nats per token, costs, settings."""
+        import pandas as pd
+
+        with self._opened() as path:
+            rows = [_result_row(trial, self.experiment) for trial in _trials(path) if trial.done()]
+        return pd.DataFrame(rows)
+
+    def metrics(self, kind: str = "train") -> "pd.DataFrame":
+        """Return the records of every trial, one row a record.
+
+        Args:
+            kind: `train` (one a step), `validation`, or `probe`, whose values become columns.
+
+        Raises:
+            InputError: another kind.
+        """
+        import pandas as pd
+
+        from amscale.trials.metrics import MetricsRecord, ProbeRecord, TrainRecord, ValidationRecord
+
+        kinds: dict[str, type[MetricsRecord]] = {
+            "train": TrainRecord,
+            "validation": ValidationRecord,
+            "probe": ProbeRecord,
+        }
+        if kind not in kinds:
+            raise InputError(f"kind={kind!r}; allowed are {', '.join(kinds)}")
+        with self._opened() as path:
+            rows = [
+                {"trial": trial.path.name, **_record_row(record)}
+                for trial in _trials(path)
+                for record in trial.read_metrics(kinds[kind])
+            ]
+        return pd.DataFrame(rows)
+
+    def _repr_html_(self) -> str:
+        """Show the plan of a sweep that has not been started, and the results of one that has."""
+        found = self.results() if _is_sweep(self.address) else self.plan()
+        return str(found._repr_html_())  # type: ignore[operator]
+
+    def _opened(self) -> Any:
+        from amscale.trials.mirror import sweep_at
+
+        if not _is_sweep(self.address):
+            raise InputError(f"{self.address}: not a sweep folder; give <storage>/<name> of a sweep")
+        return sweep_at(self.address)
+
+    def fit(
+        self,
+        count: str | None = None,
+        window: float | None = None,
+        threshold: float | None = None,
+        hypotheses: Sequence[float] | None = None,
+        resamples: int = 400,
+        where: str | None = None,
+    ) -> "Fit":
+        """Estimate from the trials that have a result; what is not given is as the sweep's configuration says.
+
+        Args:
+            count: the convention for N: non_embedding, non_embedding_with_norms, with_head, total or active.
+            window: iterations of the D* criterion, in steps or as a share of the run.
+            threshold: threshold of the D* criterion, nats².
+            hypotheses: exponents k of N ∝ D^k to test.
+            resamples: bootstrap refits.
+            where: fit only the trials with these settings, `key=value` or several joined by commas.
+
+        Raises:
+            InputError: a setting that is not allowed, or no trial with a result.
+        """
+        with self._opened() as path:
+            return fit_folder(path, count, window, threshold, hypotheses, resamples, where)
+
+    def report(self, fit: "Fit | None" = None) -> Path:
+        """Write `report.html` and `figures/` into the sweep's folder, and return the page.
+
+        Args:
+            fit: the estimates to report; otherwise those of fit.json, made anew where the trials have changed.
+
+        Raises:
+            InputError: no trial has a result.
+        """
+        from amscale.reporting.page import write_report
+
+        with self._opened() as path:
+            return write_report(path, fit)
+
+    def _command(self, name: str, progress: bool) -> dict[str, Any]:
+        """Run a command on this experiment in a process of its own, and return the document that it prints."""
+        from amscale.subcommand import run_command
+
+        return run_command(name, self.experiment.model_dump(mode="json", exclude_unset=True), progress)
+
+
+class Fit(scaling_fit.Fit):
+    """Estimates with their intervals, tests and reasons, from a sweep or a table; see `amscale.scaling.fit.Fit`."""
+
+    @classmethod
+    def of(cls, fit: scaling_fit.Fit) -> "Fit":
+        """Make one from the same estimates."""
+        return cls(**{field.name: getattr(fit, field.name) for field in fields(fit)})
+
+    def plot(self, name: str) -> "Figure":
+        """Return one of the report's figures for matplotlib, such as `frontier`, `exponent`, `floor`, `loss`.
+
+        Raises:
+            InputError: no such figure of this fit; lists those there are.
+        """
+        from amscale.reporting.figures import figure
+
+        return figure(self, name)
+
+
+def fit_table(
+    source: "str | Path | pd.DataFrame",
+    n: str = "N",
+    d: str = "D",
+    loss: str = "loss",
+    flops: str = "flops",
+    seed: str = "seed",
+    tokens: str = "tokens",
+    hypotheses: Sequence[float] = tuple(HYPOTHESES),
+    resamples: int = 400,
+    drop_highest: int = 0,
+    sample: int | None = None,
+    loss_unit: str = "nats",
+    bytes_per_token: float | None = None,
+) -> Fit:
+    """Estimate from a table of runs: a CSV or Parquet file, or a DataFrame.
+
+    Args:
+        source: the table.
+        n: column of N.
+        d: column of D, unique tokens; where it is absent, D is the tokens seen, or else FLOPs / (6 N).
+        loss: column of the loss, in nats per token unless `loss_unit` says otherwise.
+        flops: column of training FLOPs.
+        seed: column of the seed.
+        tokens: column of the tokens seen, where they differ from the unique ones.
+        hypotheses: exponents k of N ∝ D^k to test.
+        resamples: bootstrap refits.
+        drop_highest: the number of highest losses to leave out.
+        sample: fit this many rows, drawn at random.
+        loss_unit: nats or bits, both per token, or bits_per_byte.
+        bytes_per_token: mean bytes of a token, for a loss in bits_per_byte.
+
+    Raises:
+        InputError: a column that is missing, or a row that is no run, by its number.
+    """
+    return Fit.of(
+        scaling_fit.fit_table(
+            source,
+            hypotheses,
+            resamples,
+            drop_highest,
+            sample,
+            n_column=n,
+            d_column=d,
+            loss_column=loss,
+            flops_column=flops,
+            seed_column=seed,
+            tokens_column=tokens,
+            loss_unit=loss_unit,
+            bytes_per_token=bytes_per_token,
+        )
+    )
+
+
+def fit_folder(
+    path: Path,
+    count: str | None = None,
+    window: float | None = None,
+    threshold: float | None = None,
+    hypotheses: Sequence[float] | None = None,
+    resamples: int = 400,
+    where: str | None = None,
+) -> Fit:
+    """Estimate from a sweep's folder on this machine; see `Sweep.fit`."""
+    settings = fit_settings(path, count=count, window=window, threshold=threshold, hypotheses=hypotheses)
+    return Fit.of(scaling_fit.fit_sweep(path, **settings, resamples=resamples, where=where))
+
+
+def fit_settings(path: Path, **given: Any) -> dict[str, Any]:
+    """Fill in what was not given from the configuration of the sweep in a folder, or from the defaults."""
+    from amscale.trials.folder import SweepFolder
+
+    if isinstance(given.get("hypotheses"), int | float):
+        given["hypotheses"] = (given["hypotheses"],)
+    own = SweepFolder(path).fit_settings()
+    return {name: getattr(own, name) if value is None else value for name, value in given.items()}
+
+
+def _is_sweep(address: str) -> bool:
+    """Whether a folder or a URI is that of a sweep that has been started; for a URI this is seen when it is opened."""
+    if "://" in address:
+        return not address.endswith((".yaml", ".yml"))
+    return (Path(address) / "sweep.yaml").is_file()
+
+
+def _result_row(trial: "TrialFolder", experiment: Experiment) -> dict[str, Any]:
+    """Flatten a result into a row; the grid's further axes have columns of their dotted keys."""
+    result = trial.read_result()
+    assert result is not None
+    row = {
+        "trial": result.label,
+        "state": result.state,
+        "family": result.shape.family,
+        "N": counted(result.parameters, experiment.fit.count),
+        "D": result.data.unique_tokens,
+        "seed": result.seed,
+        "steps": result.steps,
+        "tokens_seen": result.data.tokens_seen,
+        "train_loss": result.losses.train_last,
+        "train_loss_least": result.losses.train_least,
+        "validation_loss": result.losses.validation_last,
+        "validation_loss_least": result.losses.validation_least,
+        "entropy_per_token": result.data.entropy_per_token,
+        "parameters": result.parameters.total,
+        "flops": result.flops.total,
+        "wall_seconds": result.time.wall_seconds,
+        "device_seconds": result.time.device_seconds,
+        "device": result.engine.device,
+        "precision": result.engine.precision,
+    }
+    return row | {key: result.setting(key) for key in experiment.grid if key != "seed"}
+
+
+def _record_row(record: "MetricsRecord") -> dict[str, Any]:
+    """Flatten a record of metrics.jsonl: the values of a probe become columns."""
+    row = record.model_dump(exclude={"kind", "values", "reasons"})
+    return row | getattr(record, "values", {})
+
+
+def _trials(path: Path) -> "list[TrialFolder]":
+    from amscale.trials.folder import SweepFolder
+
+    return SweepFolder(path).all_trials()

@@ -1,0 +1,170 @@
+"""Drive a sweep: plan it, prepare its tokens, train what has no result, estimate, and write the report."""
+
+import shlex
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from amscale.cluster import resources
+from amscale.config import Experiment
+from amscale.errors import InputError
+from amscale.planning.plan import SweepPlan, TrialPlan, plan_sweep
+from amscale.reporting.estimates_table import print_fit
+from amscale.reporting.page import write_report
+from amscale.reporting.plan_table import print_plan
+from amscale.reporting.progress import LiveProgress
+from amscale.reporting.terminal import print_line, print_results
+from amscale.trials.driver import SweepStorage
+from amscale.trials.folder import SweepFolder, TrialFolder, write_spec
+
+if TYPE_CHECKING:
+    from amscale.cluster.tune import Job
+    from amscale.scaling.fit import Fit
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of a sweep left behind."""
+
+    plan: SweepPlan
+    trials: list[TrialFolder]
+    """Of the grid, in its order."""
+    path: Path
+    """The sweep's folder on this machine."""
+    address: str
+    """Where the sweep is, as a user names it: a folder or a URI."""
+    failed: dict[str, str]
+    """Why each trial without a result failed, by label."""
+    fit: "Fit | None"
+    """The estimates, or None where the results allow none."""
+    no_fit: str
+    """Why there are no estimates; empty where there are."""
+    report: Path | None
+
+    @property
+    def exit_status(self) -> int:
+        """0 when every trial of the grid has a result, 1 when some failed."""
+        return 1 if self.failed else 0
+
+
+class _Progress(LiveProgress):
+    """Live progress that also passes on the loss of the cluster, after which the process ends."""
+
+    def __init__(
+        self, console: Console, steps: dict[str, int], done: int, on_lost: Callable[[str], None] | None
+    ) -> None:
+        super().__init__(console, steps, done=done)
+        self._on_lost = on_lost
+
+    def lost(self, reason: str) -> None:
+        super().lost(reason)
+        if self._on_lost is not None:
+            self._on_lost(reason)
+
+
+def run_sweep(config: Experiment, console: Console, on_lost: Callable[[str], None] | None = None) -> Outcome:
+    """Train every trial of the grid that has no result, then estimate from all of them and write the report.
+
+    Args:
+        config: the experiment.
+        console: gets the plan, the progress, and what was found.
+        on_lost: called with a sentence when the Ray cluster is gone; the process ends with status 1 right after it.
+
+    Raises:
+        InputError: bad settings, too few machines, or a folder that another driver holds; nothing is started.
+        Preempted: the process was told to end; trials wrote checkpoints.
+    """
+    storage = SweepStorage(config)
+    folder = storage.folder
+    with storage.owned():
+        folder.create(config)
+        plan, failed = _run_missing(config, storage, console, on_lost)
+        trials = [folder.trial(trial.label) for trial in plan.trials]
+        print_results(trials, console)
+        fit, no_fit = _estimate(config, folder)
+        report = None
+        if fit is None:
+            print_line(console, f"no estimates: {no_fit}")
+        else:
+            print_fit(fit, console)
+            report = write_report(folder.path, fit)
+            print_line(console, f"\nreport: {report}")
+    print_line(console, f"files: {storage.address}")
+    print_line(console, f"curves: tensorboard --logdir {shlex.quote(str(folder.trials))}")
+    for label, reason in failed.items():
+        print_line(console, f"failed: {label}: {reason}", style="red")
+    return Outcome(plan, trials, folder.path, storage.address, failed, fit, no_fit, report)
+
+
+def _run_missing(
+    config: Experiment, storage: SweepStorage, console: Console, on_lost: Callable[[str], None] | None
+) -> tuple[SweepPlan, dict[str, str]]:
+    """Plan, print the plan, and train the trials without a result; return the plan, and reasons of failure by label."""
+    from amscale.cluster import tune
+
+    address, folder = config.launch.address, storage.folder
+    storage.fetch_tokens()
+    if address is None:
+        plan = plan_sweep(config, folder.path.parent, resources.this_machine())
+        print_plan(plan, console)
+    missing = [] if address else _missing(plan, folder)
+    if address is None and not missing:
+        console.print("every trial has its result already; nothing to run")
+        return plan, {}
+    cpus = sum(host.cpus for host in resources.this_machine().hosts)
+    with tune.ray_cluster(address, cpus):
+        if address is not None:
+            plan = plan_sweep(config, folder.path.parent, resources.cluster())
+            print_plan(plan, console)
+            missing = _missing(plan, folder)
+        jobs = [_job(trial, storage) for trial in sorted(missing, key=lambda t: -t.seconds)]
+        steps = {trial.label: trial.steps for trial in missing}
+        stores = {trial.store.folder for trial in missing if trial.store}
+        storage.push({trial.label: folder.trial(trial.label) for trial in missing}, stores)
+        with (
+            tempfile.TemporaryDirectory(prefix="amscale-ray-") as notes,
+            _Progress(console, steps, len(plan.trials) - len(missing), on_lost) as progress,
+        ):
+            tune.run_jobs(
+                jobs,
+                progress,
+                retries=config.launch.retries,
+                concurrent=config.launch.concurrent_trials,
+                state=Path(notes) / "ray",
+            )
+    storage.pull()
+    failed = [trial.label for trial in missing if not folder.trial(trial.label).done()]
+    return plan, {label: progress.reasons.get(label, "ended without a result") for label in failed}
+
+
+def _missing(plan: SweepPlan, folder: SweepFolder) -> list[TrialPlan]:
+    return [trial for trial in plan.trials if not folder.trial(trial.label).done()]
+
+
+def _job(trial: TrialPlan, storage: SweepStorage) -> "Job":
+    from amscale.cluster.tune import Job
+
+    folder = storage.folder.trial(trial.label)
+    assert trial.store is not None
+    write_spec(folder, trial.cell, trial.placement, trial.store.folder, trial.identity)
+    launch = trial.cell.launch
+    return Job(trial.label, storage.place(trial.label), trial.placement, launch.grace, launch.stalled_after)
+
+
+def _estimate(config: Experiment, folder: SweepFolder) -> "tuple[Fit | None, str]":
+    """Fit the results and write fit.json; return the fit, or None and the reason why there is none."""
+    from amscale.scaling.fit import fit_sweep
+
+    fit = config.fit
+    try:
+        found = fit_sweep(
+            folder.path, count=fit.count, window=fit.window, threshold=fit.threshold, hypotheses=fit.hypotheses
+        )
+    except InputError as error:
+        return None, str(error)
+    found.write(folder.path / "fit.json")
+    return found, ""

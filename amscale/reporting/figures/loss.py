@@ -1,0 +1,135 @@
+"""Loss over N and D: a line per N, and iso-loss lines over the plane."""
+
+import math
+
+import numpy as np
+
+from amscale.reporting.axes import log_axis, references
+from amscale.reporting.chart import Chart, Panel, Series, Text
+from amscale.reporting.figures.common import D_TITLE, N_TITLE, known_losses, known_losses_note, size_legend
+from amscale.reporting.fit_data import FitData, RunLoss, run_label
+from amscale.reporting.report_data import ReportData
+from amscale.settings import format_size
+
+_LEVELS = 6
+_MANY_RUNS = 300
+"""So many runs are drawn with smaller markers."""
+
+
+def loss(data: FitData) -> Chart | None:
+    """Build validation and train loss against D with a line per N, and iso-loss lines of the validation loss."""
+    runs = data.losses("validation_least")
+    if not runs or data.corpora:
+        return None
+    known = known_losses(data)
+    panels = [_loss_over_tokens(data, data.loss_name, runs, known)]
+    caption = "Each point is one run"
+    if data.one_colour_per_size:
+        caption += ", each line the mean over the seeds of one N"
+    caption += "." + data.sample_note
+    if isinstance(data, ReportData):
+        panels.append(_loss_over_tokens(data, "least train loss", data.losses("train_least"), known))
+        window = first.losses.train_window if (first := data.finished[0].result) else None
+        over = f"{window} consecutive steps" if window else "a window of steps"
+        caption += f" The train loss is the least mean over {over}."
+    contours = _contours(data)
+    if contours is not None:
+        panels.append(contours)
+        caption += " Iso-loss lines are interpolated linearly in ln N and ln D between the runs (dots): a guide only."
+    caption += known_losses_note(known)
+    return Chart("loss", "Loss over N and D", caption, [("", panels)], size_legend(data), N_TITLE)
+
+
+def _loss_over_tokens(data: FitData, title: str, runs: list[RunLoss], known: list[tuple[str, float]]) -> Panel:
+    x = log_axis(D_TITLE, [run.D for run in runs], sizes=True)
+    y = log_axis("loss (nats per token)", [run.loss for run in runs] + [value for _, value in known])
+    by_colour: dict[str, list[RunLoss]] = {}
+    for run in runs:
+        by_colour.setdefault(data.size_colour(run.N), []).append(run)
+    lines, points = [], []
+    for colour, row in by_colour.items():
+        name = f"N = {format_size(row[0].N)}"
+        if data.one_colour_per_size:
+            tokens = sorted({run.D for run in row})
+            means = [float(np.mean([run.loss for run in row if run.D == D])) for D in tokens]
+            lines.append(Series(name, tokens, means, colour, group=colour))
+        points.append(
+            Series(
+                name,
+                [run.D for run in row],
+                [run.loss for run in row],
+                colour,
+                group=colour,
+                dash="none",
+                marker="circle",
+                size=7 if len(runs) < _MANY_RUNS else 4,
+                labels=[f"{run.label}: {run.loss:.4f}" for run in row],
+            )
+        )
+    return Panel(title, x, y, [*lines, *points], references(known, y))
+
+
+def _contours(data: FitData) -> Panel | None:
+    """Build iso-loss lines, where every cell of at least 2 N and 2 D has a run."""
+    cells = data.mean_losses()
+    sizes, tokens = sorted({N for N, _ in cells}), sorted({D for _, D in cells})
+    if len(sizes) < 2 or len(tokens) < 2 or len(cells) < len(sizes) * len(tokens):
+        return None
+    from contourpy import contour_generator
+
+    grid = np.array([[math.log(cells[(N, D)]) for D in tokens] for N in sizes])
+    generator = contour_generator(np.log(tokens), np.log(sizes), grid)
+    levels = np.linspace(grid.min(), grid.max(), _LEVELS + 2)[1:-1]
+    extent = np.log([tokens[-1] / tokens[0], sizes[-1] / sizes[0]])
+    series: list[Series] = []
+    texts: list[Text] = []
+    for level in levels:
+        value = f"{math.exp(level):.3g}"
+        for line in generator.lines(level):
+            points = np.exp(np.asarray(line, dtype=float))
+            if len(points) < 2:
+                continue
+            x, y = points[:, 0].tolist(), points[:, 1].tolist()
+            series.append(Series(f"loss {value}", x, y, "muted", width=1.3))
+            place = _label_place(points, texts, extent)
+            texts.append(Text(*place, value, "ink", above=False, opaque=True))
+    series.append(
+        Series(
+            "runs",
+            [D for _, D in cells],
+            [N for N, _ in cells],
+            "muted",
+            dash="none",
+            marker="circle",
+            size=5,
+            labels=[f"{run_label(N, D, None)}: {value:.4f}" for (N, D), value in cells.items()],
+        )
+    )
+    return Panel(
+        "iso-loss lines of the validation loss",
+        log_axis(D_TITLE, tokens, sizes=True, margin=0.08),
+        log_axis(N_TITLE, sizes, sizes=True, margin=0.12),
+        series,
+        texts=texts,
+    )
+
+
+def _label_place(points: np.ndarray, texts: list[Text], extent: np.ndarray) -> tuple[float, float]:
+    """Return the place on a line that is farthest from the other labels; without any, the middle of the line.
+
+    Args:
+        points: the line, shape (points, 2).
+        texts: the labels so far.
+        extent: ln of the ranges of D and N, shape (2,).
+    """
+    line = np.log(points)
+    lengths = np.concatenate([[0.0], np.cumsum(np.hypot(*(np.diff(line, axis=0) / extent).T))])
+    shares = np.linspace(0.12, 0.88, 13) * lengths[-1]
+    places = np.stack([np.interp(shares, lengths, line[:, column]) for column in range(2)], axis=1)
+    if texts:
+        labels = np.log([[text.x, text.y] for text in texts])
+        distances = ((places[:, None, :] - labels[None, :, :]) / extent) ** 2
+        best = int(np.argmax(distances.sum(axis=2).min(axis=1)))
+    else:
+        best = len(places) // 2
+    return float(np.exp(places[best, 0])), float(np.exp(places[best, 1]))

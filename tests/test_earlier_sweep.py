@@ -1,0 +1,70 @@
+"""A finished sweep folder of version 0.1, before the modules were laid out anew: every command reads it as before."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers.commands import command
+
+SWEEP = Path(__file__).with_name("sweep_0_1")
+REMOVED = "vanilla-N6.43k-D8.02k-seed0-0334d1ce0e63"
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A copy that a command may write into."""
+    return Path(shutil.copytree(SWEEP / "first", tmp_path / "first"))
+
+
+def without_ids(tree):
+    """A fit.json without what this version adds to it."""
+    if isinstance(tree, dict):
+        return {key: without_ids(value) for key, value in tree.items() if key != "id"}
+    return [without_ids(value) for value in tree] if isinstance(tree, list) else tree
+
+
+def test_status_prints_the_same_rows(folder):
+    done = command("status", str(folder))
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("│")[1:-1] for line in done.stdout.splitlines() if "finished" in line]
+    before = (SWEEP / "status.txt").read_text(encoding="utf-8")
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        [cell.strip() for cell in line.split("│")[1:-1]] for line in before.splitlines() if "finished" in line
+    ]
+    assert len(rows) == 9
+
+
+@pytest.mark.slow
+def test_fit_finds_the_same_estimates(folder):
+    before = json.loads((folder / "fit.json").read_text())
+    done = command("fit", str(folder))
+    assert done.returncode == 0, done.stderr
+    after = json.loads((folder / "fit.json").read_text())
+    assert {row["id"] for row in after["estimates"]} >= {"k_dstar", "k_nopt", "floor_chinchilla"}
+    for document in (before, after):
+        document.pop("source")
+    assert without_ids(after) == before
+
+
+@pytest.mark.slow
+def test_report_is_written(folder):
+    done = command("report", str(folder))
+    assert done.returncode == 0, done.stderr
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert all(trial.name in page for trial in folder.glob("trials/*"))
+
+
+@pytest.mark.slow
+def test_a_resumed_sweep_runs_what_is_missing_and_nothing_else(folder):
+    """The missing trial has its old identity, and gives the losses that it gave before, bit for bit."""
+    trial = folder / "trials" / REMOVED
+    before = json.loads((trial / "result.json").read_text())
+    kept = {path: path.read_bytes() for path in folder.glob("trials/*/result.json") if path.parent != trial}
+    shutil.rmtree(trial)
+    done = command("sweep", str(SWEEP / "first.yaml"), f"storage={folder.parent}")
+    assert done.returncode == 0, done.stderr
+    after = json.loads((trial / "result.json").read_text())
+    for section in ("trial", "shape", "parameters", "flops", "data", "losses", "steps"):
+        assert after[section] == before[section]
+    assert {path: path.read_bytes() for path in kept} == kept
