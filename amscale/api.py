@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from amscale.planning.plan import SweepPlan
     from amscale.reporting.trial_status import TrialStatus
-    from amscale.trials.folder import TrialFolder
     from amscale.trials.metrics import MetricsRecord
+    from amscale.trials.store import TrialStore
 
 
 class Sweep:
@@ -80,10 +80,10 @@ class Sweep:
             InputError: the sweep.yaml of a started sweep cannot be read.
         """
         if self._experiment is None:
-            from amscale.trials.folder import SweepFolder
+            from amscale.trials.sweep_store import SweepStore
 
             with self._opened() as path:
-                tree = SweepFolder(path).read_marker()
+                tree = SweepStore(path).read_marker()
             tree.pop("format", None)
             self._experiment = parse(tree)
         return self._experiment
@@ -114,7 +114,7 @@ class Sweep:
         """Plan in this process, which joins the Ray cluster if the settings name one."""
         from amscale.cluster.resources import planned_resources
         from amscale.planning.plan import plan_sweep
-        from amscale.trials.place import storage_folder
+        from amscale.trials.location import storage_folder
 
         with planned_resources(self.experiment.launch) as resources:
             return plan_sweep(self.experiment, storage_folder(self.experiment), resources, build=False)
@@ -189,11 +189,11 @@ class Sweep:
         return str(found._repr_html_())  # type: ignore[operator]
 
     def _opened(self) -> Any:
-        from amscale.trials.mirror import sweep_at
+        from amscale.trials.sweep_store import open_sweep
 
         if not _is_sweep(self.address):
             raise InputError(f"{self.address}: not a sweep folder; give <storage>/<name> of a sweep")
-        return sweep_at(self.address)
+        return open_sweep(self.address)
 
     def fit(
         self,
@@ -330,11 +330,11 @@ def fit_folder(
 
 def fit_settings(path: Path, **given: Any) -> dict[str, Any]:
     """Fill in what was not given from the configuration of the sweep in a folder, or from the defaults."""
-    from amscale.trials.folder import SweepFolder
+    from amscale.trials.sweep_store import SweepStore
 
     if isinstance(given.get("hypotheses"), int | float):
         given["hypotheses"] = (given["hypotheses"],)
-    own = SweepFolder(path).fit_settings()
+    own = SweepStore(path).fit_settings()
     return {name: getattr(own, name) if value is None else value for name, value in given.items()}
 
 
@@ -345,7 +345,7 @@ def _is_sweep(address: str) -> bool:
     return (Path(address) / "sweep.yaml").is_file()
 
 
-def _result_row(trial: "TrialFolder", experiment: Experiment) -> dict[str, Any]:
+def _result_row(trial: "TrialStore", experiment: Experiment) -> dict[str, Any]:
     """Flatten a result into a row; the grid's further axes have columns of their dotted keys."""
     result = trial.read_result()
     assert result is not None
@@ -379,7 +379,7 @@ def _record_row(record: "MetricsRecord") -> dict[str, Any]:
     return row | getattr(record, "values", {})
 
 
-def _trials(path: Path) -> "list[TrialFolder]":
-    from amscale.trials.folder import SweepFolder
+def _trials(path: Path) -> "list[TrialStore]":
+    from amscale.trials.sweep_store import SweepStore
 
-    return SweepFolder(path).all_trials()
+    return SweepStore(path).all_trials()

@@ -18,8 +18,8 @@ from amscale.reporting.page import write_report
 from amscale.reporting.plan_table import print_plan
 from amscale.reporting.progress import LiveProgress
 from amscale.reporting.terminal import print_line, print_results
-from amscale.trials.driver import SweepStorage
-from amscale.trials.folder import SweepFolder, TrialFolder, write_spec
+from amscale.trials.store import TrialStore
+from amscale.trials.sweep_store import SweepStore, sweep_store
 
 if TYPE_CHECKING:
     from amscale.cluster.tune import Job
@@ -31,7 +31,7 @@ class Outcome:
     """What a run of a sweep left behind."""
 
     plan: SweepPlan
-    trials: list[TrialFolder]
+    trials: list[TrialStore]
     """Of the grid, in its order."""
     path: Path
     """The sweep's folder on this machine."""
@@ -78,53 +78,52 @@ def run_sweep(config: Experiment, console: Console, on_lost: Callable[[str], Non
         InputError: bad settings, too few machines, or a folder that another driver holds; nothing is started.
         Preempted: the process was told to end; trials wrote checkpoints.
     """
-    storage = SweepStorage(config)
-    folder = storage.folder
-    with storage.owned():
-        folder.create(config)
-        plan, failed = _run_missing(config, storage, console, on_lost)
-        trials = [folder.trial(trial.label) for trial in plan.trials]
+    sweep = sweep_store(config)
+    with sweep.owned():
+        sweep.create(config)
+        plan, failed = _run_missing(config, sweep, console, on_lost)
+        trials = [sweep.trial(trial.label) for trial in plan.trials]
         print_results(trials, console)
-        fit, no_fit = _estimate(config, folder)
+        fit, no_fit = _estimate(config, sweep)
         report = None
         if fit is None:
             print_line(console, f"no estimates: {no_fit}")
         else:
             print_fit(fit, console)
-            report = write_report(folder.path, fit)
+            report = write_report(sweep.path, fit)
             print_line(console, f"\nreport: {report}")
-    print_line(console, f"files: {storage.address}")
-    print_line(console, f"curves: tensorboard --logdir {shlex.quote(str(folder.trials))}")
+    print_line(console, f"files: {sweep.address}")
+    print_line(console, f"curves: tensorboard --logdir {shlex.quote(str(sweep.trials))}")
     for label, reason in failed.items():
         print_line(console, f"failed: {label}: {reason}", style="red")
-    return Outcome(plan, trials, folder.path, storage.address, failed, fit, no_fit, report)
+    return Outcome(plan, trials, sweep.path, sweep.address, failed, fit, no_fit, report)
 
 
 def _run_missing(
-    config: Experiment, storage: SweepStorage, console: Console, on_lost: Callable[[str], None] | None
+    config: Experiment, sweep: SweepStore, console: Console, on_lost: Callable[[str], None] | None
 ) -> tuple[SweepPlan, dict[str, str]]:
     """Plan, print the plan, and train the trials without a result; return the plan, and reasons of failure by label."""
     from amscale.cluster import tune
 
-    address, folder = config.launch.address, storage.folder
-    storage.fetch_tokens()
+    address = config.launch.address
+    sweep.fetch_tokens(config)
     if address is None:
-        plan = plan_sweep(config, folder.path.parent, resources.this_machine())
+        plan = plan_sweep(config, sweep.path.parent, resources.this_machine())
         print_plan(plan, console)
-    missing = [] if address else _missing(plan, folder)
+    missing = [] if address else _missing(plan, sweep)
     if address is None and not missing:
         console.print("every trial has its result already; nothing to run")
         return plan, {}
     cpus = sum(host.cpus for host in resources.this_machine().hosts)
     with tune.ray_cluster(address, cpus):
         if address is not None:
-            plan = plan_sweep(config, folder.path.parent, resources.cluster())
+            plan = plan_sweep(config, sweep.path.parent, resources.cluster())
             print_plan(plan, console)
-            missing = _missing(plan, folder)
-        jobs = [_job(trial, storage) for trial in sorted(missing, key=lambda t: -t.seconds)]
+            missing = _missing(plan, sweep)
+        jobs = [_job(trial, sweep) for trial in sorted(missing, key=lambda t: -t.seconds)]
         steps = {trial.label: trial.steps for trial in missing}
         stores = {trial.store.folder for trial in missing if trial.store}
-        storage.push({trial.label: folder.trial(trial.label) for trial in missing}, stores)
+        sweep.push_trials({trial.label: sweep.trial(trial.label) for trial in missing}, stores)
         with (
             tempfile.TemporaryDirectory(prefix="amscale-ray-") as notes,
             _Progress(console, steps, len(plan.trials) - len(missing), on_lost) as progress,
@@ -136,35 +135,35 @@ def _run_missing(
                 concurrent=config.launch.concurrent_trials,
                 state=Path(notes) / "ray",
             )
-    storage.pull()
-    failed = [trial.label for trial in missing if not folder.trial(trial.label).done()]
+    sweep.pull()
+    failed = [trial.label for trial in missing if not sweep.trial(trial.label).done()]
     return plan, {label: progress.reasons.get(label, "ended without a result") for label in failed}
 
 
-def _missing(plan: SweepPlan, folder: SweepFolder) -> list[TrialPlan]:
-    return [trial for trial in plan.trials if not folder.trial(trial.label).done()]
+def _missing(plan: SweepPlan, sweep: SweepStore) -> list[TrialPlan]:
+    return [trial for trial in plan.trials if not sweep.trial(trial.label).done()]
 
 
-def _job(trial: TrialPlan, storage: SweepStorage) -> "Job":
+def _job(trial: TrialPlan, sweep: SweepStore) -> "Job":
     from amscale.cluster.tune import Job
 
-    folder = storage.folder.trial(trial.label)
     assert trial.store is not None
-    write_spec(folder, trial.cell, trial.placement, trial.store.folder, trial.identity)
+    store = sweep.trial(trial.label)
+    store.write_spec(trial.cell, trial.placement, trial.store.folder, trial.identity)
     launch = trial.cell.launch
-    return Job(trial.label, storage.place(trial.label), trial.placement, launch.grace, launch.stalled_after)
+    return Job(trial.label, sweep.location(trial.label), trial.placement, launch.grace, launch.stalled_after)
 
 
-def _estimate(config: Experiment, folder: SweepFolder) -> "tuple[Fit | None, str]":
+def _estimate(config: Experiment, sweep: SweepStore) -> "tuple[Fit | None, str]":
     """Fit the results and write fit.json; return the fit, or None and the reason why there is none."""
     from amscale.scaling.fit import fit_sweep
 
     fit = config.fit
     try:
         found = fit_sweep(
-            folder.path, count=fit.count, window=fit.window, threshold=fit.threshold, hypotheses=fit.hypotheses
+            sweep.path, count=fit.count, window=fit.window, threshold=fit.threshold, hypotheses=fit.hypotheses
         )
     except InputError as error:
         return None, str(error)
-    found.write(folder.path / "fit.json")
+    found.write(sweep.path / "fit.json")
     return found, ""

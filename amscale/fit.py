@@ -64,11 +64,11 @@ def fit(
         bytes_per_token: mean bytes of a token, for a loss in bits_per_byte.
         json: print one JSON document on standard output instead of the tables.
     """
-    from amscale.trials.mirror import sweep_at
+    from amscale.trials.sweep_store import open_sweep
 
     given = dict(locals())
-    del given["sweep_at"]
-    with sweep_at(str(source)) as path:
+    del given["open_sweep"]
+    with open_sweep(str(source)) as path:
         _refuse_misplaced(given, path)
         columns = {name: given[name] for name in _COLUMNS}
         if next is not None:

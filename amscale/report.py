@@ -10,9 +10,9 @@ def report(sweep: str = "results/quick", json: bool = False) -> None:
     """
     from amscale.cli import print_json
     from amscale.reporting.page import write_report
-    from amscale.trials.mirror import sweep_at
+    from amscale.trials.sweep_store import open_sweep
 
-    with sweep_at(str(sweep)) as path:
+    with open_sweep(str(sweep)) as path:
         page = write_report(path)
         if json:
             figures = sorted(str(file) for file in (path / "figures").iterdir())

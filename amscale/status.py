@@ -13,13 +13,12 @@ def status(sweep: str = "results/quick", json: bool = False) -> int:
     from amscale.cli import print_json
     from amscale.errors import InputError
     from amscale.reporting.terminal import make_console, print_results, status_rows
-    from amscale.trials.folder import SweepFolder
-    from amscale.trials.mirror import sweep_at
+    from amscale.trials.sweep_store import SweepStore, open_sweep
 
-    with sweep_at(str(sweep)) as path:
+    with open_sweep(str(sweep)) as path:
         if not (path / "sweep.yaml").is_file():
             raise InputError(f"{sweep}: not a sweep folder; give <storage>/<name> of a sweep")
-        trials = SweepFolder(path).all_trials()
+        trials = SweepStore(path).all_trials()
         if json:
             print_json({"sweep": str(sweep), "trials": status_rows(trials)})
         else:

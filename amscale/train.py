@@ -18,8 +18,8 @@ from amscale.errors import InputError
 def train(spec: str, *overrides: str) -> None:
     """Train one trial on this rank, and end the process.
 
-    Its exit status is 0 when the trial has a result (a diverged one included); 75 when it was told to end by SIGTERM or
-    SIGUSR1, wrote a checkpoint, and wants to be continued; 1 when it failed. A rank that ran out of memory leaves the
+    Its exit status is 0 when the trial has a result (a diverged one included); 75 when it was asked to end by SIGTERM
+    or SIGUSR1, wrote a checkpoint, and can be continued; 1 when it failed. A rank that ran out of memory leaves the
     marker `out_of_memory` in the trial's folder.
 
     Args:
@@ -33,27 +33,30 @@ def train(spec: str, *overrides: str) -> None:
         )
     # A rank whose launcher is killed must not live on.
     die_with_parent()
-    from amscale.training.interruptions import is_out_of_memory, report
+    from amscale.training.interruptions import is_out_of_memory, report_out_of_memory
     from amscale.training.run import run_trial
     from amscale.training.spec import resolve
-    from amscale.trials.attempt import AttemptGuard
+    from amscale.trials.attempt import AttemptReplaced
     from amscale.trials.storage_errors import StorageError, storage_error_in
 
-    folder, cell, placement, store = resolve(str(spec), [str(o) for o in overrides])
+    store, cell, placement, tokens = resolve(str(spec), [str(o) for o in overrides])
+    status = 1
     try:
-        status = run_trial(folder, cell, placement, store)
-    except Exception as error:
-        if isinstance(error, InputError) and not isinstance(error, StorageError):
-            raise
-        status = 1
-        with suppress(OSError):  # the log is on a disk that may be full
-            traceback.print_exc()
-        if is_out_of_memory(error):
-            AttemptGuard(folder).check()
-            report(folder, error)
-        elif (told := storage_error_in(error, folder.path)) is not None:
-            with suppress(OSError):
-                print(told, file=sys.stderr, flush=True)
+        try:
+            status = run_trial(store, cell, placement, tokens)
+        except Exception as error:
+            if isinstance(error, InputError) and not isinstance(error, StorageError):
+                raise
+            with suppress(OSError):  # the log is on a disk that may be full
+                traceback.print_exc()
+            if is_out_of_memory(error):
+                report_out_of_memory(store, error)
+            elif (failure := storage_error_in(error, store.path)) is not None:
+                with suppress(OSError):
+                    print(failure, file=sys.stderr, flush=True)
+    except AttemptReplaced as replaced:
+        with suppress(OSError):
+            print(replaced, file=sys.stderr, flush=True)
     # Everything is on disk and the process group is gone. Left is the interpreter's shutdown around gloo's threads, in
     # which a rank now and then aborts ("terminate called without an active exception"), or waits for another rank.
     with suppress(OSError):

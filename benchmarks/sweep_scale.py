@@ -102,7 +102,7 @@ def _sweep(folder: Path, trials: int, machines: int, slots: int, records: int) -
             cost = {"cpu": time.process_time() - cpu, "wall": time.monotonic() - began, "memory": _peak() - before}
     finally:
         cluster.shutdown()
-    done = sum(job.place.folder(0).done() for job in jobs)
+    done = sum(job.location.store().done() for job in jobs)
     assert done == trials, f"{done} of {trials} trials have a result:\n{console.file.getvalue()[-2000:]}"
     return cost
 
@@ -116,23 +116,22 @@ def _jobs(folder: Path, trials: int, records: int) -> list[Any]:
     from amscale import config
     from amscale.cluster.launcher import Placement
     from amscale.cluster.tune import Job
-    from amscale.trials.folder import SweepFolder, write_spec
     from amscale.trials.identity import trial_label
-    from amscale.trials.place import TrialPlace
+    from amscale.trials.sweep_store import SweepStore
 
     side = math.ceil(math.sqrt(trials))
     cell = config.expand(config.load("quick.yaml", ["model.size=25k", "data.size=8k"]))[0]
-    sweep = SweepFolder(folder)
+    sweep = SweepStore(folder)
     sweep.create(cell)
-    place = Placement(1, 1, 1, "cpu", 0, "fp32", 1, 1)
+    placement = Placement(1, 1, 1, "cpu", 0, "fp32", 1, 1)
     jobs = []
     for index in range(trials):
         N, D = round(1e4 * 1.2 ** (index % side)), round(1e4 * 1.2 ** (index // side))
         trial = sweep.trial(trial_label(cell, N, D, f"{index:012x}"))
-        write_spec(trial, cell, place, folder / "tokens", f"{index:012x}")
+        trial.write_spec(cell, placement, folder / "tokens", f"{index:012x}")
         (trial.path / "wanted.json").write_text(json.dumps({"N": N, "D": D, "records": records}))
-        kept = TrialPlace(str(folder.parent), None, folder.name, trial.path.name)
-        jobs.append(Job(trial.path.name, kept, place, grace=5, stalled_after=1800))
+        label = trial.path.name
+        jobs.append(Job(label, sweep.location(label), placement, grace=5, stalled_after=1800))
     return jobs
 
 
@@ -140,11 +139,11 @@ def _reporting_trial() -> Any:
     """Return a trainable that reports and does not train."""
     from ray import tune
 
-    from amscale.trials.place import TrialPlace
+    from amscale.trials.location import TrialLocation
 
     class Reports(tune.Trainable):  # type: ignore[misc]
         def setup(self, config: dict[str, Any]) -> None:
-            self._folder = TrialPlace(**config["job"]["place"]).folder(0)
+            self._folder = TrialLocation(**config["job"]["location"]).store()
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
             self.setup(new_config)

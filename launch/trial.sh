@@ -7,7 +7,7 @@
 # Every host needs this working folder, the same Python environment and `storage`, all on shared disks. A host is reached
 # by `$REMOTE_SHELL host command`, which is ssh where it is not set; Python is $PYTHON, or what `python` means here.
 # Ends every host's part when one fails or this script ends (Ctrl-C: a checkpoint is written first).
-# Exit status: 0 with a result, 75 when told to end (the same command continues), 2 for bad input.
+# Exit status: 0 with a result, 75 when asked to end (the same command continues), 2 for bad input.
 set -uo pipefail
 
 if [ $# -lt 2 ]; then
@@ -23,7 +23,7 @@ python=${PYTHON:-$(command -v python)}
 on() { # on HOST ARGUMENT...: run Python on a host, in this folder
     local host=$1
     shift
-    # $shell is a command with options of its own; the remote command is one word of shell text, as ssh wants it.
+    # $shell is a command with its options; the remote command is one word of shell text, as ssh wants it.
     # shellcheck disable=SC2086
     exec $shell "$host" "cd ${PWD@Q} && exec ${python@Q} ${*@Q}"
 }
@@ -38,10 +38,10 @@ trap 'exec 9>&-' INT TERM HUP
 spec=$(on "${hosts[0]}" -m amscale.planning.single_trial "${#hosts[@]}" "$@" </dev/null) || exit
 [ -n "$spec" ] || exit 0 # it has its result
 head=$(on "${hosts[0]}" -m amscale.cluster.network "${peers[@]}" </dev/null) || exit 1
-start="$(date +%s)-$$"
+attempt="$(date +%s)-$$"
 declare -A machine=()
 for rank in "${!hosts[@]}"; do
-    on "${hosts[rank]}" -m amscale.cluster.run_machine "$rank" "$head" "$start" "$spec" "${peers[@]}" <&8 8<&- 9>&- &
+    on "${hosts[rank]}" -m amscale.cluster.run_machine "$rank" "$head" "$attempt" "$spec" "${peers[@]}" <&8 8<&- 9>&- &
     machine[$!]=$rank
 done
 status=0
@@ -53,7 +53,7 @@ while [ "${#machine[@]}" -gt 0 ]; do
         unset "machine[$process]"
         [ "$code" -eq 0 ] && continue
         exec 9>&-
-        # 75 is said once the ranks' checkpoint is whole; otherwise the first failure counts.
+        # A host ends with 75 once the ranks' checkpoint is whole; otherwise the first failure counts.
         if [ "$code" -eq 75 ] || [ "$status" -eq 0 ]; then status=$code; fi
     done
     sleep 0.2

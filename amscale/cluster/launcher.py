@@ -1,4 +1,4 @@
-"""The exact command that starts one machine's share of a trial: `accelerate launch` with DeepSpeed, nothing implied."""
+"""Where a trial runs, and the exact command that starts one machine's ranks: `accelerate launch` with DeepSpeed."""
 
 import os
 import sys
@@ -7,12 +7,9 @@ from amscale.cluster import network
 from amscale.files import packaged
 from amscale.trials.records import Placement as Placement
 
-ATTEMPT_VARIABLE = "AMSCALE_START"
-"""Environment variable that gives ranks the name of their start."""
-
 
 def launch_command(placement: Placement, arguments: list[str], *, rank: int, address: str, port: int) -> list[str]:
-    """Argument vector of `accelerate launch` for one machine.
+    """Return the argument vector of `accelerate launch` for one machine.
 
     Args:
         placement: machines, processes and stage of the whole trial.
@@ -41,8 +38,8 @@ def launch_command(placement: Placement, arguments: list[str], *, rank: int, add
         address,
         "--main_process_port",
         str(port),
-        *network.options(rank, address, port),
-        # Ranks write to the trial's log; torch's launcher would leave an empty folder in /tmp for every start.
+        *network.rendezvous_options(rank, address, port),
+        # Ranks write to the trial's log; torch's launcher would leave an empty folder in /tmp for every attempt.
         "--log_dir",
         os.devnull,
         "--mixed_precision",
@@ -56,7 +53,7 @@ def launch_command(placement: Placement, arguments: list[str], *, rank: int, add
 
 
 def launch_environment(placement: Placement) -> dict[str, str]:
-    """Variables that the ranks need, the same on every machine."""
+    """Return the environment variables that the ranks need, the same on every machine."""
     threads = str(placement.cpus_per_process)
     environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
     if placement.device == "cpu":

@@ -1,6 +1,6 @@
-"""One machine of one trial: its address, its port, and the processes it runs.
+"""One machine of one trial: its address, its port, and the processes that it runs.
 
-The same object works in the trial's own actor (machine 0) and as a Ray actor on every further machine.
+The same object works in the process that owns a trial (machine 0) and as a Ray actor on every further machine.
 """
 
 import os
@@ -9,21 +9,25 @@ import socket
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from amscale.cluster import supervisor
+from amscale.cluster.launcher import launch_command, launch_environment
 from amscale.cluster.network import Port
-from amscale.trials.folder import START_MARK
-from amscale.trials.place import TrialPlace
-from amscale.trials.site import Site
+from amscale.trials.attempt import ATTEMPT_MARK, ATTEMPT_VARIABLE, Diagnosis
+from amscale.trials.location import TrialLocation
+from amscale.trials.records import Placement
 from amscale.trials.storage_errors import storage_errors
+from amscale.trials.store import TrialStore
+
+_INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
 
 def interface_of(address: str) -> str:
-    """Name of the network interface that carries an address.
+    """Return the name of the network interface that carries an address.
 
     gloo and NCCL otherwise choose by host name, and hang where that resolves to loopback.
 
@@ -36,90 +40,126 @@ def interface_of(address: str) -> str:
     raise RuntimeError(f"no network interface of {socket.gethostname()} has the address {address}")
 
 
-class Machine:
-    """Starts, watches and ends the processes of one trial on this machine."""
+class SupervisedCommand:
+    """A command that ends, with everything below it, when the process that started it does.
+
+    Args:
+        grace: seconds that processes have to end by themselves.
+    """
 
     def __init__(self, grace: float) -> None:
-        """
-        Args:
-            grace: seconds that processes have to end by themselves.
-        """
         self._grace = grace
-        self._guard: subprocess.Popen[bytes] | None = None
-        self._port: Port | None = None
-        self._site: Site | None = None
+        self._supervisor: subprocess.Popen[bytes] | None = None
 
-    def join(self, place: TrialPlace, machine: int, start: str) -> Path:
-        """Take part, as a machine other than the first, in a start of a trial; returns the spec for the ranks.
+    def start(self, command: list[str], environment: dict[str, str], log: Path) -> None:
+        """Start the command with its output appended to `log`; end an earlier one first.
 
-        Raises:
-            StorageError: storage is full, read-only, not shared, or out of reach.
+        Args:
+            command: argument vector.
+            environment: variables on top of this process's.
+            log: path on this machine.
         """
-        self._site = Site(place, machine)
-        return self._site.join(start)
+        self.stop()
+        with storage_errors(log.parent), log.open("a", encoding="utf-8") as file:
+            file.write(f"{ATTEMPT_MARK}{datetime.now(UTC).isoformat(timespec='seconds')}: {shlex.join(command)}\n")
+        self._supervisor = subprocess.Popen(
+            [sys.executable, "-S", "-E", supervisor.__file__, str(log), str(self._grace), *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
 
-    def account(self) -> dict[str, Any]:
-        """What went wrong here; see `Site.account`."""
-        assert self._site is not None
-        self._site.push()
-        return self._site.account()
+    def poll(self) -> int | None:
+        """Return the exit status of the command, or None while it runs."""
+        return self._supervisor.poll() if self._supervisor else None
+
+    def stop(self) -> None:
+        """End the command and everything below it. Returns when nothing is left."""
+        if self._supervisor is None:
+            return
+        if self._supervisor.stdin:
+            self._supervisor.stdin.close()
+        try:
+            self._supervisor.wait(timeout=self._grace + 10)
+        except subprocess.TimeoutExpired:
+            self._supervisor.kill()
+            self._supervisor.wait()
+        self._supervisor = None
+
+
+class Machine:
+    """Starts, watches and ends the processes of one trial on this machine.
+
+    Args:
+        location: where the trial is kept.
+        index: of the machine in the trial.
+        grace: seconds that processes have to end by themselves.
+    """
+
+    def __init__(self, location: TrialLocation, index: int, grace: float) -> None:
+        self._location = location
+        self._index = index
+        self._command = SupervisedCommand(grace)
+        self._port: Port | None = None
+
+    @cached_property
+    def store(self) -> TrialStore:
+        """The trial's store on this machine."""
+        return self._location.store(self._index)
 
     def address(self) -> str:
-        """The address of this machine in the Ray cluster."""
+        """Return the address of this machine in the Ray cluster."""
         import ray
 
         return str(ray.util.get_node_ip_address())
 
     def reserve_port(self, address: str) -> int:
-        """A port on `address` for the rendezvous, kept from other trials until the next `stop`."""
+        """Return a port on `address` for the rendezvous, kept from other trials until `stop`."""
         if self._port is None:
             self._port = Port(address)
         return self._port.number
 
-    def start(self, command: list[str], environment: dict[str, str], address: str, log: str) -> None:
-        """Start a command, guarded, with its output appended to `log`.
+    def join(self, attempt: str) -> None:
+        """Take part in an attempt of the trial, as a machine other than the first.
+
+        Raises:
+            StorageError: storage is full, read-only, not shared, or out of reach.
+        """
+        self.store.join_attempt(attempt)
+
+    def launch(self, placement: Placement, attempt: str, head: str, port: int, address: str) -> None:
+        """Start this machine's ranks.
 
         Args:
-            command: argument vector.
-            environment: variables on top of this process's own.
-            address: this machine's address, whose interface the collectives shall use.
-            log: path on this machine.
+            placement: of the whole trial.
+            attempt: its name, which the ranks get.
+            head: address of machine 0, for the rendezvous.
+            port: of the rendezvous.
+            address: of this machine, whose interface the collectives use.
+
+        Raises:
+            StorageError: the log cannot be written.
         """
-        self._end()
-        interface = interface_of(address)
-        names = ("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
-        with storage_errors(Path(log).parent), Path(log).open("a", encoding="utf-8") as file:
-            file.write(f"{START_MARK}{datetime.now(UTC).isoformat(timespec='seconds')}: {shlex.join(command)}\n")
-        self._guard = subprocess.Popen(
-            [sys.executable, "-S", "-E", supervisor.__file__, log, str(self._grace), *command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, **dict.fromkeys(names, interface), **environment},
-            start_new_session=True,
-        )
+        environment = launch_environment(placement) | {ATTEMPT_VARIABLE: attempt}
+        environment |= dict.fromkeys(_INTERFACE_VARIABLES, interface_of(address))
+        command = launch_command(placement, [str(self.store.spec)], rank=self._index, address=head, port=port)
+        self._command.start(command, environment, self.store.log_of(self._index))
 
     def poll(self) -> int | None:
-        """Exit status of the command, or None while it runs."""
-        return self._guard.poll() if self._guard else None
+        """Return the exit status of the launcher, or None while it runs."""
+        return self._command.poll()
+
+    def diagnose(self) -> Diagnosis:
+        """Upload this machine's records where they are kept as objects, and return what went wrong here."""
+        self.store.push_last_records()
+        return self.store.diagnose()
 
     def stop(self) -> None:
-        """End the command and all below it, and give the port back. Returns when nothing is left."""
-        self._end()
+        """End the processes and give the port back. Returns when nothing is left."""
+        self._command.stop()
         if self._port is not None:
             self._port.release()
             self._port = None
-        if self._site is not None:
-            self._site.clear()
-
-    def _end(self) -> None:
-        if self._guard is None:
-            return
-        if self._guard.stdin:
-            self._guard.stdin.close()
-        try:
-            self._guard.wait(timeout=self._grace + 10)
-        except subprocess.TimeoutExpired:
-            self._guard.kill()
-            self._guard.wait()
-        self._guard = None
+        self.store.clear()

@@ -1,22 +1,14 @@
-"""Ports for rendezvous, one owner each.
+"""Addresses, ports and the rendezvous of a trial's machines.
 
-A port that was free a moment ago may be another trial's by the time it is used. So trials of amscale agree among
-themselves by a lock file per port, and take ports below the range that the system hands out by itself.
+    python -m amscale.cluster.network PEER …        prints ADDRESS:PORT, a free port on this machine's address
 
-A rendezvous for torch's launcher whose store listens on one address, and not on every interface as torch's own does.
+A host name may resolve to loopback on the host itself, and a machine may have several networks. What counts is the
+address under which the other machines of the job reach this one.
 
-torch finds it by the entry point `amscale` of the group `torchrun.handlers`. It is asked for by
-`--rdzv_backend amscale --rdzv_conf rank=R,address=A,port=P`: the machine's rank, and where machine 0 listens.
-
-The address of this machine among the machines of an allocation or of a host list.
-
-    python -m amscale.cluster.network PEER …        prints ADDRESS:PORT, a free port on the address
-
-A host name may resolve to loopback on its own host, and a machine may have several networks. What counts is the address
-under which the other machines of the job reach this one.
+torch finds the rendezvous by the entry point `amscale` of the group `torchrun.handlers`; `rendezvous_options` returns
+the launcher's arguments that ask for it.
 """
 
-import fcntl
 import os
 import random
 import socket
@@ -28,27 +20,46 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from amscale.locks import FileLock, LockHeld, LocksUnsupported
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.rendezvous import RendezvousHandler, RendezvousParameters
+
 _FIRST, _LAST = 20000, 32000
+LOOPBACK = "127.0.0.1"
+BACKEND = "amscale"
 
 
 class Port:
     """A TCP port that no other trial on this host takes until `release`, or until this process ends.
 
+    A port that was free a moment ago may be another trial's by the time it is used. So trials agree by a lock file for
+    each port, and take ports below the range that the system hands out by itself.
+
     Args:
         address: the address that will listen on it.
+
+    Raises:
+        RuntimeError: no port is free, or the temporary folder has no file locks.
     """
 
     def __init__(self, address: str) -> None:
         folder = Path(tempfile.gettempdir()) / f"amscale-ports-{os.getuid()}"
         folder.mkdir(mode=0o700, exist_ok=True)
         for number in random.Random().sample(range(_FIRST, _LAST), 200):
-            lock = os.open(folder / str(number), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock = FileLock(folder / str(number), mode=0o600)
+            except LockHeld:
+                continue
+            except LocksUnsupported as error:
+                raise RuntimeError(
+                    f"no file locks on the disk of the temporary folder ({error}); set TMPDIR to a local disk"
+                ) from None
+            try:
                 with socket.socket() as probe:
                     probe.bind((address, number))
             except OSError:
-                os.close(lock)
+                lock.release()
                 continue
             self.number = number
             self._lock = lock
@@ -57,39 +68,40 @@ class Port:
 
     def release(self) -> None:
         """Let others take the port."""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        self._lock.release()
 
 
-if TYPE_CHECKING:
-    from torch.distributed.elastic.rendezvous import RendezvousHandler, RendezvousParameters
+def rendezvous_options(rank: int, address: str, port: int) -> list[str]:
+    """Return the launcher's arguments that ask for this rendezvous.
 
-BACKEND = "amscale"
-
-
-def options(rank: int, address: str, port: int) -> list[str]:
-    """The launcher's arguments that ask for this rendezvous."""
+    Args:
+        rank: this machine's rank.
+        address: where machine 0 listens.
+        port: the same.
+    """
     return ["--rdzv_backend", BACKEND, "--rdzv_conf", f"rank={rank},address={address},port={port}"]
 
 
 def handler() -> "Callable[[RendezvousParameters], RendezvousHandler]":
-    """What torch calls with the launcher's arguments; torch imports this module, so that torch is not imported here."""
+    """Return the function that torch calls with the launcher's arguments."""
     return _create
 
 
 def _create(parameters: "RendezvousParameters") -> "RendezvousHandler":
+    # torch imports this module for its entry point: it must not import torch before.
     from torch.distributed import TCPStore
     from torch.distributed.elastic.rendezvous import RendezvousInfo
     from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
     class BoundRendezvous(StaticTCPRendezvous):
+        """A rendezvous whose store listens on one address, and not on every interface as torch's does."""
+
         def get_backend(self) -> str:
-            """The name that torch holds against the one it was asked for."""
+            """Return the name that torch compares with the one that was asked for."""
             return BACKEND
 
         def next_rendezvous(self) -> RendezvousInfo:
-            """Meet the other machines; on machine 0, once its store listens on `master_addr` alone."""
+            """Meet the other machines; on machine 0 let the store listen on `master_addr` alone first."""
             if self.rank == 0 and self._store is None:
                 family = socket.AF_INET6 if ":" in self.master_addr else socket.AF_INET
                 # The store takes no address to bind to, but it takes a socket that listens already, and owns it then.
@@ -117,11 +129,8 @@ def _create(parameters: "RendezvousParameters") -> "RendezvousHandler":
     )
 
 
-LOOPBACK = "127.0.0.1"
-
-
 def own_address(peers: Sequence[str]) -> str:
-    """The IPv4 address by which the other peers reach this machine; loopback where there are no others.
+    """Return the IPv4 address by which the other peers reach this machine; loopback where there are no others.
 
     Args:
         peers: names or addresses of all machines of the job, this one included.
@@ -153,10 +162,10 @@ def own_address(peers: Sequence[str]) -> str:
 
 
 def check_reachable(address: str, seconds: float) -> None:
-    """See whether anybody listens at `address`, HOST:PORT.
+    """Check that something listens at `address`, HOST:PORT.
 
     Raises:
-        OSError: nobody does, or there is no answer within `seconds` (a TimeoutError).
+        OSError: nothing does, or there is no answer within `seconds` (a TimeoutError).
     """
     host, _, port = address.rpartition(":")
     socket.create_connection((host, int(port)), timeout=seconds).close()
@@ -176,4 +185,7 @@ def main(peers: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except RuntimeError as error:
+        sys.exit(str(error))

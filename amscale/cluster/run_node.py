@@ -1,13 +1,13 @@
-"""This machine's Ray node, for a cluster that belongs to one job.
+"""Run this machine's Ray node, for a cluster that belongs to one job.
 
     python -m amscale.cluster.run_node HEAD:PORT PEER …
 
-The machine that has the address HEAD is the head; the others join it. The node ends with standard input, or when it is
-told to (SIGTERM), and leaves nothing behind: Ray's processes end first, then the guards of trials, each after the grace
-that its ranks have to write a checkpoint, and what is left is killed.
+The machine that has the address HEAD is the head; the others join it. The node ends with standard input or by SIGTERM,
+and leaves nothing behind: Ray's processes end first, then the supervisors of trials, each after the grace that its
+ranks have to write a checkpoint, and what is left is killed.
 
-All ports but two of the head's are the system's choice, and temporary files have a folder of their own, so that jobs
-share a host. `RAY_AUTH_MODE=token` and `RAY_AUTH_TOKEN` of the environment keep others out.
+All ports but two of the head's are the system's choice, and temporary files have a new folder, so that jobs can share a
+host. `RAY_AUTH_MODE=token` and `RAY_AUTH_TOKEN` of the environment keep others out.
 """
 
 import ctypes
@@ -34,7 +34,7 @@ _OBJECT_STORE_BYTES = 78_643_200
 
 
 def start_command(head: str, address: str, temporary: str, client_port: int) -> list[str]:
-    """Argument vector of `ray start` on this machine.
+    """Return the argument vector of `ray start` on this machine.
 
     Args:
         head: address and port of the head.
@@ -62,17 +62,17 @@ def start_command(head: str, address: str, temporary: str, client_port: int) -> 
 
 
 def cpus() -> int:
-    """CPU cores that this job has on this machine: what the process is bound to, and no more than Slurm grants."""
+    """Return the CPU cores of this job on this machine: what the process is bound to, and no more than Slurm grants."""
     bound = len(os.sched_getaffinity(0))
     return min(bound, int(os.environ.get("SLURM_CPUS_ON_NODE", bound)))
 
 
 def temporary_folder() -> Path:
-    """A new folder of this user's, below TMPDIR where that is there, writable and short enough for a socket's path."""
-    place = os.environ.get("TMPDIR", "")
-    if not os.access(place, os.W_OK | os.X_OK) or len(place) > _LONGEST_FOLDER - len("/ray-12345678"):
-        place = "/tmp"
-    return Path(tempfile.mkdtemp(prefix="ray-", dir=place))
+    """Make a folder for Ray's files, below TMPDIR where that is writable and short enough for a socket's path."""
+    parent = os.environ.get("TMPDIR", "")
+    if not os.access(parent, os.W_OK | os.X_OK) or len(parent) > _LONGEST_FOLDER - len("/ray-12345678"):
+        parent = "/tmp"
+    return Path(tempfile.mkdtemp(prefix="ray-", dir=parent))
 
 
 def _wait_for_head(head: str) -> None:
@@ -87,7 +87,7 @@ def _wait_for_head(head: str) -> None:
             time.sleep(0.2)
 
 
-def _is_guard(process: int) -> bool:
+def _is_supervisor(process: int) -> bool:
     try:
         return supervisor.__file__.encode() in Path(f"/proc/{process}/cmdline").read_bytes()
     except OSError:  # it has ended
@@ -95,13 +95,13 @@ def _is_guard(process: int) -> bool:
 
 
 def main(head: str, peers: Sequence[str]) -> int:
-    """Run the node until standard input ends; 0 then, 1 when Ray ended by itself."""
+    """Run the node until standard input ends; return 0 then, 1 when Ray ended by itself."""
     ctypes.CDLL(None, use_errno=True).prctl(supervisor.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     address = own_address(peers)
     if not head.startswith(f"{address}:"):
         _wait_for_head(head)
-    told: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    signals: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
     temporary = temporary_folder()
     client_port = Port(address)
     environment = {
@@ -125,7 +125,7 @@ def main(head: str, peers: Sequence[str]) -> int:
         env={**environment, **os.environ},
         preexec_fn=supervisor.die_with_parent,
     )
-    while node.poll() is None and not told:
+    while node.poll() is None and not signals:
         ready, _, _ = select.select([0], [], [], 0.5)
         if ready and not os.read(0, 4096):
             break
@@ -134,7 +134,7 @@ def main(head: str, peers: Sequence[str]) -> int:
         node.terminate()
     deadline = time.monotonic() + _END_SECONDS
     while (left := supervisor.descendants(os.getpid())) and time.monotonic() < deadline:
-        if any(map(_is_guard, left)):
+        if any(map(_is_supervisor, left)):
             deadline = time.monotonic() + _END_SECONDS
         node.poll()
         time.sleep(0.1)

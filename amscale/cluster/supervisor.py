@@ -1,11 +1,11 @@
-"""Own a process tree: run a command, and leave nothing of it behind whoever dies first.
+"""Run a command, and leave nothing of its process tree behind, whichever process dies first.
 
-    python guard.py LOG GRACE COMMAND [ARGUMENT …]
+    python supervisor.py LOG GRACE COMMAND [ARGUMENT …]
 
-The guard is started by the process that owns a trial on one machine, with a pipe as standard input. When that pipe
-closes (the owner ended, was killed, or asks for an end) or the guard is told to terminate, every descendant of the
-command is ended: first asked (SIGTERM), and killed after GRACE seconds. Descendants that moved to sessions of their own
-are found too: the guard is their subreaper, so whatever loses its parent becomes its child. If the guard itself is
+The supervisor is started by the process that owns a trial on one machine, with a pipe as standard input. When that pipe
+closes (the owner ended, was killed, or asks for an end) or the supervisor gets SIGTERM, every descendant of the command
+is ended: by SIGTERM first, and by SIGKILL after GRACE seconds. Descendants that moved to other sessions are found too:
+the supervisor is their subreaper, so a process that loses its parent becomes its child. If the supervisor itself is
 killed, the kernel kills the command (parent-death signal), and `accelerate launch`'s ranks end in the same way.
 
 Standard library only, so that it starts in a few milliseconds and imports nothing that could hang.
@@ -33,7 +33,7 @@ def die_with_parent() -> None:
 
 
 def descendants(root: int) -> list[int]:
-    """Process ids of everything below `root`, from /proc."""
+    """Return the process ids of everything below `root`, from /proc."""
     children: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -76,14 +76,14 @@ def _reap() -> None:
 
 
 def main(log: str, grace: float, command: list[str]) -> int:
-    """Run the command with its output appended to `log`; returns its exit status, or 128 + the signal that ended it."""
+    """Run the command with its output appended to `log`; return its exit status, or 128 + the signal that ended it."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    asked: list[int] = []
+    requested: list[int] = []
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda got, _: asked.append(got))
+        signal.signal(number, lambda got, _: requested.append(got))
     signal.signal(signal.SIGCHLD, lambda *_: None)
     with open(log, "ab", buffering=0) as output:
         child = subprocess.Popen(
@@ -94,7 +94,7 @@ def main(log: str, grace: float, command: list[str]) -> int:
             start_new_session=True,
             preexec_fn=die_with_parent,
         )
-    while child.poll() is None and not asked:
+    while child.poll() is None and not requested:
         ready, _, _ = select.select([0, wake_read], [], [])
         if wake_read in ready:
             os.read(wake_read, 4096)

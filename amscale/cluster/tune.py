@@ -1,11 +1,4 @@
-"""Who is told what happens to trials while they run.
-
-The jobs of a sweep as Tune asks for them: one at a time, in order.
-
-Tune's callbacks, turned into a listener's words.
-
-Run trials by Ray Tune: start or join a Ray cluster, hand over what the ledger lacks, tell what happens.
-"""
+"""Run trials by Ray Tune: start or join a Ray cluster, hand over the trials, report what happens to them."""
 
 import os
 from collections import deque
@@ -20,17 +13,17 @@ from ray import tune
 from ray.exceptions import RayActorError
 from ray.tune.search import Searcher
 
-from amscale.cluster.launcher import Placement
 from amscale.cluster.network import check_reachable
 from amscale.errors import InputError
-from amscale.trials.place import TrialPlace
+from amscale.trials.location import TrialLocation
+from amscale.trials.records import Placement
 
 
 class Listener(Protocol):
-    """Is told what happens to trials while they run."""
+    """Hears what happens to trials while they run."""
 
     def started(self, label: str) -> None:
-        """The trial got its place."""
+        """The trial got its machines."""
 
     def progress(self, label: str, report: dict[str, Any]) -> None:
         """The trial's newest numbers."""
@@ -45,16 +38,16 @@ class Listener(Protocol):
         """The trial has its result."""
 
     def failed(self, label: str, reason: str, again: bool) -> None:
-        """The trial failed, and is started again or not."""
+        """The trial failed, and begins again or not."""
 
 
-class Queue(Searcher):  # type: ignore[misc]
-    """Hands over a trial's config when Tune has room for it.
+class JobQueue(Searcher):  # type: ignore[misc]
+    """Hands over trials in order, one when Tune has room for it.
 
     A grid search would copy the whole list of jobs for every trial, which makes each dearer the more there are.
 
     Args:
-        configs: of the trials, in the order in which they shall start.
+        configs: of the trials, in the order in which they start.
     """
 
     def __init__(self, configs: Sequence[dict[str, Any]]) -> None:
@@ -62,28 +55,28 @@ class Queue(Searcher):  # type: ignore[misc]
         self._configs = deque(configs)
 
     def suggest(self, trial_id: str) -> Any:
-        """The next config; FINISHED when there is none."""
+        """Return the next config, or FINISHED after the last."""
         return self._configs.popleft() if self._configs else Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing is learned from a trial."""
+        """Learn nothing from a trial."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing is kept: what is left to do is in the ledger."""
+        """Keep nothing: the sweep's folder tells what is left to do."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing was kept."""
+        """Restore nothing."""
 
 
-class Callback(tune.Callback):  # type: ignore[misc]
-    """Tells a listener what Tune does."""
+class ListenerCallback(tune.Callback):  # type: ignore[misc]
+    """Passes on what Tune does to a listener."""
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._reasons: dict[str, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its settings for a restore that amscale never asks for; a listener is not among them."""
+        """Leave the listener out: Tune pickles its settings for a restore that amscale never asks for."""
         return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -115,14 +108,14 @@ class Callback(tune.Callback):  # type: ignore[misc]
     def _failed(self, trial: Any, again: bool) -> None:
         reason = self._reasons.pop(_label(trial), None)
         if reason is None:  # the actor ended before it could say anything
-            reason = _found(trial)
+            reason = _reason_of_lost_actor(trial)
         self._listener.failed(_label(trial), reason, again)
 
 
-def _found(trial: Any) -> str:
-    """Why a trial's actor ended without a word: from Ray's error, and the last lines of the trial's log.
+def _reason_of_lost_actor(trial: Any) -> str:
+    """Return why a trial's actor ended without a report: Ray's error, and the last lines of the trial's log.
 
-    Recorded in the trial's folder, where this machine has it.
+    Record it in the trial's folder, where this machine has it.
     """
     path = trial.pickled_error_file  # `get_error` would read a copy that Tune makes later
     error = pickle.loads(Path(path).read_bytes()) if path and Path(path).is_file() else None
@@ -130,11 +123,11 @@ def _found(trial: Any) -> str:
         reason = "the trial's actor was lost: it was killed, or its machine was lost or cut off"
     else:
         reason = str(error).strip().splitlines()[-1]
-    folder = TrialPlace(**trial.config["job"]["place"]).folder(0)
+    store = TrialLocation(**trial.config["job"]["location"]).store()
     with suppress(OSError):
-        reason = f"{reason}\n{folder.reason()}".strip()
-        if folder.path.is_dir():
-            folder.add_failure(reason)
+        reason = f"{reason}\n{store.reason()}".strip()
+        if store.path.is_dir():
+            store.add_failure(reason)
     return reason
 
 
@@ -142,7 +135,7 @@ def _label(trial: Any) -> str:
     return str(trial.config["job"]["label"])
 
 
-_KNOCK_SECONDS = 5.0
+_ANSWER_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -150,16 +143,16 @@ class Job:
     """One trial to run."""
 
     label: str
-    place: TrialPlace
+    location: TrialLocation
     placement: Placement
     grace: float
-    """Seconds that its processes have to write a checkpoint when they are told to end."""
+    """Seconds that its processes have to write a checkpoint when they are asked to end."""
     stalled_after: float
     """Seconds without a record after which it counts as hung."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data, for the trial's actor."""
-        return {**asdict(self), "place": self.place.to_dict(), "placement": self.placement.to_dict()}
+        """Return the job as plain data, for the trial's actor."""
+        return {**asdict(self), "location": self.location.to_dict(), "placement": self.placement.to_dict()}
 
 
 @contextmanager
@@ -173,12 +166,12 @@ def ray_cluster(address: str | None, cpus: int) -> Iterator[None]:
     Raises:
         InputError: no cluster answers at the address.
     """
-    # Tune must neither catch Ctrl-C nor keep records of its own: the ledger is the record.
+    # Tune must neither catch Ctrl-C nor keep records: the sweep's folder is the record.
     os.environ |= {
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_GLOBAL_CHECKPOINT_S": "inf",
-        # Trials that wait for a place at a time: enough to fill a cluster, few enough to keep their order.
+        # Trials that wait for machines at a time: enough to fill a cluster, few enough to keep their order.
         "TUNE_MAX_PENDING_TRIALS_PG": "16",
         "RAY_AIR_NEW_OUTPUT": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -193,7 +186,7 @@ def ray_cluster(address: str | None, cpus: int) -> Iterator[None]:
         ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
     else:
         try:
-            _knock(address)
+            _check_answers(address)
             ray.init(address=address, **quiet)
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
@@ -214,11 +207,11 @@ def _listen_on_loopback() -> None:
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 
 
-def _knock(address: str) -> None:
-    """Fail at once where nobody listens; Ray itself would go on trying for minutes.
+def _check_answers(address: str) -> None:
+    """Check that something listens at an address; Ray itself would go on trying for minutes.
 
     Raises:
-        OSError: nobody listens.
+        OSError: nothing listens.
         ValueError: not an address.
     """
     if address == "auto":
@@ -226,7 +219,7 @@ def _knock(address: str) -> None:
     host, separator, port = address.removeprefix("ray://").rpartition(":")
     if not separator or not port.isdigit():
         raise ValueError("write host:port, or auto")
-    check_reachable(f"{host}:{port}", _KNOCK_SECONDS)
+    check_reachable(f"{host}:{port}", _ANSWER_SECONDS)
 
 
 def run_jobs(
@@ -238,32 +231,34 @@ def run_jobs(
     state: Path,
     trainable: type | None = None,
 ) -> None:
-    """Run every job, in the order given where places are short; returns when all have ended or failed.
+    """Run every job, in the order given where machines are short; return when all have ended or failed.
 
     Args:
         jobs: trials to run, longest first.
-        listener: told of everything.
-        retries: how often a failed trial is started again.
+        listener: hears of everything.
+        retries: how often a failed trial begins again.
         concurrent: at most this many at a time, or None.
-        state: folder for Ray's own notes.
-        trainable: the `tune.Trainable` that runs a job; `amscale.cluster.tune_trial.Trial` if None.
+        state: folder for Ray's notes.
+        trainable: the `tune.Trainable` that runs a job; `amscale.cluster.tune_trial.TrainingTrial` if None.
     """
     import logging
 
     from ray import tune
 
-    from amscale.cluster.head_monitor import watched
+    from amscale.cluster.head_monitor import head_monitored
     from amscale.cluster.shutdown import graceful_shutdown
-    from amscale.cluster.tune_trial import Trial, placement_group
+    from amscale.cluster.tune_trial import TrainingTrial, placement_group
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     placements = {job.label: job.placement for job in jobs}
-    placed = tune.with_resources(trainable or Trial, lambda config: placement_group(placements[config["job"]["label"]]))
+    placed = tune.with_resources(
+        trainable or TrainingTrial, lambda config: placement_group(placements[config["job"]["label"]])
+    )
     tuner = tune.Tuner(
         placed,
         tune_config=tune.TuneConfig(
-            search_alg=Queue([{"job": job.to_dict()} for job in jobs]),
+            search_alg=JobQueue([{"job": job.to_dict()} for job in jobs]),
             num_samples=len(jobs),
             max_concurrent_trials=concurrent,
             reuse_actors=True,
@@ -272,10 +267,10 @@ def run_jobs(
             storage_path=str(state.parent),
             name=state.name,
             verbose=0,
-            callbacks=[Callback(listener)],
+            callbacks=[ListenerCallback(listener)],
             failure_config=tune.FailureConfig(max_failures=retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
         ),
     )
-    with watched(listener), graceful_shutdown():
+    with head_monitored(listener), graceful_shutdown():
         tuner.fit()

@@ -11,10 +11,10 @@ _SECONDS = 300.0
 
 
 def wait_for_nodes(address: str, count: int, seconds: float = _SECONDS) -> None:
-    """Return when `count` nodes of the cluster at `address` are alive.
+    """Wait until `count` nodes of the cluster at `address` are alive.
 
     Raises:
-        RuntimeError: they are not within `seconds`.
+        RuntimeError: that takes longer than `seconds`.
     """
     import ray
 
@@ -30,7 +30,7 @@ def wait_for_nodes(address: str, count: int, seconds: float = _SECONDS) -> None:
         if alive >= count:
             return
         time.sleep(0.2)
-    raise RuntimeError(f"{alive} of {count} Ray nodes were there after {seconds:.0f} s")
+    raise RuntimeError(f"{alive} of {count} Ray nodes answer after {seconds:.0f} s")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,6 @@ The lock ends with its process, however that ends, so that the folder of a dead 
 """
 
 import contextlib
-import errno
-import fcntl
 import os
 import shutil
 import socket
@@ -13,6 +11,8 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+from amscale.locks import FileLock, LockHeld, LocksUnsupported
 
 _LOCK = "lock"
 _FORGOTTEN = 7 * 86400
@@ -31,45 +31,24 @@ def sole_builder(root: Path, name: str) -> Iterator[Path | None]:
     while True:
         building.mkdir(parents=True, exist_ok=True)
         try:
-            lock = os.open(building / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            lock = FileLock(building / _LOCK, wait=True)
         except FileNotFoundError:  # another builder removed or renamed the folder in between
             continue
-        try:
-            if not _locked(lock):
-                building = root / f".{name}-{uuid.uuid4().hex}"
-                building.mkdir()
-                (building / _LOCK).touch()
-                yield building
-                return
-            ours = _is_at(lock, building / _LOCK)
+        except LocksUnsupported:
+            building = root / f".{name}-{uuid.uuid4().hex}"
+            building.mkdir()
+            (building / _LOCK).touch()
+            yield building
+            return
+        with lock:
             if (root / name).is_dir():
-                if ours:
+                if lock.is_current():
                     shutil.rmtree(building)
                 yield None
                 return
-            if ours:
+            if lock.is_current():
                 yield building
                 return
-        finally:
-            os.close(lock)
-
-
-def _locked(lock: int) -> bool:
-    """Wait for the lock; False on a disk that has none."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    except OSError as error:
-        if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-            return False
-        raise
-    return True
-
-
-def _is_at(lock: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(lock), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def finish(building: Path, root: Path, name: str) -> None:
@@ -90,6 +69,5 @@ def remove_forgotten(root: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             newest = max(path.stat().st_mtime for path in [lock.parent, *lock.parent.iterdir()])
             if time.time() - newest > _FORGOTTEN:
-                with lock.open() as file, contextlib.suppress(BlockingIOError):
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with contextlib.suppress(LockHeld, LocksUnsupported), FileLock(lock):
                     shutil.rmtree(lock.parent, ignore_errors=True)

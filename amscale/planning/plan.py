@@ -23,9 +23,9 @@ from amscale.data import (
 from amscale.errors import InputError
 from amscale.models import FLOPS_FORMULA, Shape
 from amscale.planning.placement import Memory, choose_placement
-from amscale.trials.folder import SweepFolder
 from amscale.trials.identity import trial_id, trial_label
 from amscale.trials.records import Placement
+from amscale.trials.sweep_store import SweepStore
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -163,7 +163,7 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
         InputError: a size that no shape reaches, a corpus smaller than D, a model that fits no machine, or two cells
             that are one trial.
     """
-    measured = _measured_flops(SweepFolder(storage / config.name))
+    measured = _measured_flops(SweepStore(storage / config.name))
     corpora = _Corpora(tokens_folder(storage), build)
     trials = [
         _plan_cell(cell, corpora.tokens(cell.data), corpora.content(cell.data), resources, config.fit.count, measured)
@@ -301,7 +301,7 @@ def _dimensions(shape: Shape) -> dict[str, Any]:
     return {k: v for k, v in shape.as_dict().items() if k not in ("wanted", "count", "vocabulary")}
 
 
-def _measured_flops(folder: SweepFolder) -> float | None:
+def _measured_flops(folder: SweepStore) -> float | None:
     """Return the median training FLOP/s of one process over the sweep's results; None without a timed one."""
     speeds = []
     for trial in folder.all_trials():

@@ -16,8 +16,9 @@ from amscale.huggingface import first_line, unavailable
 from amscale.models import Shape
 from amscale.planning.plan import tokens_folder
 from amscale.radius.configuration import PretrainedModel
-from amscale.trials.folder import SweepFolder, TrialFolder
 from amscale.trials.records import TrialResult
+from amscale.trials.store import TrialStore
+from amscale.trials.sweep_store import SweepStore
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Subject:
 class TrainedTrial:
     """A finished trial whose model is measured."""
 
-    folder: TrialFolder
+    folder: TrialStore
     cell: Experiment
     result: TrialResult
     store: TokenStore
@@ -70,12 +71,12 @@ def find_trial(path: str) -> TrainedTrial:
     """
     place = Path(path).expanduser()
     if (place / "spec.yaml").is_file():
-        result = TrialFolder(place).read_result()
+        result = TrialStore(place).read_result()
         if result is None:
             raise InputError(f"model.path={path!r}: the trial is not finished; it has no result.json")
-        finished = [(TrialFolder(place), result)]
+        finished = [(TrialStore(place), result)]
     else:
-        found = SweepFolder(place).all_trials()
+        found = SweepStore(place).all_trials()
         results = [(trial, trial.read_result()) for trial in found]
         finished = [(t, r) for t, r in results if r and r.state == "finished" and t.weights.is_file()]
         if not finished:

@@ -17,9 +17,11 @@ from amscale.reporting.fit_data import FitData, RunLoss, run_label, with_infinit
 from amscale.reporting.trial_status import TrialStatus, trial_status
 from amscale.scaling.floor import common_value
 from amscale.scaling.points import counted
-from amscale.trials.folder import START_MARK, SweepFolder, TrialFolder
+from amscale.trials.attempt import ATTEMPT_MARK
 from amscale.trials.metrics import MetricsRecord, ProbeRecord, TrainRecord, ValidationRecord
 from amscale.trials.records import TrialResult
+from amscale.trials.store import TrialStore
+from amscale.trials.sweep_store import SweepStore
 
 if TYPE_CHECKING:
     from amscale.scaling.fit import Fit
@@ -116,7 +118,7 @@ def read_report_data(folder: str | Path, fit: "Fit | None" = None) -> ReportData
     Raises:
         InputError: not a sweep folder, or no finished trial.
     """
-    sweep = SweepFolder(Path(folder).absolute())
+    sweep = SweepStore(Path(folder).absolute())
     marker = sweep.path / "sweep.yaml"
     if not marker.is_file():
         raise InputError(f"{folder}: not a sweep folder; give <storage>/<name> of a sweep")
@@ -147,7 +149,7 @@ def _radius_experiments(storage: Path, labels: set[str]) -> list[dict[str, Any]]
     return [item for item in found if item is not None and item.get("model") in labels and "spreads" in item]
 
 
-def _fit_document(sweep: SweepFolder) -> dict[str, Any]:
+def _fit_document(sweep: SweepStore) -> dict[str, Any]:
     """Return fit.json where it is of the trials that are finished now; otherwise fit again and write it."""
     file = sweep.path / "fit.json"
     document = _read_json(file)
@@ -186,7 +188,7 @@ def _is_current(document: dict[str, Any], folder: Path) -> bool:
     return now == then and {name for name, _ in table.left_out} == {item["name"] for item in document["left_out"]}
 
 
-def _read_trial(folder: TrialFolder, count: str) -> ReportTrial:
+def _read_trial(folder: TrialStore, count: str) -> ReportTrial:
     result = folder.read_result()
     train: dict[int, float] = {}
     validation: dict[int, float] = {}
@@ -211,10 +213,10 @@ def _read_trial(folder: TrialFolder, count: str) -> ReportTrial:
     )
 
 
-def _command(folder: TrialFolder) -> str:
+def _command(folder: TrialStore) -> str:
     """Return the command that started the trial last, from its log; empty where the log is missing."""
     if not folder.log.is_file():
         return ""
     text = folder.log.read_text(encoding="utf-8", errors="replace")
-    starts = [line for line in text.splitlines() if line.startswith(START_MARK)]
-    return starts[-1].removeprefix(START_MARK).partition(": ")[2] if starts else ""
+    starts = [line for line in text.splitlines() if line.startswith(ATTEMPT_MARK)]
+    return starts[-1].removeprefix(ATTEMPT_MARK).partition(": ")[2] if starts else ""

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from amscale.reporting.trial_status import trial_status
-from amscale.trials.folder import TrialFolder
+from amscale.trials.store import TrialStore
 
 _FILE_WIDTH = 132
 
@@ -25,12 +25,12 @@ def print_line(console: Console, text: str, style: str | None = None) -> None:
     console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
-def status_rows(folders: Sequence[TrialFolder]) -> list[dict[str, Any]]:
+def status_rows(folders: Sequence[TrialStore]) -> list[dict[str, Any]]:
     """Return the status of each trial as plain data."""
     return [asdict(trial_status(folder)) for folder in folders]
 
 
-def print_results(folders: Sequence[TrialFolder], console: Console) -> None:
+def print_results(folders: Sequence[TrialStore], console: Console) -> None:
     """Print the status of every trial as a table, and below it why trials failed or diverged."""
     table = Table(title=f"{len(folders)} trials", title_justify="left")
     for heading in ("trial", "state", "steps", "train loss", "validation loss", "tokens/s"):

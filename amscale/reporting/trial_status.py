@@ -4,8 +4,8 @@ import time
 from dataclasses import dataclass
 
 from amscale.errors import one_line
-from amscale.trials.folder import TrialFolder
 from amscale.trials.metrics import MetricsRecord, TrainRecord, ValidationRecord
+from amscale.trials.store import TrialStore
 
 _RUNNING_SECONDS = 60.0
 """A trial whose metrics changed this recently counts as running."""
@@ -29,7 +29,7 @@ class TrialStatus:
     remark: str = ""
 
 
-def trial_status(folder: TrialFolder) -> TrialStatus:
+def trial_status(folder: TrialStore) -> TrialStatus:
     """Read the status of a trial: from its result if it has one, from its metrics otherwise."""
     result = folder.read_result()
     if result is not None:

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,7 @@ from amscale.training import checkpoint
 from amscale.training.checkpoint import Progress
 from amscale.training.loss import Evaluation, objective
 from amscale.training.metrics import MetricsWriter
-from amscale.trials.attempt import AttemptGuard
-from amscale.trials.stored import StoredTrial
+from amscale.trials.store import TrialStore
 
 
 def learning_rate(settings: TrainSettings, step: int, steps: int) -> float:
@@ -64,15 +62,11 @@ class Run:
     """Measures the probes, on every rank at once; None where nothing is probed."""
     probe_every: int
     """Steps between probes; 0 probes at the last step alone."""
-    checkpoints: Path
+    store: TrialStore
     checkpoint_every: int
     keep_checkpoints: int
     records: MetricsWriter | None
     """None on every rank but 0."""
-    attempt: AttemptGuard
-    """Checked before anything is written."""
-    stored: StoredTrial | None
-    """The trial in an object store, where results live in one."""
     preemption_requested: Callable[[], bool]
     """Whether any rank was asked to stop; called between steps, on all ranks at once."""
 
@@ -203,9 +197,7 @@ def _between_steps(run: Run, progress: Progress, outcome: Outcome) -> bool:
 def _save(run: Run, progress: Progress) -> None:
     if run.records:
         run.records.flush()
-    checkpoint.save(
-        run.accelerator, run.engine, run.checkpoints, progress, run.keep_checkpoints, run.attempt, run.stored
-    )
+    checkpoint.save(run.accelerator, run.engine, run.store, progress, run.keep_checkpoints)
 
 
 def _validate(run: Run, progress: Progress) -> bool:

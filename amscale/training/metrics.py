@@ -12,8 +12,8 @@ from torch.utils.tensorboard.summary import hparams
 from amscale.errors import InputError
 from amscale.probes.measurement import Measurement
 from amscale.probes.probe import ScalarChart
-from amscale.trials.attempt import AttemptGuard
 from amscale.trials.metrics import parse_record
+from amscale.trials.store import TrialStore
 
 _FLUSH_SECONDS = 1.0
 
@@ -34,10 +34,8 @@ class MetricsWriter:
     """A writer of records to `metrics.jsonl`, and of the same numbers to TensorBoard.
 
     Args:
-        metrics: the file to append to. Records after `step` are cut off first: they belong to a run that was killed
-            after its newest checkpoint and will be written again.
-        tensorboard: folder of event files.
-        attempt: the guard of this attempt at the trial, checked before anything is written.
+        store: the trial's, with `metrics.jsonl` and the folder of event files. Records after `step` are cut off first:
+            they belong to a run that was killed after its newest checkpoint, and will be written again.
         step: the step that training continues from.
         entropy: of the corpus's source in nats per token, where it is known: a line beside the losses.
         charts: those of the probes, for the Custom Scalars tab.
@@ -45,20 +43,18 @@ class MetricsWriter:
 
     def __init__(
         self,
-        metrics: Path,
-        tensorboard: Path,
-        attempt: AttemptGuard,
+        store: TrialStore,
         step: int,
         entropy: float | None = None,
         charts: Sequence[ScalarChart] = (),
     ) -> None:
-        attempt.check()
-        cut_after(metrics, step)
-        self._attempt = attempt
+        store.check_attempt()
+        cut_after(store.metrics, step)
+        self._store = store
         self._lines_to_write: list[str] = []
-        self._file: TextIO = metrics.open("a", encoding="utf-8")
+        self._file: TextIO = store.metrics.open("a", encoding="utf-8")
         self._flushed = time.monotonic()
-        self._board = SummaryWriter(str(tensorboard), purge_step=step + 1 if step else None, flush_secs=10)
+        self._board = SummaryWriter(str(store.tensorboard), purge_step=step + 1 if step else None, flush_secs=10)
         self._board.add_custom_scalars(_layout(charts))
         self._lines = {"loss/floor_1": 1.0} | ({} if entropy is None else {"loss/entropy": entropy})
         self._add_lines(step)
@@ -142,7 +138,7 @@ class MetricsWriter:
             self._flush_lines()
 
     def _flush_lines(self) -> None:
-        self._attempt.check()
+        self._store.check_attempt()
         self._file.write("".join(self._lines_to_write))
         self._file.flush()
         self._lines_to_write.clear()

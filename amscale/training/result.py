@@ -14,7 +14,6 @@ from amscale.models import FLOPS_FORMULA, Shape
 from amscale.training.checkpoint import Progress
 from amscale.training.engine import EngineFacts
 from amscale.training.loop import Outcome
-from amscale.trials.folder import TrialFolder
 from amscale.trials.identity import settings_of
 from amscale.trials.metrics import TrainRecord, ValidationRecord
 from amscale.trials.records import (
@@ -29,13 +28,14 @@ from amscale.trials.records import (
     ResultTime,
     TrialResult,
 )
+from amscale.trials.store import TrialStore
 
 _WINDOW_SHARE = 0.02
 """Share of the steps that a training loss is the mean over."""
 
 
 def make_result(
-    folder: TrialFolder,
+    folder: TrialStore,
     cell: Experiment,
     shape: Shape,
     store: TokenStore,
@@ -106,7 +106,7 @@ def make_result(
     )
 
 
-def _losses(folder: TrialFolder, progress: Progress, train_evaluated: float | None) -> ResultLosses:
+def _losses(folder: TrialStore, progress: Progress, train_evaluated: float | None) -> ResultLosses:
     """Return last and least losses in nats per token; None where nothing was measured.
 
     A single batch is noisy: the training losses are means over a window of 2 % of the steps, at least 10 of them.

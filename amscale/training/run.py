@@ -27,28 +27,26 @@ from amscale.training.loop import Run, train
 from amscale.training.loss import Evaluation
 from amscale.training.metrics import MetricsWriter
 from amscale.training.result import make_result
-from amscale.training.spec import stored_objects
-from amscale.trials.attempt import AttemptGuard
-from amscale.trials.folder import TrialFolder
 from amscale.trials.records import ResultLosses
-from amscale.trials.stored import StoredTrial
+from amscale.trials.store import TrialStore
 
 
-def run_trial(folder: TrialFolder, cell: Experiment, placement: Placement, store: TokenStore) -> int:
-    """Train, continuing from the newest whole checkpoint, and leave weights and `result.json` in the folder.
+def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens: TokenStore) -> int:
+    """Train from the newest whole checkpoint on, and leave weights and `result.json` in the trial's store.
 
     Returns:
-        0 with a result; EXIT_PREEMPTED when told to end, after a checkpoint.
+        0 with a result; EXIT_PREEMPTED after a checkpoint, when the run was asked to end.
 
     Raises:
         EngineError: DeepSpeed does not run as the placement says.
+        AttemptReplaced: a newer attempt of the trial has begun.
     """
     began = time.time()
     torch.set_num_threads(placement.cpus_per_process)
     accelerator = engine.start_accelerator(placement.device, placement.accumulation)
-    subset = store.training(cell.data.size, cell.data.packing, cell.data.copies)
-    steps = plan_steps(cell, store, subset)
-    shape = models.solve(cell.model, store.vocabulary_size, steps.context)
+    subset = tokens.training(cell.data.size, cell.data.packing, cell.data.copies)
+    steps = plan_steps(cell, tokens, subset)
+    shape = models.solve(cell.model, tokens.vocabulary_size, steps.context)
     torch.manual_seed(cell.seed)
     model = models.build(shape)
     prepared, optimizer = engine.prepare(accelerator, model, cell.train, placement.micro_batch)
@@ -60,22 +58,12 @@ def run_trial(folder: TrialFolder, cell: Experiment, placement: Placement, store
         precision=placement.precision,
         micro_batch=placement.micro_batch,
     )
-    objects = stored_objects(folder, cell)
-    fence = AttemptGuard(folder, objects)
-    stored = None
-    if objects is not None:
-        machine = accelerator.process_index // placement.processes_per_machine
-        stored = StoredTrial(objects, folder, machine, placement.machines, fence.check_objects)
-        if accelerator.is_local_main_process and not fence.start:  # otherwise whoever started this rank has done so
-            stored.fetch_records()
-    progress = _continue(accelerator, prepared, folder, facts, stored)
+    progress = _restored_progress(accelerator, prepared, store, facts)
     records = None
     probes = build_probes(cell.probes)
     if accelerator.is_main_process:
         charts = [chart for probe in probes for chart in probe.charts]
-        records = MetricsWriter(
-            folder.metrics, folder.tensorboard, fence, progress.step, store.entropy_per_token, charts
-        )
+        records = MetricsWriter(store, progress.step, tokens.entropy_per_token, charts)
     run = Run(
         accelerator=accelerator,
         engine=prepared,
@@ -84,40 +72,38 @@ def run_trial(folder: TrialFolder, cell: Experiment, placement: Placement, store
         steps=steps.steps,
         seed=cell.seed,
         batches=Batches(subset, steps.context, steps.sequences, cell.seed),
-        validation=_evaluated(cell, store.validation(cell.data.packing), steps.context, placement.micro_batch),
+        validation=_evaluation(cell, tokens.validation(cell.data.packing), steps.context, placement.micro_batch),
         micro_batch=placement.micro_batch,
-        probe=_probe(cell, probes, prepared, shape, subset, store, placement.micro_batch, accelerator.device),
+        probe=_probe(cell, probes, prepared, shape, subset, tokens, placement.micro_batch, accelerator.device),
         probe_every=cell.probes.every,
-        checkpoints=folder.checkpoints,
+        store=store,
         checkpoint_every=cell.launch.checkpoint_every,
         keep_checkpoints=cell.launch.keep_checkpoints,
         records=records,
-        attempt=fence,
-        stored=stored,
-        preemption_requested=GracefulShutdown(accelerator).told,
+        preemption_requested=GracefulShutdown(accelerator).requested,
     )
     outcome = train(run, progress)
     if outcome.state == "preempted":
         if records:
             records.close()
-            folder.preempted.touch()
+            store.preempted.touch()
         accelerator.end_training()
         return EXIT_PREEMPTED
-    training_part = _evaluated(cell, subset, steps.context, placement.micro_batch)
+    training_part = _evaluation(cell, subset, steps.context, placement.micro_batch)
     train_evaluated = training_part.loss(accelerator, prepared) if outcome.state == "finished" else None
     shards = _shards(accelerator, optimizer)
-    fence.check()
-    _save_weights(accelerator, prepared, folder.weights)
-    if stored and accelerator.is_local_main_process and not records:
-        stored.push_records()
+    store.check_attempt()
+    _save_weights(accelerator, prepared, store.weights)
+    if accelerator.is_local_main_process and not accelerator.is_main_process:
+        store.push_records()
     accelerator.wait_for_everyone()
     if records:
         records.flush()
         result = make_result(
-            folder,
+            store,
             cell,
             shape,
-            store,
+            tokens,
             subset,
             progress,
             outcome,
@@ -128,22 +114,17 @@ def run_trial(folder: TrialFolder, cell: Experiment, placement: Placement, store
         )
         records.hyper_parameters(_hyper_parameters(cell, shape, subset), _finite(result.losses))
         records.close()
-        fence.check()
-        if stored:
-            stored.push_records()
-            stored.publish(result)
-        folder.publish(result)
-    if records or (stored and accelerator.is_local_main_process):
-        checkpoint.remove_all(folder.checkpoints)
+        store.publish(result)
+    if accelerator.is_local_main_process:
+        store.remove_checkpoints()
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return 0
 
 
-def _continue(
-    accelerator: Accelerator, prepared: Any, folder: TrialFolder, facts: EngineFacts, stored: StoredTrial | None
-) -> Progress:
-    newest = checkpoint.newest_whole(accelerator, folder.checkpoints, stored)
+def _restored_progress(accelerator: Accelerator, prepared: Any, store: TrialStore, facts: EngineFacts) -> Progress:
+    """Load the newest whole checkpoint into the engine and return its progress; without one, that of a new run."""
+    newest = checkpoint.newest_whole(accelerator, store)
     if newest is None:
         return Progress(engine=facts.to_dict())
     progress = checkpoint.restore(prepared, newest, facts.to_dict())
@@ -151,8 +132,8 @@ def _continue(
     return progress
 
 
-def _evaluated(cell: Experiment, part: Subset, context: int, micro_batch: int) -> Evaluation:
-    """The first sequences of the held-out or of the training documents, as many as `validation_tokens` bounds."""
+def _evaluation(cell: Experiment, part: Subset, context: int, micro_batch: int) -> Evaluation:
+    """Return the evaluation on the first sequences of a part of the corpus, as many as `validation_tokens` allows."""
     sequences = Sequences(part, context)
     count = math.ceil(cell.train.validation_tokens / sequences.mean_targets_per_sequence)
     return Evaluation(sequences, min(count, sequences.sequences_total), micro_batch)
@@ -164,7 +145,7 @@ def _probe(
     prepared: Any,
     shape: Shape,
     subset: Subset,
-    store: TokenStore,
+    tokens: TokenStore,
     micro_batch: int,
     device: torch.device,
 ) -> Any:
@@ -179,30 +160,30 @@ def _probe(
     def chosen(part: Subset) -> ProbeBatch:
         sequences = Sequences(part, shape.context)
         first = range(min(cell.probes.sequences, sequences.sequences_total))
-        tokens, targets = sequences.batch(np.array(first))
-        return ProbeBatch.of_batch(torch.from_numpy(tokens).to(device), torch.from_numpy(targets).to(device))
+        inputs, targets = sequences.batch(np.array(first))
+        return ProbeBatch.of_batch(torch.from_numpy(inputs).to(device), torch.from_numpy(targets).to(device))
 
     context = ProbeContext(
         model=prepared,
         layers=models.residual_names(prepared.module),
         stored=chosen(subset),
-        queries=chosen(store.validation(cell.data.packing)),
+        queries=chosen(tokens.validation(cell.data.packing)),
         attention=models.attention_names(prepared.module),
         pattern=cell.probes.pattern,
         micro_batch=micro_batch,
-        corpus=CorpusFacts(store.entropy_per_token, subset.unique_tokens, shape.parameters.total),
+        corpus=CorpusFacts(tokens.entropy_per_token, subset.unique_tokens, shape.parameters.total),
     )
     return ProbeSuite(context, probes).measure
 
 
 def _shards(accelerator: Accelerator, optimizer: Any) -> list[int]:
-    """Elements of AdamW's first moment on each rank."""
+    """Return the number of elements of AdamW's first moment on each rank."""
     held = torch.tensor([engine.optimizer_elements(optimizer)], device=accelerator.device)
     return [int(count) for count in accelerator.gather(held)]
 
 
 def _save_weights(accelerator: Accelerator, prepared: Any, path: Path) -> None:
-    """The whole model as safetensors, written beside its place and renamed; gathered from the shards under ZeRO-3."""
+    """Write the whole model as safetensors, under another name first; gather it from the shards under ZeRO-3."""
     from safetensors.torch import save_file
 
     state = accelerator.get_state_dict(prepared)

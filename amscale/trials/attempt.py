@@ -1,40 +1,41 @@
-"""Only the newest start of a trial writes into its folder."""
+"""Attempts of a trial, and what is known of one that ended.
+
+A host that was cut off may still reach the storage, and its ranks would go on writing. So every attempt has a name, and
+writes only while the trial's `start` file holds it.
+"""
 
 import os
-import sys
+from dataclasses import dataclass
 
-from amscale.cluster.launcher import ATTEMPT_VARIABLE
-from amscale.trials.folder import TrialFolder
-from amscale.trials.objects import ObjectStore
+ATTEMPT_MARK = "=== start "
+"""Begins the line that every attempt adds to a trial's log."""
+
+ATTEMPT_VARIABLE = "AMSCALE_ATTEMPT"
+"""Environment variable that tells a rank the name of its attempt."""
 
 
-class AttemptGuard:
-    """Ends this rank before it writes into a trial that was started anew elsewhere.
+class AttemptReplaced(BaseException):
+    """A newer attempt of the trial has begun, and this one must write nothing more.
 
-    A host that the cluster has given up may still run, and reach the storage: its ranks find another start's name
-    there. Between a check and the write that follows it lie milliseconds; checkpoints of two starts have names of
-    their own until they are whole.
-
-    Args:
-        folder: the trial's. A run that was started by hand has no name and no rival.
-        objects: of the trial, where they are its record and the folder is this machine's alone.
+    Not an `Exception`: no handler of failed writes may take it for one and go on.
     """
 
-    def __init__(self, folder: TrialFolder, objects: ObjectStore | None = None) -> None:
-        self._folder = folder
-        self._objects = objects
-        self.start = os.environ.get(ATTEMPT_VARIABLE, "")
+    def __init__(self) -> None:
+        super().__init__("this attempt of the trial ends: a newer one has taken its place")
 
-    def check(self) -> None:
-        """Return while this start is the newest; end the process otherwise."""
-        if self.start and self._folder.newest_start() != self.start:
-            self._end()
 
-    def check_objects(self) -> None:
-        """The same, by the name among the trial's objects; asked before an upload."""
-        if self.start and self._objects and self._objects.read(self._folder.start_file.name) != self.start.encode():
-            self._end()
+@dataclass(frozen=True)
+class Diagnosis:
+    """What went wrong in an attempt, as one machine sees it; None or empty where nothing is known."""
 
-    def _end(self) -> None:
-        print("this start of the trial ends: a newer one has taken its place", file=sys.stderr, flush=True)
-        os._exit(1)
+    storage: str | None
+    """The line about storage that is full, read-only or out of reach."""
+    out_of_memory: str | None
+    """What the rank said that ran out of memory."""
+    reason: str
+    """The last lines that the machine's ranks wrote."""
+
+
+def attempt_of_environment() -> str:
+    """Return the attempt that this process was started for; empty where it was started by hand."""
+    return os.environ.get(ATTEMPT_VARIABLE, "")

@@ -1,8 +1,4 @@
-"""What ran: trial identity by content, trial folders, atomic results.
-
-A sweep folder holds `trials/<trial>/` with `spec.yaml`, `metrics.jsonl`, `tb/`, `checkpoints/`, `log.txt` and, written
-last and atomically, `result.json`: a trial is done if and only if that file is there. Ray keeps no record that counts.
-"""
+"""The identity of a trial: a hash of what determines its outcome, and the label of its folder."""
 
 import hashlib
 import json
@@ -16,7 +12,7 @@ RESULT_VERSION = 1
 
 
 def trial_id(cell: Experiment, shape: dict[str, Any], content: dict[str, Any] | None = None) -> str:
-    """Twelve hexadecimal digits from what determines the outcome of one cell of a grid.
+    """Return twelve hexadecimal digits from what determines the outcome of one cell of a grid.
 
     Model, data, training, seed, precision asked for and result version count; machines, ZeRO stage, micro-batch,
     probes and names do not. Settings at their defaults are left out, so that a new setting does not orphan old results.
@@ -24,7 +20,7 @@ def trial_id(cell: Experiment, shape: dict[str, Any], content: dict[str, Any] | 
     Args:
         cell: settings of the trial.
         shape: the model's resolved shape, as plain data: a wanted size and the same shape by numbers are one trial.
-        content: what tells the content of the corpus's files, in the place of the settings that say where they lie: the
+        content: what identifies the content of the corpus's files, instead of the settings that name their paths: the
             same files elsewhere are one trial, and changed files another.
     """
     data = cell.data.model_dump(mode="json", exclude_defaults=True) | {"corpus": cell.data.corpus}
@@ -40,10 +36,10 @@ def trial_id(cell: Experiment, shape: dict[str, Any], content: dict[str, Any] | 
 
 
 def trial_label(cell: Experiment, non_embedding: int, tokens: int, identity: str) -> str:
-    """A folder name that a person can read: family, N, D, seed, and the identity that makes it unique."""
+    """Return a folder name that a person can read: family, N, D, seed, and the identity that makes it unique."""
     return f"{cell.model.family}-N{format_size(non_embedding)}-D{format_size(tokens)}-seed{cell.seed}-{identity}"
 
 
 def settings_of(cell: Settings) -> dict[str, Any]:
-    """All settings of a cell, defaults included, as plain data."""
+    """Return all settings of a cell, defaults included, as plain data."""
     return cell.model_dump(mode="json")

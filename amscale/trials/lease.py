@@ -1,8 +1,8 @@
-"""One driver a sweep, where there are no file locks: an object that names the driver and is renewed while it runs.
+"""One driver a sweep where there are no file locks: an object that names the driver and is renewed while it runs.
 
-Ages are by the store's clock alone: an object's against that of one written just now. Object stores have no lock that
-pyarrow.fs could take, so two drivers that start within the same two seconds may, where a request takes longer than
-that, both believe that they hold the sweep; the one that finds the other's name at its next renewal ends.
+Ages are by the store's clock alone: an object's against that of one written just now. pyarrow.fs has no conditional
+write, so two drivers that start within the same two seconds may, where a request takes longer, both believe
+that they hold the sweep; the one that finds the other's name at its next renewal ends.
 """
 
 import json
@@ -23,29 +23,34 @@ from amscale.trials.objects import ObjectStore
 from amscale.trials.storage_errors import OutOfReach
 
 KEY = ".driver"
-_RENEWED = 15.0
+_RENEW_SECONDS = 15.0
 """Seconds between renewals."""
-_EXPIRES = 60.0
+_EXPIRE_SECONDS = 60.0
 """Seconds after which a driver that renewed nothing is taken for dead."""
-_SETTLES = 2.0
+_SETTLE_SECONDS = 2.0
 """Seconds after which a driver that wrote its name looks whose it is."""
 
 
 @contextmanager
-def held(objects: ObjectStore) -> Iterator[None]:
-    """Hold a sweep for one driver.
+def held(objects: ObjectStore, address: str | None = None) -> Iterator[None]:
+    """Hold a sweep for one driver while the block runs.
+
+    Args:
+        objects: of the sweep.
+        address: where the sweep is, for messages; the URI of the objects if None.
 
     Raises:
         InputError: another driver holds it, or took it in the meantime.
     """
+    address = address or objects.uri
     own = json.dumps({**_process(), "token": uuid.uuid4().hex}).encode()
     other = _living(objects)
     if other is None:
         objects.write(KEY, own)
-        time.sleep(_SETTLES)
+        time.sleep(_SETTLE_SECONDS)
         other = None if objects.read(KEY) == own else "started at the same time"
     if other is not None:
-        raise InputError(f"{objects.uri}: another driver runs this sweep ({other}); wait for it")
+        raise InputError(f"{address}: another driver runs this sweep ({other}); wait for it")
     lost, ended = threading.Event(), threading.Event()
     renewing = threading.Thread(target=_renew, args=(objects, own, lost, ended), daemon=True)
     renewing.start()
@@ -53,7 +58,7 @@ def held(objects: ObjectStore) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if lost.is_set():
-            raise InputError(f"{objects.uri}: another driver has taken this sweep; this one ends") from None
+            raise InputError(f"{address}: another driver has taken this sweep; this one ends") from None
         raise
     finally:
         ended.set()
@@ -63,7 +68,7 @@ def held(objects: ObjectStore) -> Iterator[None]:
 
 
 def _renew(objects: ObjectStore, own: bytes, lost: threading.Event, ended: threading.Event) -> None:
-    while not ended.wait(_RENEWED):
+    while not ended.wait(_RENEW_SECONDS):
         try:
             if objects.read(KEY) == own:
                 objects.write(KEY, own)
@@ -76,22 +81,22 @@ def _renew(objects: ObjectStore, own: bytes, lost: threading.Event, ended: threa
 
 
 def _living(objects: ObjectStore) -> str | None:
-    """The driver that holds the sweep, in words, or None."""
+    """Return a description of the driver that holds the sweep, or None."""
     content, entry = objects.read(KEY), objects.entry(KEY)
-    if content is None or entry is None:
+    if not content or entry is None:  # empty: an attempt to lock it as a file
         return None
     holder = _parsed(content)
-    words = f"process {holder.get('process')} on {holder.get('host')}"
+    described = f"process {holder.get('process')} on {holder.get('host')}"
     if all(holder.get(key) == _process()[key] for key in ("host", "kernel")):
-        return words if _lives(holder) else None
+        return described if _lives(holder) else None
     now = f"{KEY}-{uuid.uuid4().hex}"
     objects.write(now, b"")
     written = objects.entry(now)
     objects.remove([now])
     age = (written.changed - entry.changed) / 1e9 if written else 0.0
-    if age > _EXPIRES:
+    if age > _EXPIRE_SECONDS:
         return None
-    return f"{words}, heard of {age:.0f} s ago; if it is dead, it is given up {_EXPIRES:.0f} s after its last word"
+    return f"{described}, renewed {age:.0f} s ago; if it is dead, wait {_EXPIRE_SECONDS:.0f} s from then"
 
 
 def _parsed(content: bytes) -> dict[str, Any]:
@@ -103,7 +108,7 @@ def _parsed(content: bytes) -> dict[str, Any]:
 
 
 def _process() -> dict[str, Any]:
-    """This process, such that it can be told from all others."""
+    """Return what tells this process from all others."""
     with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
         boot = file.read().strip()
     started = psutil.Process().create_time()

@@ -1,4 +1,4 @@
-"""The small files of a sweep: fetched to where they are read, uploaded from where they are written.
+"""The small files of a sweep or trial: fetched to where they are read, uploaded from where they are written.
 
 Everything below a sweep is small but checkpoints and weights, which only the machines of a trial need.
 """
@@ -8,10 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from amscale.errors import InputError
-from amscale.trials.folder import TrialFolder
-from amscale.trials.objects import Entry, ObjectStore, is_uri
-from amscale.trials.place import working_folder
+from amscale.trials.objects import Entry, ObjectStore
 from amscale.trials.storage_errors import storage_errors
 
 _BIG = ("checkpoints", "model.safetensors")
@@ -19,7 +16,7 @@ _RECORDS = ("*.jsonl", "log*.txt", "tb/*")
 
 
 def pull(objects: ObjectStore, folder: Path, wanted: Callable[[str], bool] = lambda key: True) -> None:
-    """Fetch what is wanted, small and new. A result that is no longer there is removed here too."""
+    """Fetch the small objects that are new and wanted. Remove a result here that is no longer there."""
     found = {key: entry for key, entry in objects.entries().items() if _is_small(key) and wanted(key)}
     with storage_errors(folder):
         new = {key: folder / key for key, entry in found.items() if not _is_same(folder / key, entry)}
@@ -31,34 +28,13 @@ def pull(objects: ObjectStore, folder: Path, wanted: Callable[[str], bool] = lam
                 result.unlink()
 
 
-def push_records(objects: ObjectStore, folder: TrialFolder) -> None:
-    """Upload what one machine has of a trial's records: metrics, curves, logs, failed starts.
+def push_records(objects: ObjectStore, folder: Path) -> None:
+    """Upload what one machine has of a trial's records: metrics, curves, logs, failures.
 
-    Not its result, which comes last of all, nor the marks of a start, which are of this machine alone.
+    Leaves out the result, which comes last of all, and the marker files, which are for this machine alone.
     """
-    files = _files(folder.path).items()
+    files = _files(folder).items()
     objects.put_all({key: file for key, file in files if any(PurePosixPath(key).match(p) for p in _RECORDS)})
-
-
-@contextmanager
-def sweep_at(sweep: str) -> Iterator[Path]:
-    """The folder of a sweep that is named by a folder or by a URI.
-
-    Of a URI the small files are fetched first, and what the block writes beside the trials is uploaded after it.
-    """
-    if not is_uri(sweep):
-        with storage_errors(Path(sweep)):
-            yield Path(sweep)
-        return
-    objects = ObjectStore(sweep)
-    if objects.entry("sweep.yaml") is None:
-        raise InputError(f"{sweep}: not a sweep; give <storage>/<name> of a sweep")
-    folder = working_folder(sweep)
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        pull(objects, folder)
-        with uploaded(objects, folder):
-            yield folder
 
 
 @contextmanager
@@ -71,7 +47,7 @@ def uploaded(objects: ObjectStore, folder: Path) -> Iterator[None]:
 
 
 def _files(folder: Path, but: str = "checkpoints") -> dict[str, Path]:
-    """Files below a folder by their keys, but for one folder and for files in the making (their names have a dot)."""
+    """Return the files below a folder by their keys, without one folder and without unfinished files."""
     found = {}
     for at, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name != but]

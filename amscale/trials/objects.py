@@ -1,27 +1,23 @@
-"""Whole objects under a URI that `pyarrow.fs` understands: `s3://`, `gs://`, `abfs://`, `file://`.
+"""Objects under a URI that `pyarrow.fs` understands, whole or absent: `s3://`, `gs://`, `abfs://`, `file://`.
 
 An object store shows an object when it is complete, and replaces the old one by the new one at once. On file systems
-that do not, a file is written beside its place and renamed.
+that do not, a file is written under another name and renamed.
 
 Credentials are the environment's (for S3: AWS_ACCESS_KEY_ID and its like, a profile, or the machine's role).
-
-Checksums of the files below a folder, and what is wrong with them.
 """
 
 import os
 import tempfile
-import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from amscale.errors import InputError
-from amscale.files import parse_json
 from amscale.trials.storage_errors import OutOfReach
 
 _BLOCK = 8 << 20
@@ -31,7 +27,7 @@ _RENAMED = ("local", "hdfs")
 
 
 def is_uri(storage: str) -> bool:
-    """Whether storage is named by a URI, and not a folder."""
+    """Return whether storage is named by a URI, and not by a folder."""
     return "://" in storage
 
 
@@ -56,7 +52,7 @@ class ObjectStore:
 
     @cached_property
     def _root(self) -> tuple[Any, str]:
-        """The file system and the path in it.
+        """Return the file system and the path in it.
 
         Raises:
             InputError: the URI is wrong, or holds a password.
@@ -75,13 +71,13 @@ class ObjectStore:
         return system, path.rstrip("/")
 
     def at(self, *parts: str) -> "ObjectStore":
-        """The objects under a longer key."""
+        """Return the objects under a longer key."""
         address = urlsplit(self.uri)
         path = "/".join([address.path.rstrip("/"), *parts])
         return ObjectStore(address._replace(path=path).geturl())
 
     def read(self, key: str) -> bytes | None:
-        """An object's content, or None where there is none."""
+        """Return an object's content, or None if there is no such object."""
         with self._reached(key):
             try:
                 with self._system.open_input_stream(self._path(key)) as stream:
@@ -124,7 +120,7 @@ class ObjectStore:
             raise
 
     def entry(self, key: str) -> Entry | None:
-        """Size and time of an object, or None where there is none."""
+        """Return size and time of an object, or None if there is no such object."""
         from pyarrow.fs import FileType
 
         with self._reached(key):
@@ -132,7 +128,7 @@ class ObjectStore:
         return _entry(info) if info.type == FileType.File else None
 
     def entries(self, key: str = "") -> dict[str, Entry]:
-        """All objects under a key, by their keys."""
+        """Return all objects under a key, by their keys."""
         from pyarrow.fs import FileSelector, FileType
 
         below = self._path(key)
@@ -182,8 +178,8 @@ class ObjectStore:
             yield stream
             stream.close()
         except BaseException:
-            # Closing shows what was written so far, and so does forgetting the stream; where the store itself failed,
-            # closing fails too and shows nothing.
+            # Closing makes visible what was written so far, and so does dropping the stream; where the store itself
+            # failed, closing fails too and nothing is visible.
             with suppress(OSError):
                 stream.close()
                 self._system.delete_file(beside)
@@ -208,7 +204,7 @@ class ObjectStore:
 
 
 def check_uri(uri: str) -> None:
-    """Refuse a URI with a password in it.
+    """Check that a URI holds no name or password.
 
     Raises:
         InputError: it has one; the message does not repeat it.
@@ -228,42 +224,3 @@ def _entry(info: Any) -> Entry:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def checksum(file: Path) -> int:
-    """CRC-32 of a file."""
-    value = 0
-    with file.open("rb") as source:
-        while block := source.read(_BLOCK):
-            value = zlib.crc32(block, value)
-    return value
-
-
-def checksums(folder: Path, but: str) -> dict[str, int]:
-    """CRC-32 of every file below a folder, by its path in it, but for the file `but` itself."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != but)
-    return {path.relative_to(folder).as_posix(): checksum(path) for path in files}
-
-
-def read_checksums(text: str | bytes | None) -> dict[str, int] | None:
-    """Checksums from a manifest's text, or None where it is torn, missing, or names a file elsewhere."""
-    try:
-        sums = parse_json(text or "")
-    except ValueError:
-        return None
-    whole = isinstance(sums, dict) and all(_is_below(n) and isinstance(v, int) for n, v in sums.items())
-    return sums if whole else None
-
-
-def _is_below(name: str) -> bool:
-    path = PurePosixPath(name)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
-
-
-def wrong_files(folder: Path, expected: dict[str, int]) -> list[str]:
-    """The files that are missing or changed."""
-    return [name for name, value in expected.items() if not _is(folder / name, value)]
-
-
-def _is(file: Path, value: int) -> bool:
-    return file.is_file() and checksum(file) == value

@@ -1,4 +1,4 @@
-"""Storage that fails, in one line that says where, why and what to do."""
+"""Failing storage in one line that names where, why and what to do."""
 
 import errno
 import os
@@ -17,9 +17,9 @@ _SENTENCES = {
     errno.EACCES: ("storage not writable", "get the right to write there"),
     errno.EPERM: ("storage not writable", "get the right to write there"),
 }
-_OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_WORDS = "|".join(sorted({words for words, _ in _SENTENCES.values()}))
-_LINE = re.compile(f"^(?:train: )?((?:{_WORDS}): .*)$", re.MULTILINE)
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_KINDS = "|".join(sorted({kind for kind, _ in _SENTENCES.values()}))
+_LINE = re.compile(f"^(?:train: )?((?:{_KINDS}): .*)$", re.MULTILINE)
 _PROBE_BYTES = 1 << 16
 
 
@@ -32,19 +32,19 @@ class OutOfReach(StorageError):
 
 
 def sentence(number: int, path: Path | str) -> str:
-    """The line for an error number of the system."""
-    words, advice = _SENTENCES[number]
-    return f"{words}: {path}: {os.strerror(number)}; {advice} and run the same command again"
+    """Return the line for an error number of the system."""
+    kind, advice = _SENTENCES[number]
+    return f"{kind}: {path}: {os.strerror(number)}; {advice} and run the same command again"
 
 
 def error_in_log(text: str) -> str | None:
-    """The first such line in a log."""
+    """Return the first such line in a log, or None."""
     found = _LINE.search(text)
     return found.group(1) if found else None
 
 
 def check_writable(folder: Path) -> StorageError | None:
-    """Whether a folder takes a file just now: write one, to the disk, and remove it.
+    """Return why a folder takes no file just now, or None: write one, to the disk, and remove it.
 
     A library that reports "file write failed" and no error number, or a process that could not even log why it ended,
     leaves no other way to know.
@@ -61,7 +61,7 @@ def check_writable(folder: Path) -> StorageError | None:
 
 
 def storage_error_in(error: BaseException, folder: Path) -> StorageError | None:
-    """What an exception says about storage; None where storage is well.
+    """Return what an exception tells about failing storage, or None.
 
     Args:
         error: it, its causes and its contexts are looked at.
@@ -72,29 +72,29 @@ def storage_error_in(error: BaseException, folder: Path) -> StorageError | None:
     while link is not None:
         if isinstance(link, StorageError):
             return link
-        told = _of_system(link, folder)
-        if told is not None:
-            return told
+        found = _from_system(link, folder)
+        if found is not None:
+            return found
         link = link.__cause__ or link.__context__
     return check_writable(folder)
 
 
-def _of_system(error: BaseException, folder: Path) -> StorageError | None:
-    if not isinstance(error, OSError):  # safetensors and torch have exceptions of their own, with the system's words
-        number = next((number for number in _OF_DISK if os.strerror(number) in str(error)), None)
+def _from_system(error: BaseException, folder: Path) -> StorageError | None:
+    if not isinstance(error, OSError):  # safetensors and torch raise other exceptions, with the system's message
+        number = next((number for number in _DISK_ERRORS if os.strerror(number) in str(error)), None)
         return None if number is None else StorageError(sentence(number, folder))
     if error.errno not in _SENTENCES:
         return None
     path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else folder
     # A corpus that may not be read is no matter of storage.
-    if error.errno not in _OF_DISK and not path.is_relative_to(folder):
+    if error.errno not in _DISK_ERRORS and not path.is_relative_to(folder):
         return None
     return StorageError(sentence(error.errno, path))
 
 
 def disk_error(error: OSError) -> StorageError | None:
-    """What a failed write says about a disk that is full or read-only, where nobody knows better which disk it is."""
-    if error.errno not in _OF_DISK:
+    """Return what a failed write tells about a full or read-only disk, where the folder is not known; or None."""
+    if error.errno not in _DISK_ERRORS:
         return None
     return StorageError(sentence(error.errno, error.filename or "the disk of the output"))
 
@@ -105,7 +105,7 @@ def storage_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        told = _of_system(error, folder)
-        if told is None:
+        found = _from_system(error, folder)
+        if found is None:
             raise
-        raise told from None
+        raise found from None

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from amscale.cluster.launcher import Placement, launch_command
-from amscale.cluster.machine import Machine, interface_of
+from amscale.cluster.machine import SupervisedCommand, interface_of
 from amscale.cluster.network import Port
 
 # A process that ignores SIGTERM, moves to a session of its own, and starts another that does the same.
@@ -58,26 +58,25 @@ def all_up(log) -> bool:
     return log.exists() and sum(line.startswith("up ") for line in log.read_text().splitlines()) == 3
 
 
-def started(machine: Machine, command: list[str], folder) -> None:
-    machine.start(command, {}, "127.0.0.1", str(folder / "log.txt"))
+def started(supervised: SupervisedCommand, command: list[str], folder) -> None:
+    supervised.start(command, {}, folder / "log.txt")
     wait(lambda: all_up(folder / "log.txt"))
     assert len(alive(folder)) >= 3
 
 
 def test_stop_ends_even_what_ignores_it_and_left_its_session(stubborn, tmp_path):
-
-    machine = Machine(0.5)
-    started(machine, stubborn, tmp_path)
-    machine.stop()
+    supervised = SupervisedCommand(0.5)
+    started(supervised, stubborn, tmp_path)
+    supervised.stop()
     assert not alive(tmp_path)
 
 
 def test_an_owner_that_is_killed_takes_everything_along(stubborn, tmp_path):
     owner = f"""
-import sys, time
-from amscale.cluster.machine import Machine
-machine = Machine(0.5)
-machine.start({stubborn!r}, {{}}, "127.0.0.1", {str(tmp_path / "log.txt")!r})
+import pathlib, sys, time
+from amscale.cluster.machine import SupervisedCommand
+supervised = SupervisedCommand(0.5)
+supervised.start({stubborn!r}, {{}}, pathlib.Path({str(tmp_path / "log.txt")!r}))
 time.sleep(600)
 """
     process = subprocess.Popen([sys.executable, "-c", owner])
@@ -88,24 +87,24 @@ time.sleep(600)
     assert not alive(tmp_path)
 
 
-def test_a_guard_that_is_killed_takes_the_command_along(tmp_path):
-    machine = Machine(0.5)
+def test_a_supervisor_that_is_killed_takes_the_command_along(tmp_path):
+    supervised = SupervisedCommand(0.5)
     script = f"import time; open({str(tmp_path / 'up')!r}, 'w'); time.sleep(600)"
-    machine.start([sys.executable, "-c", script], {}, "127.0.0.1", str(tmp_path / "log.txt"))
+    supervised.start([sys.executable, "-c", script], {}, tmp_path / "log.txt")
     wait((tmp_path / "up").exists)
-    (watcher,) = [p for p in alive(tmp_path) if "guard.py" in " ".join(p.info["cmdline"])]
+    (watcher,) = [p for p in alive(tmp_path) if "supervisor.py" in " ".join(p.info["cmdline"])]
     watcher.kill()
     wait(lambda: not alive(tmp_path), 5)
     assert not alive(tmp_path)
-    machine.stop()
+    supervised.stop()
 
 
-def test_the_exit_status_of_the_command_is_the_guards(tmp_path):
-    machine = Machine(0.5)
-    machine.start([sys.executable, "-c", "raise SystemExit(7)"], {}, "127.0.0.1", str(tmp_path / "log.txt"))
-    wait(lambda: machine.poll() is not None)
-    assert machine.poll() == 7
-    machine.stop()
+def test_the_exit_status_of_the_command_is_the_supervisors(tmp_path):
+    supervised = SupervisedCommand(0.5)
+    supervised.start([sys.executable, "-c", "raise SystemExit(7)"], {}, tmp_path / "log.txt")
+    wait(lambda: supervised.poll() is not None)
+    assert supervised.poll() == 7
+    supervised.stop()
 
 
 def test_a_port_has_one_owner():

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from end_to_end.test_out_of_memory import LARGE, limited
 from helpers import slurm
 from helpers.commands import environment, wait_until
 
@@ -107,30 +108,32 @@ def test_two_sweeps_on_the_same_hosts_one_of_them_requeued(bed, configuration, t
     options = ["--nodes=2", "--time=60", f"--output={tmp_path}/%x.txt"]
     submit = {"env": shell(TMPDIR=temporary), "cwd": tmp_path}
     script = str(ROOT / "slurm" / "sweep.sbatch")
-    told, calm = (
+    early, calm = (
         bed.submit(*options, f"--job-name={name}", script, configuration, f"storage={tmp_path / name}", *cell, **submit)
-        for name, cell in (("told", ("model.size=6.6k", "train.steps=250")), ("calm", ("model.size=1.7k",)))
+        for name, cell in (("early", ("model.size=6.6k", "train.steps=250")), ("calm", ("model.size=1.7k",)))
     )
 
     def drivers() -> list[str]:
-        return [line for line in ours(bed.hosts.hosts) if "-m amscale.sweep" in line and str(tmp_path / "told") in line]
+        return [
+            line for line in ours(bed.hosts.hosts) if "-m amscale.sweep" in line and str(tmp_path / "early") in line
+        ]
 
     wait_until(drivers, 120, "a driver")
     assert refused(bed.hosts.hosts[0], re.findall(r"launch\.address=(\S+)", drivers()[0])[0])
-    checkpoints = tmp_path / "told" / "pair" / "trials"
+    checkpoints = tmp_path / "early" / "pair" / "trials"
     wait_until(lambda: any(checkpoints.glob("*/checkpoints/step_*[0-9]")), 240, "a checkpoint")
-    bed.command("scancel", "--batch", "--signal=USR1", str(told))
-    wait_until(lambda: bed.facts(told)["JobState"] == "PENDING", 120, "a requeued job")
-    trial = trial_folder(tmp_path / "told")
+    bed.command("scancel", "--batch", "--signal=USR1", str(early))
+    wait_until(lambda: bed.facts(early)["JobState"] == "PENDING", 120, "a requeued job")
+    trial = trial_folder(tmp_path / "early")
     (*_, newest) = sorted(trial.glob("checkpoints/step_*[0-9]"))
     before = (trial / "metrics.jsonl").read_text().splitlines()
     kept = [line for line in before if json.loads(line)["step"] <= int(newest.name.removeprefix("step_"))]
 
-    for job, restarts in ((told, "1"), (calm, "0")):
+    for job, restarts in ((early, "1"), (calm, "0")):
         facts = bed.wait(job, 240)
         output = "".join(path.read_text() for path in sorted(tmp_path.glob("*.txt")))
         assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("COMPLETED", "0:0", restarts), output
-    assert f"job {told} is requeued" in (tmp_path / "told.txt").read_text()
+    assert f"job {early} is requeued" in (tmp_path / "early.txt").read_text()
     after = (trial / "metrics.jsonl").read_text().splitlines()
     # Records carry their time: had the trial begun anew, these lines would be others.
     assert after[: len(kept)] == kept
@@ -165,27 +168,55 @@ def test_one_trial_without_ray_requeued_beside_a_sweep_that_is_refused(bed, conf
     wait_until(lambda: not ours(bed.hosts.hosts), 10, "an end of every process")
 
 
-def test_a_rank_of_a_host_list_is_killed(bed, configuration, tmp_path, temporary):
-    """The launcher ends with a failure that names the reason, and leaves nothing on either host."""
-    remote = tmp_path / "remote"
+@pytest.fixture
+def remote(bed, tmp_path) -> Path:
+    """A remote shell that reaches the hosts, in the place of ssh."""
+    path = tmp_path / "remote"
     cases = "\n".join(f"{h.address}) name={h.namespace};;" for h in bed.hosts.hosts)
-    remote.write_text(f'#!/bin/sh\ncase $1 in\n{cases}\nesac\nexec nsenter --net=/run/netns/$name sh -c "$2"\n')
-    remote.chmod(0o755)
-    launcher = subprocess.Popen(
-        [
-            *(ROOT / "launch" / "trial.sh", ",".join(host.address for host in bed.hosts.hosts), configuration),
-            *(f"storage={tmp_path}", "model.size=6.6k", "train.steps=1000"),
-        ],
+    path.write_text(f'#!/bin/sh\ncase $1 in\n{cases}\nesac\nexec nsenter --net=/run/netns/$name sh -c "$2"\n')
+    path.chmod(0o755)
+    return path
+
+
+def start_on_hosts(bed, remote: Path, temporary: Path, configuration: str, *settings: str) -> subprocess.Popen[bytes]:
+    """Start one trial over all hosts by `launch/trial.sh`."""
+    hosts = ",".join(host.address for host in bed.hosts.hosts)
+    return subprocess.Popen(
+        [ROOT / "launch" / "trial.sh", hosts, configuration, f"storage={remote.parent}", *settings],
         env=shell(REMOTE_SHELL=remote, TMPDIR=temporary),
-        cwd=tmp_path,
-        stdout=(tmp_path / "output.txt").open("w"),
+        cwd=remote.parent,
+        stdout=(remote.parent / "output.txt").open("w"),
         stderr=subprocess.STDOUT,
     )
+
+
+def test_a_rank_of_a_host_list_is_killed(bed, configuration, tmp_path, temporary, remote):
+    """The launcher ends with a failure that names the reason, and leaves nothing on either host."""
+    launcher = start_on_hosts(bed, remote, temporary, configuration, "model.size=6.6k", "train.steps=1000")
     wait_until(lambda: any(tmp_path.glob("pair/trials/*/metrics.jsonl")), 240, "a step")
     assert len(ranks(bed.hosts.hosts[0])) == len(ranks(bed.hosts.hosts[1])) == 1
     ranks(bed.hosts.hosts[1])[0].send_signal(signal.SIGKILL)
     assert launcher.wait(timeout=120) == 1, (tmp_path / "output.txt").read_text()
     assert "machine 1: exit status 1" in (tmp_path / "output.txt").read_text()
+    wait_until(lambda: not ours(bed.hosts.hosts), 10, "an end of every process")
+
+
+def test_the_hosts_of_a_list_halve_the_micro_batch_together(bed, tmp_path, temporary, remote):
+    """Machine 0 begins another attempt, and the other host follows it through the shared folder."""
+    large = tmp_path / "large.yaml"
+    large.write_text(LARGE.replace("{checkpoint_every: 3", "{machines: 2, checkpoint_every: 3"))
+    with limited(tmp_path / "large", 600):
+        launcher = start_on_hosts(bed, remote, temporary, str(large), "train.steps=3", "train.batch_tokens=64k")
+        assert launcher.wait(timeout=500) == 0, (tmp_path / "output.txt").read_text()
+    trial = trial_folder(tmp_path, "large")
+    facts = json.loads((trial / "result.json").read_text())["engine"]
+    assert facts["world_size"] == 2
+    assert facts["out_of_memory_at"], "the limit is too generous for this machine"
+    assert facts["accumulation"] == 2 ** len(facts["out_of_memory_at"])
+    attempts = 1 + len(facts["out_of_memory_at"])
+    for log in ("log.txt", "log.machine1.txt"):
+        assert (trial / log).read_text().count("=== start ") == attempts
+    assert not (trial / "failures.jsonl").exists()
     wait_until(lambda: not ours(bed.hosts.hosts), 10, "an end of every process")
 
 

@@ -15,9 +15,8 @@ from helpers import hosts as fleet
 from helpers.commands import environment, wait_until
 from helpers.object_store import CREDENTIALS, missing, object_store
 
-from amscale.trials.folder import TrialFolder
+from amscale.trials.object_trial_store import ObjectTrialStore
 from amscale.trials.objects import ObjectStore
-from amscale.trials.stored import StoredTrial
 
 WHY_NOT = fleet.missing() or missing()
 pytestmark = [
@@ -120,7 +119,7 @@ def test_two_machines_without_a_shared_disk_resume_from_the_object_store(cluster
     assert driver.poll() is None, (tmp_path / "first.txt").read_text()
     label = next(iter(sweep.entries("trials"))).split("/")[1]
     trial = sweep.at("trials", label)
-    whole = StoredTrial(trial, TrialFolder(tmp_path), 0, 2, lambda: None).whole_checkpoints
+    whole = ObjectTrialStore(trial, tmp_path, machines=2).checkpoint_names
     wait_until(lambda: driver.poll() is not None or whole(), 120, "a whole checkpoint in the store")
     (metrics,) = (found for s in cluster.scratch for found in s.rglob(".work/stored/*/machine0/metrics.jsonl"))
     wait_until(lambda: len(losses(whole_lines(metrics))) > int(whole()[0][5:]) + 5, 60, "steps after it")
@@ -159,7 +158,7 @@ def test_two_machines_without_a_shared_disk_resume_from_the_object_store(cluster
     assert {"fit.json", "report.html"} <= {key for key in sweep.entries() if "/" not in key}
 
 
-def test_a_folder_that_is_not_shared_is_refused_in_words(cluster, tmp_path):
+def test_a_folder_that_is_not_shared_is_named(cluster, tmp_path):
     driver = cluster.sweep(tmp_path / "out.txt", f"storage={cluster.plain}", "launch.machines=2")
     assert driver.wait(timeout=120) == 1
     said = (tmp_path / "out.txt").read_text()

@@ -10,7 +10,7 @@ import psutil
 import pytest
 from helpers.commands import command, processes_naming, ranks_of, recorded_losses, wait_until
 
-from amscale.trials.folder import TrialFolder
+from amscale.trials.store import TrialStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -141,7 +141,8 @@ def test_an_attempt_that_was_replaced_writes_nothing_more(tiny, tmp_path, start_
     wait_until(lambda: any(tmp_path.glob("tiny/trials/*/checkpoints/step_*[0-9]")), PATIENCE, "a checkpoint")
     (path,) = (driver.folder / "trials").iterdir()
     (rank,) = ranks_of(driver.folder)
-    TrialFolder(path).new_start()
+    store = TrialStore(path)
+    store.begin_attempt(store.read_spec().placement)
     wait_until(
         lambda: not rank.is_running() or rank.status() == psutil.STATUS_ZOMBIE, PATIENCE, "an end of the old rank"
     )

@@ -4,13 +4,15 @@ import contextlib
 import json
 import math
 import resource
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from helpers.commands import command, processes_naming, ranks_of, recorded_losses
+from helpers.commands import command, environment, processes_naming, ranks_of, recorded_losses
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -96,4 +98,33 @@ def test_a_micro_batch_of_one_that_does_not_fit_is_reported_and_not_retried(larg
     assert "out of memory with a micro-batch of 1: give it more machines or processes" in ran.stdout
     (path,) = tmp_path.glob("large/trials/*/out_of_memory.jsonl")
     assert [json.loads(line)["micro_batch"] for line in path.read_text().splitlines()] == [2, 1]
+    assert not processes_naming(tmp_path)
+
+
+@pytest.mark.timeout(600)
+def test_without_ray_the_micro_batch_is_halved_too(large, tmp_path):
+    """Over a list of one host, reached by a shell in the place of ssh."""
+    remote = tmp_path / "remote"
+    remote.write_text('#!/bin/sh\nexec sh -c "$2"\n')
+    remote.chmod(0o755)
+    script = Path(__file__).parents[2] / "launch" / "trial.sh"
+    with limited(tmp_path / "large", 600):
+        ran = subprocess.run(
+            [script, "here", large, f"storage={tmp_path}", "train.steps=3"],
+            env={**environment(), "REMOTE_SHELL": str(remote), "PYTHON": sys.executable},
+            capture_output=True,
+            text=True,
+            timeout=540,
+            check=False,
+        )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    (trial,) = (tmp_path / "large" / "trials").iterdir()
+    engine = json.loads((trial / "result.json").read_text())["engine"]
+    tried = engine["out_of_memory_at"]
+    assert tried, "the limit is too generous for this machine"
+    assert engine["micro_batch"] == math.ceil(tried[-1] / 2)
+    assert engine["accumulation"] == 2 ** len(tried)
+    assert f"out of memory with a micro-batch of {tried[0]}: goes on with {math.ceil(tried[0] / 2)}" in ran.stderr
+    assert [step for kind, step, _ in recorded_losses(trial) if kind == "train"] == [1, 2, 3]
+    assert not (trial / "failures.jsonl").exists()
     assert not processes_naming(tmp_path)

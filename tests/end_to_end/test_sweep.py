@@ -24,8 +24,8 @@ from amscale import models
 from amscale.config import expand, load, parse
 from amscale.data import open_store
 from amscale.settings import format_size
-from amscale.trials.folder import TrialFolder
 from amscale.trials.metrics import ProbeRecord, TrainRecord, ValidationRecord
+from amscale.trials.store import TrialStore
 
 pytestmark = pytest.mark.slow
 
@@ -105,7 +105,7 @@ def test_planned_size_is_the_size_of_the_model(tiny, finished):
 def test_saved_weights_give_the_recorded_loss(finished):
     """The last validation loss, computed anew from the weights on disk by a plain loop."""
     result = finished.results()[0]
-    folder = TrialFolder(finished.folder / "trials" / result["label"])
+    folder = TrialStore(finished.folder / "trials" / result["label"])
     spec = folder.read_spec()
     cell = parse(spec.settings)
     store = open_store(spec.store)
@@ -133,7 +133,7 @@ def test_output_has_no_chatter_of_libraries(finished):
 
 
 def test_metrics_and_probes_are_on_record(finished):
-    folder = TrialFolder(finished.folder / "trials" / finished.results()[0]["label"])
+    folder = TrialStore(finished.folder / "trials" / finished.results()[0]["label"])
     steps = [record.step for record in folder.read_metrics(TrainRecord)]
     assert steps == list(range(1, 31))
     assert [record.step for record in folder.read_metrics(ValidationRecord)] == [10, 20, 30]

@@ -19,7 +19,7 @@ from helpers.hosts import Host, Hosts
 
 NOTICE_SECONDS = 400.0
 """More than any bound in docs/faults.md with the campaign's settings; waiting longer is a finding. The greatest is that
-of a rank that hangs before its start's first record."""
+of a rank that hangs before its attempt's first record."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Member:
     process: psutil.Process
     trial: str
     role: str
-    """`guard`, `launcher` or `rank`."""
+    """`supervisor`, `launcher` or `rank`."""
     port: int
     """Of the trial's rendezvous."""
 
@@ -80,7 +80,8 @@ class Sweep:
             line = " ".join(process.info["cmdline"])
             named = re.search(r"/trials/([^/ ]+)/.*--main_process_port (\d+)|/trials/([^/ ]+)/spec", line)
             if named:
-                role = "guard" if "guard.py" in line else "launcher" if "accelerate.commands" in line else "rank"
+                roles = {"supervisor.py": "supervisor", "accelerate.commands": "launcher"}
+                role = next((role for words, role in roles.items() if words in line), "rank")
                 found.append(Member(process, named[1] or named[3], role, int(named[2] or 0)))
         return found
 
@@ -141,10 +142,10 @@ def _process_fault(sweep: Sweep, kind: str, chance: random.Random) -> Fault:
     """A signal to one process of one trial, and what some of these kinds do to its files."""
     trial = chance.choice(sweep.training())
     fault = Fault(kind, [trial], sweep.members())
-    role = {"launcher killed": "launcher", "actor killed": "guard"}.get(kind, "rank")
+    role = {"launcher killed": "launcher", "actor killed": "supervisor"}.get(kind, "rank")
     target = chance.choice(of(fault.before, role, trial)).process
-    number = {"rank stopped": signal.SIGSTOP, "rank told by SIGTERM": signal.SIGTERM}.get(kind, signal.SIGKILL)
-    number = signal.SIGUSR1 if kind == "rank told by SIGUSR1" else number
+    number = {"rank stopped": signal.SIGSTOP, "rank sent SIGTERM": signal.SIGTERM}.get(kind, signal.SIGKILL)
+    number = signal.SIGUSR1 if kind == "rank sent SIGUSR1" else number
     starts = _starts(sweep, trial)
     began = time.monotonic()
     (target.parent() if kind == "actor killed" else target).send_signal(number)
@@ -153,17 +154,17 @@ def _process_fault(sweep: Sweep, kind: str, chance: random.Random) -> Fault:
     if kind == "line torn":
         with (sweep.trial(trial) / "metrics.jsonl").open("a") as file:
             file.write('{"kind": "train", "step": 1')
-    told = "told" in kind
+    graceful = "sent" in kind
     wait_until(
-        lambda: sweep.done(trial) or (_starts(sweep, trial) > starts if told else trial in sweep.failures_said()),
+        lambda: sweep.done(trial) or (_starts(sweep, trial) > starts if graceful else trial in sweep.failures_said()),
         NOTICE_SECONDS,
         f"{kind}: notice of {trial}",
     )
     fault.noticed = time.monotonic() - began
     fault.reason = sweep.failures_said().get(trial, "")
     _wait_gone(sweep, fault, began, fault.victims)
-    if told and fault.reason:
-        fault.wrong.append("being told to end counted as a failure")
+    if graceful and fault.reason:
+        fault.wrong.append("a request to end counted as a failure")
     others = [m for m in fault.before if m.trial != trial and not alive(m) and not sweep.done(m.trial)]
     if others:
         fault.wrong.append(f"touched {others[0].trial}")
@@ -283,8 +284,8 @@ KINDS: dict[str, Callable[[Sweep, str, random.Random], Fault]] = {
     "launcher killed": _process_fault,
     "actor killed": _process_fault,
     "rank stopped": _process_fault,
-    "rank told by SIGTERM": _process_fault,
-    "rank told by SIGUSR1": _process_fault,
+    "rank sent SIGTERM": _process_fault,
+    "rank sent SIGUSR1": _process_fault,
     "checkpoint cut short": _process_fault,
     "line torn": _process_fault,
     "raylet killed": _host_fault,

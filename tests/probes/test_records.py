@@ -12,13 +12,11 @@ from amscale.probes import Measurement, ScalarChart
 from amscale.probes.registry import build_probes
 from amscale.probes.settings import ProbeSettings
 from amscale.training.metrics import MetricsWriter
-from amscale.trials.attempt import AttemptGuard
-from amscale.trials.folder import TrialFolder
+from amscale.trials.store import TrialStore
 
 
 def writer(folder, entropy=None, charts=()):
-    attempt = AttemptGuard(TrialFolder(folder))
-    return MetricsWriter(folder / "metrics.jsonl", folder / "tb", attempt, 0, entropy, charts)
+    return MetricsWriter(TrialStore(folder), 0, entropy, charts)
 
 
 def written(folder, entropy, charts=()):

@@ -18,8 +18,8 @@ from amscale.errors import InputError
 from amscale.planning.plan import tokens_folder
 from amscale.probe import probe
 from amscale.radius.configuration import load
-from amscale.trials.folder import SweepFolder, write_spec
 from amscale.trials.records import FORMAT, Placement, TrialResult
+from amscale.trials.sweep_store import SweepStore
 
 ROOT = Path(__file__).resolve().parents[2]
 CHUNKS, TOKENS = 60, 16
@@ -123,10 +123,10 @@ def make_trial(folder, layers, tokens, state="finished", broken=False):
     }
     cell = expand(config.parse(tree))[0]
     store = prepare(cell.data, tokens_folder(folder))
-    sweep = SweepFolder(folder / "made")
+    sweep = SweepStore(folder / "made")
     sweep.create(config.parse(tree))
     trial = sweep.trial(f"layers{layers}-D{tokens}")
-    write_spec(trial, cell, Placement(1, 1, 1, "cpu", 0, "fp32", 1, 1), store.folder, "made")
+    trial.write_spec(cell, Placement(1, 1, 1, "cpu", 0, "fp32", 1, 1), store.folder, "made")
     shape = models.solve(cell.model, store.vocabulary_size, store.longest_document)
     torch.manual_seed(layers)
     weights = {name: tensor.clone() for name, tensor in models.build(shape).state_dict().items()}

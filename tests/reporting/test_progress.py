@@ -7,7 +7,7 @@ from rich.console import Console
 
 from amscale.reporting.progress import LiveProgress
 from amscale.reporting.terminal import print_results
-from amscale.trials.folder import SweepFolder
+from amscale.trials.sweep_store import SweepStore
 
 
 def console(terminal: bool = False, height: int = 20) -> Console:
@@ -60,7 +60,7 @@ def test_the_table_of_trials_has_states_and_reasons(made, tmp_path):
     folder = made.write_sweep(tmp_path / "s", sizes=(6000,), tokens=(8000,), layers=0)
     made.write_trial(folder, "bad", 24000, 50000, state="diverged", reason="loss is nan")
     output = console()
-    print_results(SweepFolder(folder).all_trials(), output)
+    print_results(SweepStore(folder).all_trials(), output)
     lines = text_of(output).splitlines()
     assert lines[0].strip() == "2 trials"
     row = next(line for line in lines if "vanilla-N6000-D8000-seed0" in line)

@@ -10,9 +10,10 @@ from amscale.cluster.resources import this_machine
 from amscale.config import load
 from amscale.errors import InputError
 from amscale.planning.plan import plan_sweep
-from amscale.trials.folder import SweepFolder, TrialFolder
 from amscale.trials.metrics import ProbeRecord, TrainRecord, ValidationRecord, parse_record
 from amscale.trials.records import FORMAT, OutOfMemory, Placement, TrialResult, TrialSpec, read_out_of_memory
+from amscale.trials.store import TrialStore
+from amscale.trials.sweep_store import SweepStore
 
 RESULT = {
     "format": 1,
@@ -128,7 +129,7 @@ def test_a_result_of_an_older_version_is_read_and_written_without_the_field(tmp_
 
 @pytest.mark.parametrize("key", REQUIRED)
 def test_a_result_that_lacks_a_field_gives_one_line(tmp_path, key):
-    folder = TrialFolder(tmp_path)
+    folder = TrialStore(tmp_path)
     write(folder, without(RESULT, key))
     with pytest.raises(InputError) as error:
         folder.read_result()
@@ -150,7 +151,7 @@ def test_a_result_that_lacks_a_field_gives_one_line(tmp_path, key):
     ],
 )
 def test_a_result_with_a_wrong_value_names_it(tmp_path, section, name, value, said):
-    folder = TrialFolder(tmp_path)
+    folder = TrialStore(tmp_path)
     write(folder, RESULT | {section: RESULT[section] | {name: value}})
     with pytest.raises(InputError) as error:
         folder.read_result()
@@ -166,7 +167,7 @@ def test_a_plan_beside_an_incomplete_result(tmp_path):
     """A result without times says nothing of the speed; one without FLOPs gives one line, and no KeyError."""
     experiment = load("quick.yaml", ["model.size=25k", "data.size=2k", "data.documents=500", "data.validation=100"])
     experiment = experiment.model_copy(update={"grid": {}})
-    folder = SweepFolder(tmp_path / experiment.name).trial("earlier")
+    folder = SweepStore(tmp_path / experiment.name).trial("earlier")
     folder.path.mkdir(parents=True)
     folder.spec.write_text("format: 1")
     for result, basis in ((RESULT, "speed measured"), (without(RESULT, "time"), "an assumed speed")):

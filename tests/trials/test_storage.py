@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,21 @@ import pytest
 from amscale.config import parse
 from amscale.errors import InputError
 from amscale.trials import token_objects
-from amscale.trials.driver import SweepStorage
-from amscale.trials.folder import TrialFolder
+from amscale.trials.attempt import AttemptReplaced, Diagnosis
+from amscale.trials.checksums import checksums
 from amscale.trials.lease import KEY, held
-from amscale.trials.mirror import pull, push_records, sweep_at
-from amscale.trials.objects import ObjectStore, checksums
-from amscale.trials.place import TrialPlace, scratch_folder, working_folder
-from amscale.trials.site import Site
+from amscale.trials.location import TrialLocation, scratch_folder, working_folder
+from amscale.trials.mirror import pull
+from amscale.trials.object_trial_store import ObjectTrialStore
+from amscale.trials.objects import ObjectStore
+from amscale.trials.records import Placement, TrialResult, TrialSpec
 from amscale.trials.storage_errors import StorageError, check_writable, error_in_log, storage_error_in, storage_errors
-from amscale.trials.stored import StoredTrial, manifest
+from amscale.trials.store import TrialStore
+from amscale.trials.sweep_store import open_sweep, sweep_store
+
+PLACEMENT = Placement(1, 1, 1, "cpu", 0, "fp32", micro_batch=1, accumulation=1)
+SPEC = TrialSpec(trial="a", label="a", placement=PLACEMENT, store="a", settings={}, format=1).to_yaml()
+RESULT = TrialResult.model_construct(format=1)
 
 
 class Crash(BaseException):
@@ -54,29 +61,28 @@ def objects(tmp_path) -> ObjectStore:
     return ObjectStore(f"file://{tmp_path}/objects")
 
 
-def write_checkpoint(trial: StoredTrial, name: str, content: str) -> None:
+def write_checkpoint(trial: ObjectTrialStore, name: str, content: str) -> None:
     """What the two ranks of one machine leave in its folder."""
-    folder = trial.folder.checkpoints / name
+    folder = trial.checkpoints / name
     (folder / "engine").mkdir(parents=True, exist_ok=True)
     for rank in (2 * trial.machine, 2 * trial.machine + 1):
         (folder / "engine" / f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt").write_text(f"{content} {rank}")
     if trial.machine == 0:
         (folder / "progress.json").write_text(content)
         (folder / "engine" / "mp_rank_00_model_states.pt").write_text(content)
-    own = manifest(trial.machine)
-    (folder / own).write_text(json.dumps(checksums(folder, but=own)))
+    (folder / trial.manifest).write_text(json.dumps(checksums(folder, but=trial.manifest)))
 
 
-def two_machines(objects: ObjectStore, path: Path) -> list[StoredTrial]:
-    return [StoredTrial(objects, TrialFolder(path / f"machine{m}"), m, 2, lambda: None) for m in (0, 1)]
+def two_machines(objects: ObjectStore, path: Path) -> list[ObjectTrialStore]:
+    return [ObjectTrialStore(objects, path / f"machine{m}", m, 2) for m in (0, 1)]
 
 
 def fetched(objects: ObjectStore, path: Path) -> tuple[str, list[list[str]]]:
     """What two new machines read of the newest whole checkpoint: its content, and the files that each has."""
     machines = two_machines(objects, path)
-    for name in machines[0].whole_checkpoints():
+    for name in machines[0].checkpoint_names():
         if not any([machine.fetch_checkpoint(name) for machine in machines]):
-            folders = [machine.folder.checkpoints / name for machine in machines]
+            folders = [machine.checkpoints / name for machine in machines]
             contents = {file.read_text().split()[0] for folder in folders for file in folder.rglob("*.*")}
             assert len(contents) == 1
             return contents.pop(), [sorted(f.name for f in (folder / "engine").iterdir()) for folder in folders]
@@ -93,7 +99,7 @@ def test_a_crash_at_any_upload_or_removal_leaves_the_old_or_the_new_checkpoint_w
         Fragile.left = 1000
         for writer in writers:
             writer.push_checkpoint("step_10")
-        writers[0].remove_checkpoint("step_20")
+        writers[0].prepare_checkpoint("step_20")
         Fragile.left = crash_at
         try:
             for writer in writers:
@@ -124,7 +130,7 @@ def test_damage_is_found_when_a_checkpoint_is_fetched(damage, objects, tmp_path)
     victim = "checkpoints/step_10/engine/zero_pp_rank_2_mp_rank_00_optim_states.pt"
     objects.remove([victim]) if damage == "gone" else objects.write(victim, b"other")
     first, second = two_machines(objects, tmp_path / "reading")
-    stale = first.folder.checkpoints / "step_10" / "engine" / "zero_pp_rank_9_mp_rank_00_optim_states.pt"
+    stale = first.checkpoints / "step_10" / "engine" / "zero_pp_rank_9_mp_rank_00_optim_states.pt"
     stale.parent.mkdir(parents=True)
     stale.touch()
     assert first.fetch_checkpoint("step_10") is None
@@ -134,8 +140,8 @@ def test_damage_is_found_when_a_checkpoint_is_fetched(damage, objects, tmp_path)
 
 @pytest.mark.parametrize("name", ["../outside", "/outside", "engine/../../outside", ""])
 def test_a_manifest_that_names_a_file_elsewhere_is_none(name, objects, tmp_path):
-    objects.write(f"checkpoints/step_10/{manifest(0)}", json.dumps({name: 1}).encode())
-    reader = StoredTrial(objects, TrialFolder(tmp_path / "reading"), 0, 1, lambda: None)
+    objects.write("checkpoints/step_10/checksums.json", json.dumps({name: 1}).encode())
+    reader = ObjectTrialStore(objects, tmp_path / "reading")
     assert reader.fetch_checkpoint("step_10") == "no readable checksums"
     assert not (tmp_path / "reading").exists()
 
@@ -174,13 +180,13 @@ class Half:
 
 
 def test_records_go_up_without_marks_and_result_and_come_down_as_they_are(objects, tmp_path):
-    folder = TrialFolder(tmp_path / "trial")
+    folder = ObjectTrialStore(objects, tmp_path / "trial")
     (folder.path / "tb").mkdir(parents=True)
     for name in ("metrics.jsonl", "log.txt", "tb/events", "start", "preempted", "result.json", "model.safetensors"):
         (folder.path / name).write_text(name)
-    push_records(objects, folder)
+    folder.push_records()
     assert sorted(objects.entries()) == ["log.txt", "metrics.jsonl", "tb/events"]
-    copy = TrialFolder(tmp_path / "copy")
+    copy = TrialStore(tmp_path / "copy")
     objects.write("result.json", b"{}")
     objects.write("model.safetensors", b"big")
     pull(objects, copy.path)
@@ -194,11 +200,11 @@ def test_records_go_up_without_marks_and_result_and_come_down_as_they_are(object
 
 def test_what_is_written_beside_the_trials_of_a_uri_is_uploaded(objects, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with pytest.raises(InputError, match="not a sweep"), sweep_at(objects.uri):
+    with pytest.raises(InputError, match="not a sweep"), open_sweep(objects.uri):
         pass
     objects.write("sweep.yaml", b"format: 1")
     objects.write("trials/a/result.json", b"{}")
-    with sweep_at(objects.uri) as folder:
+    with open_sweep(objects.uri) as folder:
         assert (folder / "trials/a/result.json").read_text() == "{}"
         (folder / "figures").mkdir()
         (folder / "figures" / "one.svg").write_text("<svg/>")
@@ -228,23 +234,23 @@ def hold(objects: ObjectStore, meanwhile=lambda: None) -> None:
 
 
 def test_one_driver_holds_a_sweep(objects, monkeypatch):
-    monkeypatch.setattr("amscale.trials.lease._SETTLES", 0.0)
+    monkeypatch.setattr("amscale.trials.lease._SETTLE_SECONDS", 0.0)
     with held(objects):
         with pytest.raises(InputError, match=rf"another driver runs this sweep \(process {os.getpid()} on "):
             hold(objects)
         other = json.dumps({"host": "elsewhere", "process": 7}).encode()
         objects.write(KEY, other)
     assert objects.read(KEY) == other  # not this driver's to remove
-    with pytest.raises(InputError, match=r"process 7 on elsewhere, heard of \d+ s ago; .* given up 60 s"):
+    with pytest.raises(InputError, match=r"process 7 on elsewhere, renewed \d+ s ago; if it is dead, wait 60 s"):
         hold(objects)
-    monkeypatch.setattr("amscale.trials.lease._EXPIRES", 0.05)
+    monkeypatch.setattr("amscale.trials.lease._EXPIRE_SECONDS", 0.05)
     time.sleep(0.1)
     with held(objects):
         holder = json.loads(objects.read(KEY))
         assert holder["process"] == os.getpid()
     assert objects.read(KEY) is None
     objects.write(KEY, json.dumps({**holder, "process": _ended_process()}).encode())
-    monkeypatch.setattr("amscale.trials.lease._EXPIRES", 60.0)
+    monkeypatch.setattr("amscale.trials.lease._EXPIRE_SECONDS", 60.0)
     hold(objects)  # a driver of this machine that is dead is not waited for
 
 
@@ -255,8 +261,8 @@ def _ended_process() -> int:
 
 
 def test_a_driver_whose_sweep_was_taken_ends(objects, monkeypatch):
-    monkeypatch.setattr("amscale.trials.lease._SETTLES", 0.0)
-    monkeypatch.setattr("amscale.trials.lease._RENEWED", 0.05)
+    monkeypatch.setattr("amscale.trials.lease._SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("amscale.trials.lease._RENEW_SECONDS", 0.05)
     with pytest.raises(InputError, match="another driver has taken this sweep"):
         hold(objects, lambda: (time.sleep(0.2), objects.write(KEY, b"{}"), time.sleep(20)))
 
@@ -327,30 +333,51 @@ def test_other_failures_of_storage_in_words(tmp_path):
 
 
 def test_a_machine_says_what_it_does_not_see_and_what_went_wrong(tmp_path, monkeypatch):
-    monkeypatch.setattr("amscale.trials.site._VISIBLE_SECONDS", 0.0)
-    place = TrialPlace(str(tmp_path), None, "sweep", "trial")
-    first, second = Site(place, 0), Site(place, 1)
+    monkeypatch.setattr("amscale.trials.store._VISIBLE_SECONDS", 0.0)
+    location = TrialLocation(str(tmp_path), None, "sweep", "trial")
+    first, second = location.store(0), location.store(1)
     with pytest.raises(StorageError, match=r"^storage not shared: \S+ does not see what the driver wrote to "):
         first.open()
-    folder = first.folder
-    folder.path.mkdir(parents=True)
-    folder.spec.write_text("format: 1")
+    first.path.mkdir(parents=True)
+    first.spec.write_text(SPEC)
     first.open()
-    start = folder.new_start()
-    assert second.join(start) == folder.spec
+    second.join_attempt(first.begin_attempt(replace(PLACEMENT, machines=2)))
+    assert second.read_spec().placement.machines == 2
     with pytest.raises(StorageError, match="does not see what machine 0 wrote to "):
-        second.join("another start")
+        second.join_attempt("another attempt")
     line = "storage full: /some/disk: No space left on device; free space and run the same command again"
-    log = folder.log_of(1)
+    log = second.log_of(1)
     log.write_text(f"=== start 1\ntrain: {line}\n=== start 2\nValueError: shapes differ\n")
-    assert second.account() == {"storage": None, "out_of_memory": None, "reason": "ValueError: shapes differ"}
+    assert second.diagnose() == Diagnosis(storage=None, out_of_memory=None, reason="ValueError: shapes differ")
     log.write_text(f"=== start 1\nhello\n=== start 2\nTraceback …\n{line}\n")
-    assert second.account()["storage"] == line
+    assert second.diagnose().storage == line
+
+
+def test_a_replaced_attempt_uploads_nothing(objects, tmp_path):
+    store = ObjectTrialStore(objects, tmp_path / "machine0")
+    store.path.mkdir()
+    store.spec.write_text(SPEC)
+    old = store.begin_attempt(PLACEMENT)
+    store.log.write_text("mine")
+    store.push_records()
+    assert objects.read("log.txt") == b"mine"
+    elsewhere = ObjectTrialStore(objects, tmp_path / "elsewhere")
+    elsewhere.path.mkdir()
+    elsewhere.spec.write_text(store.spec.read_text())
+    elsewhere.begin_attempt(PLACEMENT)
+    assert store.current_attempt() == old  # its folder is its own, and does not tell
+    store.log.write_text("too late")
+    for write in (store.push_records, lambda: store.publish(RESULT), lambda: store.prepare_checkpoint("step_1")):
+        with pytest.raises(AttemptReplaced):
+            write()
+    store.push_last_records()
+    assert objects.read("log.txt") == b"mine"
+    assert not store.done()
 
 
 def test_a_place_that_holds_something_else_is_not_taken_for_a_sweep(objects, tmp_path):
     settings = {"name": "mine", "model": {"family": "vanilla"}, "data": {"corpus": "kjv"}, "train": {"steps": 1}}
-    sweep = SweepStorage(parse(settings | {"storage": objects.uri, "launch": {"scratch": str(tmp_path / "scratch")}}))
+    sweep = sweep_store(parse(settings | {"storage": objects.uri, "launch": {"scratch": str(tmp_path / "scratch")}}))
     objects.write("mine/holiday.jpg", b"picture")
     with pytest.raises(InputError, match="exists and is not a sweep"), sweep.owned():
         pass

@@ -18,7 +18,8 @@ from amscale.errors import InputError, one_line
 from amscale.training import checkpoint
 from amscale.training.engine import EngineError
 from amscale.training.spec import resolve
-from amscale.trials.folder import SweepFolder, write_spec
+from amscale.trials.store import TrialStore
+from amscale.trials.sweep_store import SweepStore
 
 SOURCE = Path(amscale.__file__).parent
 
@@ -29,8 +30,8 @@ def spec(tmp_path):
     overrides = ["model.size=25k", "data.size=2k", "data.documents=500", "data.validation=100"]
     cell = config.expand(load("quick.yaml", overrides))[0]
     store = prepare(cell.data, tmp_path / "tokens")
-    folder = SweepFolder(tmp_path / "sweep").trial("trial")
-    write_spec(folder, cell, Placement(1, 1, 1, "cpu", 0, "fp32", 4, 1), store.folder, "0" * 12)
+    folder = SweepStore(tmp_path / "sweep").trial("trial")
+    folder.write_spec(cell, Placement(1, 1, 1, "cpu", 0, "fp32", 4, 1), store.folder, "0" * 12)
     whole = yaml.safe_load(folder.spec.read_text())
 
     def write(**changes):
@@ -132,21 +133,22 @@ def test_a_file_that_is_not_listed_makes_a_checkpoint_damaged(tmp_path):
     """DeepSpeed unpickles whatever bears the right name, so a whole checkpoint holds what its list says and no more."""
     from accelerate import Accelerator
 
-    from amscale.trials.objects import checksums
+    from amscale.trials.checksums import checksums
 
-    folder = tmp_path / "step_000000010"
+    store = TrialStore(tmp_path)
+    folder = store.checkpoints / "step_000000010"
     (folder / "engine").mkdir(parents=True)
     (folder / "engine" / "states.pt").write_bytes(b"states")
     (folder / "progress.json").write_text(json.dumps({"step": 10}))
     (folder / "checksums.json").write_text(json.dumps(checksums(folder, but="checksums.json")))
     accelerator = Accelerator(cpu=True)
-    assert checkpoint.newest_whole(accelerator, tmp_path) == folder
+    assert checkpoint.newest_whole(accelerator, store) == folder
     planted = folder / "engine" / "zero_pp_rank_0_mp_rank_00_optim_states.pt"
     planted.write_bytes(b"planted")
-    assert checkpoint.newest_whole(accelerator, tmp_path) is None
+    assert checkpoint.newest_whole(accelerator, store) is None
     planted.unlink()
-    (tmp_path / "step_000000020").symlink_to(folder)
-    assert checkpoint.newest_whole(accelerator, tmp_path) == folder
+    (store.checkpoints / "step_000000020").symlink_to(folder)
+    assert checkpoint.newest_whole(accelerator, store) == folder
 
 
 def test_a_lone_machine_meets_itself_on_loopback():

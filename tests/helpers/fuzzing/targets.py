@@ -172,22 +172,22 @@ class Targets:
     def _spec_text(self) -> str:
         """Return the text of a spec whose token store exists."""
         from amscale import data
-        from amscale.trials.folder import TrialFolder, write_spec
         from amscale.trials.records import Placement
+        from amscale.trials.store import TrialStore
 
         cell = config.expand(config.load("quick.yaml", ["model.size=25k", "data.size=2k", "data.documents=500"]))[0]
         cell = cell.model_copy(update={"data": cell.data.model_copy(update={"validation": 100})})
         store = data.prepare(cell.data, self._folder / "tokens")
         placement = Placement(1, 1, 1, "cpu", 0, "fp32", micro_batch=4, accumulation=2)
-        folder = TrialFolder(self._folder / "spec")
-        write_spec(folder, cell, placement, store.folder, "0" * 12)
+        folder = TrialStore(self._folder / "spec")
+        folder.write_spec(cell, placement, store.folder, "0" * 12)
         return folder.spec.read_text()
 
     @staticmethod
     def _create(path: str) -> None:
-        from amscale.trials.folder import SweepFolder
+        from amscale.trials.sweep_store import SweepStore
 
-        SweepFolder(Path(path)).create(config.load("quick.yaml"))
+        SweepStore(Path(path)).create(config.load("quick.yaml"))
 
     # --- metrics
 
@@ -297,7 +297,7 @@ class Targets:
         return Accelerator(cpu=True)
 
     def _checkpoints(self, facts: dict[str, Any]) -> Path:
-        from amscale.trials.objects import checksums
+        from amscale.trials.checksums import checksums
 
         made = self._folder / "checkpoints"
         for step in (10, 20) if not made.exists() else ():

@@ -1,5 +1,7 @@
 """Identity by content, atomic results, and folders that are not ours."""
 
+import errno
+import fcntl
 import json
 import os
 
@@ -11,10 +13,11 @@ from amscale.errors import InputError
 from amscale.files import write_atomically
 from amscale.planning.plan import plan_sweep
 from amscale.training.metrics import cut_after
-from amscale.trials.folder import SweepFolder, TrialFolder
 from amscale.trials.identity import trial_id
 from amscale.trials.metrics import TrainRecord
 from amscale.trials.records import FORMAT
+from amscale.trials.store import TrialStore
+from amscale.trials.sweep_store import SweepStore
 
 SHAPE = {"family": "vanilla", "layers": 2, "width": 16}
 
@@ -87,19 +90,19 @@ def test_foreign_and_future_folders_are_refused(tmp_path):
     experiment = config.load("quick.yaml")
     (tmp_path / "holiday.jpg").write_text("")
     with pytest.raises(InputError, match="not a sweep folder"):
-        SweepFolder(tmp_path).create(experiment)
+        SweepStore(tmp_path).create(experiment)
     future = tmp_path / "future"
     future.mkdir()
     (future / "sweep.yaml").write_text(f"format: {FORMAT + 1}\n")
     with pytest.raises(InputError, match="another version"):
-        SweepFolder(future).create(experiment)
+        SweepStore(future).create(experiment)
     (tmp_path / "result.json").write_text(json.dumps({"format": FORMAT + 1}))
     with pytest.raises(InputError, match="another version"):
-        TrialFolder(tmp_path).read_result()
+        TrialStore(tmp_path).read_result()
 
 
 def test_a_torn_last_line_is_passed_over_and_cut_on_resume(tmp_path):
-    trial = TrialFolder(tmp_path)
+    trial = TrialStore(tmp_path)
     whole = [json.dumps({"kind": "train", "step": step, "loss": 1.0}) + "\n" for step in (1, 2, 3)]
     trial.metrics.write_text("".join(whole) + '{"kind": "train", "st')
     assert [record.step for record in trial.read_metrics(TrainRecord)] == [1, 2, 3]
@@ -110,15 +113,31 @@ def test_a_torn_last_line_is_passed_over_and_cut_on_resume(tmp_path):
 
 
 def test_one_driver_at_a_time(tmp_path):
-    folder = SweepFolder(tmp_path / "sweep")
-    with folder.owned(), pytest.raises(InputError, match=f"process {os.getpid()}"), SweepFolder(folder.path).owned():
+    folder = SweepStore(tmp_path / "sweep")
+    with folder.owned(), pytest.raises(InputError, match=f"process {os.getpid()}"), SweepStore(folder.path).owned():
         pytest.fail("two drivers hold one folder")
     with folder.owned():
         assert folder.path.is_dir()
 
 
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_one_driver_at_a_time_on_a_disk_without_locks(number, tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr("amscale.trials.lease._SETTLE_SECONDS", 0.0)
+    folder = SweepStore(tmp_path / "a sweep")
+    for _ in range(2):
+        with folder.owned():
+            folder.create(config.load("quick.yaml"))
+            with pytest.raises(InputError, match=f"process {os.getpid()}"), SweepStore(folder.path).owned():
+                pytest.fail("two drivers hold one folder")
+    assert sorted(path.name for path in folder.path.iterdir()) == ["sweep.yaml", "trials"]
+
+
 def test_the_reason_is_what_the_rank_said_not_the_launcher(tmp_path):
-    trial = TrialFolder(tmp_path)
+    trial = TrialStore(tmp_path)
     trial.log.write_text(
         "=== start earlier\nan old error\n=== start now: command\nTraceback\nValueError: the cause\n"
         "E1124 torch/distributed/elastic/multiprocessing/api.py:1002] failed\nChildFailedError\n"

@@ -1,6 +1,6 @@
-"""The folder in which a machine works on a trial.
+"""Where a trial is kept, and the folder in which each machine works on it.
 
-On shared storage it is the trial's folder. With objects under a URI every machine has a folder of its own for its part
+On shared storage that is the trial's folder. With objects under a URI every machine has a working folder for its part
 of the trial, below its scratch folder:
 
     <scratch>/<scheme>-<digits>/<bucket>/<prefix>/       what a storage folder holds: tokens/ and sweeps
@@ -17,12 +17,13 @@ from urllib.parse import urlsplit
 
 from amscale.config import Experiment
 from amscale.errors import InputError
-from amscale.trials.folder import SweepFolder, TrialFolder
+from amscale.trials.object_trial_store import ObjectTrialStore
 from amscale.trials.objects import ObjectStore, check_uri, is_uri
+from amscale.trials.store import TrialStore
 
 
 def working_folder(uri: str, scratch: str | None = None) -> Path:
-    """This machine's working folder for the objects under a URI; not made yet.
+    """Return this machine's working folder for the objects under a URI, which need not exist.
 
     Args:
         uri: storage of sweeps.
@@ -33,7 +34,7 @@ def working_folder(uri: str, scratch: str | None = None) -> Path:
     """
     check_uri(uri)
     address = urlsplit(uri)
-    # The same path behind another endpoint is another place.
+    # The same path behind another endpoint is another storage.
     digits = hashlib.sha256(f"{address.scheme}?{address.query}".encode()).hexdigest()[:8]
     path = f"{address.netloc}/{address.path.strip('/')}".strip("/")
     if ".." in path.split("/"):
@@ -42,7 +43,7 @@ def working_folder(uri: str, scratch: str | None = None) -> Path:
 
 
 def storage_folder(experiment: Experiment) -> Path:
-    """The storage folder, made if it is missing; this machine's working folder where storage is a URI.
+    """Make and return the storage folder: this machine's working folder where storage is a URI.
 
     Raises:
         InputError: it cannot be made or written, or the URI holds a password.
@@ -64,7 +65,7 @@ def storage_folder(experiment: Experiment) -> Path:
 
 
 def scratch_folder(scratch: str | None) -> Path:
-    """The scratch folder of this machine: `launch.scratch` with its variables, or one below the temporary folder.
+    """Return the scratch folder of this machine: `launch.scratch` with its variables, or one in the temporary folder.
 
     Raises:
         InputError: an unset variable in `scratch`, or a temporary folder that another user made.
@@ -83,36 +84,37 @@ def scratch_folder(scratch: str | None) -> Path:
 
 
 @dataclass(frozen=True)
-class TrialPlace:
-    """Where a trial is kept, and where each machine works on it."""
+class TrialLocation:
+    """Where a trial is kept: plain data that can be sent to its machines."""
 
     storage: str
     """A folder, absolute, or a URI."""
     scratch: str | None
+    """`launch.scratch`; counts where storage is a URI."""
     sweep: str
     label: str
 
-    @property
-    def objects(self) -> ObjectStore | None:
-        """The trial's objects; None on shared storage."""
-        return self.tokens_at.at(self.sweep, "trials", self.label) if self.tokens_at else None
+    def store(self, machine: int = 0, machines: int = 1, *, attempt: str = "", path: Path | None = None) -> TrialStore:
+        """Return the trial's store on one of its machines, which must be this one.
 
-    @property
-    def tokens_at(self) -> ObjectStore | None:
-        """The objects of all sweeps and of `tokens/`; None on shared storage."""
-        return ObjectStore(self.storage) if is_uri(self.storage) else None
-
-    @property
-    def working(self) -> Path:
-        """This machine's folder of sweeps and tokens."""
-        return working_folder(self.storage, self.scratch) if is_uri(self.storage) else Path(self.storage)
-
-    def folder(self, machine: int) -> TrialFolder:
-        """The trial's folder on one of its machines, which must be this one; not made yet."""
-        if is_uri(self.storage):
-            return TrialFolder(self.working / ".work" / self.sweep / self.label / f"machine{machine}")
-        return SweepFolder(self.working / self.sweep).trial(self.label)
+        Args:
+            machine: index of this machine in the trial.
+            machines: number of the trial's machines; counts where checkpoints are read.
+            attempt: the attempt that this process takes part in.
+            path: the trial's folder on this machine; as the location says if None.
+        """
+        if not is_uri(self.storage):
+            return TrialStore(path or Path(self.storage) / self.sweep / "trials" / self.label, machine, attempt)
+        objects, working = ObjectStore(self.storage), working_folder(self.storage, self.scratch)
+        return ObjectTrialStore(
+            objects.at(self.sweep, "trials", self.label),
+            path or working / ".work" / self.sweep / self.label / f"machine{machine}",
+            machine,
+            machines,
+            attempt,
+            tokens=(objects, working / "tokens"),
+        )
 
     def to_dict(self) -> dict[str, str | None]:
-        """As plain data, for a trial's actor."""
+        """Return the location as plain data."""
         return asdict(self)

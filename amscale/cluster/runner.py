@@ -1,0 +1,286 @@
+"""Run one trial on its machines to its result: one state machine under Ray, under Slurm and over a list of hosts.
+
+What can go wrong, and when it is noticed:
+
+* a rank or the launcher ends: at the next poll, a fraction of a second later;
+* ranks hang, in a collective say, and record nothing: after `launch.stalled_after`, and FIRST_RECORD_SECONDS more
+  before the first record of an attempt;
+* ranks were asked to end, wrote a checkpoint and ended: they go on in another attempt;
+* a rank runs out of memory: as when it ends; the trial goes on with half the micro-batch;
+* storage is full, read-only or not shared: as when a rank ends; another attempt would only repeat that;
+* the trial was begun anew elsewhere, since this machine was given up but still runs: at the next poll.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from amscale.trials.attempt import Diagnosis
+from amscale.trials.metrics import MetricsTail
+from amscale.trials.records import Placement
+from amscale.trials.storage_errors import OutOfReach, StorageError, storage_errors
+from amscale.trials.store import TrialStore
+
+_POLL_SECONDS = 0.2
+_REPORT_SECONDS = 1.0
+FIRST_RECORD_SECONDS = 300.0
+"""How much longer than between records ranks may take to the first one: imports, and extensions compiled."""
+
+SMALLER_TRIAL = (
+    "give it more machines or processes (launch.machines, launch.processes_per_machine), a higher launch.zero_stage, "
+    "or a shorter data.context"
+)
+
+
+class TrialFailed(RuntimeError):
+    """A trial's processes ended, or stopped answering, without a result."""
+
+
+class MachineLost(RuntimeError):
+    """A machine of the trial does not answer; the message is the reason."""
+
+
+class Machines(Protocol):
+    """The machines of one trial, in order.
+
+    Every method but `stop` and `release` raises MachineLost where a machine does not answer, and StorageError where a
+    machine finds that storage does not serve.
+    """
+
+    def reserve(self, placement: Placement) -> None:
+        """Get hold of every machine of the trial."""
+
+    def start(self, placement: Placement, attempt: str) -> None:
+        """Let every machine join the attempt and start its ranks."""
+
+    def poll(self) -> list[int | None]:
+        """Return the exit status of each machine's launcher, None while it runs."""
+
+    def diagnose(self) -> list[Diagnosis]:
+        """Return what each machine knows of why the attempt ended."""
+
+    def stop(self) -> None:
+        """End the ranks on every machine; they may be started again.
+
+        Raises:
+            MachineLost: a machine does not answer.
+        """
+
+    def release(self) -> None:
+        """End the ranks on every machine that answers, for good."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is new of a trial."""
+
+    latest: dict[str, Any]
+    """Its newest numbers: `state`, and `step`, `loss`, `tokens`, `seconds`, `validation_loss` where they are known."""
+    done: bool = False
+    """Whether the trial has ended, by its result or by a `failure` that another attempt would only repeat."""
+    failure: str | None = None
+    note: str | None = None
+    """Something that the trial's user should know."""
+
+
+@dataclass
+class TrialRunner:
+    """Begins attempts of a trial, watches them, and decides what follows when one ends.
+
+    Args:
+        store: the trial's store on machine 0.
+        placement: where it is to run, as planned.
+        machines: of the trial.
+        stalled_after: seconds without a record after which an attempt counts as hung.
+        name_attempt: gives the name of the next attempt; None for one that no other has.
+        end_requested: whether this runner was asked to end, so that ranks which end are not started again.
+    """
+
+    store: TrialStore
+    placement: Placement
+    machines: Machines
+    stalled_after: float
+    name_attempt: Callable[[], str] | None = None
+    end_requested: Callable[[], bool] = lambda: False
+    _metrics: MetricsTail = field(init=False)
+    _storage_failure: str = field(init=False, default="")
+
+    def __post_init__(self) -> None:
+        self._metrics = MetricsTail(self.store.metrics)
+
+    @property
+    def latest(self) -> dict[str, Any]:
+        """The trial's newest numbers."""
+        return dict(self._metrics.latest)
+
+    def start(self) -> None:
+        """Begin the first attempt, unless the trial has its result.
+
+        Raises:
+            TrialFailed: a machine was lost or the store is out of reach; another attempt may do better.
+        """
+        try:
+            self.store.open()
+            self._metrics = MetricsTail(self.store.metrics)
+            self.placement = fitting_placement(self.store, self.placement)
+            if not self.store.done():
+                self.machines.reserve(self.placement)
+        except StorageError as error:
+            self._note_storage_failure(error)
+            return
+        except MachineLost as error:
+            raise self._failed(f"{error} while the trial started") from None
+        if not self.store.done():
+            self._begin_attempt()
+
+    def step(self) -> Report:
+        """Wait for up to a second for news of the trial; start what has to be started, and report.
+
+        Raises:
+            TrialFailed: this attempt failed, with the reason and the last lines of the log; another may do better.
+        """
+        if self._storage_failure:
+            return self._final(self._storage_failure)
+        deadline = time.monotonic() + _REPORT_SECONDS
+        while time.monotonic() < deadline:
+            if self.store.done():
+                return Report(self.latest, done=True)
+            if self.end_requested():
+                break
+            statuses = self._ask(self.machines.poll)
+            if self.store.current_attempt() != self.store.attempt:
+                raise TrialFailed("this attempt of the trial ends: a newer one has taken its place")
+            if any(statuses) or all(status == 0 for status in statuses):
+                if self.store.done() or self.end_requested():
+                    continue
+                if self.store.preempted.exists():
+                    self._begin_next_attempt()
+                    return Report(self.latest)
+                return self._decide(statuses)
+            time.sleep(_POLL_SECONDS)
+        silent = self._metrics.read()
+        if silent > self.stalled_after + (0 if self._metrics.heard else FIRST_RECORD_SECONDS):
+            limit = f"launch.stalled_after={self.stalled_after:g}"
+            raise self._failed(f"no record for {silent:.0f} s ({limit})\n{self.store.reason()}")
+        return Report(self.latest)
+
+    def release(self) -> None:
+        """End the trial's processes on every machine that answers."""
+        self.machines.release()
+        self.store.clear()
+
+    def _begin_attempt(self) -> None:
+        """Begin an attempt on all machines, or note that storage does not serve.
+
+        Raises:
+            TrialFailed: a machine was lost.
+        """
+        try:
+            with storage_errors(self.store.path):
+                name = self.name_attempt() if self.name_attempt else None
+                attempt = self.store.begin_attempt(self.placement, name)
+                self.machines.start(self.placement, attempt)
+        except StorageError as error:
+            self._note_storage_failure(error)
+        except MachineLost as error:
+            raise self._failed(f"{error} while the trial started") from None
+        else:
+            self._metrics.restart()
+
+    def _begin_next_attempt(self) -> None:
+        """Go on from the newest checkpoint on the same machines."""
+        self._ask(self.machines.stop)
+        self._begin_attempt()
+
+    def _decide(self, statuses: list[int | None]) -> Report:
+        """Return what follows after ranks have ended without a result.
+
+        Raises:
+            TrialFailed: another attempt may do better.
+        """
+        diagnoses = self._ask(self.machines.diagnose)
+        storage = next((found.storage for found in diagnoses if found.storage), None)
+        if storage is not None:
+            return self._final(storage)
+        memory = next((found.out_of_memory for found in diagnoses if found.out_of_memory), None)
+        if memory is not None:
+            return self._halve(memory.strip())
+        ended = [f"machine {rank} exit status {status}" for rank, status in enumerate(statuses) if status is not None]
+        first = next((rank for rank, status in enumerate(statuses) if status), 0)
+        raise self._failed(f"{', '.join(ended)}\n{diagnoses[first].reason}")
+
+    def _halve(self, reason: str) -> Report:
+        """Go on with half the micro-batch; where that is 1 already, the trial has failed."""
+        before, smaller = self.placement.micro_batch, halved(self.placement)
+        self.store.add_out_of_memory(reason, self.placement)
+        if smaller is None:
+            return self._final(f"out of memory with a micro-batch of 1: {SMALLER_TRIAL}\n{reason}")
+        self.placement = smaller
+        self._begin_next_attempt()
+        note = (
+            f"out of memory with a micro-batch of {before}: goes on with {smaller.micro_batch} and "
+            f"{smaller.accumulation} forward passes a step, the same global batch ({reason})"
+        )
+        return Report(self.latest, note=note)
+
+    def _note_storage_failure(self, error: StorageError) -> None:
+        """Let the next step report that storage does not serve.
+
+        Raises:
+            TrialFailed: the store was out of reach, and another attempt may do better.
+        """
+        if isinstance(error, OutOfReach):
+            raise self._failed(str(error)) from None
+        self._storage_failure = str(error)
+
+    def _final(self, failure: str) -> Report:
+        """Report a failure that another attempt would only repeat."""
+        self._record(failure)
+        return Report(self.latest, done=True, failure=failure)
+
+    def _ask(self, question: Callable[[], Any]) -> Any:
+        """Return the machines' answers.
+
+        Raises:
+            TrialFailed: a machine does not answer.
+        """
+        try:
+            return question()
+        except MachineLost as error:
+            raise self._failed(str(error)) from None
+
+    def _failed(self, reason: str) -> TrialFailed:
+        self._record(reason)
+        return TrialFailed(reason)
+
+    def _record(self, reason: str) -> None:
+        with suppress(OSError):  # where the disk is full, the driver still hears the reason
+            self.store.add_failure(reason)
+        self.store.push_last_records()
+
+
+def halved(placement: Placement) -> Placement | None:
+    """Return half the micro-batch, rounded up, and as many more forward passes a step; None at a micro-batch of 1.
+
+    The global batch stays what it is: where the passes hold more rows than it has, the last ones are left empty.
+    """
+    if placement.micro_batch == 1:
+        return None
+    micro_batch = math.ceil(placement.micro_batch / 2)
+    rows = placement.micro_batch * placement.accumulation
+    return replace(placement, micro_batch=micro_batch, accumulation=math.ceil(rows / micro_batch))
+
+
+def fitting_placement(store: TrialStore, placement: Placement) -> Placement:
+    """Return a planned placement with its micro-batch halved until it is smaller than any that is known not to fit."""
+    known = [
+        other.micro_batch
+        for other in (entry.placement for entry in store.out_of_memory())
+        if replace(other, micro_batch=placement.micro_batch, accumulation=placement.accumulation) == placement
+    ]
+    while known and placement.micro_batch >= min(known) and (smaller := halved(placement)):
+        placement = smaller
+    return placement

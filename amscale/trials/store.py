@@ -1,0 +1,402 @@
+"""One trial in a folder: its files, its attempts, its checkpoints, and what went wrong.
+
+`TrialStore` is the folder that all machines of the trial share; `ObjectTrialStore` keeps the trial as objects under a
+URI and gives each machine a working folder. `TrialLocation.store` returns the right one, and nothing else asks which it
+is.
+
+A trial is done if and only if its `result.json` is there: it is written last and atomically.
+"""
+
+import json
+import re
+import shutil
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from amscale.config import Experiment
+from amscale.errors import InputError
+from amscale.files import read_text, write_atomically
+from amscale.trials.attempt import ATTEMPT_MARK, AttemptReplaced, Diagnosis
+from amscale.trials.checksums import checkpoint_damage, manifest_name
+from amscale.trials.identity import settings_of
+from amscale.trials.metrics import R, read_records
+from amscale.trials.records import (
+    FORMAT,
+    Failure,
+    OutOfMemory,
+    Placement,
+    TrialResult,
+    TrialSpec,
+    read_failures,
+    read_out_of_memory,
+)
+from amscale.trials.storage_errors import StorageError, check_writable, error_in_log, storage_errors
+
+_VISIBLE_SECONDS = 20.0
+"""How long a shared file system may take to show what another machine wrote."""
+
+
+class TrialStore:
+    """A trial in a folder that all its machines share.
+
+    Args:
+        path: the trial's folder, which need not exist.
+        machine: index of this machine in the trial.
+        attempt: name of the attempt that this process takes part in. Readers have none, nor has a run that is started
+            by hand, which has no rival.
+    """
+
+    def __init__(self, path: Path, machine: int = 0, attempt: str = "") -> None:
+        self.path = path
+        self.machine = machine
+        self.attempt = attempt
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r})"
+
+    @property
+    def spec(self) -> Path:
+        return self.path / "spec.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tb"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "model.safetensors"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def failures_file(self) -> Path:
+        return self.path / "failures.jsonl"
+
+    @property
+    def out_of_memory_file(self) -> Path:
+        return self.path / "out_of_memory.jsonl"
+
+    @property
+    def attempt_file(self) -> Path:
+        return self.path / "start"
+
+    @property
+    def preempted(self) -> Path:
+        """The file that is there while ranks have ended on request, after they wrote a checkpoint."""
+        return self.path / "preempted"
+
+    @property
+    def out_of_memory_marker(self) -> Path:
+        """The file that is there while ranks have ended for want of memory; holds what the first of them said."""
+        return self.path / "out_of_memory"
+
+    def log_of(self, machine: int) -> Path:
+        """Return the log of one machine of the trial; machine 0 writes the trial's own."""
+        return self.log if machine == 0 else self.path / f"log.machine{machine}.txt"
+
+    def done(self) -> bool:
+        """Return whether the trial has its result."""
+        return self.result.is_file()
+
+    def read_result(self) -> TrialResult | None:
+        """Return the result, or None before there is one.
+
+        Raises:
+            InputError: the file is not a result of this version.
+        """
+        try:
+            text = read_text(self.result)
+        except FileNotFoundError:
+            return None
+        return TrialResult.from_json(text, self.result)
+
+    def read_spec(self) -> TrialSpec:
+        """Return the spec that the trial runs by.
+
+        Raises:
+            InputError: there is no spec, or it is of another version.
+        """
+        try:
+            text = read_text(self.spec)
+        except FileNotFoundError:
+            raise InputError(f"{self.spec}: no such trial") from None
+        return TrialSpec.from_yaml(text, self.spec)
+
+    def write_spec(
+        self, cell: Experiment, placement: Placement, tokens: Path, identity: str, label: str | None = None
+    ) -> None:
+        """Write what the trial is (settings) and where its next attempt runs (placement).
+
+        Args:
+            cell: settings of the trial.
+            placement: where it runs.
+            tokens: folder of the token store.
+            identity: the trial's id.
+            label: the trial's label; the folder's name if None.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        spec = TrialSpec(
+            format=FORMAT,
+            trial=identity,
+            label=label or self.path.name,
+            placement=placement,
+            store=str(tokens),
+            settings=settings_of(cell),
+        )
+        write_atomically(self.spec, spec.to_yaml())
+
+    def read_metrics(self, kind: type[R]) -> Iterator[R]:
+        """Yield the records of one kind (of all: MetricsRecord) in order; skip torn and damaged lines."""
+        if not self.metrics.is_file():
+            return
+        for record in read_records(self.metrics):
+            if isinstance(record, kind):
+                yield record
+
+    def failures(self) -> list[Failure]:
+        """Return the failed attempts of the trial."""
+        return read_failures(self.failures_file)
+
+    def add_failure(self, reason: str) -> None:
+        """Record why an attempt of the trial failed."""
+        _append(self.failures_file, Failure(time=time.time(), reason=reason))
+
+    def out_of_memory(self) -> list[OutOfMemory]:
+        """Return the placements that did not fit the memory."""
+        return read_out_of_memory(self.out_of_memory_file)
+
+    def add_out_of_memory(self, reason: str, placement: Placement) -> None:
+        """Record that a placement did not fit the memory, with what the rank said."""
+        _append(self.out_of_memory_file, OutOfMemory(time=time.time(), reason=reason, placement=placement))
+
+    def reason(self, machine: int = 0, lines: int = 12) -> str:
+        """Return why the current attempt failed: the last lines that the ranks of a machine wrote.
+
+        The launcher's own report, which follows them, says only that a rank ended.
+        """
+        log = self.log_of(machine)
+        if not log.is_file():
+            return ""
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 65536))
+            text = file.read().decode("utf-8", errors="replace")
+        written = text.rpartition(ATTEMPT_MARK)[2].splitlines()[1:]
+        launcher = next((i for i, line in enumerate(written) if "torch/distributed/elastic" in line), len(written))
+        return "\n".join((written[:launcher] or written)[-lines:])
+
+    def token_store(self, name: str) -> Path:
+        """Return the folder of the token store `name`, which lies beside the sweeps.
+
+        Raises:
+            StorageError: it cannot be fetched.
+        """
+        return self.path.absolute().parent.parent.parent / "tokens" / name
+
+    def open(self) -> None:
+        """Make ready to begin an attempt, on machine 0: have spec and records in the folder.
+
+        Raises:
+            StorageError: storage is full, read-only, not shared, or out of reach.
+        """
+        self._wait_to_see(self.spec.is_file, "the driver")
+        self._check_writable()
+
+    def current_attempt(self) -> str | None:
+        """Return the name of the current attempt, or None before the first."""
+        try:
+            return self.attempt_file.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+
+    def begin_attempt(self, placement: Placement, name: str | None = None) -> str:
+        """Begin another attempt, on machine 0, and return its name. Every earlier one is replaced from then on.
+
+        Args:
+            placement: where it runs; written into the spec.
+            name: of the attempt; a new one if None.
+        """
+        spec = self.read_spec().model_copy(update={"placement": placement})
+        write_atomically(self.spec, spec.to_yaml())
+        self.attempt = name or uuid.uuid4().hex
+        # After the spec: other machines read the spec once they see the name.
+        write_atomically(self.attempt_file, self.attempt)
+        self.preempted.unlink(missing_ok=True)
+        self.out_of_memory_marker.unlink(missing_ok=True)
+        return self.attempt
+
+    def end_attempt(self, name: str) -> None:
+        """Let others see, on machine 0, that this attempt has ended and none follows: replace it by a last name."""
+        if self.attempt and self.current_attempt() == self.attempt:
+            write_atomically(self.attempt_file, name)
+
+    def join_attempt(self, attempt: str) -> None:
+        """Take part in an attempt that machine 0 has begun, on another machine.
+
+        Raises:
+            StorageError: storage is full, read-only, not shared, or out of reach.
+        """
+        self.attempt = attempt
+        self._wait_to_see(lambda: self.current_attempt() == attempt, "machine 0")
+        self._check_writable()
+
+    def resume_records(self) -> None:
+        """Have here what this machine's ranks go on writing, where they are started by hand and nobody joins for them.
+
+        Raises:
+            StorageError: it cannot be fetched.
+        """
+
+    def check_attempt(self) -> None:
+        """Check that this process may write.
+
+        Between the check and the write that follows lie milliseconds; checkpoints of two attempts have different names
+        until they are whole.
+
+        Raises:
+            AttemptReplaced: a newer attempt has begun.
+        """
+        if self.attempt and self.current_attempt() != self.attempt:
+            raise AttemptReplaced
+
+    def diagnose(self) -> Diagnosis:
+        """Return what this machine knows of why the current attempt ended."""
+        marker = self.out_of_memory_marker
+        log = self.reason(self.machine, lines=1000) if self.path.is_dir() else ""
+        storage = error_in_log(log) or check_writable(self.path)
+        return Diagnosis(
+            storage=str(storage) if storage else None,
+            out_of_memory=marker.read_text(encoding="utf-8") if marker.is_file() else None,
+            reason=self.reason(self.machine) if log else "",
+        )
+
+    def push_records(self) -> None:
+        """Give others what this machine has written of logs, metrics and failures.
+
+        Raises:
+            AttemptReplaced: a newer attempt has begun.
+            StorageError: it cannot be uploaded.
+        """
+
+    def push_last_records(self) -> None:
+        """Push the records of an attempt that has ended, if no newer one has begun and storage can be reached.
+
+        Otherwise the driver still hears the reason of the failure.
+        """
+        if self.attempt:
+            with suppress(AttemptReplaced, StorageError, OSError):
+                self.push_records()
+
+    def publish(self, result: TrialResult) -> None:
+        """Write the result, atomically: from this moment the trial is done.
+
+        Raises:
+            AttemptReplaced: a newer attempt has begun.
+            StorageError: storage is full, read-only or out of reach.
+        """
+        self.check_attempt()
+        with storage_errors(self.path):
+            write_atomically(self.result, result.to_json())
+
+    def clear(self) -> None:
+        """Remove what this machine alone has of a trial that is done."""
+
+    # Checkpoints. A checkpoint is a folder `step_N` that was renamed into place, whole, with checksums of its files.
+
+    @property
+    def writes_checkpoints(self) -> bool:
+        """Whether a process of this machine makes, lists and removes the folders of checkpoints here."""
+        return self.machine == 0
+
+    @property
+    def manifest(self) -> str:
+        """Name of the file with the checksums of a checkpoint's files."""
+        return manifest_name(0)
+
+    def local_checkpoints(self) -> list[Path]:
+        """Return the checkpoints in the folder, oldest first, leaving out links, wherever they lead."""
+        if not self.checkpoints.is_dir():
+            return []
+        paths = (path for path in self.checkpoints.iterdir() if path.is_dir() and not path.is_symlink())
+        return sorted(path for path in paths if re.fullmatch("step_[0-9]{9}", path.name))
+
+    def checkpoint_names(self) -> list[str]:
+        """Return the names of the trial's checkpoints, newest first; asked on machine 0."""
+        return [path.name for path in reversed(self.local_checkpoints())]
+
+    def fetch_checkpoint(self, name: str) -> str | None:
+        """Have a checkpoint's files in the folder; return what is wrong with them, or None."""
+        return checkpoint_damage(self.checkpoints / name, self.manifest) if self.machine == 0 else None
+
+    def prepare_checkpoint(self, name: str) -> None:
+        """Remove what an earlier attempt left under the name of a checkpoint that is about to be written."""
+
+    def push_checkpoint(self, name: str) -> None:
+        """Give others this machine's files of a checkpoint that is whole here.
+
+        Raises:
+            AttemptReplaced: a newer attempt has begun.
+            StorageError: it cannot be uploaded.
+        """
+
+    def keep_checkpoints(self, number: int) -> None:
+        """Remove all but the newest checkpoints."""
+        for path in self.local_checkpoints()[:-number]:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def remove_checkpoints(self) -> None:
+        """Remove the checkpoints of a finished trial from the folder: weights and result stay."""
+        if self.writes_checkpoints:
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+    def _wait_to_see(self, seen: Callable[[], bool], writer: str) -> None:
+        """Wait until this machine sees what another process wrote into the trial's folder.
+
+        Raises:
+            StorageError: it does not.
+        """
+        deadline = time.monotonic() + _VISIBLE_SECONDS
+        while not seen():
+            if time.monotonic() > deadline:
+                raise self.not_shared(writer)
+            time.sleep(0.2)
+
+    def not_shared(self, writer: str) -> StorageError:
+        """Return the error of a machine that does not see what another process wrote."""
+        return StorageError(
+            f"storage not shared: {socket.gethostname()}{_address()} does not see what {writer} wrote to "
+            f"{self.path}; give storage a folder that all machines share, or a URI such as s3://bucket/prefix"
+        )
+
+    def _check_writable(self) -> None:
+        if (error := check_writable(self.path)) is not None:
+            raise error
+
+
+def _append(path: Path, record: Failure) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record.to_tree()) + "\n")
+
+
+def _address() -> str:
+    """Return this machine's address in the Ray cluster, in brackets: hosts may share a name."""
+    ray = sys.modules.get("ray")
+    return f" ({ray.util.get_node_ip_address()})" if ray and ray.is_initialized() else ""

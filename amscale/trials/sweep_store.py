@@ -1,0 +1,259 @@
+"""One sweep in a folder or as objects under a URI, for its driver and for readers."""
+
+import os
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from amscale.config import Experiment, FitSettings, expand
+from amscale.data import store_name
+from amscale.errors import InputError
+from amscale.files import parse_yaml, read_text, write_atomically
+from amscale.locks import FileLock, LockHeld, LocksUnsupported
+from amscale.settings import describe_error
+from amscale.trials import lease, mirror, token_objects
+from amscale.trials.location import TrialLocation, storage_folder, working_folder
+from amscale.trials.objects import ObjectStore, is_uri
+from amscale.trials.records import FORMAT
+from amscale.trials.storage_errors import storage_errors
+from amscale.trials.store import TrialStore
+
+
+class SweepStore:
+    """A sweep in a folder, `<storage>/<name>`, that its driver and all machines share.
+
+    Args:
+        path: the sweep's folder, which need not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def address(self) -> str:
+        """Where the sweep is, as a user names it."""
+        return str(self.path)
+
+    @property
+    def trials(self) -> Path:
+        return self.path / "trials"
+
+    def trial(self, label: str) -> TrialStore:
+        """Return one trial by its label, as readers see it."""
+        return TrialStore(self.trials / label)
+
+    def all_trials(self) -> list[TrialStore]:
+        """Return every trial that has a spec, in order of name."""
+        if not self.trials.is_dir():
+            return []
+        return [TrialStore(path) for path in sorted(self.trials.iterdir()) if (path / "spec.yaml").is_file()]
+
+    def location(self, label: str) -> TrialLocation:
+        """Return where one trial is kept, for its machines."""
+        return TrialLocation(str(self.path.parent), None, self.path.name, label)
+
+    def read_marker(self) -> dict[str, Any]:
+        """Return what `sweep.yaml` holds: the format, and the configuration that the folder serves.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        marker = self.path / "sweep.yaml"
+        try:
+            tree = parse_yaml(read_text(marker))
+            if not isinstance(tree, dict):
+                raise ValueError("not a mapping")
+        except (FileNotFoundError, ValueError) as error:
+            raise InputError(f"{marker}: not what a sweep writes ({error}); choose another name or storage") from None
+        return tree
+
+    def fit_settings(self) -> FitSettings:
+        """Return what the sweep's configuration wants estimated; the defaults in a folder without one.
+
+        Raises:
+            InputError: it cannot be read, or holds something else.
+        """
+        marker = self.path / "sweep.yaml"
+        if not marker.is_file():
+            return FitSettings()
+        tree = {"fit": self.read_marker().get("fit") or {}}
+        try:
+            return TypeAdapter(dict[str, FitSettings]).validate_python(tree)["fit"]
+        except ValidationError as error:
+            raise InputError(f"{marker}: {describe_error(error, tree)}; run the sweep again to write it anew") from None
+
+    def create(self, config: Experiment) -> None:
+        """Make the folder, and record the configuration that it now serves.
+
+        Raises:
+            InputError: the folder is of another version, or holds something else, or cannot be written.
+        """
+        self._check_is_sweep()
+        self.trials.mkdir(parents=True, exist_ok=True)
+        tree = {"format": FORMAT, **config.model_dump(mode="json", exclude_unset=True)}
+        write_atomically(self.path / "sweep.yaml", yaml.safe_dump(tree, sort_keys=False))
+
+    def create_if_missing(self, config: Experiment) -> None:
+        """Make the folder for a single trial; leave the configuration that a sweep has recorded there.
+
+        Raises:
+            InputError: as `create`.
+        """
+        if (self.path / "sweep.yaml").is_file():
+            self._check_is_sweep()
+        else:
+            self.create(config)
+
+    def _check_is_sweep(self) -> None:
+        if (self.path / "sweep.yaml").is_file():
+            if self.read_marker().get("format") != FORMAT:
+                raise InputError(
+                    f"{self.path}: a sweep folder of another version (this one writes format {FORMAT}); "
+                    "choose another name or storage"
+                )
+        elif self.path.is_dir() and any(not p.name.lstrip(".").startswith("driver") for p in self.path.iterdir()):
+            raise InputError(f"{self.path}: exists and is not a sweep folder; choose another name or storage")
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Hold the sweep for one driver.
+
+        By a file lock; on a disk without locks by a lease in the same file, which is renewed while the block runs.
+
+        Raises:
+            InputError: another driver holds it; the message names it.
+            StorageError: storage is full or read-only.
+        """
+        with storage_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                lock = FileLock(self.path / lease.KEY)
+            except LockHeld as held:
+                raise InputError(
+                    f"{self.path}: another driver runs this sweep ({held or 'unknown'}); wait for it"
+                ) from None
+            except LocksUnsupported:
+                with lease.held(ObjectStore(self.path.absolute().as_uri()), self.address):
+                    yield
+                return
+            with lock:
+                lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+                yield
+
+    def pull(self) -> None:
+        """Have results, metrics and reasons of failure in the folder."""
+
+    def fetch_tokens(self, config: Experiment) -> None:
+        """Have token stores here that others have made, so that they need not be made again."""
+
+    def push_trials(self, trials: Mapping[str, TrialStore], tokens: Iterable[Path]) -> None:
+        """Give the machines what trials need that are about to run.
+
+        Args:
+            trials: stores with the specs, by the labels of the trials.
+            tokens: folders of token stores.
+        """
+
+
+class ObjectSweepStore(SweepStore):
+    """A sweep as objects under a URI, and the folder of its small files on this machine.
+
+    Args:
+        storage: URI of the sweeps.
+        scratch: `launch.scratch`.
+        name: of the sweep.
+    """
+
+    def __init__(self, storage: str, scratch: str | None, name: str) -> None:
+        super().__init__(working_folder(storage, scratch) / name)
+        self._storage = ObjectStore(storage)
+        self._objects = self._storage.at(name)
+        self._scratch = scratch
+
+    @property
+    def address(self) -> str:
+        """The sweep's URI."""
+        return self._objects.uri
+
+    def location(self, label: str) -> TrialLocation:
+        """Return where one trial is kept, for its machines."""
+        return TrialLocation(self._storage.uri, self._scratch, self.path.name, label)
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Hold the sweep for one driver; after the block upload what it wrote beside the trials.
+
+        Raises:
+            InputError: another driver holds it; the message names it.
+            StorageError: storage is full, read-only or out of reach.
+        """
+        with storage_errors(self.path):
+            if self._objects.entry("sweep.yaml") is None and set(self._objects.entries()) - {lease.KEY}:
+                raise InputError(f"{self.address}: exists and is not a sweep; choose another name or storage")
+            with lease.held(self._objects):
+                self.path.mkdir(parents=True, exist_ok=True)
+                self.pull()
+                with mirror.uploaded(self._objects, self.path):
+                    yield
+
+    def pull(self) -> None:
+        """Fetch results, metrics and reasons of failure."""
+        mirror.pull(self._objects, self.path)
+
+    def fetch_tokens(self, config: Experiment) -> None:
+        """Fetch token stores that others have made."""
+        names = set()
+        for cell in expand(config):
+            with suppress(InputError):  # a corpus that cannot be read; the plan says so if it needs it
+                names.add(store_name(cell.data))
+        for name in names:
+            token_objects.fetch_tokens(self._storage, self.path.parent / "tokens" / name)
+
+    def push_trials(self, trials: Mapping[str, TrialStore], tokens: Iterable[Path]) -> None:
+        """Upload token stores and the specs of trials."""
+        for store in tokens:
+            token_objects.push_tokens(self._storage, store)
+        specs = {f"trials/{label}/spec.yaml": store.spec for label, store in trials.items()}
+        self._objects.put_all({"sweep.yaml": self.path / "sweep.yaml", **specs})
+
+
+def sweep_store(config: Experiment) -> SweepStore:
+    """Return the store of a configuration's sweep, and make its storage folder.
+
+    Raises:
+        InputError: the folder cannot be made or written.
+    """
+    folder = storage_folder(config)
+    if is_uri(config.storage):
+        return ObjectSweepStore(config.storage, config.launch.scratch, config.name)
+    return SweepStore(folder / config.name)
+
+
+@contextmanager
+def open_sweep(sweep: str) -> Iterator[Path]:
+    """Open a sweep that is named by a folder or by a URI, for a reader; give its folder on this machine.
+
+    Of a URI the small files are fetched first, and what the block writes beside the trials is uploaded after it.
+
+    Raises:
+        InputError: the URI names no sweep.
+        StorageError: storage is full, read-only or out of reach.
+    """
+    if not is_uri(sweep):
+        with storage_errors(Path(sweep)):
+            yield Path(sweep)
+        return
+    objects = ObjectStore(sweep)
+    if objects.entry("sweep.yaml") is None:
+        raise InputError(f"{sweep}: not a sweep; give <storage>/<name> of a sweep")
+    folder = working_folder(sweep)
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        mirror.pull(objects, folder)
+        with mirror.uploaded(objects, folder):
+            yield folder
