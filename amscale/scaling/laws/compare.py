@@ -167,7 +167,7 @@ def aicc(fit: LawFit, rows: Rows) -> float | None:
 def held_out_error(law: Law, rows: Rows, objective: Objective, axis: str) -> float | str:
     """Return the root mean square error of ln loss on the rows of the largest N, D or C by a fit to the others.
 
-    Returns a text that says why where the others are too few.
+    Where the others are too few, return the reason.
     """
     values = {"N": rows.N, "D": rows.D, "C": rows.flops}[axis]
     out = values * _HELD_OUT_FACTOR >= values.max()
