@@ -35,9 +35,7 @@ def train(spec: str, *overrides: str, json: bool = False) -> None:
         )
     # A rank whose launcher is killed must not live on.
     die_with_parent()
-    from amscale.training.interruptions import is_out_of_memory, report_out_of_memory
-    from amscale.training.run import run_trial
-    from amscale.training.spec import resolve
+    from amscale.training.run import is_out_of_memory, report_out_of_memory, resolve, run_trial
     from amscale.trials.attempt import AttemptReplaced
     from amscale.trials.storage_errors import StorageError, storage_error_in
 

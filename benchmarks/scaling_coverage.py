@@ -21,28 +21,18 @@ from amscale.scaling.capacity import capacity_estimates
 from amscale.scaling.collapse import exponent_from_collapse
 from amscale.scaling.dstar import locate
 from amscale.scaling.estimate import Estimate, interval_test
-from amscale.scaling.iso_flop import exponent_from_budgets
-from amscale.scaling.iso_loss import exponent_from_contours
 from amscale.scaling.laws.associative import Associative, AssociativeHalf, excess
 from amscale.scaling.laws.chinchilla import Chinchilla
 from amscale.scaling.laws.compare import resample_law
 from amscale.scaling.laws.data_constrained import DataConstrained
 from amscale.scaling.laws.fitting import fit_law
 from amscale.scaling.laws.kaplan import Kaplan
-from amscale.scaling.laws.law import Law, Rows
+from amscale.scaling.laws.law import HUBER_LOG, OBJECTIVES, Law, Objective, Rows
 from amscale.scaling.laws.power import PowerD
-from amscale.scaling.laws.search import HUBER_LOG, OBJECTIVES, Objective
-from amscale.scaling.nopt import exponent_from_optima
+from amscale.scaling.optima import exponent_from_budgets, exponent_from_contours, exponent_from_optima
 from amscale.scaling.points import Array, Point, PointTable
 from amscale.scaling.power_law import exponent_from_dstar
-from amscale.trials.records import (
-    ResultData,
-    ResultFlops,
-    ResultLosses,
-    ResultParameters,
-    ResultShape,
-    TrialResult,
-)
+from amscale.trials.records import ResultData, ResultFlops, ResultLosses, ResultParameters, ResultShape, TrialResult
 
 Outcome = tuple[tuple[float, float], bool] | None
 """An interval and whether the truth was rejected; None where the estimate was not determined."""

@@ -10,8 +10,7 @@ from rich.console import Console
 from amscale.errors import InputError
 from amscale.fit import fit
 from amscale.reporting.estimates_table import print_fit
-from amscale.scaling.read_sweep import read_sweep
-from amscale.scaling.read_table import read_table
+from amscale.scaling.reading import read_sweep, read_table
 
 
 @pytest.fixture(scope="module")

@@ -5,16 +5,16 @@ import pandas as pd
 import pytest
 
 from amscale.scaling.fit import fit_table
-from amscale.scaling.iso_flop import exponent_from_budgets
 from amscale.scaling.laws import Rows
 from amscale.scaling.laws.chinchilla import Chinchilla, ChinchillaSeen
 from amscale.scaling.laws.compare import resample_law
 from amscale.scaling.laws.data_constrained import DataConstrained
 from amscale.scaling.laws.fitting import fit_law
-from amscale.scaling.laws.search import HUBER_LOG, SQUARED
+from amscale.scaling.laws.law import HUBER_LOG, SQUARED
+from amscale.scaling.optima import exponent_from_budgets
 from amscale.scaling.points import drop_highest
 from amscale.scaling.power_law import fit_loglog
-from amscale.scaling.read_table import read_table
+from amscale.scaling.reading import read_table
 
 
 def fit_chinchilla(N, D, loss, objective):

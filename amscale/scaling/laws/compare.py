@@ -11,8 +11,7 @@ from amscale.scaling.bootstrap import cell_weights, cells_of, percentile_interva
 from amscale.scaling.estimate import FitRecord
 from amscale.scaling.laws import all_laws
 from amscale.scaling.laws.fitting import LawFit, at_bound, fit_law
-from amscale.scaling.laws.law import Law, Problem, Rows
-from amscale.scaling.laws.search import OBJECTIVES, SQUARED_LOG, Objective, minimise
+from amscale.scaling.laws.law import OBJECTIVES, SQUARED_LOG, Law, Objective, Problem, Rows, minimise
 from amscale.scaling.points import Array
 
 HELD_OUT = ("N", "D", "C")
