@@ -93,8 +93,10 @@ def test_messages_and_reference_know_the_family(packages):
     ],
 )
 def test_a_package_that_is_no_family_is_one_line(tmp_path, code, words):
+    """It is noticed by who uses it, and by nobody else."""
     packages = install(tmp_path, code, "broken = broken_family:Broken")
-    done = run(packages, "-m", "amscale.plan", "quick.yaml")
+    assert run(packages, "-m", "amscale.plan", "quick.yaml", f"storage={tmp_path}").returncode == 0
+    done = run(packages, "-m", "amscale.plan", "quick.yaml", f"storage={tmp_path}", "model.family=broken")
     assert done.returncode == 2
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -78,6 +78,7 @@ class Targets:
         from amscale.status import status
         from amscale.training.checkpoint import newest_whole, restore
         from amscale.training.run import resolve
+        from amscale.trials.store import TrialStore
 
         place = self._folder / "whole"
         place.mkdir()
@@ -91,7 +92,7 @@ class Targets:
         passes(lambda path: resolve(path, []) and None, [str(trial / "spec.yaml")])
         self._resume(trial)
         checkpoints = self._checkpoints(_FACTS)
-        newest = newest_whole(self._accelerator, checkpoints)
+        newest = newest_whole(self._accelerator, TrialStore(checkpoints.parent))
         if newest != checkpoints / "step_000000020" or restore(_Engine(), newest, _FACTS).step != 20:
             raise Broken(f"the newest whole checkpoint is not {newest}")
 
@@ -259,6 +260,7 @@ class Targets:
     def _checkpoint(self, place: Path, rng: random.Random, full: bool) -> None:
         from amscale.training.checkpoint import newest_whole, restore
         from amscale.training.engine import EngineError
+        from amscale.trials.store import TrialStore
 
         sweep = self._copy(place / "results")
         folder = sweep / "trials" / self._unfinished / "checkpoints"
@@ -281,7 +283,7 @@ class Targets:
         said = io.StringIO()
         try:
             with contextlib.redirect_stderr(said):
-                newest = newest_whole(self._accelerator, folder)
+                newest = newest_whole(self._accelerator, TrialStore(folder.parent))
                 if newest is not None:
                     restore(_Engine(), newest, _FACTS)
         except (InputError, EngineError) as refusal:
