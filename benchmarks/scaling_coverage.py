@@ -1,9 +1,9 @@
-"""Do the 95 % intervals hold the truth in 95 % of simulated sweeps, and do the tests keep their 5 % size?
+"""Measure how often 95 % intervals hold the truth in simulated sweeps, and tests at 5 % reject it.
 
 python benchmarks/scaling_coverage.py                     # 400 to 1000 sweeps a row, ten to fifteen minutes on one core
 python benchmarks/scaling_coverage.py --sweeps 400 --only chinchilla --seed 3
 
-Of n sweeps the share covered is itself uncertain: its 95 % interval (Wilson) stands beside it. `rejected` is the share
+The share covered is itself uncertain: `its interval` is its 95 % interval (Wilson). `rejected` is the share
 of sweeps in which the test of the true value rejects it at 5 %: the size of that test.
 """
 
@@ -37,7 +37,7 @@ from amscale.scaling.points import Array, Point, PointTable
 from amscale.scaling.power_law import exponent_from_dstar
 
 Outcome = tuple[tuple[float, float], bool] | None
-"""An interval and whether the truth was rejected; None where the estimate was refused."""
+"""An interval and whether the truth was rejected; None where the estimate was not determined."""
 
 Trial = Callable[[np.random.Generator], dict[str, Outcome]]
 RESAMPLES = 200
@@ -56,31 +56,31 @@ class Case:
 
 
 def grid(sizes: int, amounts: int, seeds: int = 1) -> Rows:
-    """N from 1e7 to 1e10 and D from 1e8 to 1e11, `seeds` runs a cell."""
+    """Return a grid of N from 1e7 to 1e10 and D from 1e8 to 1e11, with `seeds` runs a cell."""
     N, D = (axis.ravel() for axis in np.meshgrid(np.geomspace(1e7, 1e10, sizes), np.geomspace(1e8, 1e11, amounts)))
     N, D = np.repeat(N, seeds), np.repeat(D, seeds)
     return Rows(N, D, np.ones(len(N)), None, 6 * N * D)
 
 
 def repeated(rows: Rows, epochs: tuple[int, ...] = (1, 4, 16)) -> Rows:
-    """Every cell trained for each number of epochs."""
+    """Return the rows with every cell trained for each number of epochs."""
     N, D = np.tile(rows.N, len(epochs)), np.tile(rows.D, len(epochs))
     tokens = D * np.repeat(epochs, len(rows))
     return Rows(N, D, np.ones(len(N)), tokens, 6 * N * tokens)
 
 
 def noisy(mean: Array, noise: float, random: np.random.Generator) -> Array:
-    """Losses with independent normal noise of that deviation in ln loss."""
+    """Return losses with independent normal noise of that deviation in ln loss."""
     return mean * np.exp(noise * random.normal(size=len(mean)))
 
 
 def outcome(estimate: Estimate) -> Outcome:
-    """Of an estimate whose only hypothesis is the truth."""
+    """Return the outcome of an estimate whose only hypothesis is the truth."""
     return None if estimate.interval is None else (estimate.interval, estimate.tests[0].rejected)
 
 
 def law_case(name: str, law: Law, natural: tuple[float, ...], rows: Rows, noise: float, objective: Objective) -> Case:
-    """Sweeps of one law, k and floor from its fit."""
+    """Simulate sweeps of one law; k and floor from its fit."""
     truth_values = np.array(natural)
     mean = law.loss(truth_values, rows)
     truth = {"k": law.exponent(truth_values), "floor": law.floor(truth_values)}
@@ -100,7 +100,7 @@ def law_case(name: str, law: Law, natural: tuple[float, ...], rows: Rows, noise:
 
 
 def dstar_case(sizes: int, ratio: float, noise: float, most: float = 25, k: float = 2) -> Case:
-    """D* = c·N^(1/k) with normal noise in ln D*, seen through a geometric grid of D whose ends are `most` apart."""
+    """Simulate D* = c·N^(1/k) with normal noise in ln D*, on a geometric grid of D from 1 to `most`."""
     N = np.geomspace(1e6, 3e7, sizes)
 
     def trial(random: np.random.Generator) -> dict[str, Outcome]:
@@ -115,12 +115,12 @@ def dstar_case(sizes: int, ratio: float, noise: float, most: float = 25, k: floa
 
 
 def table_of(N: Array, D: Array, loss: Array) -> PointTable:
-    """Points as the estimators take them."""
+    """Return a table of points."""
     return PointTable("simulated", "N", [Point("", *row) for row in zip(N, D, loss, strict=True)])
 
 
 def iso_flop_case(shift: float, noise: float) -> Case:
-    """Seven budgets of eight sizes about `shift` times the optimum."""
+    """Simulate seven budgets of eight sizes about `shift` times the optimum."""
     law, k = np.array(BESIROGLU), BESIROGLU[4] / BESIROGLU[3]
     C = np.repeat(np.geomspace(1e18, 1e21, 7), 8)
     N = shift * Chinchilla().compute_optimum(law, C) * np.tile(np.geomspace(1 / 12, 12, 8), 7)
@@ -134,7 +134,7 @@ def iso_flop_case(shift: float, noise: float) -> Case:
 
 
 def iso_loss_case(noise: float) -> Case:
-    """Contours on an 8 by 8 grid of Chinchilla's law."""
+    """Simulate contours on an 8 by 8 grid of Chinchilla's law."""
     rows, k = grid(8, 8), BESIROGLU[4] / BESIROGLU[3]
     mean = Chinchilla().loss(np.array(BESIROGLU), rows)
 
@@ -146,7 +146,7 @@ def iso_loss_case(noise: float) -> Case:
 
 
 def nopt_case(sizes: int, amounts: int, noise: float) -> Case:
-    """A loss whose least lies on N ∝ D², interior at every D: the associative-memory law."""
+    """Simulate a loss whose least is on N ∝ D², interior at every D: the associative-memory law."""
     N, D = (x.ravel() for x in np.meshgrid(np.geomspace(3e6, 3e10, sizes), np.geomspace(1e9, 1e10, amounts)))
     mean = 2 + excess(np.log(D / 3e9) - 0.5 * np.log(N / 3e8))
 
@@ -157,7 +157,7 @@ def nopt_case(sizes: int, amounts: int, noise: float) -> Case:
 
 
 def collapse_case(sizes: int, amounts: int, noise: float) -> Case:
-    """A loss that falls along N/D²."""
+    """Simulate a loss that falls along N/D²."""
     rows = grid(sizes, amounts)
     mean = 2 + 1 / (1 + (rows.N / 3e8 / (rows.D / 3e9) ** 2) ** 0.3)
 
@@ -169,7 +169,7 @@ def collapse_case(sizes: int, amounts: int, noise: float) -> Case:
 
 
 def capacity_case(sizes: int, noise: float) -> Case:
-    """Random tokens, 32 symbols; C = 3.6 bits a parameter, with normal noise in ln C, reached inside the grid of D."""
+    """Simulate random tokens, 32 symbols; C = 3.6 bits a parameter with normal noise in ln C."""
     entropy, N = np.log(32), np.geomspace(3e4, 1e6, sizes)
 
     def trial(random: np.random.Generator) -> dict[str, Outcome]:
@@ -189,7 +189,7 @@ def capacity_case(sizes: int, noise: float) -> Case:
 
 
 def law_cases() -> Iterator[Case]:
-    """Every law under every objective."""
+    """Yield every law under every objective."""
     paper = Associative(), (1.0, -np.log(3e9) + 0.5 * np.log(3e8), 0.5)
     for objective in OBJECTIVES:
         yield law_case("chinchilla 4 by 4", Chinchilla(), BESIROGLU, grid(4, 4), 0.003, objective)
@@ -205,7 +205,7 @@ def law_cases() -> Iterator[Case]:
 
 
 def cases() -> Iterator[Case]:
-    """Every row of the table, the cheap ones first."""
+    """Yield every row of the table, the cheap ones first."""
     for sizes, ratio, noise in ((6, 1.2, 0.1), (6, 1.05, 0.2), (8, 1.5, 0.2), (5, 1.5, 0.2), (3, 1.1, 0.2)):
         yield dstar_case(sizes, ratio, noise)
     yield dstar_case(6, 1.3, 0.15, most=80, k=1)
@@ -223,9 +223,10 @@ def cases() -> Iterator[Case]:
 
 
 def coverage(case: Case, sweeps: int, seed: int = 0) -> list[dict[str, float | str]]:
-    """How often the intervals hold the truth, on which side of them it lies otherwise, and how often it is rejected.
+    """Count how often intervals hold the truth, on which side it is otherwise, and how often it is rejected.
 
-    A refusal is no interval. Every case draws numbers of its own: with shared ones a chance excess shows in all rows.
+    An estimate that is not determined does not count. Every case draws different numbers: with shared ones a chance
+    excess would show in all rows.
     """
     counts = {key: np.zeros(5, dtype=int) for key in case.truth}
     for sweep in range(sweeps):
@@ -239,9 +240,14 @@ def coverage(case: Case, sweeps: int, seed: int = 0) -> list[dict[str, float | s
                 counts[key][0 if low <= truth <= high else 1 if truth < low else 2] += 1
                 counts[key][3] += rejected
     rows: list[dict[str, float | str]] = []
-    for key, (covered, below, above, rejected, refused) in counts.items():
-        given = max(sweeps - refused, 1)
-        row: dict[str, float | str] = {"case": case.name, "quantity": key, "sweeps": sweeps, "refused": int(refused)}
+    for key, (covered, below, above, rejected, undetermined) in counts.items():
+        given = max(sweeps - undetermined, 1)
+        row: dict[str, float | str] = {
+            "case": case.name,
+            "quantity": key,
+            "sweeps": sweeps,
+            "not determined": int(undetermined),
+        }
         low, high = wilson(covered / given, given)
         row |= {"covered": covered / given, "low": low, "high": high}
         rows.append(row | {"below": below / given, "above": above / given, "rejected": rejected / given})
@@ -264,7 +270,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}, {RESAMPLES} resamples; truth below / above: outside on that side\n")
-    print("| sweep | quantity | sweeps | covered | its interval | truth below | truth above | rejected | refused |")
+    print(
+        "| sweep | quantity | sweeps | covered | its interval | truth below | truth above | rejected | not determined |"
+    )
     print("|---" * 9 + "|")
     begin, inside, count = time.process_time(), 0, 0
     for case in cases():
@@ -275,7 +283,7 @@ def main() -> None:
                 )
                 text = " | ".join(f"{other} %" for other in others)
                 head = f"| {row['case']} | {row['quantity']} | {row['sweeps']} | {covered} % | {low} to {high} |"
-                print(f"{head} {text} | {row['refused']} |", flush=True)
+                print(f"{head} {text} | {row['not determined']} |", flush=True)
                 inside += 93 <= float(covered) <= 97
                 count += 1
     print(f"\n{inside} of {count} rows between 93 and 97 %; {time.process_time() - begin:.0f} s of processor time")

@@ -1,4 +1,4 @@
-"""Time of the multi-start fit and of the bootstrap, beside scipy's L-BFGS-B run from one start at a time.
+"""Time the multi-start fit and the bootstrap, and scipy's L-BFGS-B from one start at a time.
 
 python benchmarks/scaling_speed.py points.csv      # the digitised points of Hoffmann et al. 2022, figure 4
 
@@ -23,8 +23,8 @@ from amscale.scaling.read_table import read_table
 ROUNDS = 3
 
 
-def plain(rows: Rows, starts: np.ndarray, weights: np.ndarray) -> float:
-    """The least objective over `starts`, one scipy search after another."""
+def one_at_a_time(rows: Rows, starts: np.ndarray, weights: np.ndarray) -> float:
+    """Return the least objective over `starts`, one scipy search after another."""
     problem = Chinchilla().problem(rows)
 
     def objective(theta: np.ndarray) -> tuple[float, np.ndarray]:
@@ -40,7 +40,7 @@ def plain(rows: Rows, starts: np.ndarray, weights: np.ndarray) -> float:
 
 
 def timed(call: Any) -> tuple[float, Any]:
-    """Seconds and result of a call."""
+    """Return seconds and result of a call."""
     begin = time.perf_counter()
     result = call()
     return time.perf_counter() - begin, result
@@ -58,7 +58,7 @@ def main() -> None:
     starts = law.problem(rows).starts
     for number in range(ROUNDS):
         ours, fit = timed(lambda: fit_law(law, rows, HUBER_LOG))
-        theirs, value = timed(lambda: plain(rows, starts, ones))
+        theirs, value = timed(lambda: one_at_a_time(rows, starts, ones))
         print(
             f"fit, round {number + 1}: {len(starts)} starts {ours:.3f} s (objective {fit.value:.8g}); "
             f"one at a time {theirs:.2f} s ({value:.8g}); ratio {theirs / ours:.0f}"
@@ -67,7 +67,7 @@ def main() -> None:
     for number in range(ROUNDS):
         ours, _ = timed(lambda: resample_law(fit, rows, arguments.refits // ROUNDS))
         weights = random.multinomial(len(rows), ones / len(rows), few).astype(float)
-        theirs, _ = timed(lambda: [plain(rows, fit.theta[None], w) for w in weights])  # noqa: B023
+        theirs, _ = timed(lambda: [one_at_a_time(rows, fit.theta[None], w) for w in weights])  # noqa: B023
         each, other = ours / (arguments.refits // ROUNDS), theirs / few
         print(
             f"bootstrap, round {number + 1}: {1e3 * each:.2f} ms a refit from 3 starts, "

@@ -1,20 +1,14 @@
 """The schema of an experiment, one class per section of the YAML file. Every field carries its unit and a default."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from amscale.data import DataSettings
-from amscale.models.registry import settings_union
+from amscale.models.registry import ModelSettings
 from amscale.models.shape import Convention
 from amscale.probes.settings import ProbeSettings
 from amscale.settings import Settings, Size, parse_size
-
-if TYPE_CHECKING:
-    from amscale.models import FamilySettings as ModelSettings
-else:
-    ModelSettings = settings_union()
-    """The `model` section of a configuration, told apart by its `family`."""
 
 
 def _auto_or_size(value: Any) -> Any:

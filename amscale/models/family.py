@@ -75,7 +75,7 @@ class Family(ABC):
     # From settings to dimensions
 
     def options(self, settings: Any) -> Any:
-        """Return what a shape keeps of its settings, as a frozen dataclass of plain values.
+        """Return what a shape keeps of its settings, as a frozen dataclass of plain, hashable values.
 
         Default: the fields that the settings class adds to FamilySettings.
         """

@@ -148,8 +148,7 @@ class _Kernels(TorchFunctionMode):
             bias = given.get("attn_mask")
             learned = bias is not None and bias.requires_grad
             self.scores.append(3 if given.get("dropout_p") else 1 if learned else 0)
-            with torch._C.DisableTorchFunction():
-                output: Tensor = _FusedAttention.apply(given["query"], given["key"], given["value"])
+            output: Tensor = _FusedAttention.apply(given["query"], given["key"], given["value"])
             return output
         if function is F.dropout:
             given = (
@@ -157,8 +156,7 @@ class _Kernels(TorchFunctionMode):
             )
             if not (given["training"] and given["p"]):
                 return given["input"]
-            with torch._C.DisableTorchFunction():
-                dropped: Tensor = _Dropout.apply(given["input"], self.mask)
+            dropped: Tensor = _Dropout.apply(given["input"], self.mask)
             return dropped
         return function(*arguments, **keywords)
 

@@ -1,14 +1,15 @@
 """The families by name, those of installed packages included, and how to build a shape of any of them."""
 
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
-from pydantic import Field
+from pydantic import SerializeAsAny
 
 from amscale.errors import InputError
-from amscale.models.family import Family
+from amscale.models.family import Family, FamilySettings
 from amscale.models.shape import Shape
 from amscale.registry import Registry
+from amscale.settings import select_settings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,14 +50,10 @@ def find_family(name: str) -> Family:
     return family
 
 
-def settings_union() -> Any:
-    """Return the type of the `model` section of a configuration: the settings of every family, told apart by `family`.
-
-    Raises:
-        InputError: a family of an installed package cannot be loaded.
-    """
-    members = tuple(find_family(name).settings for name in FAMILIES)
-    return Annotated[Union[members], Field(discriminator="family")]  # noqa: UP007
+ModelSettings = Annotated[
+    SerializeAsAny[FamilySettings], select_settings("family", FAMILIES, lambda name: find_family(name).settings)
+]
+"""The `model` section of a configuration: the settings of the family that its `family` names."""
 
 
 def build(shape: Shape) -> "nn.Module":

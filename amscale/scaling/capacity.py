@@ -2,8 +2,8 @@
 
     M(N, D) = D·(h - train loss) / ln 2 bits,    C(N) = max over D of M(N, D)
 
-h is the known entropy of the corpus, nats per token, and D its unique tokens: what a model knows of its own text beyond
-what the source allows. C ∝ N means that D needs N ∝ D; if D needed N ∝ D², C would grow as √N.
+h is the known entropy of the corpus, nats per token, and D its unique tokens: M is what a model knows of its training
+text beyond what the source allows. C ∝ N means that D needs N ∝ D; if D needed N ∝ D², C would grow as √N.
 """
 
 import math
@@ -26,7 +26,7 @@ _SLOPE = {"id": "capacity_slope", "estimand": "slope of ln C on ln N"}
 
 @dataclass(frozen=True)
 class Capacity:
-    """C of one N: M in bits over the D of the grid; `bits` is None where the greatest M is at an end of the grid."""
+    """M in bits over the D of one N, and C = `bits`, None where the greatest M is at an end of the grid."""
 
     N: float
     total: float
@@ -37,7 +37,7 @@ class Capacity:
 
 
 def train_loss(point: Point) -> tuple[float, str] | None:
-    """Training loss at the end, nats per token: over the training set without dropout, or of the last batches."""
+    """Return the final training loss, nats per token, and its key: without dropout, or of the last batches."""
     if point.result is None:
         return None
     for key in ("train_evaluated", "train_last"):
@@ -48,13 +48,13 @@ def train_loss(point: Point) -> tuple[float, str] | None:
 
 
 def memorised_bits(point: Point) -> float | None:
-    """M of one run; None where its entropy or its training loss is not known."""
+    """Return M of one run in bits; None where its entropy or its training loss is not known."""
     entropy, loss = point.result.data.entropy_per_token if point.result else None, train_loss(point)
     return None if entropy is None or loss is None else point.D * (entropy - loss[0]) / math.log(2)
 
 
 def capacities(table: PointTable) -> list[Capacity]:
-    """C of every N, ascending; several seeds of a cell enter by their mean."""
+    """Return C of every N, ascending, from the mean over the seeds of a cell."""
     rows: dict[float, list[tuple[float, float, float]]] = {}
     for (N, D), points in table.cells().items():
         values = [bits for point in points if (bits := memorised_bits(point)) is not None]
@@ -78,9 +78,9 @@ def _capacity(N: float, row: Sequence[tuple[float, float, float]]) -> Capacity:
 
 
 def capacity_estimates(table: PointTable) -> list[Estimate]:
-    """Rows for the bits per parameter and for the slope of ln C on ln N; none where no run could have memorised.
+    """Estimate the bits per parameter and the slope of ln C on ln N; empty for a table without results.
 
-    Both are t estimates over the N whose M has its maximum inside the grid of D.
+    Both have t intervals over the N whose M has its maximum inside the grid of D.
     """
     points = [point for point in table.points if point.result]
     if not points:

@@ -1,9 +1,9 @@
 """Interval-censored regression: y_i = a + b x_i + noise, where y_i is only known to lie in (lower_i, upper_i].
 
 Maximum likelihood is degenerate here: wherever some line passes through all intervals the likelihood reaches 1 as the
-noise goes to 0, for a whole set of slopes, and a likelihood-ratio interval then covers far too rarely. Two ranges stand
-in its place: the exact set of noise-free slopes, which is what the grid leaves open, and Student's t interval through
-the middles of the intervals, which is what noise leaves open; the place of y_i in its interval is part of that noise.
+noise goes to 0, for a whole set of slopes, and a likelihood-ratio interval then covers far too rarely. Two ranges
+replace it: the exact set of noise-free slopes, which is what the grid leaves open, and Student's t interval through the
+middles of the intervals, which is what noise leaves open; the place of y_i in its interval is part of that noise.
 """
 
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ _DRAWS = 4096
 
 
 def feasible_slopes(x: Array, lower: Array, upper: Array) -> tuple[float, float] | None:
-    """The exact range of b for which some line a + b x passes through all intervals (closed). Ends may be infinite.
+    """Return the exact range of b for which some line a + b x passes through all (closed) intervals, or None.
 
     A level a exists for a slope if and only if lower_i - b x_i <= upper_j - b x_j for every pair i, j: every pair with
-    different x bounds b on one side. None where no line passes.
+    different x bounds b on one side. The ends may be infinite.
     """
     run = x[:, None] - x[None, :]
     with np.errstate(divide="ignore", invalid="ignore"):
         bound = (lower[:, None] - upper[None, :]) / run
-    alike = run == 0
-    if np.any((lower[:, None] > upper[None, :]) & alike):
+    equal = run == 0
+    if np.any((lower[:, None] > upper[None, :]) & equal):
         return None
     low, high = (
         float(np.max(bound, where=run > 0, initial=-np.inf)),
@@ -42,22 +42,24 @@ class SlopeDistribution:
     cumulative: Array
 
     def quantile(self, probability: float) -> float:
-        """The slope below which `probability` lies."""
+        """Return the slope at a cumulative probability."""
         return float(np.interp(probability, self.cumulative, self.slopes))
 
     def tail(self, slope: float) -> float:
-        """Twice the smaller of the probabilities on either side of `slope`: a two-sided p value."""
+        """Return twice the smaller of the probabilities on either side of `slope`: a two-sided p value."""
         below = float(np.interp(slope, self.slopes, self.cumulative, left=0.0, right=1.0))
         return 2 * min(below, 1 - below)
 
 
 def slope_distribution(x: Array, lower: Array, upper: Array) -> SlopeDistribution:
-    """The slope with level and noise integrated out (flat in a, b and ln sigma), at least 3 intervals being bounded.
+    """Return the slope's distribution, level and noise integrated out (flat in a, b and ln sigma).
+
+    At least 3 intervals must be bounded.
 
     Bounded intervals enter by their middle, weighed by width (`_variances`), so that without others this is Student's t
     with n - 2 degrees of freedom; an interval that is open on one side enters by the probability of its side. The
     deviation is no less than what the unknown place in an interval adds, width/sqrt(12): where a few middles lie on a
-    line by chance, the residuals would claim to know better than the grid does.
+    line by chance, the residuals alone would be too small.
     """
     from scipy.special import log_ndtr, ndtri
     from scipy.stats import chi2, qmc, t
@@ -86,7 +88,7 @@ def slope_distribution(x: Array, lower: Array, upper: Array) -> SlopeDistributio
 
 
 def _variances(x: Array, middle: Array, width: Array) -> Array:
-    """Variance of each middle about the line, up to a common factor, mean 1: noise, and width²/12 for its interval.
+    """Return the variance of each middle about the line, scaled to mean 1: noise, and width²/12 for its interval.
 
     The noise is what an unweighted line leaves beyond the latter; intervals of one width weigh alike whatever it is.
     """
@@ -97,6 +99,6 @@ def _variances(x: Array, middle: Array, width: Array) -> Array:
 
 
 def _line(x: Array, y: Array, weights: Array) -> tuple[float, float, float]:
-    """Level, slope and weighted sum of squares left by least squares of y on x, whose weighted mean is 0."""
+    """Return level, slope and weighted residual sum of squares of y on x, whose weighted mean is 0."""
     level, slope = float(weights @ y / weights.sum()), float(weights @ (x * y) / (weights @ x**2))
     return level, slope, float(weights @ (y - level - slope * x) ** 2)

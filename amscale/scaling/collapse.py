@@ -1,4 +1,4 @@
-"""Does the loss collapse onto one curve in N/D^k? (arXiv 2405.08707 implies one in N/D².)
+"""The k with which the loss collapses best onto one curve in N/D^k (arXiv 2405.08707 implies one in N/D²).
 
 For each k the loss of all cells is regressed on ln(N/D^k) by a cubic spline; what it leaves unexplained of a cell that
 the spline has not seen, over the variance of the loss, is the score: 0 is a perfect collapse, 1 none.
@@ -20,7 +20,7 @@ _LEAST_SCALE = 1e-9
 
 
 def spline_columns(u: Array, knots: int) -> Array:
-    """Columns of a natural cubic spline in u (R,) with `knots` knots at its quantiles, (R, knots)."""
+    """Return the columns (R, knots) of a natural cubic spline in u (R,) with knots at its quantiles."""
     v = (u - u.min()) / max(float(np.ptp(u)), 1e-12)
     places = np.unique(np.quantile(v, np.linspace(0, 1, knots)))
     last, before = places[-1], places[-2]
@@ -34,7 +34,7 @@ def spline_columns(u: Array, knots: int) -> Array:
 
 
 def scores(N: Array, D: Array, loss: Array, k: float) -> Array:
-    """Unexplained share of the variance, cross-validated, for each row of `loss` (S, R): (S,)."""
+    """Return the cross-validated share of the variance (S,) that stays unexplained of each row of `loss` (S, R)."""
     fitted, leverage = _smooth(N, D, loss, k)
     residual = (loss - fitted) / np.maximum(1 - leverage, 0.02)
     about_mean = loss - loss.mean(axis=1, keepdims=True)
@@ -42,14 +42,14 @@ def scores(N: Array, D: Array, loss: Array, k: float) -> Array:
 
 
 def _smooth(N: Array, D: Array, loss: Array, k: float) -> tuple[Array, Array]:
-    """The spline's values (S, R) for `loss` (S, R), and the leverage of each cell (R,)."""
+    """Return the spline's values (S, R) for `loss` (S, R), and the leverage of each cell (R,)."""
     basis, scale, _ = np.linalg.svd(spline_columns(np.log(N) - k * np.log(D), _knots(len(N))), full_matrices=False)
     basis = basis[:, scale > _LEAST_SCALE * scale[0]]
     return (loss @ basis) @ basis.T, np.sum(basis**2, axis=1)
 
 
 def best_exponents(N: Array, D: Array, loss: Array) -> Array:
-    """The k of least score for each row of `loss` (S, R): (S,); an end of the range where the least is there.
+    """Return the k of least score (S,) for each row of `loss` (S, R), within the range searched.
 
     Between its neighbours on the grid the least is that of a parabola in ln k.
     """
@@ -68,11 +68,10 @@ def _knots(cells: int) -> int:
 
 
 def exponent_from_collapse(table: PointTable, hypotheses: Sequence[float], resamples: int, seed: int = 0) -> Estimate:
-    """k of the best collapse of the loss on N/D^k; interval by residuals redrawn on the fixed grid, bias-corrected.
+    """Estimate the k of least score, from 0.05 to 20; interval by residuals redrawn on the grid, bias-corrected.
 
-    Best means the least score over k from 0.05 to 20. Refused where even that leaves half of the variance (there is
-    then no curve in N/D^k), and where the best k is at an end of that range. A loss that falls in both N and D has
-    no such curve, whatever the k of its optimum.
+    It is not determined where even the best k leaves half of the variance unexplained, or is at an end of the range.
+    A loss that falls in both N and D has no curve in N/D^k, whatever the k of its optimum.
     """
     cells = table.losses()
     N, D = np.array(list(cells), dtype=float).reshape(-1, 2).T
@@ -94,12 +93,10 @@ def exponent_from_collapse(table: PointTable, hypotheses: Sequence[float], resam
     grid = np.unique(np.concatenate([_GRID, [best], [k for k in hypotheses if _GRID[0] < k < _GRID[-1]]]))
     curve = np.array([scores(N, D, loss[None], k)[0] for k in grid])
     least = float(curve.min())
-    named_scores = {f"{k:g}": float(np.interp(k, grid, curve)) for k in hypotheses}
-    remarks: tuple[str, ...] = (
-        "unexplained at k: " + ", ".join(f"{k} {value:.3f}" for k, value in named_scores.items()),
-    )
+    scores_at = {f"{k:g}": float(np.interp(k, grid, curve)) for k in hypotheses}
+    remarks: tuple[str, ...] = ("unexplained at k: " + ", ".join(f"{k} {value:.3f}" for k, value in scores_at.items()),)
     remarks += (f"least {least:.3f} at k {best:.3g}",)
-    shared["details"] = {"k": grid, "unexplained": curve, "unexplained_at": named_scores, "least": least}
+    shared["details"] = {"k": grid, "unexplained": curve, "unexplained_at": scores_at, "least": least}
     if least > _WORST:
         return Estimate(
             **shared, remarks=remarks, reason=f"the loss does not collapse: {least:.0%} unexplained at best"

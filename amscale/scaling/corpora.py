@@ -1,4 +1,4 @@
-"""Which corpora the runs of a sweep read: what is estimated over several of them together holds for none."""
+"""The corpora that the runs of a sweep read. Estimates over several of them together would hold for none."""
 
 import re
 from collections import Counter
@@ -13,13 +13,13 @@ from amscale.scaling.points import Point, PointTable
 from amscale.settings import format_value, parse_size
 
 _AMOUNTS = {"size", "documents"}
-"""Settings of a corpus that say how much of it there is; more of one corpus is no other corpus."""
+"""Settings for the amount of a corpus; more of a corpus is the same corpus."""
 
 
 def by_corpus(table: PointTable) -> dict[str, PointTable]:
-    """The points of each corpus, by the settings that tell it from the others: `data.word_classes=half`.
+    """Split points by corpus, labelled with the settings by which the corpora differ: `data.word_classes=half`.
 
-    One entry, of an empty name, where all points read the same corpus.
+    There is one entry, with an empty label, where all points read the same corpus.
     """
     names = _differing(table.points)
     found: dict[str, PointTable] = {}
@@ -32,10 +32,10 @@ def by_corpus(table: PointTable) -> dict[str, PointTable]:
 
 
 def select_trials(table: PointTable, where: str | None) -> PointTable:
-    """The points whose settings are as `where` says, `key=value` or several of them joined by commas.
+    """Select the points whose settings match `where`, `key=value` or several joined by commas.
 
     Raises:
-        InputError: it says something else, or no point has these settings.
+        InputError: `where` is malformed, or no point has these settings.
     """
     if where is None:
         return table
@@ -126,7 +126,7 @@ def _having(table: PointTable, key: str, text: str) -> PointTable:
 
 
 def _is(value: Any, text: str) -> bool:
-    """Whether a setting has the value that a command line writes as `text`; sizes may be written as 8k."""
+    """Return whether a setting has the value that a command line writes as `text`; sizes may be written as 8k."""
     if text == format_value(value):
         return True
     try:

@@ -3,9 +3,7 @@
     D*(N) = min{ D : mean over the W iterations before the step of least validation loss of
                      (train loss - least validation loss)^2 < threshold }
 
-The grid of D makes D* known only up to an interval: (previous D of the grid, D*].
-
-How much the exponent from D* owes to the threshold and the window of its criterion, which are conventions.
+The grid of D makes D* known only up to an interval: (previous D of the grid, D*]. Threshold and window are conventions.
 """
 
 import math
@@ -37,7 +35,7 @@ class Criterion:
 
 @dataclass(frozen=True)
 class DStar:
-    """D* of one N: inside (lower, upper]; lower 0 is left-censored, upper infinite right-censored.
+    """D* of one N, inside (lower, upper]; lower 0 is left-censored, upper infinite right-censored.
 
     `value` is D* by its definition, None where no D passes. `D` and `criteria` are the grid and the criterion there
     (mean over seeds).
@@ -53,7 +51,7 @@ class DStar:
 
     @property
     def kind(self) -> str:
-        """interval, left, right, or none (nothing known)."""
+        """How D* is censored: interval, left, right, or none where nothing is known."""
         left, right = self.lower == 0, math.isinf(self.upper)
         return {(False, False): "interval", (True, False): "left", (False, True): "right", (True, True): "none"}[
             (left, right)
@@ -61,14 +59,18 @@ class DStar:
 
 
 def check_window(window: float) -> None:
-    """Raises InputError unless `window` is a share of the run, at most 1, or a whole number of steps above 1."""
+    """Check a window: a share of the run, at most 1, or a whole number of steps above 1.
+
+    Raises:
+        InputError: it is neither.
+    """
     number = isinstance(window, int | float) and not isinstance(window, bool)
     if not number or not (0 < window <= 1 or (window > 1 and window == int(window))):
         raise InputError(f"window={window!r} must be a whole number of steps (1000) or a share of the run (0.2)")
 
 
 def criterion(curves: Curves, window: float = 0.2) -> Criterion:
-    """The criterion of one run over `window` iterations, a number of steps or a share (at most 1) of the run's steps.
+    """Return the criterion of one run over `window` iterations, in steps or as a share (at most 1) of the run.
 
     Raises:
         ValueError: there is no validation loss, or no train loss inside the window.
@@ -96,7 +98,7 @@ def criterion(curves: Curves, window: float = 0.2) -> Criterion:
 
 
 def locate(N: float, D: Sequence[float], criteria: Sequence[float], threshold: float = 0.04) -> DStar:
-    """D* of one N from the criterion on a grid of D.
+    """Locate D* of one N from the criterion on a grid of D.
 
     Where passing is not monotone in D, the interval that enters the fit is widened to (last D before which none passed,
     first D from which all pass], because the threshold may be crossed anywhere between; `value` keeps the definition.
@@ -120,7 +122,7 @@ def locate(N: float, D: Sequence[float], criteria: Sequence[float], threshold: f
 def cell_criteria(
     cells: dict[tuple[float, float], list[Point]], window: float
 ) -> tuple[dict[tuple[float, float], list[Criterion]], list[str]]:
-    """The criterion of every run by (N, D), and a line for each run that has none."""
+    """Return the criterion of every run by (N, D), and a line for each run without one."""
     criteria: dict[tuple[float, float], list[Criterion]] = {}
     left_out: list[str] = []
     for cell, points in cells.items():
@@ -135,7 +137,7 @@ def cell_criteria(
 
 
 def locate_all(criteria: dict[tuple[float, float], list[float]], threshold: float = 0.04) -> list[DStar]:
-    """D* of every N, ascending; several seeds of a cell enter by their mean."""
+    """Locate D* of every N, ascending, by the mean criterion over the seeds of a cell."""
     rows: dict[float, list[tuple[float, float]]] = {}
     for (N, D), values in sorted(criteria.items()):
         rows.setdefault(N, []).append((D, float(np.mean(values))))

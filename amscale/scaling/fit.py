@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import amscale
 from amscale.errors import InputError
-from amscale.scaling.bootstrap import seed_interval
 from amscale.scaling.capacity import capacity_estimates
 from amscale.scaling.collapse import exponent_from_collapse
 from amscale.scaling.corpora import by_corpus, estimates_of_corpora
@@ -24,7 +23,14 @@ from amscale.scaling.laws.estimates import law_estimates
 from amscale.scaling.laws.law import rows_of
 from amscale.scaling.nopt import exponent_from_optima
 from amscale.scaling.points import PointTable, drop_highest, sample
-from amscale.scaling.power_law import HYPOTHESES, Setting, dstar_sensitivity, exponent_from_dstar, sensitivity_remark
+from amscale.scaling.power_law import (
+    HYPOTHESES,
+    DStarSetting,
+    dstar_sensitivity,
+    exponent_from_dstar,
+    seed_remark,
+    sensitivity_remark,
+)
 from amscale.scaling.read_sweep import read_sweep
 from amscale.scaling.read_table import read_table
 from amscale.scaling.verdict import verdict
@@ -68,7 +74,7 @@ class Fit:
     laws: list[Comparison]
     settings: dict[str, Any]
     criteria: dict[tuple[float, float], list[Criterion]] = field(default_factory=dict)
-    sensitivity: list[Setting] = field(default_factory=list)
+    sensitivity: list[DStarSetting] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         repeated = sorted({id for id in self.ids if self.ids.count(id) > 1})
@@ -253,7 +259,7 @@ def fit_sweep(
         locate_all(values, threshold), table.convention, text, hypotheses, table.reasons + tuple(without)
     )
     sensitivity = dstar_sensitivity(table, window, threshold, hypotheses)
-    remarks = _criterion_remarks(criteria, threshold) + seed_interval(values, threshold, resamples)
+    remarks = _criterion_remarks(criteria, threshold) + seed_remark(values, threshold, resamples)
     dstar = dstar.model_copy(update={"remarks": dstar.remarks + remarks + sensitivity_remark(sensitivity)})
     estimates, laws = _estimates(table, hypotheses, resamples)
     estimates = [dstar, *estimates, *capacity_estimates(table), *floors(table)]

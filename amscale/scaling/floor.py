@@ -1,4 +1,4 @@
-"""The loss floor as observed: the least losses of a sweep beside 1 and beside what the corpus is known to allow.
+"""The loss floor as observed: the least losses of a sweep, compared with 1 and with what the corpus allows.
 
 The associative-memory claim (arXiv 2405.08707, proposition 4) puts the floor at 1 nat. A corpus of known entropy
 puts the validation loss no lower than that entropy, and the train loss of a model that memorised its data below it.
@@ -15,7 +15,6 @@ from amscale.scaling.estimate import FLOOR, Estimate, HypothesisTest
 from amscale.scaling.points import Curves, Point, PointTable
 
 _BLOCKS = 8
-_WORDS = {"entropy": "entropy", "memorised": "memorised loss"}
 
 
 @dataclass(frozen=True)
@@ -28,9 +27,9 @@ class Settled:
 
 
 def settled_loss(curves: Curves, share: float = 0.1) -> Settled | None:
-    """Train loss over the last `share` of the run; None with fewer than two records for each of the blocks.
+    """Return the train loss over the last `share` of the run; None for fewer than two records a block.
 
-    Means of blocks, and not single records, because neighbouring batches and a slow drift are correlated.
+    The error is from means of blocks, because neighbouring batches and a slow drift are correlated.
     """
     tail = curves.train_losses[curves.train_steps > curves.steps * (1 - share)]
     if len(tail) < 2 * _BLOCKS or not np.isfinite(tail).all():
@@ -40,7 +39,7 @@ def settled_loss(curves: Curves, share: float = 0.1) -> Settled | None:
 
 
 def common_value(values: Sequence[float | None]) -> float | None:
-    """The number that all values are but for rounding; None where there is no such."""
+    """Return the number that all values equal but for rounding; None where they differ or one is missing."""
     known = [float(value) for value in values if value is not None]
     if not known or len(known) < len(values) or max(known) - min(known) > 1e-6 * abs(max(known)):
         return None
@@ -48,7 +47,7 @@ def common_value(values: Sequence[float | None]) -> float | None:
 
 
 def references(table: PointTable) -> dict[str, float]:
-    """The figures that a floor is held against: 1, and the corpus's entropy and memorised loss where they are known."""
+    """Return what a floor is compared with: 1, and the corpus's entropy and memorised loss where they are known."""
     found = {"1": 1.0}
     for key, name in (("entropy_per_token", "entropy"), ("memorised_per_token", "memorised")):
         value = common_value([getattr(point.result.data, key) if point.result else None for point in table.points])
@@ -58,7 +57,7 @@ def references(table: PointTable) -> dict[str, float]:
 
 
 def floors(table: PointTable) -> list[Estimate]:
-    """Rows for the settled train loss and for the least validation loss of the sweep."""
+    """Estimate the least settled train loss and the least validation loss of a sweep."""
     known = references(table)
     beside = ", ".join(f"{name} {value:.4g}" if name != "1" else "1" for name, value in known.items())
     return [_train_floor(table, known, beside), _validation_floor(table, known, beside)]
@@ -145,7 +144,7 @@ def _observed(table: PointTable, key: str) -> float | None:
 
 
 def _passed(table: PointTable, name: str, key: str, known: dict[str, float]) -> tuple[str, ...]:
-    """Plain statements: in how many runs the least loss went below each figure."""
+    """Return in how many runs the least loss passed below each of the known figures."""
     values = [value for point in table.points if (value := _finite(point, key)) is not None]
     if not values:
         return (f"no run records {key}",)

@@ -22,7 +22,7 @@ _LEAST_SIZES = 4
 
 @dataclass(frozen=True)
 class Budget:
-    """The runs of one budget: C in FLOPs, and of each run N, loss and FLOPs; the optimum, or why there is none.
+    """The runs of one budget of C FLOPs: N, loss and FLOPs of each, and their optimum or why there is none.
 
     `shape` holds E, A, B of E + A·n^-α + B·n^β with n = N over the geometric mean of the sizes.
     """
@@ -42,7 +42,7 @@ class Budget:
 
 
 def budgets(table: PointTable) -> list[Budget]:
-    """Bins of FLOPs, ascending: the window of a factor 1.25 with the most different sizes, then the next, and so on."""
+    """Bin points by FLOPs, ascending: the window of a factor 1.25 with the most different sizes, then the next."""
     order = np.argsort(table.flops, kind="stable")
     C, N, loss = table.flops[order], table.N[order], table.loss[order]
     free = np.ones(len(C), dtype=bool)
@@ -61,7 +61,7 @@ def budgets(table: PointTable) -> list[Budget]:
 
 
 def fit_budgets(found: Sequence[Budget]) -> tuple[list[Budget], tuple[float, float] | None]:
-    """The budgets with their optima, and the common exponents (α, β); None where too few runs determine them."""
+    """Return the budgets with their optima, and the common exponents (α, β), None where the runs are too few."""
     usable = [b for b in found if b.sizes >= _LEAST_SIZES]
     free = sum(len(b.N) for b in usable) - 3 * len(usable) - 2
     exponents = _exponents(usable) if usable and free >= 1 else None
@@ -70,12 +70,12 @@ def fit_budgets(found: Sequence[Budget]) -> tuple[list[Budget], tuple[float, flo
 
 def _columns(budget: Budget, exponents: Sequence[float] | Array) -> Array:
     u = np.log(budget.N) - np.mean(np.log(budget.N))
-    more = np.log(budget.flops) - np.log(budget.C)
-    return np.stack([np.ones_like(u), np.exp(-exponents[0] * u), np.exp(exponents[1] * (u - more))], axis=1)
+    excess = np.log(budget.flops) - np.log(budget.C)
+    return np.stack([np.ones_like(u), np.exp(-exponents[0] * u), np.exp(exponents[1] * (u - excess))], axis=1)
 
 
 def _exponents(usable: Sequence[Budget]) -> tuple[float, float]:
-    """Least squares in α and β, the levels of each budget following linearly (variable projection)."""
+    """Fit α and β by least squares, the levels of each budget following linearly (variable projection)."""
     from scipy.optimize import minimize
 
     def unexplained(logs: Array) -> float:
@@ -93,38 +93,38 @@ def _exponents(usable: Sequence[Budget]) -> tuple[float, float]:
 
 
 def _with_optimum(budget: Budget, exponents: tuple[float, float] | None) -> Budget:
-    def refused(reason: str) -> Budget:
+    def without(reason: str) -> Budget:
         return replace(budget, reason=reason)
 
     if budget.sizes < _LEAST_SIZES:
-        return refused(f"{budget.sizes} sizes; {_LEAST_SIZES} are needed")
+        return without(f"{budget.sizes} sizes; {_LEAST_SIZES} are needed")
     if exponents is None:
-        return refused("too few runs at this and the other budgets for a curve")
+        return without("too few runs at this and the other budgets for a curve")
     best = budget.N[int(np.argmin(budget.loss))]
     if best in (min(budget.N), max(budget.N)):
-        return refused(f"least loss at the {'smallest' if best == min(budget.N) else 'largest'} N: no interior minimum")
+        return without(f"least loss at the {'smallest' if best == min(budget.N) else 'largest'} N: no interior minimum")
     E, A, B = np.linalg.lstsq(_columns(budget, exponents), np.array(budget.loss), rcond=None)[0]
     alpha, beta = exponents
     if A <= 0 or B <= 0:
-        return refused("the curve has no minimum")
+        return without("the curve has no minimum")
     logs = np.log(budget.N)
     vertex = float(logs.mean() + np.log(alpha * A / (beta * B)) / (alpha + beta))
     if not logs.min() <= vertex <= logs.max():
-        return refused("the minimum of the curve is outside its sizes")
+        return without("the minimum of the curve is outside its sizes")
     return replace(budget, optimum=float(np.exp(vertex)), shape=(float(E), float(A), float(B)))
 
 
 def compute_exponent(slope: float) -> float:
-    """k of N ∝ D^k from a of N ∝ C^a with C ∝ N·D: k = a/(1 - a), unbounded from a = 1 on."""
+    """Return k of N ∝ D^k from a of N ∝ C^a with C ∝ N·D: k = a/(1 - a), infinite from a = 1 on."""
     return slope / (1 - slope) if slope < 1 else np.inf
 
 
 def exponent_from_budgets(table: PointTable, hypotheses: Sequence[float]) -> Estimate:
-    """k = a/(1 - a) from N_opt ∝ C^a by least squares in logs over the budgets with an interior minimum; t interval."""
+    """Estimate k = a/(1 - a) from N_opt ∝ C^a by least squares in logs over budgets with an interior minimum."""
     found, exponents = fit_budgets(budgets(table))
     interior = [item for item in found if item.optimum is not None]
-    few = sum(item.sizes < _LEAST_SIZES for item in found)
-    dropped: tuple[str, ...] = (f"{few} budgets with fewer than {_LEAST_SIZES} sizes",) if few else ()
+    too_small = sum(item.sizes < _LEAST_SIZES for item in found)
+    dropped: tuple[str, ...] = (f"{too_small} budgets with fewer than {_LEAST_SIZES} sizes",) if too_small else ()
     dropped += tuple(f"C = {b.C:.3g}: {b.reason}" for b in found if b.reason and b.sizes >= _LEAST_SIZES)
     shared: dict[str, Any] = {
         "id": "k_isoflop",

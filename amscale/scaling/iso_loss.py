@@ -1,6 +1,6 @@
 """Iso-loss contours: D(N) at a fixed loss, the size of least compute on each, and the power law through these.
 
-The dual of the iso-FLOP optimum: on the contour of a loss, the N of least 6·N·D. Both lie on the same curve N ∝ D^k.
+The dual of the iso-FLOP optimum: on the contour of a loss, the N of least 6·N·D. Both are on the same curve N ∝ D^k.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ _RESAMPLES = 200
 
 @dataclass(frozen=True)
 class Contour:
-    """One loss: N and D on it (sizes,), N ascending; N and C = 6·N·D at its least compute, or why there is none."""
+    """N and D of one loss (sizes,), N ascending; N and C = 6·N·D at its least compute, or why there is none."""
 
     loss: float
     N: tuple[float, ...]
@@ -37,7 +37,7 @@ class Contour:
 
 
 def contours(N: Array, D: Array, loss: Array) -> list[Contour]:
-    """Contours at 7 losses between the least and the greatest, from cells of shape (cells,), by interpolation in ln D.
+    """Return contours at 7 losses between the least and the greatest of cells (cells,), by interpolation in ln D.
 
     Along D the loss enters by its running minimum, so that noise cannot make a contour double.
     """
@@ -73,7 +73,7 @@ def _contour(level: float, reached: list[tuple[float, float]]) -> Contour:
 
 
 def _slope(found: Sequence[Contour]) -> float | None:
-    """a of N ∝ C^a over the contours with an interior minimum; None with fewer than 3, or less than a doubling of C."""
+    """Return a of N ∝ C^a over contours with an interior minimum; None for fewer than 3, or within a doubling of C."""
     interior = [(item.C, item.optimum) for item in found if item.optimum is not None]
     if len(interior) < 3:
         return None
@@ -82,11 +82,11 @@ def _slope(found: Sequence[Contour]) -> float | None:
 
 
 def exponent_from_contours(table: PointTable, hypotheses: Sequence[float], seed: int = 0) -> Estimate:
-    """k = a/(1 - a) from the sizes of least compute, N ∝ C^a, corrected for bias by parametric bootstrap.
+    """Estimate k = a/(1 - a) from the sizes of least compute, N ∝ C^a, corrected for bias by parametric bootstrap.
 
-    Neighbouring contours share runs and a parabola leans, so that neither a t interval nor the slope itself would do:
-    the same is done to 200 surfaces of Chinchilla's law with noise, whose a is known, on the same grid; the mean error
-    is taken off and the interval is a basic bootstrap interval.
+    Neighbouring contours share runs, and a parabola leans: a t interval would be too narrow and the slope biased.
+    200 surfaces of Chinchilla's law with noise, whose a is known, go through the same steps on the same grid; their
+    mean error is subtracted, and the interval is a basic bootstrap interval.
     """
     cells = table.losses()
     N, D = np.array(list(cells), dtype=float).reshape(-1, 2).T

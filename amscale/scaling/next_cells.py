@@ -1,4 +1,4 @@
-"""Which cells to train next: those that would narrow the interval of k the most, and what they would cost."""
+"""The cells to train next: those that narrow the interval of k the most, with their FLOPs."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ _MOST = 12
 
 @dataclass(frozen=True)
 class NextCells:
-    """Cells (N, D), FLOPs of each, and the width of the 95 % interval of k now and with them; `how` says by what."""
+    """Cells (N, D), FLOPs of each, the width of the 95 % interval of k now and with them, and the method, `how`."""
 
     cells: tuple[tuple[float, float], ...]
     flops: tuple[float, ...]
@@ -30,7 +30,7 @@ class NextCells:
     how: str
 
     def blocks(self) -> list[tuple[list[float], list[float]]]:
-        """The cells as products of some N and some D, in as few blocks as one or one for each N."""
+        """Return the cells as products of some N and some D: one block where they form one, else one for each N."""
         sizes, amounts = (sorted(set(axis)) for axis in zip(*self.cells, strict=True))
         if len(sizes) * len(amounts) == len(self.cells):
             return [(sizes, amounts)]
@@ -44,7 +44,7 @@ def next_cells(
     sizes: Sequence[float] | None = None,
     most_tokens: float = math.inf,
 ) -> NextCells:
-    """The block of `number` new cells that narrows the interval of k the most.
+    """Return the block of `number` new cells that narrows the interval of k the most.
 
     `sizes` are the N to choose from, by default those of `candidates`; no D is above `most_tokens`.
 
@@ -52,7 +52,7 @@ def next_cells(
     law cannot be fitted, from D*: each new D is placed in the middle of a censoring interval, which the run halves.
 
     Raises:
-        InputError: `number` is out of range, or neither gives a ground.
+        InputError: `number` is out of range, or neither can be fitted.
     """
     if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= _MOST:
         raise InputError(f"next={number!r} must be a whole number of cells from 1 to {_MOST}")
@@ -66,23 +66,23 @@ def next_cells(
     known = [dstar for dstar in dstars if dstar.kind == "interval"]
     if len(known) < 3:
         raise InputError(
-            f"next={number}: no ground to plan on: Chinchilla's law: {reason}; "
+            f"next={number}: nothing to plan by: Chinchilla's law: {reason}; "
             f"D* is known on both sides for {len(known)} N, 3 are needed"
         )
     return _by_dstar(table, rows, known, number)
 
 
 def expected_flops(rows: Rows, N: Array, D: Array) -> Array:
-    """FLOPs of new cells, from those of the old: least squares of ln C on ln N and ln D."""
+    """Return the FLOPs of new cells by least squares of ln C on ln N and ln D of the old."""
     columns = np.stack([np.ones(len(rows)), np.log(rows.N), np.log(rows.D)], axis=1)
     level, by_N, by_D = np.linalg.lstsq(columns, np.log(rows.flops), rcond=None)[0]
     return np.exp(level + by_N * np.log(N) + by_D * np.log(D))
 
 
 def candidates(values: Array) -> Array:
-    """The values of one axis, the geometric means of neighbours, and one step beyond either end.
+    """Return the values of one axis, the geometric means of neighbours, and one step beyond either end.
 
-    An axis without a grid of its own, with more than 12 values, is given one over its range.
+    An axis of more than 12 values is no grid, and is replaced by one over its range.
     """
     known = np.unique(values)
     if len(known) < 2:
@@ -121,7 +121,7 @@ def _by_law(source: str, rows: Rows, fit: LawFit, number: int, sizes: Array, amo
 
 
 def _blocks(sizes: Array, amounts: Array, number: int) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
-    """Blocks of `number` cells: one size with several D, one D with several sizes, and rectangles of neighbours."""
+    """Return blocks of `number` cells: one size with several D, one D with several sizes, and rectangles."""
     blocks = []
     for rows in (r for r in range(1, number + 1) if number % r == 0):
         columns = number // rows
@@ -139,7 +139,7 @@ def _runs(values: Array, length: int) -> list[tuple[float, ...]]:
 
 
 def _derivatives(fit: LawFit, rows: Rows) -> Array:
-    """d ln L by ln A, ln B, ln E, α, β: (R, 5)."""
+    """Return the derivatives of ln L by ln A, ln B, ln E, α, β: (R, 5)."""
     A, B, E, alpha, beta = fit.natural
     size, data = A * rows.N**-alpha, B * rows.D**-beta
     parts = [size, data, np.full(len(rows), E), -np.log(rows.N) * size, -np.log(rows.D) * data]
@@ -157,7 +157,7 @@ def _key(value: float) -> str:
 
 
 def _by_dstar(table: PointTable, rows: Rows, known: Sequence[DStar], number: int) -> NextCells:
-    """D in the middle of the interval of one N at a time, the N whose halved interval narrows the slope the most first.
+    """Place D in the middle of the interval of one N at a time, first the N that narrows the slope the most.
 
     The slope of ln D* on ln N is 1/k. Its variance is that of a weighted line, to which each D* brings the noise and
     the width²/12 of its unknown place in its interval: the run halves the width, whatever it answers.
@@ -185,7 +185,7 @@ def _by_dstar(table: PointTable, rows: Rows, known: Sequence[DStar], number: int
 
 
 def _halved(place: Array, chosen: Sequence[int]) -> Array:
-    """The variances of the places with half the interval at each chosen one."""
+    """Return the variances of the places with the interval of each chosen one halved."""
     halved = place.copy()
     halved[list(chosen)] /= 4
     return halved
@@ -198,5 +198,5 @@ def _slope_variance(x: Array, variances: Array) -> float:
 
 
 def _width_of_k(low: float, high: float) -> float:
-    """The width of 1/slope over an interval of the slope; infinite where the slope may be 0."""
+    """Return the width of 1/slope over an interval of the slope; infinite where the slope may be 0."""
     return 1 / low - 1 / high if low > 0 else math.inf

@@ -11,12 +11,12 @@ from amscale.scaling.points import Array, PointTable
 from amscale.scaling.power_law import fit_loglog, hypothesis_name
 
 _NEIGHBOURS = 2
-"""Sizes on either side of the least loss that enter the parabola: the loss is no parabola over decades of N."""
+"""Sizes on either side of the least loss that enter the parabola: over decades of N the loss is not parabolic."""
 
 
 @dataclass(frozen=True)
 class Optimum:
-    """N of least loss at one D; `N` is None where there is no interior minimum, and `reason` says why."""
+    """N of least loss at one D; None where there is no interior minimum, with the `reason`."""
 
     D: float
     N: float | None
@@ -27,9 +27,9 @@ class Optimum:
 
 
 def optimum(D: float, N: Sequence[float] | Array, loss: Sequence[float] | Array) -> Optimum:
-    """The vertex of a parabola in ln N through the size of least loss and up to two sizes on either side of it.
+    """Return the vertex of a parabola in ln N through the size of least loss and up to two sizes on either side.
 
-    Only an interior minimum counts: at an edge of the grid the optimum may lie anywhere beyond.
+    Only an interior minimum counts: beyond an edge of the grid the optimum may be anywhere.
     """
     order = np.argsort(N)
     sizes, losses = np.asarray(N, dtype=float)[order], np.asarray(loss, dtype=float)[order]
@@ -51,7 +51,7 @@ def optimum(D: float, N: Sequence[float] | Array, loss: Sequence[float] | Array)
 
 
 def optima(table: PointTable) -> list[Optimum]:
-    """The optimum at every D, ascending; a cell enters by the mean over its seeds, at its best length of training."""
+    """Return the optimum at every D, ascending, from the mean loss over seeds at the best length of training."""
     rows: dict[float, list[tuple[float, float]]] = {}
     for (N, D), loss in table.losses().items():
         rows.setdefault(D, []).append((N, loss))
@@ -59,11 +59,11 @@ def optima(table: PointTable) -> list[Optimum]:
 
 
 def exponent_from_optima(table: PointTable, hypotheses: Sequence[float]) -> Estimate:
-    """k of N_opt = C·D^k by least squares in logs over the D that have an interior minimum; Student's t interval."""
+    """Estimate k of N_opt = C·D^k by least squares in logs over the D with an interior minimum; t interval."""
     found = optima(table)
     interior = [item for item in found if item.N is not None]
-    few = sum(item.sizes < 3 for item in found)
-    dropped: tuple[str, ...] = (f"{few} D with fewer than 3 sizes",) if few else ()
+    too_few = sum(item.sizes < 3 for item in found)
+    dropped: tuple[str, ...] = (f"{too_few} D with fewer than 3 sizes",) if too_few else ()
     dropped += tuple(f"D = {item.D:.4g}: {item.reason}" for item in found if item.N is None and item.sizes >= 3)
     shared: dict[str, Any] = {
         "id": "k_nopt",

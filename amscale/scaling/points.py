@@ -1,4 +1,4 @@
-"""The points that every fit starts from, and the record of what was left out."""
+"""Points, which every fit starts from, in tables that also record what was left out."""
 
 from dataclasses import dataclass, field
 
@@ -53,7 +53,7 @@ class Point:
 
 @dataclass
 class PointTable:
-    """All points of a source, with the convention for N, what was left out and what a reader should know."""
+    """The points of a source, with the convention for N, what was left out and why, and warnings."""
 
     source: str
     convention: str
@@ -63,17 +63,17 @@ class PointTable:
 
     @property
     def N(self) -> Array:
-        """Shape (points,)."""
+        """Parameters, shape (points,)."""
         return np.array([point.N for point in self.points], dtype=float)
 
     @property
     def D(self) -> Array:
-        """Shape (points,)."""
+        """Unique tokens, shape (points,)."""
         return np.array([point.D for point in self.points], dtype=float)
 
     @property
     def loss(self) -> Array:
-        """Shape (points,)."""
+        """Least validation loss, nats per token, shape (points,)."""
         return np.array([point.loss for point in self.points], dtype=float)
 
     @property
@@ -92,18 +92,18 @@ class PointTable:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """What was left out, one line each."""
+        """What was left out and why, one line each."""
         return tuple(f"{name}: {reason}" for name, reason in self.left_out)
 
     def cells(self) -> dict[tuple[float, float], list[Point]]:
-        """Points by (N, D): those of one cell differ in their seed."""
+        """Return points by (N, D): those of one cell differ in their seed."""
         cells: dict[tuple[float, float], list[Point]] = {}
         for point in sorted(self.points, key=lambda point: (point.N, point.D)):
             cells.setdefault((point.N, point.D), []).append(point)
         return cells
 
     def losses(self) -> dict[tuple[float, float], float]:
-        """Loss by (N, D): the mean over seeds, and the least over lengths of training where a cell has several."""
+        """Return loss by (N, D): the mean over seeds, and the least over lengths of training."""
         runs: dict[tuple[float, float], dict[float, list[float]]] = {}
         for N, D, loss, flops in zip(self.N, self.D, self.loss, self.flops, strict=True):
             runs.setdefault((float(N), float(D)), {}).setdefault(float(f"{flops:.5g}"), []).append(float(loss))
@@ -117,13 +117,17 @@ def counted(parameters: ResultParameters, count: str) -> float:
 
 
 def check_count(count: str) -> None:
-    """Raises InputError unless `count` names a convention for N."""
+    """Check that `count` is a convention for N.
+
+    Raises:
+        InputError: it is not.
+    """
     if count not in COUNTS:
         raise InputError(f"count={count!r} is not a convention for N; choose one of {', '.join(COUNTS)}")
 
 
 def drop_highest(table: PointTable, number: int) -> PointTable:
-    """The table without its `number` highest losses, which are named in `left_out`.
+    """Return the table without its `number` highest losses, which `left_out` lists.
 
     Raises:
         InputError: `number` is negative, not whole, or leaves nothing.
@@ -144,7 +148,7 @@ def drop_highest(table: PointTable, number: int) -> PointTable:
 
 
 def sample(table: PointTable, number: int | None, seed: int = 0) -> PointTable:
-    """`number` points drawn at random without replacement; all of them where it is None or exceeds their number.
+    """Draw `number` points at random without replacement; all of them where it is None or exceeds their number.
 
     Raises:
         InputError: `number` is not a whole number of at least 20.

@@ -1,4 +1,4 @@
-"""N = C·D^k: from exact points by least squares in logs, from censored D* by interval-censored regression."""
+"""The power law N = C·D^k: from points by least squares in logs, from D* by interval-censored regression."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ _CENSORED = "least squares of ln D*, the middle of its interval, on ln N; likeli
 
 @dataclass(frozen=True)
 class LogLogFit:
-    """y = exp(intercept)·x^slope by least squares in logs; `interval` is the 95 % t interval of the slope."""
+    """The fit y = exp(intercept)·x^slope by least squares in logs; `interval` is the 95 % t interval of the slope."""
 
     slope: float
     intercept: float
@@ -35,7 +35,7 @@ class LogLogFit:
     n: int
 
     def p_value(self, slope: float) -> float:
-        """Two-sided p value of `slope`."""
+        """Return the two-sided p value of `slope`."""
         from scipy.stats import t
 
         if self.standard_error == 0:
@@ -49,7 +49,7 @@ class LogLogFit:
 
 
 def fit_loglog(x: Sequence[float] | Array, y: Sequence[float] | Array) -> LogLogFit:
-    """Least squares of ln y on ln x.
+    """Fit ln y on ln x by least squares.
 
     Raises:
         ValueError: fewer than 3 points, a value that is not positive, or a single x.
@@ -64,7 +64,7 @@ def fit_loglog(x: Sequence[float] | Array, y: Sequence[float] | Array) -> LogLog
     u, v = np.log(u), np.log(v)
     square = float(np.sum((u - u.mean()) ** 2))
     if square == 0:
-        raise ValueError("all x are alike")
+        raise ValueError("all x are equal")
     slope = float(np.sum((u - u.mean()) * (v - v.mean())) / square)
     intercept = float(v.mean() - slope * u.mean())
     deviation = math.sqrt(float(np.sum((v - intercept - slope * u) ** 2)) / (len(u) - 2))
@@ -74,7 +74,7 @@ def fit_loglog(x: Sequence[float] | Array, y: Sequence[float] | Array) -> LogLog
 
 
 def hypothesis_name(k: float) -> str:
-    """`k = 2 (associative memory)`; a user's own value stands alone."""
+    """Return `k = 2 (associative memory)`, or `k = 3` for an exponent without a name."""
     name = HYPOTHESES.get(float(k))
     return f"k = {k:g}" + (f" ({name})" if name else "")
 
@@ -86,13 +86,13 @@ def exponent_from_dstar(
     hypotheses: Sequence[float] = tuple(HYPOTHESES),
     left_out: Sequence[str] = (),
 ) -> Estimate:
-    """k in N = C·D*^k from censored D*: ln D*_i = a + (1/k) ln N_i + noise, with D*_i in (lower_i, upper_i].
+    """Estimate k in N = C·D*^k from censored D*: ln D*_i = a + (1/k) ln N_i + noise, with D*_i in (lower_i, upper_i].
 
     Two ranges of k are given. The *noise-free range*: every k for which one exact power law passes through all
     intervals, which is what the grid of D leaves open. The *95 % interval*: the 2.5 and 97.5 % points of the slope with
     the noise integrated out (`censored.slope_distribution`), widened to hold the noise-free range; the value is the
     median. A k is rejected when it lies outside that interval. Where the grid is coarse against the noise the
-    noise-free range rules, and the interval covers in more than 95 % of sweeps.
+    noise-free range prevails, and the interval covers in more than 95 % of sweeps.
     """
     usable = [dstar for dstar in dstars if dstar.kind != "none"]
     informative = [dstar for dstar in usable if dstar.kind == "interval"]
@@ -162,14 +162,14 @@ def _fit(
 
 
 def _exact_exponent(informative: Sequence[DStar]) -> float | None:
-    """The slope that takes every D* for exact, as the paper does; None where all D* are one and the same."""
+    """Return the slope that takes every D* as exact, as the paper does; None where all D* are equal."""
     if len({dstar.upper for dstar in informative}) < 2:
         return None
     return fit_loglog([dstar.upper for dstar in informative], [dstar.N for dstar in informative]).slope
 
 
 def exponents(slopes: tuple[float, float]) -> tuple[float, float]:
-    """The positive k = 1/slope inside a range of slopes; a slope of 0 or below leaves k unbounded above."""
+    """Return the range of positive k = 1/slope; a slope of 0 or below leaves k unbounded above."""
     low, high = slopes
     return (1 / high if math.isfinite(high) and high > 0 else 0.0), (1 / low if low > 0 else math.inf)
 
@@ -202,7 +202,7 @@ FACTORS = (0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True)
-class Setting:
+class DStarSetting:
     """k and its interval under one threshold (nats²) and window; None where D* is known on both sides at too few N."""
 
     threshold: float
@@ -212,8 +212,10 @@ class Setting:
     sizes: int
 
 
-def dstar_sensitivity(table: PointTable, window: float, threshold: float, hypotheses: Sequence[float]) -> list[Setting]:
-    """k under half, once and twice the threshold and the window."""
+def dstar_sensitivity(
+    table: PointTable, window: float, threshold: float, hypotheses: Sequence[float]
+) -> list[DStarSetting]:
+    """Estimate k under half, once and twice the threshold and the window."""
     cells = table.cells()
     windows = {min(factor * window, 1.0) if window <= 1 else max(2.0, round(factor * window)) for factor in FACTORS}
     found = []
@@ -223,12 +225,12 @@ def dstar_sensitivity(table: PointTable, window: float, threshold: float, hypoth
             dstars = locate_all(values, factor * threshold)
             fit = exponent_from_dstar(dstars, table.convention, "", hypotheses)
             sizes = sum(dstar.kind == "interval" for dstar in dstars)
-            found.append(Setting(factor * threshold, width, fit.value, fit.interval, sizes))
+            found.append(DStarSetting(factor * threshold, width, fit.value, fit.interval, sizes))
     return found
 
 
-def sensitivity_remark(settings: Sequence[Setting]) -> tuple[str, ...]:
-    """One line: the range of k over the settings, and where there is none."""
+def sensitivity_remark(settings: Sequence[DStarSetting]) -> tuple[str, ...]:
+    """Return one line: the range of k over the settings, and in how many it is not determined."""
     known = [setting for setting in settings if setting.k is not None]
     if not known:
         return ()
@@ -242,5 +244,27 @@ def sensitivity_remark(settings: Sequence[Setting]) -> tuple[str, ...]:
     return (text + (f"; not determined in {missing} of {len(settings)} settings" if missing else ""),)
 
 
-def _k(setting: Setting) -> float:
+def _k(setting: DStarSetting) -> float:
     return np.inf if setting.k is None else setting.k
+
+
+def seed_remark(
+    values: dict[tuple[float, float], list[float]], threshold: float, resamples: int, seed: int = 0
+) -> tuple[str, ...]:
+    """Return a remark on how the noise-free range moves with the seeds drawn, where every cell has at least two."""
+    if not values or min(len(items) for items in values.values()) < 2:
+        return ()
+    random = np.random.default_rng(seed)
+    ends = []
+    for _ in range(resamples):
+        drawn = {cell: list(random.choice(items, len(items))) for cell, items in values.items()}
+        dstars = [dstar for dstar in locate_all(drawn, threshold) if dstar.kind == "interval"]
+        if len(dstars) >= 3:
+            x, lower, upper = (np.log([getattr(d, name) for d in dstars]) for name in ("N", "lower", "upper"))
+            feasible = feasible_slopes(x, lower, upper)
+            if feasible is not None:
+                ends.append(exponents(feasible))
+    if len(ends) < resamples / 2:
+        return (f"seeds resampled: {len(ends)} of {resamples} draws have a noise-free range",)
+    low, high = np.quantile([end[0] for end in ends], 0.025), np.quantile([end[1] for end in ends], 0.975)
+    return (f"noise-free range with seeds resampled: {low:.3g} to {high:.3g} ({len(ends)} of {resamples} draws)",)

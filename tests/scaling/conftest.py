@@ -1,4 +1,4 @@
-"""The folder of published data, wherever it is, and sweep folders with known answers."""
+"""Published data, and sweep folders with known answers."""
 
 import json
 import os
@@ -8,13 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from amscale.scaling.fit import Fit, fit_sweep
+
 
 @pytest.fixture(scope="session")
 def published() -> Path:
+    """The folder of published data in this repository."""
+    return Path(__file__).parents[1] / "published"
+
+
+@pytest.fixture(scope="session")
+def digitised() -> Path:
+    """The digitised points of Hoffmann et al. 2022, figure 4, which have no licence and are not in the repository."""
     folder = Path(os.environ.get("AMSCALE_DATA", Path(__file__).parents[3] / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip(f"published data is not at {folder}; set AMSCALE_DATA")
-    return folder
+    file = folder / "chinchilla_points" / "svg_extracted_data.csv"
+    if not file.is_file():
+        pytest.skip(f"the digitised points have no licence and are not at {file}; set AMSCALE_DATA")
+    return file
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +35,14 @@ def write_trial() -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def write_sweep() -> Callable[..., None]:
     return _write_sweep
+
+
+@pytest.fixture(scope="session")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Fit:
+    """The fit of a sweep of 5 by 12 cells with k = 2 and a floor of 1.2."""
+    folder = tmp_path_factory.mktemp("sweep")
+    _write_sweep(folder, k=2.0, sizes=5, amounts=12)
+    return fit_sweep(folder, resamples=100)
 
 
 def _write_trial(

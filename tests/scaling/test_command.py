@@ -1,4 +1,4 @@
-"""The fit command: what it writes, how it prints, and what it refuses to guess."""
+"""The fit command: what it writes, how it prints, and which arguments are errors."""
 
 import io
 import json
@@ -49,7 +49,7 @@ def test_output_holds_everything_and_the_figures(points, tmp_path, capsys):
     assert f"{len(pictures)} pictures" in capsys.readouterr().out
 
 
-def test_without_output_a_table_writes_nothing_and_says_so(tmp_path, capsys):
+def test_without_output_a_table_writes_nothing_and_prints_how_to(tmp_path, capsys):
     path = tmp_path / "points.csv"
     path.write_text("N,D,loss\n1e6,1e6,3\n2e6,1e6,2.9\n")
     fit(str(path), resamples=100)
@@ -71,10 +71,10 @@ def test_tables_fit_the_terminal_and_break_no_word(fitted, width):
     words = out.getvalue().split()
     assert words.count("(Chinchilla)") >= 2
     row = next(line for line in lines if line.startswith("Chinchilla "))
-    assert len(row.split("  ")) >= 8, "a law, its numbers and its held-out errors stand on one line"
+    assert len(row.split("  ")) >= 8, "a law, its numbers and its held-out errors share a line"
 
 
-def test_a_setting_of_the_other_kind_of_source_is_refused(points, tmp_path, write_trial):
+def test_a_setting_of_the_other_kind_of_source_is_an_error(points, tmp_path, write_trial):
     write_trial(tmp_path, "a", 1e6, 1e6, [2.0], [2.0] * 10)
     for source, setting in (
         (points, {"count": "total"}),
@@ -87,7 +87,7 @@ def test_a_setting_of_the_other_kind_of_source_is_refused(points, tmp_path, writ
             fit(str(source), **setting)
 
 
-def test_output_that_is_a_file_is_refused(points):
+def test_output_that_is_a_file_is_an_error(points):
     with pytest.raises(InputError, match="no folder can be made there"):
         fit(str(points), output=str(points))
 
@@ -109,7 +109,7 @@ def test_active_counts_the_experts_in_use(tmp_path, write_trial):
     assert read_sweep(tmp_path, "active").N.tolist() == [3e6, 1.5e6]
 
 
-def test_a_sweep_is_fitted_as_its_configuration_says_and_what_is_given_goes_before(tmp_path, write_trial, capsys):
+def test_a_sweep_is_fitted_as_its_configuration_says_and_arguments_come_first(tmp_path, write_trial, capsys):
     write_trial(tmp_path, "a", 1e6, 1e6, [2.0], [2.0] * 20)
 
     def settings(**given):

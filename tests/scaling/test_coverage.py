@@ -23,6 +23,7 @@ def benchmark():
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

@@ -104,12 +104,12 @@ def test_censored_sizes_narrow_the_range_but_do_not_count_as_known():
     result = estimate([*N, 400.0], [*BELOW, 600.0], [*DSTAR, math.inf])
     assert result.details["noise_free_range_of_k"][1] < known[1]
     assert result.used == 4
-    refused = estimate([*N[:2], 400.0], [*BELOW[:2], 600.0], [*DSTAR[:2], math.inf])
-    assert refused.value is None
-    assert "2 of 3 N" in refused.reason
+    few = estimate([*N[:2], 400.0], [*BELOW[:2], 600.0], [*DSTAR[:2], math.inf])
+    assert few.value is None
+    assert "2 of 3 N" in few.reason
 
 
-def test_dstar_that_falls_with_n_is_refused():
+def test_dstar_that_falls_with_n_gives_no_exponent():
     result = estimate(N, BELOW[::-1], DSTAR[::-1])
     assert result.value is None
     assert "does not grow" in result.reason

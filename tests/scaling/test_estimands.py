@@ -1,5 +1,4 @@
 import io
-import json
 import math
 
 import numpy as np
@@ -10,16 +9,14 @@ from amscale.reporting.estimates_table import print_fit
 from amscale.scaling.capacity import capacity_estimates
 from amscale.scaling.collapse import exponent_from_collapse
 from amscale.scaling.dstar import DStar
-from amscale.scaling.fit import fit_sweep
 from amscale.scaling.iso_flop import budgets, exponent_from_budgets, fit_budgets
 from amscale.scaling.iso_loss import exponent_from_contours
-from amscale.scaling.laws import Rows, predict
+from amscale.scaling.laws import Rows
 from amscale.scaling.laws.chinchilla import Chinchilla
 from amscale.scaling.next_cells import expected_flops, next_cells
-from amscale.scaling.points import Point, PointTable, drop_highest
+from amscale.scaling.points import Point, PointTable
 from amscale.scaling.power_law import dstar_sensitivity, exponent_from_dstar
 from amscale.scaling.read_sweep import read_sweep
-from amscale.scaling.read_table import read_table
 
 LAW = np.array([482.01, 2085.43, 1.8172, 0.3478, 0.3658])
 K = 0.3658 / 0.3478
@@ -63,17 +60,6 @@ def test_iso_flop_drops_and_counts_budgets_whose_minimum_is_at_an_edge():
     assert "3 sizes; 4 are needed" in one[0].reason
 
 
-def test_iso_flop_on_the_published_points_gives_the_published_half(published):
-    table = read_table(
-        published / "chinchilla_points" / "svg_extracted_data.csv",
-        n_column="Model Size",
-        flops_column="Training FLOP",
-    )
-    result = exponent_from_budgets(drop_highest(table, 5), (1,))
-    # Hoffmann et al. 2022, approach 2: N ∝ C^0.49, by parabolas on the runs behind these points.
-    assert result.details["slope_on_C"] == pytest.approx(0.49, abs=0.02)
-
-
 def test_contours_of_least_compute_have_the_exponent_of_the_law():
     N, D = square(8, 8)
     loss = chinchilla(N, D) * np.exp(0.002 * np.random.default_rng(0).normal(size=64))
@@ -82,7 +68,7 @@ def test_contours_of_least_compute_have_the_exponent_of_the_law():
     assert {test.value for test in result.tests if test.rejected} >= {2, 4}
 
 
-def test_collapse_finds_the_exponent_of_a_loss_in_n_over_d_squared_and_refuses_one_without():
+def test_collapse_finds_the_exponent_of_a_loss_in_n_over_d_squared_and_none_without_one():
     N, D = square()
     noise = np.exp(0.005 * np.random.default_rng(0).normal(size=36))
     ratio = (N / 3e8) / (D / 3e9) ** 2
@@ -90,8 +76,8 @@ def test_collapse_finds_the_exponent_of_a_loss_in_n_over_d_squared_and_refuses_o
     assert {test.value for test in result.tests if not test.rejected} == {2}
     scores = result.details["unexplained_at"]
     assert scores["2"] < 0.05 < scores["1"]
-    refused = exponent_from_collapse(table_of(N, D, 2 + np.random.default_rng(1).normal(size=36) ** 2), (1,), 100)
-    assert "does not collapse" in refused.reason
+    scattered = exponent_from_collapse(table_of(N, D, 2 + np.random.default_rng(1).normal(size=36) ** 2), (1,), 100)
+    assert "does not collapse" in scattered.reason
 
 
 def capacity_sweep(write_trial, folder, power, losses="train_evaluated"):
@@ -117,16 +103,16 @@ def test_capacity_in_proportion_to_n_rejects_the_square_root_and_the_other_way_r
     assert bits.value == pytest.approx(3, rel=0.01)
 
 
-def test_capacity_says_which_train_loss_it_used_and_refuses_what_still_rises_or_is_unknown(tmp_path, write_trial):
+def test_capacity_names_its_train_loss_and_needs_a_maximum_and_an_entropy(tmp_path, write_trial):
     capacity_sweep(write_trial, tmp_path / "last", 1.0, losses="train_last")
     assert "with dropout as in training" in capacity_estimates(read_sweep(tmp_path / "last"))[1].remarks[0]
     rising = tmp_path / "rising"
     for i, N in enumerate((1e5, 1e6, 1e7)):
         for j, D in enumerate((1e3, 2e3, 4e3)):
             write_trial(rising, f"{i}{j}", N, D, [4.0], [0.1] * 9, entropy=3.0, losses={"train_evaluated": 0.1})
-    refused = capacity_estimates(read_sweep(rising))[1]
-    assert refused.reason == "C is known for 0 of 3 N; at least 3 are needed"
-    assert "still rise at the largest D" in refused.left_out[0]
+    slope = capacity_estimates(read_sweep(rising))[1]
+    assert slope.reason == "C is known for 0 of 3 N; at least 3 are needed"
+    assert "still rise at the largest D" in slope.left_out[0]
     write_trial(tmp_path / "text", "a", 1e5, 1e3, [4.0], [0.1] * 9, entropy=None)
     assert "entropy of the corpus is not known" in capacity_estimates(read_sweep(tmp_path / "text"))[0].reason
 
@@ -166,21 +152,9 @@ def test_next_cells_of_a_censored_sweep_halve_the_widest_ignorance():
     assert chosen.width_now == pytest.approx(interval[1] - interval[0])
 
 
-def test_fit_json_has_what_a_figure_needs(tmp_path, write_sweep):
-    write_sweep(tmp_path, k=2.0, sizes=4, amounts=6)
-    result = fit_sweep(tmp_path, resamples=100)
-    document = json.loads(result.to_json())
-    assert document["points_used"] == len(document["points"]) == 24
-    laws = {(law["law"], law["objective"]): law for law in document["laws"]}
-    law = laws["Chinchilla", "squared_log"]
-    point = document["points"][5]
-    found = predict(law["law"], law["parameters"], point["N"], point["D"])
-    assert found == pytest.approx(point["loss"], rel=1e-3)
-    assert set(law["intervals"]) == {"A", "B", "E", "alpha", "beta", "k", "floor"}
-    assert law["value"] is not None
-    assert set(law["held_out"]) == {"N", "D", "C"}
+def test_no_note_is_printed_twice(fitted):
     out = io.StringIO()
-    print_fit(result, Console(file=out, width=1000))
+    print_fit(fitted, Console(file=out, width=1000))
     lines = out.getvalue().splitlines()
     notes = lines[lines.index("notes") : lines.index("laws on these points")]
-    assert len(notes) == len(set(notes)), "no note is printed twice"
+    assert len(notes) == len(set(notes)) > 10

@@ -1,5 +1,4 @@
 import numpy as np
-import pandas as pd
 import pytest
 
 from amscale.scaling.laws import Rows, all_laws
@@ -10,62 +9,12 @@ from amscale.scaling.laws.data_constrained import DataConstrained
 from amscale.scaling.laws.fitting import fit_law
 from amscale.scaling.laws.kaplan import Kaplan
 from amscale.scaling.laws.power import PowerC, PowerN
-from amscale.scaling.laws.search import HUBER_LOG, OBJECTIVES, SQUARED, SQUARED_LOG
+from amscale.scaling.laws.search import OBJECTIVES, SQUARED, SQUARED_LOG
 from amscale.scaling.nopt import optimum
-from amscale.scaling.power_law import fit_loglog
 
 
 def fit_chinchilla(N, D, loss, objective):
     return fit_law(Chinchilla(), Rows(N, D, loss, None, 6 * N * D), objective)
-
-
-@pytest.fixture(scope="module")
-def points(published):
-    frame = pd.read_csv(published / "chinchilla_points" / "svg_extracted_data.csv").sort_values("loss")
-    N, C = frame["Model Size"].to_numpy(), frame["Training FLOP"].to_numpy()
-    return N, C / (6 * N), frame["loss"].to_numpy(), C
-
-
-def test_recipe_1_reaches_the_least_objective(points):
-    N, D, loss, _ = (column[:-5] for column in points)
-    fit = fit_chinchilla(N, D, loss, HUBER_LOG)
-    assert fit.value <= 1.01828e-3
-    assert pytest.approx(482.01, rel=0.01) == fit.parameters["A"]
-    assert pytest.approx(2085.43, rel=0.03) == fit.parameters["B"]
-    assert pytest.approx(1.8172, rel=0.001) == fit.parameters["E"]
-    assert fit.parameters["alpha"] == pytest.approx(0.3478, rel=0.002)
-    assert fit.parameters["beta"] == pytest.approx(0.3658, rel=0.004)
-    assert fit.exponent == pytest.approx(1.057, abs=0.001)
-    assert not fit.flags
-
-
-def test_recipe_1_bootstrap_matches_the_published_intervals(points):
-    N, D, loss, _ = (column[:-5] for column in points)
-    rows = Rows(N, D, loss, None, 6 * N * D)
-    samples = resample_law(fit_law(Chinchilla(), rows, HUBER_LOG), rows, 1000).natural
-    low, high = np.quantile(samples, [0.025, 0.975], axis=0)
-    assert (low[2], high[2]) == pytest.approx((1.769, 1.871), abs=0.008)
-    assert (low[3], high[3]) == pytest.approx((0.317, 0.373), abs=0.006)
-    assert (low[4], high[4]) == pytest.approx((0.331, 0.415), abs=0.008)
-
-
-def test_five_outliers_move_b_sixfold(points):
-    N, D, loss, _ = points
-    fit = fit_chinchilla(N, D, loss, HUBER_LOG)
-    expected = (495.7, 12846, 1.8913, 0.3493, 0.4531)
-    assert tuple(fit.parameters.values()) == pytest.approx(expected, rel=2e-4)
-
-
-@pytest.mark.parametrize(
-    ("limit", "expected"),
-    [(1e21, (1.9051, 4.0005, 1.0509, 0.3511, 0.4587)), (np.inf, (1.8828, 4.0598, 1.0745, 0.3576, 0.4276))],
-)
-def test_recipe_2_to_four_digits(points, limit, expected):
-    N, D, loss, _ = (column[points[3] < limit][:-5] for column in points)
-    fit = fit_chinchilla(N / 1e6, D / 1e9, loss, SQUARED)
-    assert tuple(fit.parameters[name] for name in ("E", "A", "B", "alpha", "beta")) == pytest.approx(expected, abs=6e-5)
-    if limit < np.inf:
-        assert fit.value == pytest.approx(0.062414, abs=6e-7)
 
 
 def test_floor_that_the_data_do_not_hold_is_flagged():
@@ -74,19 +23,7 @@ def test_floor_that_the_data_do_not_hold_is_flagged():
     assert any("ln E at its lower bound" in flag for flag in fit.flags)
 
 
-def test_nanochat_one_set_of_runs_has_three_exponents(published):
-    frame = pd.read_csv(published / "nanochat" / "optima.csv")
-    found = [
-        (fit_loglog(rows["flops"], rows["eff_params"]).slope, fit_loglog(rows["tokens"], rows["eff_params"]).slope)
-        for _, rows in frame.groupby("convention", sort=False)
-    ]
-    assert found == [
-        (pytest.approx(a, abs=6e-4), pytest.approx(b, abs=6e-3))
-        for a, b in ((0.524, 1.10), (0.366, 0.75), (0.681, 1.70))
-    ]
-
-
-def test_optimum_is_the_vertex_and_an_edge_is_refused():
+def test_optimum_is_the_vertex_and_an_edge_is_none():
     N = np.geomspace(1e6, 1e8, 5)
     bowl = 2 + 0.1 * (np.log(N) - np.log(2e7)) ** 2
     found = optimum(1.0, N, bowl)
@@ -146,23 +83,6 @@ def test_laws_with_an_exponent_agree_on_what_it_means():
     assert sizes[np.argmin(loss)] == pytest.approx(N, rel=2e-3)
 
 
-def test_decay_of_repeated_data_raises_r_squared(published):
-    frame = pd.read_csv(published / "muennighoff2023" / "runs.csv")
-    N, D, tokens, loss = (frame[name].to_numpy() for name in ("params", "unique_tokens", "tokens", "val_loss"))
-    rows = Rows(N, D, loss, tokens, 6 * N * tokens)
-    laws = {"once": Chinchilla(), "seen": ChinchillaSeen(), "decay": DataConstrained()}
-    found = {
-        c.law: c.r_squared for f in compare(rows, 100, laws, large=True) if (c := f.comparison).objective == "squared"
-    }
-    assert found["data-constrained"] > found["Chinchilla"] + 0.05
-    assert found["data-constrained"] > found["Chinchilla, D = tokens seen"] + 0.2
-    published_law = (6.255414, 7.3049974, 0.6254804)
-    natural = np.array([*np.exp(published_law), 0.3526596, 0.3526596, 15.387756, 5.309743])
-    residual = loss - DataConstrained().loss(natural, rows)
-    # The formula is the published one: its parameters give the R² that is known for them on all rows.
-    assert 1 - np.sum(residual**2) / np.sum((loss - loss.mean()) ** 2) == pytest.approx(0.447, abs=0.005)
-
-
 def test_aicc_and_held_out_error_prefer_the_law_that_made_the_points():
     rows = with_loss(Chinchilla(), MADE[0][1])
     noise = np.random.default_rng(0).normal(size=len(rows))
@@ -180,7 +100,7 @@ def test_aicc_and_held_out_error_prefer_the_law_that_made_the_points():
     assert raw == pytest.approx(scores["Chinchilla"], abs=20)
 
 
-def test_rows_that_cannot_hold_a_law_are_refused_with_the_reason():
+def test_rows_that_cannot_determine_a_law_have_a_reason():
     rows = made_rows()
     fresh = rows.take(rows.tokens == rows.D)
     assert "0 rows repeat their data" in DataConstrained().unsupported(fresh)
@@ -190,13 +110,14 @@ def test_rows_that_cannot_hold_a_law_are_refused_with_the_reason():
     assert all(law.unsupported(few) for law in all_laws().values() if len(law.parameters) > 4)
 
 
-def test_a_fit_whose_scale_is_beyond_every_number_is_refused_in_words_and_everything_else_is_finite():
+def test_fit_whose_scale_is_beyond_every_number_has_a_reason_and_all_else_is_finite():
     """Models that over-fit: the loss rises with N, which Kaplan's law has no place for, and N_c runs away."""
     N, D = (
         grid.ravel() for grid in np.meshgrid([2280.0, 7632.0, 27552.0], [1024.0, 4096.0, 16384.0, 65536.0, 262144.0])
     )
     loss = [6.37, 16.8, 13.49, 3.937, 6.808, 15.1, 3.536, 3.754, 5.205, 3.4692, 3.4747, 3.4695, 3.4654, 3.4658, 3.4655]
-    found = compare(Rows(N, D, np.array(loss), None, 6 * N * D), 100)
+    laws = {"kaplan": Kaplan(), "chinchilla": Chinchilla(), "power_c": PowerC(), "associative": Associative()}
+    found = compare(Rows(N, D, np.array(loss), None, 6 * N * D), 100, laws)
     kaplan = [item.comparison for item in found if item.comparison.law == "Kaplan"]
     assert [item.reason.partition(";")[0] for item in kaplan] == ["N_c grew beyond every number"] * 3
     fitted = [item.comparison for item in found if item.comparison.reason is None]
@@ -206,9 +127,9 @@ def test_a_fit_whose_scale_is_beyond_every_number_is_refused_in_words_and_everyt
         assert all(isinstance(value, str) or np.isfinite(value) for value in item.held_out.values()), item
 
 
-def test_more_rows_than_fit_a_batch_reach_the_same_optimum():
+def test_rows_too_many_for_every_start_reach_the_same_optimum():
     rows = with_loss(Chinchilla(), MADE[0][1])
-    many = Rows(*(np.tile(column, 1000) for column in (rows.N, rows.D, rows.loss)), None, np.tile(rows.flops, 1000))
+    many = Rows(*(np.tile(column, 150) for column in (rows.N, rows.D, rows.loss)), None, np.tile(rows.flops, 150))
     fit = fit_law(Chinchilla(), many, SQUARED_LOG)
     assert tuple(fit.parameters.values()) == pytest.approx(MADE[0][1], rel=1e-3)
 

@@ -1,36 +1,20 @@
-import io
 import json
 import subprocess
 import sys
 
-import numpy as np
 import pytest
-from rich.console import Console
 
 from amscale.errors import InputError
 from amscale.fit import fit
-from amscale.reporting.estimates_table import print_fit
 from amscale.scaling.fit import fit_sweep, fit_table
 from amscale.scaling.read_sweep import read_sweep
 from amscale.scaling.read_table import read_table
 
 
-def by_estimand(result):
-    return {estimate.estimand: estimate for estimate in result.estimates}
-
-
-def test_sweep_with_k_2_is_recovered_and_written_whole(tmp_path, write_sweep):
-    write_sweep(tmp_path, k=2.0)
-    result = fit_sweep(tmp_path, resamples=100)
-    row = by_estimand(result)["k at D*(N), over-fitting threshold"]
-    assert row.interval[0] < 2 < row.interval[1]
-    assert {test.value for test in row.tests if test.rejected} == {1, 1.35, 4}
-    assert by_estimand(result)["loss floor (Chinchilla)"].value == pytest.approx(1.2, abs=1e-4)
-    fit(str(tmp_path), resamples=100)
-    written = json.loads((tmp_path / "fit.json").read_text())
-    assert len(written["points"]) == 60
-    assert written["amscale"]
-    assert "non_embedding" in written["convention"]
+def test_sweep_with_k_2_is_recovered(fitted):
+    assert fitted["k_dstar"].interval[0] < 2 < fitted["k_dstar"].interval[1]
+    assert set(fitted["k_dstar"].rejected) == {1, 1.35, 4}
+    assert fitted["floor_chinchilla"].value == pytest.approx(1.2, abs=1e-4)
 
 
 def test_count_changes_n_and_is_named(tmp_path, write_trial):
@@ -50,7 +34,7 @@ def test_only_finished_trials_count_and_the_others_are_named(tmp_path, write_tri
     assert dict(table.left_out) == {"blown": "diverged: loss is nan", "running": "not finished"}
 
 
-def test_each_corpus_has_its_floor_and_what_needs_one_corpus_is_refused_until_one_is_chosen(tmp_path, write_trial):
+def test_each_corpus_has_its_floor_and_what_needs_one_corpus_waits_until_one_is_selected(tmp_path, write_trial):
     def write(name, N, loss, **data):
         file = write_trial(tmp_path, name, N, 1e6, [loss], [loss] * 200) / "result.json"
         result = json.loads(file.read_text())
@@ -59,21 +43,22 @@ def test_each_corpus_has_its_floor_and_what_needs_one_corpus_is_refused_until_on
 
     write("a", 1e6, 1.5, variant="whole", documents=100)
     write("b", 2e6, 1.5, variant="whole", documents=200)
-    assert "exponent k and laws in N and D" not in by_estimand(fit_sweep(tmp_path, resamples=100))
+    assert "k_all_corpora" not in fit_sweep(tmp_path, resamples=100)
     write("c", 1e6, 0.5, variant="half", documents=100)
-    mixed = by_estimand(fit_sweep(tmp_path, resamples=100))
-    assert "2 corpora" in mixed["exponent k and laws in N and D"].reason
-    assert "--where 'data.variant=whole'" in mixed["exponent k and laws in N and D"].reason
+    mixed = fit_sweep(tmp_path, resamples=100)
+    assert "2 corpora" in mixed["k_all_corpora"].reason
+    assert "--where 'data.variant=whole'" in mixed["k_all_corpora"].reason
     for variant, loss in (("whole", 1.5), ("half", 0.5)):
-        for floor in ("least settled train loss", "least validation loss"):
-            row = mixed[f"{floor}: variant {variant}; entropy {loss - 0.25:.4g}"]
+        for id, floor in (("train_settled", "least settled train loss"), ("validation", "least validation loss")):
+            row = mixed[f"floor_{id}_variant_{variant}"]
+            assert row.estimand == f"{floor}: variant {variant}; entropy {loss - 0.25:.4g}"
             assert (row.value, row.details["references"]) == (loss, {"1": 1.0, "entropy": loss - 0.25})
     # Trials that share N, D and seed but not the corpus are no repeats of each other.
     assert read_sweep(tmp_path).left_out == []
     one = fit_sweep(tmp_path, resamples=100, where="data.variant=whole")
     assert [point.name for point in one.table.points] == ["a", "b"]
     assert one.table.left_out == [("c", "data.variant is half")]
-    assert by_estimand(one)["least validation loss"].value == 1.5
+    assert one["floor_validation"].value == 1.5
     for where, words in (
         ("data.variant=none", "data.variant is one of half, whole"),
         ("data.vriant=half", "its corpora differ in data.variant"),
@@ -93,21 +78,24 @@ def test_torn_line_is_ignored_with_a_warning_and_the_later_record_of_a_step_coun
     assert len(table.points[0].curves.train_steps) == 10
 
 
-def test_nine_cells_give_refusals_with_reasons_and_a_plain_statement_on_the_floor(tmp_path, write_trial):
+def test_nine_cells_give_reasons_and_what_is_known_of_the_floor_and_are_written_whole(tmp_path, write_trial, capsys):
     for i, N in enumerate((1e6, 2e6, 4e6)):
         for j, D in enumerate((1e6, 2e6, 4e6)):
             loss = 3 - 0.1 * i - 0.2 * j
             write_trial(tmp_path, f"{i}{j}", N, D, [loss + 0.1, loss], [0.9 + 0.01 * (s % 2) for s in range(200)])
-    result = by_estimand(fit_sweep(tmp_path, resamples=100))
-    assert "at 0 of 3 D" in result["k at N_opt(D), least loss at fixed D"].reason
-    assert "0 of 3 N" in result["k at D*(N), over-fitting threshold"].reason
-    settled = result["least settled train loss"]
-    assert settled.interval[1] < 0.996
-    assert all(test.rejected for test in settled.tests)
-    assert "train loss passed below 1 in 9 of 9 runs" in settled.remarks
-    out = io.StringIO()
-    print_fit(fit_sweep(tmp_path, resamples=100), Console(file=out, width=100))
-    assert "not determined: D* is known" in " ".join(out.getvalue().split())
+    fit(str(tmp_path), resamples=100)
+    written = json.loads((tmp_path / "fit.json").read_text())
+    assert len(written["points"]) == 9
+    assert written["amscale"]
+    assert "non_embedding" in written["convention"]
+    result = {estimate["id"]: estimate for estimate in written["estimates"]}
+    assert "at 0 of 3 D" in result["k_nopt"]["refusal"]
+    assert "0 of 3 N" in result["k_dstar"]["refusal"]
+    settled = result["floor_train_settled"]
+    assert settled["interval"][1] < 0.996
+    assert all(test["rejected"] for test in settled["hypotheses"])
+    assert "train loss passed below 1 in 9 of 9 runs" in settled["remarks"]
+    assert "not determined: D* is known" in " ".join(capsys.readouterr().out.split())
 
 
 def test_seeds_enter_by_their_mean(tmp_path, write_trial):
@@ -115,7 +103,7 @@ def test_seeds_enter_by_their_mean(tmp_path, write_trial):
         for i, N in enumerate((1e6, 2e6, 4e6)):
             write_trial(tmp_path, f"s{seed}n{i}", N, 1e6, [2.0], [2.0 - gap] * 10, seed=seed)
     result = fit_sweep(tmp_path, resamples=100)
-    found = by_estimand(result)["k at D*(N), over-fitting threshold"].details["dstar"]
+    found = result["k_dstar"].details["dstar"]
     assert [item.criteria[0] for item in found] == pytest.approx([0.0325] * 3)
     assert {item.kind for item in found} == {"left"}
 
@@ -156,7 +144,7 @@ def test_rows_without_a_loss_and_repeats_are_left_out_by_name(tmp_path):
     assert any("2 of 5 rows left out" in warning for warning in table.warnings)
 
 
-def test_highest_losses_are_dropped_by_name_and_few_cells_refuse_the_law(tmp_path):
+def test_highest_losses_are_dropped_by_name_and_few_cells_determine_no_law(tmp_path):
     path = tmp_path / "points.csv"
     path.write_text("N,D,loss\n1e6,1e6,9\n1e6,2e6,3\n2e6,1e6,3.1\n2e6,2e6,2.9\n")
     result = fit_table(path, highest=1, resamples=100)
@@ -165,7 +153,7 @@ def test_highest_losses_are_dropped_by_name_and_few_cells_refuse_the_law(tmp_pat
 
 
 @pytest.mark.parametrize("setting", [{"window": -1}, {"window": 1.5}, {"threshold": 0}, {"hypotheses": (0,)}])
-def test_settings_out_of_range_are_refused(tmp_path, setting, write_trial):
+def test_settings_out_of_range_are_errors(tmp_path, setting, write_trial):
     write_trial(tmp_path, "a", 1e6, 1e6, [2.0], [2.0] * 10)
     with pytest.raises(InputError):
         fit_sweep(tmp_path, **setting)
@@ -174,22 +162,3 @@ def test_settings_out_of_range_are_refused(tmp_path, setting, write_trial):
 def test_importing_the_command_stays_light():
     code = "import amscale.fit, sys; print([m for m in ('scipy', 'pandas', 'rich', 'torch') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
-
-
-def test_published_points_through_the_table_reader(published):
-    result = fit_table(
-        published / "chinchilla_points" / "svg_extracted_data.csv",
-        n_column="Model Size",
-        flops_column="Training FLOP",
-        highest=5,
-        resamples=100,
-    )
-    row = next(
-        e
-        for e in result.estimates
-        if e.estimand == "k = β/α, parametric optimum (Chinchilla)" and "Huber" in e.objective
-    )
-    assert row.used == 240
-    assert row.value == pytest.approx(1.057, abs=0.001)
-    assert {test.value for test in row.tests if test.rejected} == {1.35, 2, 4}
-    assert np.isfinite(row.interval).all()
