@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from amscale.planning.plan import SweepPlan
-    from amscale.reporting.trial_status import TrialStatus
+    from amscale.reporting.terminal import TrialStatus
     from amscale.trials.metrics import MetricsRecord
     from amscale.trials.store import TrialStore
 
@@ -142,7 +142,7 @@ class Sweep:
 
     def status(self) -> "list[TrialStatus]":
         """Return the state of every trial that has been started, in the order of the labels."""
-        from amscale.reporting.trial_status import trial_status
+        from amscale.reporting.terminal import trial_status
 
         with self._opened() as path:
             return [trial_status(trial) for trial in _trials(path)]

@@ -12,10 +12,10 @@ import traceback
 from contextlib import suppress
 
 from amscale.cluster.supervisor import die_with_parent
-from amscale.errors import InputError
+from amscale.errors import EXIT_PREEMPTED, InputError
 
 
-def train(spec: str, *overrides: str) -> None:
+def train(spec: str, *overrides: str, json: bool = False) -> None:
     """Train one trial on this rank, and end the process.
 
     Its exit status is 0 when the trial has a result (a diverged one included); 75 when it was asked to end by SIGTERM
@@ -25,6 +25,8 @@ def train(spec: str, *overrides: str) -> None:
     Args:
         spec: `spec.yaml` of a trial folder that a sweep has made, or a configuration.
         overrides: `key=value`, with a configuration.
+        json: rank 0 prints one JSON document on standard output, the result or {"state": "preempted" | "failed"};
+            everything else goes to standard error.
     """
     if "RANK" not in os.environ:
         raise InputError(
@@ -33,9 +35,7 @@ def train(spec: str, *overrides: str) -> None:
         )
     # A rank whose launcher is killed must not live on.
     die_with_parent()
-    from amscale.training.interruptions import is_out_of_memory, report_out_of_memory
-    from amscale.training.run import run_trial
-    from amscale.training.spec import resolve
+    from amscale.training.run import is_out_of_memory, report_out_of_memory, resolve, run_trial
     from amscale.trials.attempt import AttemptReplaced
     from amscale.trials.storage_errors import StorageError, storage_error_in
 
@@ -57,6 +57,11 @@ def train(spec: str, *overrides: str) -> None:
     except AttemptReplaced as replaced:
         with suppress(OSError):
             print(replaced, file=sys.stderr, flush=True)
+    if json and os.environ["RANK"] == "0":
+        from amscale.cli import print_json
+
+        result = store.read_result() if status == 0 else None
+        print_json(result.to_tree() if result else {"state": "preempted" if status == EXIT_PREEMPTED else "failed"})
     # Everything is on disk and the process group is gone. Left is the interpreter's shutdown around gloo's threads, in
     # which a rank now and then aborts ("terminate called without an active exception"), or waits for another rank.
     with suppress(OSError):

@@ -32,9 +32,9 @@ def main() -> None:
 
 
 def _row(folder: Path, trials: int, steps: int) -> str:
+    from amscale.reporting.chart import palette_of
     from amscale.reporting.figures import report_charts
     from amscale.reporting.page import render_page
-    from amscale.reporting.palette import palette_of
     from amscale.reporting.report_data import read_report_data
     from amscale.reporting.static import write_charts
 

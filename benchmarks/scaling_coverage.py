@@ -21,20 +21,18 @@ from amscale.scaling.capacity import capacity_estimates
 from amscale.scaling.collapse import exponent_from_collapse
 from amscale.scaling.dstar import locate
 from amscale.scaling.estimate import Estimate, interval_test
-from amscale.scaling.iso_flop import exponent_from_budgets
-from amscale.scaling.iso_loss import exponent_from_contours
 from amscale.scaling.laws.associative import Associative, AssociativeHalf, excess
 from amscale.scaling.laws.chinchilla import Chinchilla
 from amscale.scaling.laws.compare import resample_law
 from amscale.scaling.laws.data_constrained import DataConstrained
 from amscale.scaling.laws.fitting import fit_law
 from amscale.scaling.laws.kaplan import Kaplan
-from amscale.scaling.laws.law import Law, Rows
+from amscale.scaling.laws.law import HUBER_LOG, OBJECTIVES, Law, Objective, Rows
 from amscale.scaling.laws.power import PowerD
-from amscale.scaling.laws.search import HUBER_LOG, OBJECTIVES, Objective
-from amscale.scaling.nopt import exponent_from_optima
+from amscale.scaling.optima import exponent_from_budgets, exponent_from_contours, exponent_from_optima
 from amscale.scaling.points import Array, Point, PointTable
 from amscale.scaling.power_law import exponent_from_dstar
+from amscale.trials.records import ResultData, ResultFlops, ResultLosses, ResultParameters, ResultShape, TrialResult
 
 Outcome = tuple[tuple[float, float], bool] | None
 """An interval and whether the truth was rejected; None where the estimate was not determined."""
@@ -168,6 +166,20 @@ def collapse_case(sizes: int, amounts: int, noise: float) -> Case:
     return Case(f"collapse on N/D², {sizes} by {amounts}, noise {noise:g}", {"k": 2.0}, trial)
 
 
+def memorising_run(N: float, D: float, entropy: float, loss: float) -> TrialResult:
+    """Return the result of a run of N parameters whose training loss ends at `loss`."""
+    counts = {name: 0.0 for name in ("embedding", "output_head", "attention", "feed_forward", "norms_and_rest")}
+    return TrialResult(
+        state="finished",
+        steps=1,
+        shape=ResultShape(),
+        parameters=ResultParameters(**counts, total=float(N)),
+        flops=ResultFlops(total=float(6 * N * D)),
+        data=ResultData(unique_tokens=float(D), entropy_per_token=float(entropy)),
+        losses=ResultLosses(train_evaluated=float(loss)),
+    )
+
+
 def capacity_case(sizes: int, noise: float) -> Case:
     """Simulate random tokens, 32 symbols; C = 3.6 bits a parameter with normal noise in ln C."""
     entropy, N = np.log(32), np.geomspace(3e4, 1e6, sizes)
@@ -178,8 +190,7 @@ def capacity_case(sizes: int, noise: float) -> Case:
             full = bits * np.log(2) / entropy
             for j, D in enumerate(full * np.array([0.3, 1.3, 3, 8])):
                 loss = entropy - min(D * entropy, bits * np.log(2) * (1 - 0.05 * max(0, j - 1))) / D
-                result = {"data": {"entropy_per_token": entropy}, "losses": {"train_evaluated": loss}}
-                points.append(Point("", n, D, loss, result=result))
+                points.append(Point("", n, D, loss, result=memorising_run(n, D, entropy, loss)))
         bits_row, slope = capacity_estimates(PointTable("simulated", "N", points))
         assert bits_row.interval is not None
         given = interval_test("", 3.6, bits_row.interval, "").rejected

@@ -15,10 +15,9 @@ from scipy.optimize import minimize
 from amscale.scaling.laws.chinchilla import Chinchilla
 from amscale.scaling.laws.compare import resample_law
 from amscale.scaling.laws.fitting import fit_law
-from amscale.scaling.laws.law import Rows, rows_of
-from amscale.scaling.laws.search import HUBER_LOG
+from amscale.scaling.laws.law import HUBER_LOG, Rows, rows_of
 from amscale.scaling.points import drop_highest
-from amscale.scaling.read_table import read_table
+from amscale.scaling.reading import read_table
 
 ROUNDS = 3
 

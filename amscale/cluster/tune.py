@@ -1,11 +1,19 @@
-"""Run trials by Ray Tune: start or join a Ray cluster, hand over the trials, report what happens to them."""
+"""Run trials by Ray Tune: start or join a Ray cluster, hand over the trials, report what happens to them.
+
+While trials run, the driver watches the head of its cluster (without it Ray gives up only after a minute, with pages of
+logs), and ends its trials in order when it is told to end by SIGTERM or Ctrl-C.
+"""
 
 import os
+import signal
+import sys
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 from ray import cloudpickle as pickle
@@ -14,7 +22,7 @@ from ray.exceptions import RayActorError
 from ray.tune.search import Searcher
 
 from amscale.cluster.network import check_reachable
-from amscale.errors import InputError
+from amscale.errors import InputError, Preempted
 from amscale.trials.location import TrialLocation
 from amscale.trials.records import Placement
 
@@ -245,8 +253,6 @@ def run_jobs(
 
     from ray import tune
 
-    from amscale.cluster.head_monitor import head_monitored
-    from amscale.cluster.shutdown import graceful_shutdown
     from amscale.cluster.tune_trial import TrainingTrial, placement_group
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -274,3 +280,81 @@ def run_jobs(
     )
     with head_monitored(listener), graceful_shutdown():
         tuner.fit()
+
+
+_LOOK_SECONDS = 1.0
+_REFUSALS = 3
+"""A head that refuses connections this many times in a row is dead."""
+_HEAD_ANSWER_SECONDS = 30.0
+"""A head that cannot be reached this long is given up: a network may come back."""
+
+
+@contextmanager
+def head_monitored(listener: Listener) -> Iterator[None]:
+    """End this process with status 1 when the head of its Ray cluster is gone, while the block runs."""
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    over = threading.Event()
+    threading.Thread(target=_monitor, args=(address, listener, over), daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _monitor(address: str, listener: Listener, over: threading.Event) -> None:
+    refused = silent = 0.0
+    while not over.wait(_LOOK_SECONDS):
+        try:
+            check_reachable(address, _HEAD_ANSWER_SECONDS / 3)
+            refused = silent = 0
+        except TimeoutError:
+            silent += _HEAD_ANSWER_SECONDS / 3
+        except OSError:  # refused, or no way to the host
+            refused += 1
+        if refused >= _REFUSALS or silent >= _HEAD_ANSWER_SECONDS:
+            break
+    if not over.is_set():
+        listener.lost(
+            f"the Ray cluster is gone: its head at {address} does not answer. Trials end by themselves within a "
+            "minute; start the cluster and give the same command again to go on from their checkpoints"
+        )
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # The main thread is inside Ray, which would wait for the head; what Ray has started here ends with this one.
+        os._exit(1)
+
+
+@contextmanager
+def graceful_shutdown() -> Iterator[None]:
+    """While the block runs Tune, SIGTERM and Ctrl-C end its trials in order: ranks write checkpoints within the grace.
+
+    Not by an exception: one that is raised in a callback or a destructor is lost. A second Ctrl-C raises one.
+
+    Raises:
+        Preempted: after the block, if SIGTERM came.
+        KeyboardInterrupt: the same after Ctrl-C.
+    """
+    requested: type[BaseException] | None = None
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        nonlocal requested
+        again = requested is not None and number == signal.SIGINT
+        requested = requested or (KeyboardInterrupt if number == signal.SIGINT else Preempted)
+        if again or signal.getsignal(signal.SIGUSR1) == before[signal.SIGUSR1]:  # or no trial runs yet
+            raise requested
+        # Tune's own handler of this one: it leaves its loop and stops every trial.
+        signal.raise_signal(signal.SIGUSR1)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGTERM, receive)
+    if before[signal.SIGINT] != signal.SIG_IGN:  # as it is for a job that a script started in the background
+        signal.signal(signal.SIGINT, receive)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if requested is not None:
+        raise requested

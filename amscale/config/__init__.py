@@ -6,8 +6,7 @@
 A key named in `grid` is an axis. Overriding it narrows the axis to the given value, so that one cell can be run alone.
 """
 
-from amscale.config.grid import expand
-from amscale.config.loading import load, parse, split_arguments
+from amscale.config.loading import expand, load, parse, split_arguments
 from amscale.config.schema import Experiment, FitSettings, LaunchSettings, TrainSettings
 
 __all__ = [

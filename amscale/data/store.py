@@ -1,12 +1,4 @@
-"""The token store: a tokenised corpus on disk, memory-mapped, so that opening it costs the same whatever its size.
-
-A store is a folder that never changes once it has its name:
-
-    tokens.bin      all documents end to end, uint16 or uint32: training documents in subset order, then validation ones
-    offsets.npy     int64 [documents + 1], where each document starts, and where the last one ends
-    store.json      counts, tokenizer, known entropy, and the settings that made it
-    tokenizer.json  the tokenizer, where it is more than bytes
-"""
+"""A tokenised corpus on disk, memory-mapped, and what is known of its tokens before any is made."""
 
 import json
 import math
@@ -14,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from amscale.data.corpus import Packing
-from amscale.data.tokenizers import Tokenizer, saved_tokenizer
+from amscale.data.corpus import Corpus, Packing
+from amscale.data.tokenizers import Tokenizer, make_tokenizer, saved_tokenizer
 from amscale.errors import InputError
 from amscale.settings import format_size
 
@@ -195,3 +187,51 @@ def open_store(folder: Path | str) -> TokenStore:
     offsets = np.load(folder / "offsets.npy", mmap_mode="r")
     # As plain arrays over the same pages: slicing a memmap object costs ten times as much.
     return TokenStore(folder, facts, tokens.view(np.ndarray), offsets.view(np.ndarray))
+
+
+_PUBLISHED = {"gpt2": 50257, "openai-community/gpt2": 50257}
+"""Vocabularies of tokenizers on the hub, end token included, so that a plan needs no network."""
+
+
+class TokenStatistics(NamedTuple):
+    """What a plan needs to know of tokens."""
+
+    vocabulary_size: int
+    context: int
+    """Tokens of a sequence, at most."""
+    mean_tokens_per_sequence: float
+
+
+def predict_statistics(corpus: Corpus) -> TokenStatistics | None:
+    """Return vocabulary, context and mean tokens per sequence where settings and source determine them.
+
+    The mean is that of the source: documents that were drawn from it have it up to chance. Under `stream` packing it is
+    the context, which the last sequence alone falls short of.
+
+    Returns:
+        None where only the tokens themselves can tell.
+
+    Raises:
+        InputError: the tokenizer is neither a local file nor on the hub.
+    """
+    source = corpus.source_statistics() if corpus.duplicates == "keep" else None
+    context = corpus.context or (source.longest_document if source else None)
+    if context is None:
+        return None
+    if corpus.packing == "stream":
+        mean = float(context)
+    elif source is not None and source.lengths is not None:
+        pieces = sum(-(-length // context) * p for length, p in source.lengths.items())
+        mean = sum(length * p for length, p in source.lengths.items()) / pieces
+    else:
+        return None
+    vocabulary_size = _vocabulary_size(corpus)
+    return None if vocabulary_size is None else TokenStatistics(vocabulary_size, context, mean)
+
+
+def _vocabulary_size(corpus: Corpus) -> int | None:
+    if corpus.tokenizer == "bpe" or (corpus.tokenizer == "word" and corpus.word_types() is None):
+        return None
+    if corpus.tokenizer in _PUBLISHED and not Path(corpus.tokenizer).exists():
+        return _PUBLISHED[corpus.tokenizer]
+    return make_tokenizer(corpus).vocabulary_size

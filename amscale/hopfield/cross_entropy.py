@@ -12,8 +12,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from amscale.hopfield.partition import log_partition
-from amscale.hopfield.volume import Distance, log_ball_volume
+from amscale.hopfield.volume import Distance, log_ball_volume, log_partition
 
 _PANELS = 48
 _NODES = 12

@@ -7,6 +7,8 @@
 
 γ is the lower incomplete gamma function. Its regularised form underflows for the n of a pattern, so below its mean it
 is summed as γ(a, x) = x^a e^{−x} Σ_k x^k / (a)_{k+1} with the power in logarithms.
+
+The partition function of disjoint balls about the stored patterns: Z = Σ_i I(n, r_i), as a logarithm.
 """
 
 import math
@@ -110,3 +112,30 @@ def log_integral_bounds(n: float, r: ArrayLike, distance: Distance) -> tuple[Arr
     upper = log_ball_volume(n, r)
     radius = np.asarray(r, dtype=np.float64)
     return upper - (radius**2 if distance == "squared" else radius), upper
+
+
+def _log_sum(logs: np.ndarray) -> float:
+    from scipy.special import logsumexp
+
+    if logs.size == 0:
+        raise ValueError("no radii: a partition function needs at least one ball")
+    return float(logsumexp(logs))
+
+
+def log_partition(n: float, radii_P: ArrayLike, distance: Distance) -> float:
+    """Return log Z of one ball per pattern.
+
+    Args:
+        n: dimension of a pattern.
+        radii_P: Euclidean radius of each ball, (P,).
+        distance: "squared" for exp(−‖x − ρ‖²), which goes with the energy E; "unsquared" for exp(−‖x − ρ‖).
+
+    Raises:
+        ValueError: no radius, n < 1, or a radius that is negative or not a number.
+    """
+    return _log_sum(np.atleast_1d(log_integral(n, radii_P, distance)))
+
+
+def log_partition_upper(n: float, radii_P: ArrayLike) -> float:
+    """Return log Σ_i V_n(r_i), the upper bound of log Z for either distance."""
+    return _log_sum(np.atleast_1d(log_ball_volume(n, radii_P)))

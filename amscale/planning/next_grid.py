@@ -19,8 +19,7 @@ from amscale.scaling.corpora import by_corpus
 from amscale.scaling.dstar import cell_criteria, check_window, locate_all
 from amscale.scaling.next_cells import NextCells, candidates, next_cells
 from amscale.scaling.points import PointTable, drop_highest
-from amscale.scaling.read_sweep import read_sweep
-from amscale.scaling.read_table import read_table
+from amscale.scaling.reading import read_sweep, read_table
 from amscale.settings import format_duration, format_size
 
 _SIZE, _AMOUNT = "model.size", "data.size"

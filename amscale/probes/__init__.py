@@ -14,8 +14,7 @@ A probe is one class in one file (docs/probes.md):
 Nothing that this package imports by itself imports torch: a plan and a report know the probes without it.
 """
 
-from amscale.probes.columns import ProbeColumn
-from amscale.probes.measurement import Measurement
+from amscale.probes.measurement import Measurement, ProbeColumn
 from amscale.probes.probe import Activations, LayerPatterns, Probe, ProbeContext, ScalarChart
 from amscale.probes.registry import PROBES
 

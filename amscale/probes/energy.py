@@ -6,8 +6,7 @@ Stored patterns are those of training sequences; queries are those of validation
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from amscale.probes.columns import ProbeColumn
-from amscale.probes.measurement import Measurement
+from amscale.probes.measurement import Measurement, ProbeColumn
 from amscale.probes.probe import Activations, LayerPatterns, Probe, ProbeContext, ScalarChart
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def measure_global_energy(layers: Sequence[LayerPatterns], start_QN: "Tensor | N
     """
     import torch
 
-    from amscale.hopfield.global_energy import global_energy, layer_energies
+    from amscale.hopfield.energy import global_energy, layer_energies
 
     measurement = Measurement()
     stored_LPN, queries = [layer.stored_PN for layer in layers], layers[0].queries_QN.shape[0]

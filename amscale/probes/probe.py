@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from amscale.probes.columns import ProbeColumn
-from amscale.probes.measurement import Measurement
+from amscale.probes.measurement import Measurement, ProbeColumn
 from amscale.settings import Settings as BaseSettings
 
 if TYPE_CHECKING:

@@ -1,7 +1,6 @@
 """Radii of the stored patterns of each layer beside r*, and the partition function over balls of these radii."""
 
-from amscale.probes.columns import ProbeColumn
-from amscale.probes.measurement import Measurement
+from amscale.probes.measurement import Measurement, ProbeColumn
 from amscale.probes.probe import LayerPatterns, Probe, ProbeContext, ScalarChart
 
 
@@ -34,8 +33,7 @@ class Radius(Probe):
         """
         from amscale.hopfield.cross_entropy import loss_density, loss_energy, loss_paper
         from amscale.hopfield.neighbours import nearest_neighbours
-        from amscale.hopfield.partition import log_partition
-        from amscale.hopfield.volume import DISTANCES, r_star
+        from amscale.hopfield.volume import DISTANCES, log_partition, r_star
 
         measurement, name, group = Measurement(), f"radius/{layer.label}", f"partition/{layer.label}"
         count, dimension = layer.stored_PN.shape

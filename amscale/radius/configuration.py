@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 from rich.console import Console
 
-from amscale.config.grid import assign
-from amscale.config.loading import parse_override, read_yaml
+from amscale.config.loading import assign, parse_override, read_yaml
 from amscale.data import DataSettings
 from amscale.errors import InputError
 from amscale.hopfield.volume import r_star

@@ -46,6 +46,9 @@ def print_estimates(console: "Console", estimates: Sequence[Estimate], printed: 
         _print_rows(console, headings if group == groups[0] else None, chosen, widths, numbers=(0, 2, 4))
     console.print()
     console.print("notes", style="bold")
+    ids = ", ".join(f"{number} {estimate.id}" for number, estimate in enumerate(ordered, start=1))
+    if ids:
+        _print_note(console, f"ids: {ids}")
     notes = [[line for line in dict.fromkeys(_notes(estimate)) if line not in printed] for estimate in ordered]
     common: dict[str, list[int]] = {}
     for number, lines in enumerate(notes, start=1):

@@ -11,11 +11,10 @@ from markupsafe import Markup
 
 import amscale
 from amscale.files import write_atomically
-from amscale.reporting import conclusion, page_tables, reproduction
-from amscale.reporting.chart import Chart
+from amscale.reporting import conclusion, page_tables
+from amscale.reporting.chart import Chart, Palette, palette_of
 from amscale.reporting.figures import report_charts
 from amscale.reporting.interactive import html_formula, to_plotly
-from amscale.reporting.palette import Palette, palette_of
 from amscale.reporting.report_data import ReportData, read_report_data
 
 if TYPE_CHECKING:
@@ -68,9 +67,9 @@ def render_page(report: ReportData, charts: Sequence[Chart], palette: Palette) -
         trials=page_tables.trial_table(report),
         probes=page_tables.probe_table(report),
         left_out=page_tables.left_out_table(report),
-        versions=reproduction.versions(report),
-        outside_grid=reproduction.outside_grid(report),
-        commands=reproduction.commands(report.folder),
+        versions=page_tables.versions(report),
+        outside_grid=page_tables.outside_grid(report),
+        commands=page_tables.commands(report.folder),
         trial_commands=[(trial.label, trial.command) for trial in report.trials if trial.command],
         amscale_version=amscale.__version__,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from amscale.cluster.launcher import launch_command, launch_environment
+from amscale.cluster.machine import launch_command, launch_environment
 from amscale.planning.plan import SweepPlan, TrialPlan
 from amscale.settings import format_duration, format_size, format_value
 

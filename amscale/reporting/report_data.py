@@ -14,7 +14,7 @@ import yaml
 import amscale
 from amscale.errors import InputError
 from amscale.reporting.fit_data import FitData, RunLoss, run_label, with_infinite_ends
-from amscale.reporting.trial_status import TrialStatus, trial_status
+from amscale.reporting.terminal import TrialStatus, trial_status
 from amscale.scaling.floor import common_value
 from amscale.scaling.points import counted
 from amscale.trials.attempt import ATTEMPT_MARK
@@ -176,7 +176,7 @@ def _read_json(file: Path) -> dict[str, Any] | None:
 
 def _is_current(document: dict[str, Any], folder: Path) -> bool:
     """Whether these estimates are from this version, and of exactly the trials that are finished now."""
-    from amscale.scaling.read_sweep import read_sweep
+    from amscale.scaling.reading import read_sweep
 
     if document.get("format") != 1 or document.get("amscale") != amscale.__version__:
         return False

@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from amscale.reporting.chart import Axis, Chart, LegendItem, Panel, Series
-from amscale.reporting.palette import Palette
+from amscale.reporting.chart import Axis, Chart, LegendItem, Palette, Panel, Series
 
 _DASH: dict[str, Any] = {"solid": "-", "dashed": (0, (5, 3)), "dotted": (0, (1.5, 2.5)), "none": ""}
 _MARKER = {

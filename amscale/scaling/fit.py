@@ -14,14 +14,12 @@ from amscale.scaling.capacity import capacity_estimates
 from amscale.scaling.collapse import exponent_from_collapse
 from amscale.scaling.corpora import by_corpus, estimates_of_corpora
 from amscale.scaling.dstar import Criterion, cell_criteria, check_window, locate_all
-from amscale.scaling.estimate import Estimate, to_json_types
+from amscale.scaling.estimate import Estimate, to_json_types, verdict
 from amscale.scaling.floor import floors
-from amscale.scaling.iso_flop import exponent_from_budgets
-from amscale.scaling.iso_loss import exponent_from_contours
 from amscale.scaling.laws.compare import Comparison, compare
 from amscale.scaling.laws.estimates import law_estimates
 from amscale.scaling.laws.law import rows_of
-from amscale.scaling.nopt import exponent_from_optima
+from amscale.scaling.optima import exponent_from_budgets, exponent_from_contours, exponent_from_optima
 from amscale.scaling.points import PointTable, drop_highest, sample
 from amscale.scaling.power_law import (
     HYPOTHESES,
@@ -31,9 +29,7 @@ from amscale.scaling.power_law import (
     seed_remark,
     sensitivity_remark,
 )
-from amscale.scaling.read_sweep import read_sweep
-from amscale.scaling.read_table import read_table
-from amscale.scaling.verdict import verdict
+from amscale.scaling.reading import read_sweep, read_table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,8 +11,7 @@ from amscale.errors import InputError
 from amscale.scaling.dstar import DStar
 from amscale.scaling.laws.chinchilla import Chinchilla
 from amscale.scaling.laws.fitting import LawFit, fit_law
-from amscale.scaling.laws.law import Rows, rows_of
-from amscale.scaling.laws.search import SQUARED_LOG
+from amscale.scaling.laws.law import SQUARED_LOG, Rows, rows_of
 from amscale.scaling.points import Array, PointTable
 from amscale.scaling.power_law import exponent_from_dstar
 

@@ -23,7 +23,7 @@ from pydantic import TypeAdapter
 from amscale.errors import one_line
 from amscale.files import parse_json
 from amscale.training.engine import EngineError
-from amscale.trials.checksums import checksums
+from amscale.trials.objects import checksums
 from amscale.trials.storage_errors import storage_error_in
 from amscale.trials.store import TrialStore
 

@@ -1,20 +1,25 @@
-"""One trial on one rank, from its spec to its result."""
+"""Run one trial on one rank: from its spec, or a configuration that names one cell, to its result."""
 
 import math
+import os
+import re
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 
-from amscale import models
-from amscale.cluster.launcher import Placement
+from amscale import config, models
+from amscale.cluster.machine import Placement
 from amscale.config import Experiment
-from amscale.data import Batches, Sequences, Subset, TokenStore
-from amscale.errors import EXIT_PREEMPTED
+from amscale.data import Batches, Sequences, Subset, TokenStore, open_store
+from amscale.errors import EXIT_PREEMPTED, InputError
+from amscale.files import write_atomically
 from amscale.models import Shape
 from amscale.planning.plan import plan_steps
 from amscale.probes.probe import Probe
@@ -22,13 +27,126 @@ from amscale.probes.registry import build_probes
 from amscale.training import checkpoint, engine
 from amscale.training.checkpoint import Progress
 from amscale.training.engine import EngineFacts
-from amscale.training.interruptions import GracefulShutdown
 from amscale.training.loop import Run, train
 from amscale.training.loss import Evaluation
 from amscale.training.metrics import MetricsWriter
 from amscale.training.result import make_result
+from amscale.trials.attempt import attempt_of_environment
+from amscale.trials.location import TrialLocation
 from amscale.trials.records import ResultLosses
 from amscale.trials.store import TrialStore
+
+
+class GracefulShutdown:
+    """Lets the ranks write a checkpoint together and end, once any of them gets SIGTERM or SIGUSR1.
+
+    Args:
+        accelerator: of this rank; the ranks agree through it.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+        self._received = False
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self._received = True
+
+    def requested(self) -> bool:
+        """Return whether any rank got a signal: all ranks must ask together, and all get the same answer."""
+        if self._accelerator.num_processes == 1:
+            return self._received
+        received = torch.tensor([float(self._received)], device=self._accelerator.device)
+        return bool(self._accelerator.reduce(received, reduction="sum") > 0)
+
+
+# Besides torch.OutOfMemoryError, an allocation that fails raises these: torch's CPU allocator, CUDA outside of torch's
+# caching allocator (NCCL's buffers), and cuBLAS's workspace.
+_MESSAGES = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception means that this process's memory or its device's did not suffice."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in _MESSAGES)
+
+
+def report_out_of_memory(store: TrialStore, error: BaseException) -> None:
+    """Leave the marker by which the trial's runner knows that a smaller micro-batch may help.
+
+    Raises:
+        AttemptReplaced: a newer attempt has begun.
+    """
+    store.check_attempt()
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    write_atomically(store.out_of_memory_marker, lines[0] + "\n")
+
+
+_WAIT_SECONDS = 600.0
+
+
+def resolve(spec: str, overrides: list[str]) -> tuple[TrialStore, Experiment, Placement, TokenStore]:
+    """Return the trial's store on this machine, settings, placement and tokens.
+
+    Raises:
+        InputError: a spec of another version, or a configuration that names several cells.
+    """
+    path = Path(spec)
+    if path.name == "spec.yaml":
+        if overrides:
+            raise InputError(f"{overrides[0]!r}: a spec is complete; overrides go with a configuration")
+        return _from_spec(path.parent)
+    return _from_spec(_prepare_by_hand(spec, overrides))
+
+
+def _from_spec(folder: Path) -> tuple[TrialStore, Experiment, Placement, TokenStore]:
+    spec = TrialStore(folder).read_spec()
+    cell = config.parse(spec.settings)
+    machine, first_here = _machine()
+    location = TrialLocation(cell.storage, cell.launch.scratch, cell.name, spec.label)
+    store = location.store(machine, spec.placement.machines, attempt=attempt_of_environment(), path=folder)
+    # Of the path of the token store its name counts: a spec cannot point out of its storage, and results may be moved.
+    name = Path(spec.store).name
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        raise InputError(f"{store.spec}: store={spec.store!r} names no token store")
+    tokens = open_store(store.token_store(name))
+    if first_here and not store.attempt:
+        store.resume_records()
+    return store, cell, spec.placement, tokens
+
+
+def _machine() -> tuple[int, bool]:
+    """Return the index of this rank's machine, and whether the rank is the first of that machine."""
+    rank, ranks_here = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return rank // ranks_here, rank % ranks_here == 0
+
+
+def _prepare_by_hand(path: str, overrides: list[str]) -> Path:
+    """Make the trial's folder on this machine as a sweep would; return it.
+
+    One rank writes it and the others wait: rank 0, and the first of every machine that has its own folder.
+    """
+    from amscale.planning.single_trial import plan_single_trial
+
+    trial = plan_single_trial(path, overrides)
+    machine, first_here = _machine()
+    store = trial.sweep.location(trial.plan.label).store(machine)
+    if first_here and store.writes_checkpoints:
+        trial.write(store)
+        if machine == 0:
+            trial.sweep.push_trials({trial.plan.label: store}, [trial.tokens.folder])
+        return store.path
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while not store.spec.is_file():
+        if time.monotonic() > deadline:
+            raise InputError(
+                f"{store.spec}: not written by rank 0 within {_WAIT_SECONDS:.0f} s; give storage a folder that all "
+                "machines share, or a URI such as s3://bucket/prefix"
+            )
+        time.sleep(0.1)
+    return store.path
 
 
 def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens: TokenStore) -> int:

@@ -10,10 +10,9 @@ from pathlib import Path, PurePosixPath
 
 from amscale.errors import InputError
 from amscale.files import write_atomically
-from amscale.trials import mirror, token_objects
+from amscale.trials import mirror
 from amscale.trials.attempt import AttemptReplaced
-from amscale.trials.checksums import manifest_name, read_checksums, wrong_files
-from amscale.trials.objects import ObjectStore
+from amscale.trials.objects import ObjectStore, manifest_name, read_checksums, wrong_files
 from amscale.trials.records import Placement, TrialResult
 from amscale.trials.storage_errors import StorageError, storage_errors
 from amscale.trials.store import TrialStore
@@ -49,7 +48,7 @@ class ObjectTrialStore(TrialStore):
         """Fetch the token store `name` where this machine lacks it, and return its folder."""
         assert self._tokens is not None
         objects, folder = self._tokens
-        if not token_objects.fetch_tokens(objects, folder / name):
+        if not mirror.fetch_tokens(objects, folder / name):
             raise InputError(f"{objects.uri}/tokens/{name}: no such token store; run the sweep again")
         return folder / name
 

@@ -22,9 +22,9 @@ from amscale.config import Experiment
 from amscale.errors import InputError
 from amscale.files import read_text, write_atomically
 from amscale.trials.attempt import ATTEMPT_MARK, AttemptReplaced, Diagnosis
-from amscale.trials.checksums import checkpoint_damage, manifest_name
 from amscale.trials.identity import settings_of
 from amscale.trials.metrics import R, read_records
+from amscale.trials.objects import checkpoint_damage, manifest_name
 from amscale.trials.records import (
     FORMAT,
     Failure,

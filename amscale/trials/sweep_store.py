@@ -16,7 +16,7 @@ from amscale.errors import InputError
 from amscale.files import parse_yaml, read_text, write_atomically
 from amscale.locks import FileLock, LockHeld, LocksUnsupported
 from amscale.settings import describe_error
-from amscale.trials import lease, mirror, token_objects
+from amscale.trials import lease, mirror
 from amscale.trials.location import TrialLocation, storage_folder, working_folder
 from amscale.trials.objects import ObjectStore, is_uri
 from amscale.trials.records import FORMAT
@@ -212,12 +212,12 @@ class ObjectSweepStore(SweepStore):
             with suppress(InputError):  # a corpus that cannot be read; the plan says so if it needs it
                 names.add(store_name(cell.data))
         for name in names:
-            token_objects.fetch_tokens(self._storage, self.path.parent / "tokens" / name)
+            mirror.fetch_tokens(self._storage, self.path.parent / "tokens" / name)
 
     def push_trials(self, trials: Mapping[str, TrialStore], tokens: Iterable[Path]) -> None:
         """Upload token stores and the specs of trials."""
         for store in tokens:
-            token_objects.push_tokens(self._storage, store)
+            mirror.push_tokens(self._storage, store)
         specs = {f"trials/{label}/spec.yaml": store.spec for label, store in trials.items()}
         self._objects.put_all({"sweep.yaml": self.path / "sweep.yaml", **specs})
 

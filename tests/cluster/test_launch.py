@@ -11,8 +11,7 @@ import time
 import psutil
 import pytest
 
-from amscale.cluster.launcher import Placement, launch_command
-from amscale.cluster.machine import SupervisedCommand, interface_of
+from amscale.cluster.machine import Placement, SupervisedCommand, interface_of, launch_command
 from amscale.cluster.network import Port
 
 # A process that ignores SIGTERM, moves to a session of its own, and starts another that does the same.

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from amscale.cluster.launcher import Placement
+from amscale.cluster.machine import Placement
 from amscale.cluster.runner import fitting_placement, halved
-from amscale.training.interruptions import is_out_of_memory, report_out_of_memory
 from amscale.training.metrics import MetricsWriter
+from amscale.training.run import is_out_of_memory, report_out_of_memory
 from amscale.trials.attempt import AttemptReplaced
 from amscale.trials.records import TrialResult, TrialSpec
 from amscale.trials.store import TrialStore

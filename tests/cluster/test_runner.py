@@ -9,8 +9,7 @@ import pytest
 import yaml
 
 from amscale.cluster import run_machine, runner
-from amscale.cluster.launcher import Placement
-from amscale.cluster.machine import Machine
+from amscale.cluster.machine import Machine, Placement
 from amscale.cluster.runner import TrialFailed, TrialRunner
 from amscale.trials.location import TrialLocation
 from amscale.trials.records import TrialSpec

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amscale import config
-from amscale.config.grid import _validate
+from amscale.config.loading import _validate
 from amscale.errors import InputError
 from amscale.settings import format_duration, format_size, parse_size
 

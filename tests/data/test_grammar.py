@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from amscale.data.corpora.question_formation import QuestionFormation
-from amscale.data.grammar import LineGrammar
+from amscale.data.corpora.question_formation import LineGrammar, QuestionFormation
 
 AUXILIARIES = {"do", "does", "don't", "doesn't"}
 

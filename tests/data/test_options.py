@@ -162,7 +162,7 @@ def test_shuffled_tokens_are_the_same_ones_in_other_places(root, plain, how):
 
 def test_corpus_shuffle_over_many_files_moves_tokens_across_them(root, plain, monkeypatch):
     monkeypatch.setattr("amscale.data.buckets._BUCKET", 1 << 14)
-    monkeypatch.setattr("amscale.data.shuffle._CHUNK", 1 << 12)
+    monkeypatch.setattr("amscale.data.buckets._CHUNK", 1 << 12)
     settings = QuestionFormation(documents=20_000, word_classes="quarter", shuffle_tokens="corpus", split_seed=7)
     store = prepare(settings, root)
     np.testing.assert_array_equal(np.bincount(store.tokens), np.bincount(plain.tokens))

@@ -5,19 +5,18 @@ from functools import cache
 
 import numpy as np
 
+from amscale.reporting.chart import palette_of
 from amscale.reporting.figures import report_charts
 from amscale.reporting.page import render_page
-from amscale.reporting.palette import palette_of
 from amscale.reporting.report_data import read_report_data
 from amscale.scaling import estimate as groups
 from amscale.scaling.collapse import exponent_from_collapse
 from amscale.scaling.dstar import DStar
 from amscale.scaling.estimate import Estimate, HypothesisTest
 from amscale.scaling.fit import Fit
-from amscale.scaling.iso_flop import exponent_from_budgets
-from amscale.scaling.iso_loss import exponent_from_contours
+from amscale.scaling.optima import exponent_from_budgets, exponent_from_contours
 from amscale.scaling.points import Point, PointTable
-from amscale.scaling.read_sweep import read_sweep
+from amscale.scaling.reading import read_sweep
 
 SHARED = {"convention": "N counts something", "objective": "an objective", "method": "a method", "used": 3}
 DSTAR = (

@@ -13,14 +13,16 @@ from amscale.hopfield.energy import (
     bounds_from_nearest,
     energy,
     energy_mchn,
+    global_energy,
+    global_energy_bounds,
     gradient,
+    layer_energies,
     nearest_bounds_from_mchn,
     nearest_squared_distance,
     squared_norm_range,
     update,
     update_mchn,
 )
-from amscale.hopfield.global_energy import global_energy, global_energy_bounds, layer_energies
 
 PLANE = torch.tensor([(-2, -0.5), (0.2, -0.3), (1.5, 1.5)], dtype=torch.float64)
 LINE = torch.tensor([[-2.0], [0.0], [1.0]], dtype=torch.float64)

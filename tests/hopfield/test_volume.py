@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from amscale.hopfield.cross_entropy import inverse_loss_paper, loss_density, loss_energy, loss_paper
-from amscale.hopfield.partition import log_partition, log_partition_upper
 from amscale.hopfield.volume import (
     DISTANCES,
     log_ball_volume,
@@ -19,6 +18,8 @@ from amscale.hopfield.volume import (
     log_integral_squared,
     log_integral_unsquared,
     log_lower_gamma,
+    log_partition,
+    log_partition_upper,
     r_star,
 )
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from amscale.errors import InputError
-from amscale.models import Dimensions, Family, activation_bytes, costs, find_family, solve
+from amscale.models import Dimensions, Family, activation_bytes, find_family, registry, solve
 from amscale.models.families.openelm import OpenELMSettings
 from amscale.models.families.vanilla import Vanilla, VanillaSettings
 
@@ -33,7 +33,7 @@ def test_measured_memory_is_near_what_is_saved(kept_bytes, monkeypatch, settings
     shape = solve(settings, 500, 64)
     family = without_formulas(find_family(shape.family))
     assert family.matmul_weights(shape) == find_family(shape.family).matmul_weights(shape)
-    monkeypatch.setattr(costs, "find_family", lambda name: family)
+    monkeypatch.setattr(registry, "find_family", lambda name: family)
     estimate = activation_bytes(shape, 2, dtype.itemsize, "cpu")
     assert estimate == pytest.approx(kept_bytes(shape, 2, dtype), rel=0.1)
 

@@ -7,7 +7,7 @@ import pytest
 from helpers.made_fit import page_of, surfaces
 
 from amscale.reporting.axes import log_axis, references
-from amscale.reporting.figures.curves import MAX_CURVE_POINTS, downsample_keeping_least, downsample_means
+from amscale.reporting.figures.loss import MAX_CURVE_POINTS, downsample_keeping_least, downsample_means
 from amscale.scaling.fit import fit_sweep
 
 

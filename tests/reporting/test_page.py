@@ -12,7 +12,7 @@ from amscale.errors import InputError
 from amscale.report import report
 from amscale.reporting.interactive import html_formula
 from amscale.reporting.page import write_report
-from amscale.scaling.read_sweep import read_sweep
+from amscale.scaling.reading import read_sweep
 
 
 def test_conclusion_has_numbers_rejections_and_what_is_not_determined(sweep, read_page):

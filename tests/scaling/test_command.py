@@ -10,9 +10,7 @@ from rich.console import Console
 from amscale.errors import InputError
 from amscale.fit import fit
 from amscale.reporting.estimates_table import print_fit
-from amscale.scaling.fit import fit_table
-from amscale.scaling.read_sweep import read_sweep
-from amscale.scaling.read_table import read_table
+from amscale.scaling.reading import read_sweep, read_table
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +27,7 @@ def points(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_output_holds_everything_and_the_figures(points, tmp_path, capsys):
     fit(str(points), output=str(tmp_path / "new" / "out"), resamples=100)
     document = json.loads((tmp_path / "new" / "out" / "fit.json").read_text())
@@ -55,11 +54,6 @@ def test_without_output_a_table_writes_nothing_and_prints_how_to(tmp_path, capsy
     fit(str(path), resamples=100)
     assert list(tmp_path.iterdir()) == [path]
     assert "--output FOLDER" in capsys.readouterr().out
-
-
-@pytest.fixture(scope="module")
-def fitted(points):
-    return fit_table(points, resamples=100)
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -116,7 +110,6 @@ def test_a_sweep_is_fitted_as_its_configuration_says_and_arguments_come_first(tm
         fit(str(tmp_path), resamples=100, **given)
         return json.loads((tmp_path / "fit.json").read_text())["settings"]
 
-    assert settings()["count"] == "non_embedding"
     (tmp_path / "sweep.yaml").write_text("format: 1\nfit: {count: total, window: 7, hypotheses: [3]}\n")
     own = settings()
     assert (own["count"], own["window"], own["threshold"], own["hypotheses"]) == ("total", 7, 0.04, [3])

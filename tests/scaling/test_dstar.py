@@ -3,10 +3,9 @@ import math
 import numpy as np
 import pytest
 
-from amscale.scaling.censored import feasible_slopes, slope_distribution
 from amscale.scaling.dstar import DStar, criterion, locate
 from amscale.scaling.points import Curves
-from amscale.scaling.power_law import exponent_from_dstar, fit_loglog
+from amscale.scaling.power_law import exponent_from_dstar, feasible_slopes, fit_loglog, slope_distribution
 
 # OpenELM on SPGC, arXiv 2405.08707: N and the grid interval that holds D*, in millions.
 N = [39.95, 60.26, 80.20]

@@ -9,14 +9,13 @@ from amscale.reporting.estimates_table import print_fit
 from amscale.scaling.capacity import capacity_estimates
 from amscale.scaling.collapse import exponent_from_collapse
 from amscale.scaling.dstar import DStar
-from amscale.scaling.iso_flop import budgets, exponent_from_budgets, fit_budgets
-from amscale.scaling.iso_loss import exponent_from_contours
 from amscale.scaling.laws import Rows
 from amscale.scaling.laws.chinchilla import Chinchilla
 from amscale.scaling.next_cells import expected_flops, next_cells
+from amscale.scaling.optima import budgets, exponent_from_budgets, exponent_from_contours, fit_budgets
 from amscale.scaling.points import Point, PointTable
 from amscale.scaling.power_law import dstar_sensitivity, exponent_from_dstar
-from amscale.scaling.read_sweep import read_sweep
+from amscale.scaling.reading import read_sweep
 
 LAW = np.array([482.01, 2085.43, 1.8172, 0.3478, 0.3658])
 K = 0.3658 / 0.3478

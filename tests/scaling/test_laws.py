@@ -8,9 +8,9 @@ from amscale.scaling.laws.compare import aicc, compare, held_out_error, resample
 from amscale.scaling.laws.data_constrained import DataConstrained
 from amscale.scaling.laws.fitting import fit_law
 from amscale.scaling.laws.kaplan import Kaplan
+from amscale.scaling.laws.law import OBJECTIVES, SQUARED, SQUARED_LOG
 from amscale.scaling.laws.power import PowerC, PowerN
-from amscale.scaling.laws.search import OBJECTIVES, SQUARED, SQUARED_LOG
-from amscale.scaling.nopt import optimum
+from amscale.scaling.optima import optimum
 
 
 def fit_chinchilla(N, D, loss, objective):

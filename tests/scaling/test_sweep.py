@@ -7,8 +7,7 @@ import pytest
 from amscale.errors import InputError
 from amscale.fit import fit
 from amscale.scaling.fit import fit_sweep, fit_table
-from amscale.scaling.read_sweep import read_sweep
-from amscale.scaling.read_table import read_table
+from amscale.scaling.reading import read_sweep, read_table
 
 
 def test_sweep_with_k_2_is_recovered(fitted):

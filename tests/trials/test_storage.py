@@ -14,14 +14,13 @@ import pytest
 
 from amscale.config import parse
 from amscale.errors import InputError
-from amscale.trials import token_objects
+from amscale.trials import mirror
 from amscale.trials.attempt import AttemptReplaced, Diagnosis
-from amscale.trials.checksums import checksums
 from amscale.trials.lease import KEY, held
 from amscale.trials.location import TrialLocation, scratch_folder, working_folder
 from amscale.trials.mirror import pull
 from amscale.trials.object_trial_store import ObjectTrialStore
-from amscale.trials.objects import ObjectStore
+from amscale.trials.objects import ObjectStore, checksums
 from amscale.trials.records import Placement, TrialResult, TrialSpec
 from amscale.trials.storage_errors import StorageError, check_writable, error_in_log, storage_error_in, storage_errors
 from amscale.trials.store import TrialStore
@@ -216,16 +215,16 @@ def test_a_token_store_is_fetched_whole_or_not_at_all(objects, tmp_path):
     store = tmp_path / "made" / "tokens" / "abc"
     store.mkdir(parents=True)
     (store / "tokens.bin").write_bytes(bytes(100))
-    assert not token_objects.fetch_tokens(objects, tmp_path / "here" / "abc")
-    token_objects.push_tokens(objects, store)
-    assert token_objects.fetch_tokens(objects, tmp_path / "here" / "abc")
+    assert not mirror.fetch_tokens(objects, tmp_path / "here" / "abc")
+    mirror.push_tokens(objects, store)
+    assert mirror.fetch_tokens(objects, tmp_path / "here" / "abc")
     assert (tmp_path / "here" / "abc" / "tokens.bin").read_bytes() == bytes(100)
     objects.write("tokens/abc/tokens.bin", bytes(99))
     with pytest.raises(StorageError, match=r"storage damaged: .*tokens\.bin"):
-        token_objects.fetch_tokens(objects, tmp_path / "there" / "abc")
+        mirror.fetch_tokens(objects, tmp_path / "there" / "abc")
     assert not (tmp_path / "there" / "abc").exists()
-    token_objects.push_tokens(objects, store)  # the damaged one was given up
-    assert token_objects.fetch_tokens(objects, tmp_path / "there" / "abc")
+    mirror.push_tokens(objects, store)  # the damaged one was given up
+    assert mirror.fetch_tokens(objects, tmp_path / "there" / "abc")
 
 
 def hold(objects: ObjectStore, meanwhile=lambda: None) -> None:

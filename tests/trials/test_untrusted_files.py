@@ -11,13 +11,13 @@ import yaml
 
 import amscale
 from amscale import config
-from amscale.cluster.launcher import Placement, launch_command
+from amscale.cluster.machine import Placement, launch_command
 from amscale.config import load
 from amscale.data import prepare
 from amscale.errors import InputError, one_line
 from amscale.training import checkpoint
 from amscale.training.engine import EngineError
-from amscale.training.spec import resolve
+from amscale.training.run import resolve
 from amscale.trials.store import TrialStore
 from amscale.trials.sweep_store import SweepStore
 
@@ -133,7 +133,7 @@ def test_a_file_that_is_not_listed_makes_a_checkpoint_damaged(tmp_path):
     """DeepSpeed unpickles whatever bears the right name, so a whole checkpoint holds what its list says and no more."""
     from accelerate import Accelerator
 
-    from amscale.trials.checksums import checksums
+    from amscale.trials.objects import checksums
 
     store = TrialStore(tmp_path)
     folder = store.checkpoints / "step_000000010"

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from amscale.errors import InputError
-from amscale.models.family import Family, FamilySettings
-from amscale.models.shape import Dimensions, ParameterCounts, Shape
+from amscale.models.family import Dimensions, Family, FamilySettings, ParameterCounts, Shape
 
 if TYPE_CHECKING:
     from torch import nn

@@ -9,20 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from amscale.errors import InputError
-from amscale.reporting.chart import Chart
-from amscale.reporting.figures.capacity import capacity
-from amscale.reporting.figures.collapse import collapse
-from amscale.reporting.figures.controls import controls
-from amscale.reporting.figures.curves import curves
-from amscale.reporting.figures.entropy import loss_against_entropy
+from amscale.reporting.chart import Chart, palette_of
+from amscale.reporting.figures.capacity import capacity, collapse
 from amscale.reporting.figures.frontier import frontier
-from amscale.reporting.figures.intervals import exponents, floors
-from amscale.reporting.figures.iso_flop import iso_flop
-from amscale.reporting.figures.iso_loss import iso_loss
-from amscale.reporting.figures.layers import energies, radii
-from amscale.reporting.figures.loss import loss
+from amscale.reporting.figures.intervals import exponents, floors, loss_against_entropy
+from amscale.reporting.figures.iso import iso_flop, iso_loss
+from amscale.reporting.figures.layers import controls, energies, radii
+from amscale.reporting.figures.loss import curves, loss
 from amscale.reporting.fit_data import FitData, data_of_fit
-from amscale.reporting.palette import palette_of
 from amscale.reporting.report_data import ReportData
 
 if TYPE_CHECKING:

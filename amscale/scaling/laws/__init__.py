@@ -32,7 +32,7 @@ def all_laws() -> dict[str, Law]:
     """Return an instance of every law by its id.
 
     Raises:
-        InputError: an installed package names something else than a law, or gives it an id that is no identifier.
+        InputError: an entry point is not a law, cannot be made without arguments, or has an id of other characters.
     """
     found: dict[str, Law] = {}
     for id, law in LAWS.items():

@@ -11,8 +11,7 @@ from amscale.scaling.bootstrap import cell_weights, cells_of, percentile_interva
 from amscale.scaling.estimate import FitRecord
 from amscale.scaling.laws import all_laws
 from amscale.scaling.laws.fitting import LawFit, at_bound, fit_law
-from amscale.scaling.laws.law import Law, Problem, Rows
-from amscale.scaling.laws.search import OBJECTIVES, SQUARED_LOG, Objective, minimise
+from amscale.scaling.laws.law import OBJECTIVES, SQUARED_LOG, Law, Objective, Problem, Rows, minimise
 from amscale.scaling.points import Array
 
 HELD_OUT = ("N", "D", "C")
@@ -167,7 +166,7 @@ def aicc(fit: LawFit, rows: Rows) -> float | None:
 def held_out_error(law: Law, rows: Rows, objective: Objective, axis: str) -> float | str:
     """Return the root mean square error of ln loss on the rows of the largest N, D or C by a fit to the others.
 
-    Returns a text that says why where the others are too few.
+    Where the others are too few, return the reason.
     """
     values = {"N": rows.N, "D": rows.D, "C": rows.flops}[axis]
     out = values * _HELD_OUT_FACTOR >= values.max()

@@ -10,8 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from amscale.scaling.laws.chinchilla import Chinchilla
-from amscale.scaling.laws.law import Law, Problem, Rows, log_sum, too_few
-from amscale.scaling.laws.search import SQUARED_LOG, minimise
+from amscale.scaling.laws.law import SQUARED_LOG, Law, Problem, Rows, log_sum, minimise, too_few
 from amscale.scaling.points import Array
 
 

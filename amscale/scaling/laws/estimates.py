@@ -10,8 +10,7 @@ from amscale.scaling.estimate import EXPONENT, FLOOR, Estimate, HypothesisTest, 
 from amscale.scaling.floor import references
 from amscale.scaling.laws.compare import Comparison, Fitted, Resampled
 from amscale.scaling.laws.fitting import LawFit, fit_law
-from amscale.scaling.laws.law import rows_of
-from amscale.scaling.laws.search import HUBER_LOG, OBJECTIVES, SQUARED
+from amscale.scaling.laws.law import HUBER_LOG, OBJECTIVES, SQUARED, rows_of
 from amscale.scaling.points import PointTable
 from amscale.scaling.power_law import hypothesis_name
 

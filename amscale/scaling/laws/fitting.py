@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from amscale.scaling.laws.law import Law, Problem, Rows
-from amscale.scaling.laws.search import Objective, minimise
+from amscale.scaling.laws.law import Law, Objective, Problem, Rows, minimise
 from amscale.scaling.points import Array
 
 _MOST_ROWS = 5_000

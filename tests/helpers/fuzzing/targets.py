@@ -77,7 +77,7 @@ class Targets:
         from amscale.plan import plan
         from amscale.status import status
         from amscale.training.checkpoint import newest_whole, restore
-        from amscale.training.spec import resolve
+        from amscale.training.run import resolve
 
         place = self._folder / "whole"
         place.mkdir()
@@ -153,7 +153,7 @@ class Targets:
 
     def _spec(self, place: Path, rng: random.Random, full: bool) -> None:
         from amscale.status import status
-        from amscale.training.spec import resolve
+        from amscale.training.run import resolve
 
         sweep = self._copy(place / "results")
         trial = sweep / "trials" / self._unfinished
@@ -220,15 +220,15 @@ class Targets:
     def _read(path: str) -> None:
         """Read what `fit` reads before it fits."""
         from amscale.scaling.dstar import cell_criteria
-        from amscale.scaling.read_sweep import read_sweep
+        from amscale.scaling.reading import read_sweep
 
         cell_criteria(read_sweep(path).cells(), 0.2)
 
     def _gather(self, path: str, full: bool) -> None:
         """What `report` does but for drawing; estimates are those of the sweep before it was damaged."""
+        from amscale.reporting.chart import palette_of
         from amscale.reporting.figures import report_charts
         from amscale.reporting.page import render_page
-        from amscale.reporting.palette import palette_of
         from amscale.reporting.report_data import read_report_data
 
         report = read_report_data(path, None if full else self._fit)
@@ -297,7 +297,7 @@ class Targets:
         return Accelerator(cpu=True)
 
     def _checkpoints(self, facts: dict[str, Any]) -> Path:
-        from amscale.trials.checksums import checksums
+        from amscale.trials.objects import checksums
 
         made = self._folder / "checkpoints"
         for step in (10, 20) if not made.exists() else ():

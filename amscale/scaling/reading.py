@@ -1,4 +1,4 @@
-"""Read points from a CSV or Parquet file, or a DataFrame, with columns for N, D (or tokens, or FLOPs) and loss."""
+"""Read points: finished trials of a sweep's folder, or the rows of a CSV or Parquet file or a DataFrame."""
 
 import math
 from pathlib import Path
@@ -7,10 +7,116 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from amscale.errors import InputError
-from amscale.scaling.points import Array, Point, PointTable
+from amscale.files import read_text
+from amscale.scaling.corpora import by_corpus, select_trials
+from amscale.scaling.points import COUNTS, Array, Curves, Point, PointTable, check_count, counted
+from amscale.trials.metrics import TrainRecord, ValidationRecord, read_records
+from amscale.trials.records import TrialResult
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+def read_sweep(folder: str | Path, count: str = "non_embedding", where: str | None = None) -> PointTable:
+    """Return the finished trials of a sweep as points; other trials are left out by name.
+
+    Where several trials share corpus, N, D and seed (another key is an axis of the grid), only the one of least
+    validation loss is used.
+
+    Args:
+        folder: `<storage>/<name>` of a sweep.
+        count: convention for N.
+        where: settings that the trials must have, `key=value` joined by commas; all trials if None.
+
+    Raises:
+        InputError: no such folder, no trial in it, an unknown `count`, an incomplete result, or as `select_trials`.
+    """
+    check_count(count)
+    trials = Path(folder) / "trials"
+    if not trials.is_dir():
+        raise InputError(f"{folder} is not a sweep folder: it has no folder 'trials'")
+    paths = sorted(path for path in trials.iterdir() if path.is_dir())
+    if not paths:
+        raise InputError(f"{trials} holds no trial; run the sweep first")
+    table = PointTable(str(folder), f"N = {count} ({' + '.join(COUNTS[count])})", [])
+    for path in paths:
+        result = _read_result(path, table)
+        if result is not None:
+            _add(path, result, count, table)
+    if table.points:
+        table = select_trials(table, where)
+    _keep_best_of_repeats(table)
+    families = {str(point.result.shape.family) for point in table.points if point.result}
+    if len(families) > 1:
+        table.warnings.append(f"the points mix model families: {', '.join(sorted(families))}")
+    return table
+
+
+def _read_result(path: Path, table: PointTable) -> TrialResult | None:
+    file = path / "result.json"
+    if not file.is_file():
+        table.left_out.append((path.name, "not finished"))
+        return None
+    result = TrialResult.from_json(read_text(file), file)
+    if result.state != "finished":
+        table.left_out.append((path.name, result.state + (f": {result.reason}" if result.reason else "")))
+        return None
+    return result
+
+
+def _add(path: Path, result: TrialResult, count: str, table: PointTable) -> None:
+    N, D = counted(result.parameters, count), float(result.data.unique_tokens)
+    loss, step = result.losses.validation_least, result.losses.validation_least_step
+    if N <= 0 or D <= 0:
+        raise InputError(f"{path / 'result.json'} has N = {N:g}, D = {D:g}; both must be positive")
+    if loss is None or not math.isfinite(loss) or loss <= 0:
+        table.left_out.append((path.name, f"least validation loss is {loss}"))
+        return
+    curves = _read_curves(path, result.steps, table)
+    seen = result.data.tokens_seen
+    tokens = seen * step / result.steps if seen and step and result.steps else None
+    table.points.append(Point(path.name, N, D, float(loss), result.seed, result.flops.total, tokens, curves, result))
+
+
+def _read_curves(path: Path, steps: int, table: PointTable) -> Curves | None:
+    file = path / "metrics.jsonl"
+    if not file.is_file():
+        table.warnings.append(f"{path.name}: no metrics.jsonl")
+        return None
+    train: dict[int, float] = {}
+    validation: dict[int, float] = {}
+    for number, record in enumerate(read_records(file), start=1):
+        if record is None:
+            table.warnings.append(f"{path.name}: line {number} of metrics.jsonl is torn and was ignored")
+        # A resumed run writes the steps after its checkpoint again: the later record is the one that counts.
+        elif isinstance(record, TrainRecord):
+            train[record.step] = float(record.loss)
+        elif isinstance(record, ValidationRecord):
+            validation[record.step] = float(record.loss)
+    return Curves(*_arrays(train), *_arrays(validation), steps)
+
+
+def _arrays(losses: dict[int, float]) -> tuple[Array, Array]:
+    steps = sorted(losses)
+    return np.array(steps, dtype=float), np.array([losses[step] for step in steps], dtype=float)
+
+
+def _keep_best_of_repeats(table: PointTable) -> None:
+    cells = {p.name: (label, p.N, p.D, p.seed) for label, each in by_corpus(table).items() for p in each.points}
+    best: dict[tuple[str, float, float, int | None], Point] = {}
+    for point in table.points:
+        cell = cells[point.name]
+        if cell not in best or point.loss < best[cell].loss:
+            best[cell] = point
+    kept = {point.name for point in best.values()}
+    repeats = [point for point in table.points if point.name not in kept]
+    for point in repeats:
+        winner = best[cells[point.name]]
+        table.left_out.append((point.name, f"same N, D and seed as {winner.name}, which has the lower validation loss"))
+    if repeats:
+        table.warnings.append(f"{len(repeats)} trials share N, D and seed with a better one and were left out")
+    table.points = [point for point in table.points if point.name in kept]
+
 
 LOSS_UNITS = ("nats", "bits", "bits_per_byte")
 
