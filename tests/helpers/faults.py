@@ -140,7 +140,10 @@ def inject(sweep: Sweep, kind: str, chance: random.Random) -> Fault:
 
 def _process_fault(sweep: Sweep, kind: str, chance: random.Random) -> Fault:
     """A signal to one process of one trial, and what some of these kinds do to its files."""
-    trial = chance.choice(sweep.training())
+    training = sweep.training()
+    if not training:  # on a busy machine none may have recorded a step lately
+        return Fault(kind, [], [])
+    trial = chance.choice(training)
     fault = Fault(kind, [trial], sweep.members())
     role = {"launcher killed": "launcher", "actor killed": "supervisor"}.get(kind, "rank")
     target = chance.choice(of(fault.before, role, trial)).process
