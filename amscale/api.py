@@ -235,7 +235,7 @@ class Sweep:
             return write_report(path, fit)
 
     def _command(self, name: str, progress: bool) -> dict[str, Any]:
-        """Run a command on this experiment in a process of its own, and return the document that it prints."""
+        """Run a command on this experiment in a new process, and return the document that it prints."""
         from amscale.subcommand import run_command
 
         return run_command(name, self.experiment.model_dump(mode="json", exclude_unset=True), progress)

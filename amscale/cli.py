@@ -49,7 +49,7 @@ def _run(function: Callable[..., Any], arguments: list[str], name: str) -> int:
     except InputError as error:
         return _bad_input(short, str(error))
     except Preempted:
-        print("told to end: the same command continues from the checkpoints", file=sys.stderr)
+        print("stopped: the same command continues from the checkpoints", file=sys.stderr)
         return EXIT_PREEMPTED
     except OSError as error:
         from amscale.trials.storage_errors import disk_error

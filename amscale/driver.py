@@ -76,7 +76,7 @@ def run_sweep(config: Experiment, console: Console, on_lost: Callable[[str], Non
 
     Raises:
         InputError: bad settings, too few machines, or a folder that another driver holds; nothing is started.
-        Preempted: the process was told to end; trials wrote checkpoints.
+        Preempted: SIGTERM stopped the process; trials wrote checkpoints.
     """
     sweep = sweep_store(config)
     with sweep.owned():

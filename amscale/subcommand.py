@@ -1,4 +1,4 @@
-"""Run a command in a process of its own, and read the JSON document that it prints."""
+"""Run a command in a new process, and read the JSON document that it prints."""
 
 import ctypes
 import json
@@ -22,15 +22,15 @@ _LAST_LINES = 20
 def run_command(name: str, configuration: dict[str, Any], progress: bool) -> dict[str, Any]:
     """Run `python -m amscale.<name> CONFIGURATION --json` and return its document.
 
-    The process has a session of its own, so that Ctrl-C in a notebook reaches it once, through this one; and it is told
-    to end when this process ends.
+    The process has a new session, so that Ctrl-C in a notebook reaches it once, through this one; and it gets
+    SIGTERM when this process ends.
 
     Args:
         progress: pass on what it writes to standard error, as it comes.
 
     Raises:
         InputError: the command ended with status 2; its one line.
-        Preempted: it was told to end.
+        Preempted: SIGTERM stopped it.
         KeyboardInterrupt: interrupted; it has ended in order.
         RuntimeError: it ended without a document, which is a bug; the last lines of standard error.
     """

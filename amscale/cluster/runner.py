@@ -137,7 +137,7 @@ class TrialRunner:
             self._begin_attempt()
 
     def step(self) -> Report:
-        """Wait for up to a second for news of the trial; start what has to be started, and report.
+        """Wait for up to a second for new metrics of the trial; start what has to be started, and report.
 
         Raises:
             TrialFailed: this attempt failed, with the reason and the last lines of the log; another may do better.
@@ -162,7 +162,7 @@ class TrialRunner:
                 return self._decide(statuses)
             time.sleep(_POLL_SECONDS)
         silent = self._metrics.read()
-        if silent > self.stalled_after + (0 if self._metrics.heard else FIRST_RECORD_SECONDS):
+        if silent > self.stalled_after + (0 if self._metrics.updated else FIRST_RECORD_SECONDS):
             limit = f"launch.stalled_after={self.stalled_after:g}"
             raise self._failed(f"no record for {silent:.0f} s ({limit})\n{self.store.reason()}")
         return Report(self.latest)
@@ -257,7 +257,7 @@ class TrialRunner:
         return TrialFailed(reason)
 
     def _record(self, reason: str) -> None:
-        with suppress(OSError):  # where the disk is full, the driver still hears the reason
+        with suppress(OSError):  # where the disk is full, the driver still gets the reason
             self.store.add_failure(reason)
         self.store.push_last_records()
 

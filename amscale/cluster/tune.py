@@ -1,7 +1,7 @@
 """Run trials by Ray Tune: start or join a Ray cluster, hand over the trials, report what happens to them.
 
 While trials run, the driver watches the head of its cluster (without it Ray gives up only after a minute, with pages of
-logs), and ends its trials in order when it is told to end by SIGTERM or Ctrl-C.
+logs), and ends its trials in order when SIGTERM or Ctrl-C asks for it.
 """
 
 import os
@@ -243,7 +243,7 @@ def run_jobs(
 
     Args:
         jobs: trials to run, longest first.
-        listener: hears of everything.
+        listener: gets every event.
         retries: how often a failed trial begins again.
         concurrent: at most this many at a time, or None.
         state: folder for Ray's notes.

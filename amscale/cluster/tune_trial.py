@@ -138,7 +138,7 @@ class TrainingTrial(tune.Trainable):  # type: ignore[misc]
         return True
 
     def step(self) -> dict[str, Any]:
-        """Wait for news of the trial and report it; the last report has `done`.
+        """Wait for new metrics of the trial and report them; the last report has `done`.
 
         Raises:
             TrialFailed: the trial cannot go on.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Convention = Literal["non_embedding", "non_embedding_with_norms", "with_head", "total", "active"]
 """Which parameters count as N. `non_embedding` is attention + feed-forward; the next three add to it the norms, the
-output head (a tied head has no parameters of its own and adds none), or everything. `active` is `non_embedding` with
+output head (a tied head adds no parameters), or everything. `active` is `non_embedding` with
 only the experts that one token passes through; without experts it is `non_embedding`."""
 
 CONVENTIONS: tuple[str, ...] = get_args(Convention)

@@ -57,7 +57,7 @@ def next_grid_of_sweep(
     if len(corpora := by_corpus(table)) > 1:
         raise InputError(
             f"{folder} holds trials of {len(corpora)} corpora ({'; '.join(corpora)}), and next cells are those of one; "
-            "give that one a sweep of its own"
+            "run a sweep of that one alone"
         )
     tree = _configuration(Path(folder))
     sizes, amounts = _asked(table, "model", table.N), _asked(table, "data", table.D)
@@ -97,7 +97,7 @@ def next_grid_of_table(path: str | Path, number: int, highest: int = 0, **readin
     overrides = " ".join(f"'grid.{key}={values}'".replace(" ", "") for key, values in grid.items())
     lines = [
         *_header(chosen, 1, None),
-        "A table has no configuration of its own. On one whose model.count is the table's way to count N, they are",
+        "A table has no configuration. On one whose model.count is the table's way to count N, they are",
         f"  python -m amscale.sweep CONFIG {overrides}",
         "or, written into it, as below. Where the family has no such size, or the corpus no such D, the plan says what",
         "it has.",

@@ -67,7 +67,7 @@ class ProbeColumn:
 
     heading: str
     tag: str
-    """Tag of the number; `{layer}` in it stands for any layer."""
+    """Tag of the number; `{layer}` in it matches any layer."""
     layers: Literal["last", "mean", "least", "greatest"] = "last"
     """Which of the layers' numbers is shown, or their mean."""
     share: bool = False

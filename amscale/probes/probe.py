@@ -59,7 +59,7 @@ class ProbeContext:
     attention: Sequence[str] = ()
     """Attention modules, each inside the layer whose name begins its name."""
     pattern: "Pattern" = "last_token"
-    """Which vector stands for a sequence; see `patterns.to_patterns`."""
+    """Which vector represents a sequence; see `patterns.to_patterns`."""
     micro_batch: int = 8
     """Sequences per forward pass."""
     corpus: CorpusFacts | None = None

@@ -19,7 +19,7 @@ class ProbeSettings(Settings):
     sequences: Size = Field(128, ge=0)
     """Training sequences that are stored as patterns, and as many validation sequences as queries. 0 probes nothing."""
     pattern: Pattern = "last_token"
-    """Which vector stands for a sequence: its last token's activation, the mean over its tokens, or the whole padded
+    """Which vector represents a sequence: its last token's activation, the mean over its tokens, or the whole padded
     sequence."""
     prefix: int = Field(8, ge=1)
     """Tokens of a training sequence that are given when its exact continuation is asked for."""

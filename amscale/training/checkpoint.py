@@ -49,7 +49,7 @@ class Progress:
 def newest_whole(accelerator: Accelerator, store: TrialStore) -> Path | None:
     """Return the newest whole checkpoint of a trial, or None; all ranks must ask together.
 
-    A damaged one (a file missing, cut short or changed) is passed over with a warning in the log.
+    A damaged one (a file missing, cut short or changed) is skipped with a warning in the log.
     """
     names = gather_object([store.checkpoint_names() if accelerator.is_main_process else []])[0]
     for name in names:

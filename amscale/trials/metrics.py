@@ -107,14 +107,14 @@ class MetricsTail:
         self._metrics = metrics
         self._read = metrics.stat().st_size if metrics.is_file() else 0
         self._heard = time.monotonic()
-        self.heard = False
+        self.updated = False
         """Whether anything was added since the newest attempt."""
         self.latest: dict[str, Any] = {"state": "starting"}
         """State, step, loss, tokens, seconds and validation loss, as far as they are known."""
 
     def restart(self) -> None:
         """Count silence from now: an attempt begins."""
-        self.heard = False
+        self.updated = False
         self._heard = time.monotonic()
 
     def read(self) -> float:
@@ -133,7 +133,7 @@ class MetricsTail:
                 if (record := parse_record(line)) is not None:
                     self._take(record)
         self._heard = time.monotonic()
-        self.heard = True
+        self.updated = True
         return 0.0
 
     def _take(self, record: MetricsRecord) -> None:

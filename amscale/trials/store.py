@@ -299,7 +299,7 @@ class TrialStore:
     def push_last_records(self) -> None:
         """Push the records of an attempt that has ended, if no newer one has begun and storage can be reached.
 
-        Otherwise the driver still hears the reason of the failure.
+        Otherwise the driver still gets the reason of the failure.
         """
         if self.attempt:
             with suppress(AttemptReplaced, StorageError, OSError):

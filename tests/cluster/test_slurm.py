@@ -231,7 +231,7 @@ def ranks(host) -> list[psutil.Process]:
 
 
 def test_the_address_is_the_one_that_others_reach():
-    """Names that resolve to loopback, as a host's own often does, are passed over."""
+    """Names that resolve to loopback, as a host's own often does, are skipped."""
     from amscale.cluster.network import own_address
 
     assert own_address(["anything"]) == "127.0.0.1"

@@ -42,7 +42,7 @@ class Sweep:
     storage: Path
     arguments: list[str]
     driver: subprocess.Popen = field(init=False)
-    heard: int = 0
+    read_until: int = 0
     """Characters of the driver's output that have been looked at."""
 
     def __post_init__(self) -> None:
@@ -95,12 +95,12 @@ class Sweep:
 
     def failures_said(self) -> dict[str, str]:
         """Failures that the driver has printed since the last look: first line of the reason, by trial."""
-        text = self.output.read_text(errors="replace")[self.heard :]
+        text = self.output.read_text(errors="replace")[self.read_until :]
         return {m[1]: m[2] for m in re.finditer(r"^(\S+): failed, starting again: (.*)$", text, re.MULTILINE)}
 
     def listen(self) -> None:
         """What the driver has printed so far is old."""
-        self.heard = len(self.output.read_text(errors="replace")) if self.output.exists() else 0
+        self.read_until = len(self.output.read_text(errors="replace")) if self.output.exists() else 0
 
 
 @dataclass
@@ -270,7 +270,7 @@ def _driver_fault(sweep: Sweep, kind: str, chance: random.Random) -> Fault:
     expected = {"driver killed": -signal.SIGKILL, "driver interrupted": 128 + signal.SIGINT, "head killed": 1}[kind]
     if status != expected:
         fault.wrong.append(f"driver's exit status {status}, not {expected}")
-    fault.reason = sweep.output.read_text(errors="replace")[sweep.heard :].strip().rpartition("\n")[2]
+    fault.reason = sweep.output.read_text(errors="replace")[sweep.read_until :].strip().rpartition("\n")[2]
     wait_until(lambda: not sweep.members(), NOTICE_SECONDS, f"{kind}: an end of every process")
     _wait_gone(sweep, fault, began, fault.victims)
     if kind == "head killed":

@@ -1,4 +1,4 @@
-"""The grid that `fit --next` prints: `plan` and `sweep` take it as it stands, and it is of the cells that it names."""
+"""The grid that `fit --next` prints: `plan` and `sweep` take it unchanged, and it is of the cells that it names."""
 
 import json
 import shlex

@@ -299,10 +299,10 @@ def small_disk(folder: Path, options: str):
 def test_a_full_disk_in_words(tmp_path):
     with small_disk(tmp_path / "disk", "size=256k") as disk:
         assert check_writable(disk) is None
-        with pytest.raises(StorageError) as told, storage_errors(disk):
+        with pytest.raises(StorageError) as caught, storage_errors(disk):
             (disk / "big").write_bytes(bytes(1 << 20))
         line = f"storage full: {disk}: No space left on device; free space and run the same command again"
-        assert str(told.value) == line
+        assert str(caught.value) == line
         # torch reports a failed write without an error number, and libraries wrap what they raise.
         assert str(storage_error_in(RuntimeError("file write failed"), disk)) == line
         assert error_in_log(f"Traceback …\ntrain: {line}\nmore") == line

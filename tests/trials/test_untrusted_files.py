@@ -130,7 +130,7 @@ def test_weights_from_others_are_safetensors_only(tmp_path):
 
 
 def test_a_file_that_is_not_listed_makes_a_checkpoint_damaged(tmp_path):
-    """DeepSpeed unpickles whatever bears the right name, so a whole checkpoint holds what its list says and no more."""
+    """DeepSpeed unpickles whatever has the right name, so a whole checkpoint holds what its list says and no more."""
     from accelerate import Accelerator
 
     from amscale.trials.objects import checksums

@@ -36,7 +36,7 @@ def capacity(data: FitData) -> Chart | None:
     return Chart(
         "capacity",
         "Memorised bits",
-        "M(N, D) = D·(h − train loss)/ln 2, with h the known entropy of the corpus: what a model knows of its own text "
+        "M(N, D) = D·(h − train loss)/ln 2, with h the known entropy of the corpus: what a model knows of its text "
         "beyond what the source allows. The greatest M of a line is the capacity C(N), if it lies inside the grid. "
         "A line that leaves the panel has memorised nothing: its loss is above h. "
         "Morris et al. 2025 (arXiv 2505.24832) measured about 3.6 bits per parameter.",
