@@ -17,7 +17,8 @@ def plan(*arguments: str, commands: bool = False, json: bool = False) -> int:
     from amscale.cli import print_json
     from amscale.config import split_arguments
     from amscale.config.loading import read_yaml
-    from amscale.radius.configuration import is_radius, load, plan_radius, print_radius_plan
+    from amscale.radius.configuration import is_radius, load
+    from amscale.radius.plan import plan_radius, print_radius_plan
     from amscale.reporting.plan_table import plan_document, print_commands, print_plan
     from amscale.reporting.terminal import make_console
 

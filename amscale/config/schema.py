@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from amscale.data import DataSettings
-from amscale.models.family import Convention
 from amscale.models.registry import ModelSettings
-from amscale.probes.settings import ProbeSettings
+from amscale.models.shape import Convention
+from amscale.probes.registry import ProbeSettings
 from amscale.settings import Settings, Size, parse_size
 
 

@@ -1,6 +1,6 @@
 """Model families, the shape for a wanted number of parameters, and what a shape costs. Importing this is light."""
 
-from amscale.models.family import CONVENTIONS, Dimensions, Family, FamilySettings, ParameterCounts, Shape
+from amscale.models.family import Family, FamilySettings
 from amscale.models.registry import (
     FAMILIES,
     FLOPS_FORMULA,
@@ -14,6 +14,7 @@ from amscale.models.registry import (
     output_head_name,
     residual_names,
 )
+from amscale.models.shape import CONVENTIONS, Dimensions, ParameterCounts, Shape
 from amscale.models.sizing import solve
 
 __all__ = [

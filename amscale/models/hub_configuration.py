@@ -10,8 +10,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from amscale.errors import InputError
 from amscale.huggingface import load_configuration
-from amscale.models.families.hub import HubOptions, HubSettings
-from amscale.models.family import Dimensions
+from amscale.models.hub_settings import HubOptions, HubSettings
+from amscale.models.shape import Dimensions
 
 _OWN = {
     "hidden_size": "model.width",

@@ -18,8 +18,6 @@ from torch import nn
 from transformers import PretrainedConfig
 
 from amscale.errors import InputError
-from amscale.models.families.hub import HubOptions
-from amscale.models.family import ParameterCounts, Shape
 from amscale.models.hub_configuration import (
     EXPERTS,
     WIDTHS,
@@ -28,7 +26,9 @@ from amscale.models.hub_configuration import (
     experts_per_token,
     scaled_configuration,
 )
+from amscale.models.hub_settings import HubOptions
 from amscale.models.networks.hub import layers_of, model_class
+from amscale.models.shape import ParameterCounts, Shape
 
 _NORM = re.compile(r"norm|^ln_?\w{0,5}$|layer_?norm")
 _FEED_FORWARD = re.compile(r"mlp|ffn|feed_?forward|expert|moe|^fc\d?$|router")

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from amscale.errors import InputError
-from amscale.models.family import Dimensions, Family, ParameterCounts
+from amscale.models.family import Family
+from amscale.models.shape import Dimensions, ParameterCounts
 
 
 @contextmanager

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 from pydantic import SerializeAsAny
 
 from amscale.errors import InputError
-from amscale.models.family import Family, FamilySettings, Shape
+from amscale.models.family import Family, FamilySettings
+from amscale.models.shape import Shape
 from amscale.registry import Registry
 from amscale.settings import select_settings
 

@@ -13,8 +13,9 @@ from functools import cache, lru_cache
 from typing import Any, NamedTuple, cast
 
 from amscale.errors import InputError
-from amscale.models.family import Family, FamilySettings, Shape
+from amscale.models.family import Family, FamilySettings
 from amscale.models.registry import find_family
+from amscale.models.shape import Shape
 from amscale.settings import format_size
 
 TOLERANCE = 0.03

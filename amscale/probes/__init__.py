@@ -3,10 +3,8 @@
 A probe is one class in one file (docs/probes.md):
 
     probe           Probe, the interface, and what a probe is given
-    measurement     Measurement, what a probe returns
-    columns         a probe's columns of the report's table
-    registry        the built-in probes and those of installed packages, by name
-    settings        the section `probes` of a configuration
+    measurement     Measurement, what a probe returns, and its columns of the report's table
+    registry        probes by name, built-in and of installed packages; the section `probes` of a configuration
     energy, radius, memorisation, attention      the built-in probes
     suite           runs the forward passes once and merges what the probes measure
     patterns, capture, queries_keys      sequences and activations

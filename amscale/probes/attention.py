@@ -16,7 +16,7 @@ from amscale.probes.probe import Activations, Probe, ProbeContext, ScalarChart, 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from amscale.probes.queries_keys import Retrieval
+    from amscale.probes.patterns import Retrieval
 
 MASS = 0.9
 """The softmax mass that a query's strongest keys are to hold."""

@@ -1,8 +1,9 @@
-"""What a probe returns, and the columns of the report's table of probes."""
+"""What a probe returns, and a column of the report's table of probes."""
 
 import math
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -10,10 +11,8 @@ from amscale.files import is_number
 
 if TYPE_CHECKING:
     from torch import Tensor
-import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Mapping
 
 
 @dataclass
@@ -57,8 +56,8 @@ class Measurement:
         self.reasons |= other.reasons
 
 
-_LAYER = re.compile(r"(?<=/)layer_\d+(?=/)")
-_QUANTILE = re.compile(r"_q\d\d$")
+LAYER_PART = re.compile(r"(?<=/)layer_\d+(?=/)")
+"""The part of a tag that names a layer."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class ProbeColumn:
     def _value(self, values: Mapping[str, float]) -> float | None:
         if "{layer}" not in self.tag:
             return values.get(self.tag)
-        layers = sorted({found[0] for tag in values if (found := _LAYER.search(tag))}, key=_index)
+        layers = sorted({found[0] for tag in values if (found := LAYER_PART.search(tag))}, key=_index)
         if self.layers == "last":
             return values.get(self.tag.format(layer=layers[-1])) if layers else None
         numbers = [values[tag] for layer in layers if (tag := self.tag.format(layer=layer)) in values]
@@ -98,35 +97,4 @@ def _index(layer: str) -> int:
     return int(layer.removeprefix("layer_"))
 
 
-def columns_of(records: Sequence[Mapping[str, float]]) -> list[ProbeColumn]:
-    """Return the columns for these records: those that probes declare, then one for each tag of any other probe.
-
-    A column without a number in any record is left out. Of a layer's tags the last layer's is shown; the quantiles of a
-    distribution whose mean is shown are left out.
-
-    Args:
-        records: values by tag, one mapping per record.
-
-    Raises:
-        InputError: a package adds a probe that measured here, and cannot be loaded.
-    """
-    from amscale.probes.registry import BUILT_IN, PROBES, probe_class
-
-    tags = list(dict.fromkeys(tag for values in records for tag in values))
-    groups = dict.fromkeys(tag.split("/")[0] for tag in tags)
-    probes = [probe_class(name) for name in BUILT_IN]
-    known = {group for probe in probes for group in probe.tag_groups()}
-    probes += [probe_class(group) for group in groups if group not in known and group in PROBES]
-    columns = [column for probe in probes for column in probe.columns]
-    declared = known | {group for probe in probes if probe.columns for group in probe.tag_groups()}
-    columns += _by_tag(tag for tag in tags if tag.split("/")[0] not in declared)
-    return [column for column in columns if any(column.text(values) for values in records)]
-
-
-def _by_tag(tags: Iterable[str]) -> list[ProbeColumn]:
-    patterns = dict.fromkeys(_LAYER.sub("{layer}", tag, count=1) for tag in tags)
-    return [
-        ProbeColumn(pattern.format(layer="last layer"), pattern)
-        for pattern in patterns
-        if not _QUANTILE.search(pattern) or _QUANTILE.sub("_mean", pattern) not in patterns
-    ]
+Pattern = Literal["last_token", "mean_token", "flattened"]

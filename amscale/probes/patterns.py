@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from amscale.errors import InputError
-from amscale.probes.settings import Pattern
+from amscale.probes.measurement import Pattern
 
 UNCOUNTED = -100
 """The target of a position that does not count."""
@@ -86,3 +86,17 @@ def to_patterns(activation_BTC: Tensor, counted_BT: Tensor, pattern: Pattern, co
         padding = context - clean_BTC.shape[1]
         return torch.nn.functional.pad(clean_BTC, (0, 0, 0, padding)).flatten(1)
     raise InputError(f"pattern={pattern!r}; allowed are last_token, mean_token, flattened")
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Queries of one layer at some positions, and the keys among which each looks; float64."""
+
+    query_BHQK: Tensor
+    stepped_BHQK: Tensor
+    """The queries that the same projections make of the layer's output, in the place of its input."""
+    key_BHTK: Tensor
+    bias_BHQT: Tensor
+    """Added to the scores; minus infinity where a query may not see a key. Its first dimensions may be 1."""
+    beta: float
+    """Factor of the scores."""

@@ -10,9 +10,8 @@ from amscale.settings import Settings as BaseSettings
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from amscale.probes.patterns import ProbeBatch
-    from amscale.probes.queries_keys import Retrieval
-    from amscale.probes.settings import Pattern
+    from amscale.probes.measurement import Pattern
+    from amscale.probes.patterns import ProbeBatch, Retrieval
 
 Wanted = Literal["patterns", "logits", "attention"]
 

@@ -15,26 +15,13 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from amscale.probes.capture import capture, find_modules, input_place
+from amscale.probes.patterns import Retrieval
 from amscale.probes.probe import ProbeContext
 
 SEQUENCES = 16
 """Validation sequences that are read: attention costs two more forward passes of them."""
 POSITIONS = 32
 """Positions of each sequence whose queries are read, evenly spaced and ending with its last token."""
-
-
-@dataclass(frozen=True)
-class Retrieval:
-    """Queries of one layer at some positions, and the keys among which each looks; float64."""
-
-    query_BHQK: Tensor
-    stepped_BHQK: Tensor
-    """The queries that the same projections make of the layer's output, in the place of its input."""
-    key_BHTK: Tensor
-    bias_BHQT: Tensor
-    """Added to the scores; minus infinity where a query may not see a key. Its first dimensions may be 1."""
-    beta: float
-    """Factor of the scores."""
 
 
 def read_attention(context: ProbeContext) -> Iterator[tuple[int, Retrieval | str]]:

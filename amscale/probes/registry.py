@@ -1,16 +1,16 @@
-"""The built-in probes and those of installed packages, by name."""
+"""The built-in probes and those of installed packages by name, and the section `probes` of a configuration."""
 
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from amscale.errors import InputError
+from amscale.probes.measurement import LAYER_PART, Pattern, ProbeColumn
 from amscale.probes.probe import Probe
 from amscale.registry import Registry
-from amscale.settings import Settings, describe_error
-
-if TYPE_CHECKING:
-    from amscale.probes.settings import ProbeSettings
+from amscale.settings import Settings, Size, describe_error
 
 BUILT_IN = {
     "energy": "amscale.probes.energy:Energy",
@@ -70,3 +70,84 @@ def build_probes(settings: "ProbeSettings") -> list[Probe]:
         probe = probe_class(name)
         probes.append(probe(probe.Settings(**{key: getattr(settings, key) for key in probe.Settings.model_fields})))
     return probes + [probe_class(name)(added_settings(name, given)) for name, given in settings.extra.items()]
+
+
+_QUANTILE = re.compile(r"_q\d\d$")
+
+
+def columns_of(records: Sequence[Mapping[str, float]]) -> list[ProbeColumn]:
+    """Return the columns for these records: those that probes declare, then one for each tag of any other probe.
+
+    A column without a number in any record is left out. Of a layer's tags the last layer's is shown; the quantiles of a
+    distribution whose mean is shown are left out.
+
+    Args:
+        records: values by tag, one mapping per record.
+
+    Raises:
+        InputError: a package adds a probe that measured here, and cannot be loaded.
+    """
+
+    tags = list(dict.fromkeys(tag for values in records for tag in values))
+    groups = dict.fromkeys(tag.split("/")[0] for tag in tags)
+    probes = [probe_class(name) for name in BUILT_IN]
+    known = {group for probe in probes for group in probe.tag_groups()}
+    probes += [probe_class(group) for group in groups if group not in known and group in PROBES]
+    columns = [column for probe in probes for column in probe.columns]
+    declared = known | {group for probe in probes if probe.columns for group in probe.tag_groups()}
+    columns += _by_tag(tag for tag in tags if tag.split("/")[0] not in declared)
+    return [column for column in columns if any(column.text(values) for values in records)]
+
+
+def _by_tag(tags: Iterable[str]) -> list[ProbeColumn]:
+    patterns = dict.fromkeys(LAYER_PART.sub("{layer}", tag, count=1) for tag in tags)
+    return [
+        ProbeColumn(pattern.format(layer="last layer"), pattern)
+        for pattern in patterns
+        if not _QUANTILE.search(pattern) or _QUANTILE.sub("_mean", pattern) not in patterns
+    ]
+
+
+class ProbeSettings(Settings):
+    """What is measured inside the network while it trains. Training is the same with and without."""
+
+    every: Size = Field(250, ge=0)
+    """Steps between probes. The last step is probed too; 0 probes it alone."""
+    sequences: Size = Field(128, ge=0)
+    """Training sequences that are stored as patterns, and as many validation sequences as queries. 0 probes nothing."""
+    pattern: Pattern = "last_token"
+    """Which vector represents a sequence: its last token's activation, the mean over its tokens, or the whole padded
+    sequence."""
+    prefix: int = Field(8, ge=1)
+    """Tokens of a training sequence that are given when its exact continuation is asked for."""
+    continuation: int = Field(8, ge=1)
+    """Tokens that follow the prefix and are to be reproduced exactly, each the likeliest. Shorter sequences are left
+    out."""
+    extra: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Probes of installed packages to measure too: each name with the probe's settings, `{my_probe: {}}`
+    (docs/probes.md)."""
+
+    @field_validator("sequences")
+    @classmethod
+    def _has_a_neighbour(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("one pattern has no neighbour; give 2 or more, or 0 to probe nothing")
+        return value
+
+    @field_validator("extra", mode="before")
+    @classmethod
+    def _empty_for_none(cls, value: Any) -> Any:
+        """Read a name without settings, which YAML gives as null, as one with no settings."""
+        if not isinstance(value, dict):
+            return {} if value is None else value
+        return {name: {} if given is None else given for name, given in value.items()}
+
+    @field_validator("extra")
+    @classmethod
+    def _known_probes(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        try:
+            for name, given in value.items():
+                added_settings(name, given)
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        return value

@@ -11,7 +11,7 @@ import yaml
 
 from amscale.config import expand, parse
 from amscale.errors import InputError
-from amscale.probes.measurement import columns_of
+from amscale.probes.registry import columns_of
 from amscale.reporting.conclusion import NOT_DETERMINED, verdict
 from amscale.reporting.report_data import ReportData, ReportTrial
 from amscale.scaling.estimate import interval_text

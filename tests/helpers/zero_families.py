@@ -25,9 +25,9 @@ from amscale.config import TrainSettings
 from amscale.files import packaged
 from amscale.models import attention_names, build, final_norm_name, residual_names, solve
 from amscale.models.families.gpt2 import GPT2Settings
-from amscale.models.families.hub import HubSettings
 from amscale.models.families.openelm import OpenELMSettings
 from amscale.models.families.vanilla import VanillaSettings
+from amscale.models.hub_settings import HubSettings
 from amscale.probes.capture import capture
 from amscale.training.engine import optimizer_for
 from amscale.training.loss import objective

@@ -13,7 +13,7 @@ from amscale.config import expand, load
 from amscale.config.schema import ModelSettings
 from amscale.errors import InputError
 from amscale.models import attention_names, build, flops_per_token, solve
-from amscale.models.families.hub import HubSettings
+from amscale.models.hub_settings import HubSettings
 from amscale.trials.identity import trial_id
 
 VARIANTS = {

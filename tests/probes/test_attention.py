@@ -13,8 +13,8 @@ from amscale.models.families.gpt2 import GPT2Settings
 from amscale.models.families.vanilla import VanillaSettings
 from amscale.probes import ProbeContext
 from amscale.probes.attention import Attention, keys_holding, retrieval_energy
-from amscale.probes.patterns import ProbeBatch
-from amscale.probes.queries_keys import POSITIONS, Retrieval, chosen_positions
+from amscale.probes.patterns import ProbeBatch, Retrieval
+from amscale.probes.queries_keys import POSITIONS, chosen_positions
 from amscale.probes.suite import ProbeSuite
 
 SHAPE = {"layers": 2, "width": 16, "heads": 2}

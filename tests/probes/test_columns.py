@@ -8,9 +8,7 @@ import pytest
 from amscale import config
 from amscale.errors import InputError
 from amscale.probes import ProbeColumn
-from amscale.probes.measurement import columns_of
-from amscale.probes.registry import build_probes
-from amscale.probes.settings import ProbeSettings
+from amscale.probes.registry import ProbeSettings, build_probes, columns_of
 
 VALUES = {f"mine/layer_{t:02d}/x": float(t * t) for t in range(12)} | {"mine/share": 0.25}
 
@@ -77,7 +75,7 @@ def test_names_that_no_package_adds_are_one_line(override, message):
 
 def test_a_report_and_a_configuration_know_the_probes_without_torch():
     code = (
-        "import sys, amscale.config; from amscale.probes.measurement import columns_of; "
+        "import sys, amscale.config; from amscale.probes.registry import columns_of; "
         "print(len(columns_of([{'radius/layer_00/r_star': 1.0}])), 'torch' in sys.modules)"
     )
     assert (

@@ -18,7 +18,7 @@ from amscale.models.families.vanilla import VanillaSettings
 from amscale.probes.patterns import ProbeBatch
 from amscale.probes.probe import CorpusFacts, ProbeContext
 from amscale.probes.registry import build_probes
-from amscale.probes.settings import ProbeSettings
+from amscale.probes.registry import ProbeSettings
 from amscale.probes.suite import ProbeSuite
 
 deepspeed.init_distributed(dist_backend="gloo")

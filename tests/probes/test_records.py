@@ -9,8 +9,7 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
 from amscale.errors import InputError
 from amscale.probes import Measurement, ScalarChart
-from amscale.probes.registry import build_probes
-from amscale.probes.settings import ProbeSettings
+from amscale.probes.registry import ProbeSettings, build_probes
 from amscale.training.metrics import MetricsWriter
 from amscale.trials.store import TrialStore
 

@@ -16,8 +16,7 @@ from amscale.probes import Activations, LayerPatterns, Measurement, Probe, Probe
 from amscale.probes.patterns import ProbeBatch, to_patterns
 from amscale.probes.probe import CorpusFacts
 from amscale.probes.radius import Radius
-from amscale.probes.registry import build_probes
-from amscale.probes.settings import ProbeSettings
+from amscale.probes.registry import ProbeSettings, build_probes
 from amscale.probes.suite import ProbeSuite
 
 NAMES = ["embedding", "layers.0", "layers.1"]

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from amscale.errors import InputError
-from amscale.models.family import DenseFamily, Dimensions, FamilySettings, ParameterCounts, Shape
+from amscale.models.family import DenseFamily, FamilySettings
+from amscale.models.shape import Dimensions, ParameterCounts, Shape
 from amscale.settings import parse_size
 
 if TYPE_CHECKING:

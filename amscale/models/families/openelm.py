@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
-from amscale.models.family import Dimensions, Family, FamilySettings, ParameterCounts, Shape
+from amscale.models.family import Family, FamilySettings
+from amscale.models.shape import Dimensions, ParameterCounts, Shape
 from amscale.settings import parse_size
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from amscale.errors import InputError
-from amscale.models.family import DenseFamily, Dimensions, FamilySettings, ParameterCounts, Shape
+from amscale.models.family import DenseFamily, FamilySettings
+from amscale.models.shape import Dimensions, ParameterCounts, Shape
 
 if TYPE_CHECKING:
     from torch import nn

@@ -7,7 +7,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from amscale.errors import InputError
 from amscale.huggingface import weights_file
 from amscale.models.families.gpt2 import published_configuration
-from amscale.models.family import Dimensions
+from amscale.models.shape import Dimensions
 
 _KEPT = (
     "activation_function",

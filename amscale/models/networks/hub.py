@@ -8,7 +8,7 @@ from transformers import PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from amscale.errors import InputError
-from amscale.models.family import Dimensions
+from amscale.models.shape import Dimensions
 
 _ATTENTION = re.compile(r"attn|attention|mixer|mamba")
 _NORM = re.compile(r"norm|^ln_f$|layer_?norm")

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from amscale.errors import InputError
 from amscale.huggingface import weights_file
 from amscale.models.families.openelm import feed_forward_widths, query_heads
-from amscale.models.family import Dimensions
 from amscale.models.networks.vanilla import Rotary
+from amscale.models.shape import Dimensions
 
 _DEVIATION = 0.02
 _EPSILON = 1e-6

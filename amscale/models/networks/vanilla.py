@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from amscale.models.families.vanilla import RELATIVE_BUCKETS
-from amscale.models.family import Dimensions
+from amscale.models.shape import Dimensions
 
 _LONGEST_DISTANCE = 128
 
