@@ -193,9 +193,9 @@ def test_the_example_runs_and_leaves_its_figure(tmp_path):
     ("name", "arguments", "keys"),
     [
         ("status", [], {"sweep", "trials"}),
-        ("fit", [], {"estimates", "laws", "points", "written"}),
+        pytest.param("fit", [], {"estimates", "laws", "points", "written"}, marks=pytest.mark.slow),
         ("fit", ["--next", "2"], {"configuration"}),
-        ("report", [], {"report", "figures"}),
+        pytest.param("report", [], {"report", "figures"}, marks=pytest.mark.slow),
     ],
 )
 def test_json_is_the_only_thing_on_standard_output(name, arguments, keys, started):

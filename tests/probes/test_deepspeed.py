@@ -83,6 +83,7 @@ deepspeed.comm.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_every_stage_on_two_processes(tmp_path):
     script = tmp_path / "train.py"
     script.write_text(SCRIPT, encoding="utf-8")
