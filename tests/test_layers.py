@@ -1,0 +1,53 @@
+"""Imports go one way: docs/design.md draws the packages in the order that is held here against the source."""
+
+import ast
+from pathlib import Path
+
+import amscale
+
+ROOT = Path(amscale.__file__).parent
+LAYERS = (
+    ("errors", "locks"),
+    ("registry", "settings", "files", "huggingface"),
+    ("hopfield", "models", "data"),
+    ("probes",),
+    ("config",),
+    ("trials",),
+    ("cluster", "scaling", "cli"),
+    ("planning",),
+    ("training", "reporting"),
+    ("radius", "driver", "subcommand"),
+    ("api",),
+    ("plan", "train", "status", "fit", "report", "probe"),
+    ("sweep",),
+)
+"""Packages and modules, lowest first; a layer imports from lower ones only."""
+LAYER = {name: index for index, names in enumerate(LAYERS) for name in names}
+
+
+def imported(path: Path) -> set[str]:
+    """The packages and top modules of amscale that a file imports anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "amscale":
+            parts = (node.module or "").split(".")
+            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+    return found & set(LAYER)
+
+
+def test_every_import_goes_down():
+    wrong = []
+    for path in sorted(ROOT.rglob("*.py")):
+        own = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        if own == "__init__":
+            continue
+        assert own in LAYER, f"{own} has no layer in {Path(__file__).name}"
+        for name in imported(path) - {own}:
+            if LAYER[name] >= LAYER[own]:
+                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert not wrong
+
+
+def test_cluster_knows_nothing_of_training():
+    for path in (ROOT / "cluster").rglob("*.py"):
+        assert "training" not in imported(path), path
