@@ -31,22 +31,22 @@ class Listener(Protocol):
     """Hears what happens to trials while they run."""
 
     def started(self, label: str) -> None:
-        """The trial got its machines."""
+        """Take note that a trial got its machines."""
 
     def progress(self, label: str, report: dict[str, Any]) -> None:
-        """The trial's newest numbers."""
+        """Take a trial's newest numbers."""
 
     def noted(self, label: str, note: str) -> None:
-        """Something about the trial that its user should know."""
+        """Take a remark on a trial that its user should know."""
 
     def lost(self, reason: str) -> None:
-        """The cluster is gone, and this process ends next."""
+        """Take note that the cluster is gone; this process ends next."""
 
     def ended(self, label: str) -> None:
-        """The trial has its result."""
+        """Take note that a trial has its result."""
 
     def failed(self, label: str, reason: str, again: bool) -> None:
-        """The trial failed, and begins again or not."""
+        """Take note that a trial failed, and whether it begins again."""
 
 
 class JobQueue(Searcher):  # type: ignore[misc]
