@@ -18,6 +18,7 @@ _MODULES = {
     "Experiment": "amscale.config",
     "Estimate": "amscale.scaling.estimate",
     "TrialResult": "amscale.trials.records",
+    "TrialStatus": "amscale.reporting.terminal",
     "ClusterLost": "amscale.errors",
     "InputError": "amscale.errors",
     "Preempted": "amscale.errors",
@@ -33,6 +34,7 @@ __all__ = [
     "Preempted",
     "Sweep",
     "TrialResult",
+    "TrialStatus",
     "TrialsFailed",
     "__version__",
     "fit_table",
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from amscale.api import Fit, Sweep, fit_table
     from amscale.config import Experiment
     from amscale.errors import ClusterLost, InputError, Preempted, TrialsFailed
+    from amscale.reporting.terminal import TrialStatus
     from amscale.scaling.estimate import Estimate
     from amscale.trials.records import TrialResult
 

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from amscale.planning.plan import SweepPlan
     from amscale.reporting.terminal import TrialStatus
     from amscale.trials.metrics import MetricsRecord
-    from amscale.trials.store import TrialStore
+    from amscale.trials.records import TrialResult
+    from amscale.trials.trial_store import TrialStore
 
 
 class Sweep:
@@ -129,7 +130,8 @@ class Sweep:
             InputError: bad settings, too few machines, or a sweep that another driver runs; nothing was started.
             TrialsFailed: some trials ended without a result; the others have theirs.
             ClusterLost: the Ray cluster is gone; the same call continues from the checkpoints.
-            KeyboardInterrupt: interrupted; trials wrote checkpoints, and the same call continues.
+            Preempted: SIGTERM stopped the sweep; trials wrote checkpoints, and the same call continues.
+            KeyboardInterrupt: the same after an interrupt.
         """
         from amscale.errors import ClusterLost, TrialsFailed
 
@@ -146,6 +148,11 @@ class Sweep:
 
         with self._opened() as path:
             return [trial_status(trial) for trial in _trials(path)]
+
+    def trial_results(self) -> "list[TrialResult]":
+        """Return the result of every trial that has one, typed, in the order of the labels."""
+        with self._opened() as path:
+            return [result for trial in _trials(path) if (result := trial.read_result()) is not None]
 
     def results(self) -> "pd.DataFrame":
         """Return one row for each trial with a result: N, D, seed, losses in nats per token, costs, settings."""
@@ -185,14 +192,17 @@ class Sweep:
 
     def _repr_html_(self) -> str:
         """Show the plan of a sweep that has not been started, and the results of one that has."""
-        found = self.results() if _is_sweep(self.address) else self.plan()
+        try:
+            found = self.results()
+        except InputError:  # not started
+            found = self.plan()
         return str(found._repr_html_())  # type: ignore[operator]
 
     def _opened(self) -> Any:
         from amscale.trials.sweep_store import open_sweep
 
         if not _is_sweep(self.address):
-            raise InputError(f"{self.address}: not a sweep folder; give <storage>/<name> of a sweep")
+            raise InputError(f"{self.address}: no sweep has been started there; call run(), or give <storage>/<name>")
         return open_sweep(self.address)
 
     def fit(
@@ -241,11 +251,11 @@ class Sweep:
         return run_command(name, self.experiment.model_dump(mode="json", exclude_unset=True), progress)
 
 
-class Fit(scaling_fit.Fit):
-    """Estimates with their intervals, tests and reasons, from a sweep or a table; see `amscale.scaling.fit.Fit`."""
+class Fit(scaling_fit.BaseFit):
+    """Estimates with their intervals, tests and reasons, from a sweep or a table; see `amscale.scaling.fit.BaseFit`."""
 
     @classmethod
-    def of(cls, fit: scaling_fit.Fit) -> "Fit":
+    def of(cls, fit: scaling_fit.BaseFit) -> "Fit":
         """Make one from the same estimates."""
         return cls(**{field.name: getattr(fit, field.name) for field in fields(fit)})
 
@@ -339,7 +349,7 @@ def fit_settings(path: Path, **given: Any) -> dict[str, Any]:
 
 
 def _is_sweep(address: str) -> bool:
-    """Whether a folder or a URI is that of a sweep that has been started; for a URI this is seen when it is opened."""
+    """Return whether a folder is that of a started sweep; a URI may be one, which is seen when it is opened."""
     if "://" in address:
         return not address.endswith((".yaml", ".yml"))
     return (Path(address) / "sweep.yaml").is_file()

@@ -49,8 +49,7 @@ def _run(function: Callable[..., Any], arguments: list[str], name: str) -> int:
     except InputError as error:
         return _bad_input(short, str(error))
     except Preempted:
-        print("stopped: the same command continues from the checkpoints", file=sys.stderr)
-        return EXIT_PREEMPTED
+        return _ended("stopped: the same command continues from the checkpoints", EXIT_PREEMPTED)
     except OSError as error:
         from amscale.trials.storage_errors import disk_error
 
@@ -58,8 +57,7 @@ def _run(function: Callable[..., Any], arguments: list[str], name: str) -> int:
             raise
         return _bad_input(short, str(found))
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return _ended("interrupted", EXIT_INTERRUPTED)
     return status if isinstance(status, int) else 0
 
 
@@ -68,6 +66,13 @@ def _bad_input(command: str, message: str) -> int:
     if _document is not None:
         print_json({"error": message})
     return 2
+
+
+def _ended(message: str, status: int) -> int:
+    print(message, file=sys.stderr)
+    if _document is not None:
+        print_json({"error": message})
+    return status
 
 
 def print_json(document: Any) -> None:

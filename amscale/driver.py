@@ -18,16 +18,16 @@ from amscale.reporting.page import write_report
 from amscale.reporting.plan_table import print_plan
 from amscale.reporting.progress import LiveProgress
 from amscale.reporting.terminal import print_line, print_results
-from amscale.trials.store import TrialStore
 from amscale.trials.sweep_store import SweepStore, sweep_store
+from amscale.trials.trial_store import TrialStore
 
 if TYPE_CHECKING:
     from amscale.cluster.tune import Job
-    from amscale.scaling.fit import Fit
+    from amscale.scaling.fit import BaseFit
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SweepOutcome:
     """What a run of a sweep left behind."""
 
     plan: SweepPlan
@@ -39,7 +39,7 @@ class Outcome:
     """Where the sweep is, as a user names it: a folder or a URI."""
     failed: dict[str, str]
     """Why each trial without a result failed, by label."""
-    fit: "Fit | None"
+    fit: "BaseFit | None"
     """The estimates, or None where the results allow none."""
     no_fit: str
     """Why there are no estimates; empty where there are."""
@@ -66,7 +66,7 @@ class _Progress(LiveProgress):
             self._on_lost(reason)
 
 
-def run_sweep(config: Experiment, console: Console, on_lost: Callable[[str], None] | None = None) -> Outcome:
+def run_sweep(config: Experiment, console: Console, on_lost: Callable[[str], None] | None = None) -> SweepOutcome:
     """Train every trial of the grid that has no result, then estimate from all of them and write the report.
 
     Args:
@@ -96,7 +96,7 @@ def run_sweep(config: Experiment, console: Console, on_lost: Callable[[str], Non
     print_line(console, f"curves: tensorboard --logdir {shlex.quote(str(sweep.trials))}")
     for label, reason in failed.items():
         print_line(console, f"failed: {label}: {reason}", style="red")
-    return Outcome(plan, trials, sweep.path, sweep.address, failed, fit, no_fit, report)
+    return SweepOutcome(plan, trials, sweep.path, sweep.address, failed, fit, no_fit, report)
 
 
 def _run_missing(
@@ -154,7 +154,7 @@ def _job(trial: TrialPlan, sweep: SweepStore) -> "Job":
     return Job(trial.label, sweep.location(trial.label), trial.placement, launch.grace, launch.stalled_after)
 
 
-def _estimate(config: Experiment, sweep: SweepStore) -> "tuple[Fit | None, str]":
+def _estimate(config: Experiment, sweep: SweepStore) -> "tuple[BaseFit | None, str]":
     """Fit the results and write fit.json; return the fit, or None and the reason why there is none."""
     from amscale.scaling.fit import fit_sweep
 

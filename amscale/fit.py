@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from amscale.errors import InputError
 
 if TYPE_CHECKING:
-    from amscale.scaling.fit import Fit
+    from amscale.scaling.fit import BaseFit
 
 
 def fit(
@@ -108,7 +108,7 @@ def _refuse_misplaced(given: dict[str, Any], source: Path) -> None:
             raise InputError(f"{name}={given[name]!r} is for {kind}, and {source} is not one; leave --{name} out")
 
 
-def _fitted(path: Path, given: dict[str, Any], columns: dict[str, Any]) -> "Fit":
+def _fitted(path: Path, given: dict[str, Any], columns: dict[str, Any]) -> "BaseFit":
     from amscale.api import fit_folder, fit_table
 
     if path.is_dir():
@@ -127,7 +127,7 @@ def _fitted(path: Path, given: dict[str, Any], columns: dict[str, Any]) -> "Fit"
     )
 
 
-def _show(found: "Fit", folder: Path | None, json: bool) -> None:
+def _show(found: "BaseFit", folder: Path | None, json: bool) -> None:
     """Print what was found, and write it and its figures into `folder`, if any."""
     from amscale.cli import print_json
     from amscale.reporting.estimates_table import print_fit

@@ -21,7 +21,7 @@ def probe(*arguments: str, json: bool = False) -> int:
 
     from amscale.cli import print_json
     from amscale.radius.configuration import load
-    from amscale.radius.run import run_radius
+    from amscale.radius.experiment import run_radius
 
     words = [str(argument) for argument in arguments]
     path = words.pop(0) if words and "=" not in words[0] else "radius_cpu.yaml"

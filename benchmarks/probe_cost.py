@@ -20,8 +20,8 @@ from torch.nn import functional as F
 
 from amscale import models
 from amscale.models.families.vanilla import VanillaSettings
+from amscale.probes.interface import CorpusFacts, ProbeContext
 from amscale.probes.patterns import ProbeBatch
-from amscale.probes.probe import CorpusFacts, ProbeContext
 from amscale.probes.registry import ProbeSettings, build_probes
 from amscale.probes.suite import ProbeSuite
 from amscale.settings import format_size, parse_size

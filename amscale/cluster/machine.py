@@ -18,7 +18,7 @@ from amscale.trials.attempt import ATTEMPT_MARK, ATTEMPT_VARIABLE, Diagnosis
 from amscale.trials.location import TrialLocation
 from amscale.trials.records import Placement as Placement
 from amscale.trials.storage_errors import storage_errors
-from amscale.trials.store import TrialStore
+from amscale.trials.trial_store import TrialStore
 
 
 def launch_command(placement: Placement, arguments: list[str], *, rank: int, address: str, port: int) -> list[str]:

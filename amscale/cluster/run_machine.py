@@ -25,11 +25,12 @@ from pathlib import Path
 from amscale.cluster.machine import Machine
 from amscale.cluster.network import LOOPBACK, own_address
 from amscale.cluster.runner import TrialFailed, TrialRunner
+from amscale.config import parse
 from amscale.errors import EXIT_PREEMPTED, InputError
 from amscale.trials.attempt import Diagnosis
 from amscale.trials.location import TrialLocation
 from amscale.trials.records import Placement
-from amscale.trials.store import TrialStore
+from amscale.trials.trial_store import TrialStore
 
 _POLL_SECONDS = 0.5
 _DECISION_SECONDS = 60.0
@@ -103,16 +104,20 @@ def main(rank: int, head: str, attempt: str, spec: str, peers: Sequence[str]) ->
     """Run this machine's share to its end; return the exit status."""
     requested = EndRequest()
     path = Path(spec).absolute().parent
-    settings = TrialStore(path).read_spec().settings["launch"]
+    try:
+        launch = parse(TrialStore(path).read_spec().settings).launch
+    except InputError as error:
+        print(f"run_machine: {error}", file=sys.stderr)
+        return 2
     location = TrialLocation(str(path.parents[2]), None, path.parents[1].name, path.name)
     host, _, port = head.rpartition(":")
     address = host if rank == 0 else own_address(peers)
     if len(peers) == 1:
         host = address = LOOPBACK
     if rank == 0:
-        machines = HostMachines(location, settings["grace"], (host, int(port)))
-        return _lead(location.store(), machines, attempt, settings["stalled_after"], requested)
-    return _follow(Machine(location, rank, settings["grace"]), rank, (host, int(port), address), attempt, requested)
+        machines = HostMachines(location, launch.grace, (host, int(port)))
+        return _lead(location.store(), machines, attempt, launch.stalled_after, requested)
+    return _follow(Machine(location, rank, launch.grace), rank, (host, int(port), address), attempt, requested)
 
 
 def _lead(store: TrialStore, machines: HostMachines, attempt: str, stalled_after: float, requested: EndRequest) -> int:

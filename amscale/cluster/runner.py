@@ -22,7 +22,7 @@ from amscale.trials.attempt import Diagnosis
 from amscale.trials.metrics import MetricsTail
 from amscale.trials.records import Placement
 from amscale.trials.storage_errors import OutOfReach, StorageError, storage_errors
-from amscale.trials.store import TrialStore
+from amscale.trials.trial_store import TrialStore
 
 _POLL_SECONDS = 0.2
 _REPORT_SECONDS = 1.0

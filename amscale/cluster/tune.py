@@ -28,7 +28,7 @@ from amscale.trials.records import Placement
 
 
 class Listener(Protocol):
-    """Hears what happens to trials while they run."""
+    """Takes note of what happens to trials while they run."""
 
     def started(self, label: str) -> None:
         """Take note that a trial got its machines."""

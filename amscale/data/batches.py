@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from amscale.data.store import Subset
+from amscale.data.token_store import Subset
 from amscale.errors import InputError
 
 IGNORED = -100

@@ -27,7 +27,7 @@ from amscale.data.corpus import Corpus, Unreachable
 from amscale.data.draft import Draft, content_hashes
 from amscale.data.duplicates import SIGNATURE, first_exact_duplicates, first_near_duplicates, signatures
 from amscale.data.split import ValidationSplit, write_in_order
-from amscale.data.store import FORMAT, TokenStore, open_store, token_type
+from amscale.data.token_store import FORMAT, TokenStore, open_store, token_type
 from amscale.data.tokenizers import Tokenizer, make_tokenizer, saved_tokenizer, tokenizer_identity
 from amscale.errors import InputError
 from amscale.locks import FileLock, LockHeld, LocksUnsupported

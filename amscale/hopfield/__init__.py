@@ -5,10 +5,8 @@ suffixes: Q queries, P stored patterns, N the dimension of a pattern, L layers.
 
     neighbours      distances, the nearest stored pattern, nearest neighbours and exact duplicates
     nested          the same within the first s of a list of points, and the dimension that the shrinking implies
-    energy          g, E, E_MCHN, gradient, retrieval updates, the bounds between them
-    global_energy   the energy of several layers together
-    volume          balls, r*, and the integrals of exp(-distance) over a ball, all as logarithms
-    partition       log Z of a set of balls
+    energy          g, E, E_MCHN, gradient, retrieval updates, the bounds between them; the energy of several layers
+    volume          balls, r*, the integrals of exp(-distance) over a ball, log Z of a set of balls, all as logarithms
     cross_entropy   the loss implied by a partition function, by each definition, and its inverse
     size_law        N against D where Z = 1, by each route
 """

@@ -21,7 +21,7 @@ FAMILIES: Registry[type[Family]] = Registry(
         "vanilla": "amscale.models.families.vanilla:Vanilla",
         "gpt2": "amscale.models.families.gpt2:GPT2",
         "openelm": "amscale.models.families.openelm:OpenELM",
-        "hub": "amscale.models.families.hub:Hub",
+        "hub": "amscale.models.families.hub:HubFamily",
     },
 )
 

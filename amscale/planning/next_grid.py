@@ -15,11 +15,11 @@ from amscale.config import Experiment, expand, parse
 from amscale.data import Corpus, open_store, store_name
 from amscale.errors import InputError
 from amscale.planning.plan import tokens_folder
-from amscale.scaling.corpora import by_corpus
 from amscale.scaling.dstar import cell_criteria, check_window, locate_all
 from amscale.scaling.next_cells import NextCells, candidates, next_cells
 from amscale.scaling.points import PointTable, drop_highest
 from amscale.scaling.reading import read_sweep, read_table
+from amscale.scaling.several_corpora import by_corpus
 from amscale.settings import format_duration, format_size
 
 _SIZE, _AMOUNT = "model.size", "data.size"

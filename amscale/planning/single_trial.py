@@ -18,8 +18,8 @@ from amscale.data import TokenStore, prepare
 from amscale.errors import InputError
 from amscale.planning.plan import TrialPlan, plan_trial, tokens_folder
 from amscale.trials.objects import is_uri
-from amscale.trials.store import TrialStore
 from amscale.trials.sweep_store import SweepStore, sweep_store
+from amscale.trials.trial_store import TrialStore
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ A probe is one class in one file (docs/probes.md):
 Nothing that this package imports by itself imports torch: a plan and a report know the probes without it.
 """
 
+from amscale.probes.interface import Activations, LayerPatterns, Probe, ProbeContext, ScalarChart
 from amscale.probes.measurement import Measurement, ProbeColumn
-from amscale.probes.probe import Activations, LayerPatterns, Probe, ProbeContext, ScalarChart
 from amscale.probes.registry import PROBES
 
 __all__ = [

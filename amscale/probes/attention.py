@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from amscale.probes.interface import Activations, Probe, ProbeContext, ScalarChart, layer_label
 from amscale.probes.measurement import Measurement
-from amscale.probes.probe import Activations, Probe, ProbeContext, ScalarChart, layer_label
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,7 @@ class Lookup:
     """Keys that the query may see."""
 
 
-class Attention(Probe):
+class AttentionProbe(Probe):
     """Measure the energy of each layer's retrieval, its change by the layer's step, and the keys that hold the mass."""
 
     name = "attention"

@@ -6,8 +6,8 @@ Stored patterns are those of training sequences; queries are those of validation
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from amscale.probes.interface import Activations, LayerPatterns, Probe, ProbeContext, ScalarChart
 from amscale.probes.measurement import Measurement, ProbeColumn
-from amscale.probes.probe import Activations, LayerPatterns, Probe, ProbeContext, ScalarChart
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from amscale.probes.interface import Activations, Probe, ProbeContext, ScalarChart
 from amscale.probes.measurement import Measurement
-from amscale.probes.probe import Activations, Probe, ProbeContext, ScalarChart
 from amscale.settings import Settings
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from amscale.probes.capture import capture, find_modules, input_place
+from amscale.probes.interface import ProbeContext
 from amscale.probes.patterns import Retrieval
-from amscale.probes.probe import ProbeContext
 
 SEQUENCES = 16
 """Validation sequences that are read: attention costs two more forward passes of them."""

@@ -1,7 +1,7 @@
 """Radii of the stored patterns of each layer beside r*, and the partition function over balls of these radii."""
 
+from amscale.probes.interface import LayerPatterns, Probe, ProbeContext, ScalarChart
 from amscale.probes.measurement import Measurement, ProbeColumn
-from amscale.probes.probe import LayerPatterns, Probe, ProbeContext, ScalarChart
 
 
 class Radius(Probe):

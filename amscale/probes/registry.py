@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator
 
 from amscale.errors import InputError
+from amscale.probes.interface import Probe
 from amscale.probes.measurement import LAYER_PART, Pattern, ProbeColumn
-from amscale.probes.probe import Probe
 from amscale.registry import Registry
 from amscale.settings import Settings, Size, describe_error
 
@@ -16,7 +16,7 @@ BUILT_IN = {
     "energy": "amscale.probes.energy:Energy",
     "radius": "amscale.probes.radius:Radius",
     "memorisation": "amscale.probes.memorisation:Memorisation",
-    "attention": "amscale.probes.attention:Attention",
+    "attention": "amscale.probes.attention:AttentionProbe",
 }
 """Measured in every run, in this order; the settings of these are keys of `probes` itself."""
 

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from amscale.errors import InputError
 from amscale.probes.capture import capture, capture_input, find_modules, preserved
+from amscale.probes.interface import Activations, LayerPatterns, Probe, ProbeContext, Wanted
 from amscale.probes.measurement import Measurement
 from amscale.probes.patterns import ProbeBatch, to_patterns
-from amscale.probes.probe import Activations, LayerPatterns, Probe, ProbeContext, Wanted
 from amscale.probes.queries_keys import read_attention
 
 

@@ -17,8 +17,8 @@ from amscale.models import Shape
 from amscale.planning.plan import tokens_folder
 from amscale.radius.configuration import PretrainedModel
 from amscale.trials.records import TrialResult
-from amscale.trials.store import TrialStore
 from amscale.trials.sweep_store import SweepStore
+from amscale.trials.trial_store import TrialStore
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Text:
+class ChartText:
     """A label inside a panel, at data coordinates; an `opaque` one hides what lies behind it."""
 
     x: float
@@ -74,7 +74,7 @@ class Panel:
     y: Axis
     series: Sequence[Series]
     references: Sequence[Reference] = ()
-    texts: Sequence[Text] = ()
+    texts: Sequence[ChartText] = ()
     height: int = 320
 
 

@@ -10,14 +10,14 @@ from amscale.scaling.laws.compare import HELD_OUT, Comparison
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from amscale.scaling.fit import Fit
+    from amscale.scaling.fit import BaseFit
 
 _MOST_LISTED = 4
 _NARROWEST = 20
 """Least width of a folded column, in characters."""
 
 
-def print_fit(fit: "Fit", console: "Console") -> None:
+def print_fit(fit: "BaseFit", console: "Console") -> None:
     """Print the source, warnings, estimates with their notes, and laws."""
     from rich.text import Text
 

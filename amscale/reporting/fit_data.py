@@ -12,7 +12,7 @@ from amscale.scaling.floor import common_value
 from amscale.settings import format_size
 
 if TYPE_CHECKING:
-    from amscale.scaling.fit import Fit
+    from amscale.scaling.fit import BaseFit
 
 MAX_SIZE_COLOURS = 16
 """Where there are more sizes than this, neighbouring sizes share a colour."""
@@ -134,7 +134,7 @@ class FitData:
         return None if found is None else found["details"][name]
 
 
-def data_of_fit(fit: "Fit") -> FitData:
+def data_of_fit(fit: "BaseFit") -> FitData:
     """Return the data that the figures of a fit are drawn from."""
     points = fit.table.points
     corpora = [point.result.data if point.result else None for point in points]

@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from amscale.reporting.chart import Axis, Chart, Number, Panel, Reference, Series, Text
+from amscale.reporting.chart import Axis, Chart, ChartText, Number, Panel, Reference, Series
 
 _DASH = {"solid": "solid", "dashed": "6px,4px", "dotted": "2px,3px", "none": "solid"}
 _MARKER = {
@@ -75,7 +75,7 @@ def _reference_label(line: Reference, panel: Panel) -> dict[str, Any]:
     return label | {"xref": "x domain", "x": x, "xanchor": line.side, "y": _position(line.value, panel.y)}
 
 
-def _annotation(text: Text, panel: Panel) -> dict[str, Any]:
+def _annotation(text: ChartText, panel: Panel) -> dict[str, Any]:
     return {
         "x": _position(text.x, panel.x),
         "y": _position(text.y, panel.y),

@@ -18,10 +18,10 @@ from amscale.reporting.interactive import html_formula, to_plotly
 from amscale.reporting.report_data import ReportData, read_report_data
 
 if TYPE_CHECKING:
-    from amscale.scaling.fit import Fit
+    from amscale.scaling.fit import BaseFit
 
 
-def write_report(folder: str | Path, fit: "Fit | None" = None) -> Path:
+def write_report(folder: str | Path, fit: "BaseFit | None" = None) -> Path:
     """Write `<folder>/report.html` and `<folder>/figures/`; return the page's path.
 
     Args:

@@ -20,11 +20,11 @@ from amscale.scaling.points import counted
 from amscale.trials.attempt import ATTEMPT_MARK
 from amscale.trials.metrics import MetricsRecord, ProbeRecord, TrainRecord, ValidationRecord
 from amscale.trials.records import TrialResult
-from amscale.trials.store import TrialStore
 from amscale.trials.sweep_store import SweepStore
+from amscale.trials.trial_store import TrialStore
 
 if TYPE_CHECKING:
-    from amscale.scaling.fit import Fit
+    from amscale.scaling.fit import BaseFit
 
 Curve = list[tuple[float, float]]
 """(step, nats per token); steps ascend and occur once."""
@@ -108,7 +108,7 @@ class ReportData(FitData):
         return common_value([getattr(trial.result.data, name) if trial.result else None for trial in chosen])
 
 
-def read_report_data(folder: str | Path, fit: "Fit | None" = None) -> ReportData:
+def read_report_data(folder: str | Path, fit: "BaseFit | None" = None) -> ReportData:
     """Read a sweep's folder.
 
     Args:
@@ -174,18 +174,40 @@ def _read_json(file: Path) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
+_ESTIMATE_KEYS = {
+    "estimand",
+    "value",
+    "interval",
+    "refusal",
+    "hypotheses",
+    "group",
+    "details",
+    "remarks",
+    "left_out",
+    "used",
+}
+_LAW_KEYS = {"law", "formula", "objective", "parameters", "held_out", "refusal", "flags", "k", "floor", "value"}
+
+
 def _is_current(document: dict[str, Any], folder: Path) -> bool:
-    """Whether these estimates are from this version, and of exactly the trials that are finished now."""
+    """Return whether estimates are whole, from this version, and of exactly the trials that are finished now."""
     from amscale.scaling.reading import read_sweep
 
     if document.get("format") != 1 or document.get("amscale") != amscale.__version__:
         return False
-    if not all("group" in estimate for estimate in document["estimates"]):
+    try:
+        if not all(estimate.keys() >= _ESTIMATE_KEYS for estimate in document["estimates"]):
+            return False
+        if not all(law.keys() >= _LAW_KEYS for law in document["laws"]):
+            return False
+        count = document["settings"]["count"]
+        then = {(point["name"], point["N"], point["D"], point["loss"]) for point in document["points"]}
+        left_out = {item["name"] for item in document["left_out"]}
+    except (AttributeError, KeyError, TypeError):  # damaged: it is made anew
         return False
-    table = read_sweep(folder, document["settings"]["count"])
+    table = read_sweep(folder, count)
     now = {(point.name, point.N, point.D, point.loss) for point in table.points}
-    then = {(point["name"], point["N"], point["D"], point["loss"]) for point in document["points"]}
-    return now == then and {name for name, _ in table.left_out} == {item["name"] for item in document["left_out"]}
+    return now == then and {name for name, _ in table.left_out} == left_out
 
 
 def _read_trial(folder: TrialStore, count: str) -> ReportTrial:

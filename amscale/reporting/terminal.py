@@ -11,7 +11,7 @@ from rich.text import Text
 
 from amscale.errors import one_line
 from amscale.trials.metrics import MetricsRecord, TrainRecord, ValidationRecord
-from amscale.trials.store import TrialStore
+from amscale.trials.trial_store import TrialStore
 
 _RUNNING_SECONDS = 60.0
 """A trial whose metrics changed this recently counts as running."""

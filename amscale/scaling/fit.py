@@ -12,7 +12,6 @@ import amscale
 from amscale.errors import InputError
 from amscale.scaling.capacity import capacity_estimates
 from amscale.scaling.collapse import exponent_from_collapse
-from amscale.scaling.corpora import by_corpus, estimates_of_corpora
 from amscale.scaling.dstar import Criterion, cell_criteria, check_window, locate_all
 from amscale.scaling.estimate import Estimate, to_json_types, verdict
 from amscale.scaling.floor import floors
@@ -30,6 +29,7 @@ from amscale.scaling.power_law import (
     sensitivity_remark,
 )
 from amscale.scaling.reading import read_sweep, read_table
+from amscale.scaling.several_corpora import by_corpus, estimates_of_corpora
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +48,7 @@ class UnknownEstimate(InputError, KeyError):
 
 
 @dataclass(frozen=True)
-class Fit:
+class BaseFit:
     """The estimates of one source, with the points that they rest on and the laws side by side.
 
     `fit["k_dstar"]` is an estimate by its id; a fit iterates over its estimates.
@@ -196,7 +196,7 @@ class Fit:
     def __repr__(self) -> str:
         determined = sum(estimate.value is not None for estimate in self.estimates)
         points = len(self.table.points)
-        return f"Fit({self.table.source!r}: {points} points, {determined} of {len(self)} estimates determined)"
+        return f"BaseFit({self.table.source!r}: {points} points, {determined} of {len(self)} estimates determined)"
 
     def _repr_html_(self) -> str:
         """Return the verdict and the table of estimates for a notebook."""
@@ -215,7 +215,7 @@ def fit_sweep(
     hypotheses: Sequence[float] = tuple(HYPOTHESES),
     resamples: int = 400,
     where: str | None = None,
-) -> Fit:
+) -> BaseFit:
     """Fit the finished trials of a sweep folder. Of several corpora only the floors are estimated, each separately.
 
     Args:
@@ -246,7 +246,7 @@ def fit_sweep(
     }
     corpora = by_corpus(table)
     if len(corpora) > 1:
-        return Fit(table, estimates_of_corpora(table, corpora), [], settings)
+        return BaseFit(table, estimates_of_corpora(table, corpora), [], settings)
     criteria, without = cell_criteria(table.cells(), window)
     wide = f"{window:g} of the run's steps" if window <= 1 else f"{int(window)} steps"
     text = f"mean of (train loss - least validation loss)² over {wide} before it < {threshold:g}"
@@ -259,7 +259,7 @@ def fit_sweep(
     dstar = dstar.model_copy(update={"remarks": dstar.remarks + remarks + sensitivity_remark(sensitivity)})
     estimates, laws = _estimates(table, hypotheses, resamples)
     estimates = [dstar, *estimates, *capacity_estimates(table), *floors(table)]
-    return Fit(table, estimates, laws, settings, criteria, sensitivity)
+    return BaseFit(table, estimates, laws, settings, criteria, sensitivity)
 
 
 def fit_table(
@@ -269,7 +269,7 @@ def fit_table(
     highest: int = 0,
     rows: int | None = None,
     **reading: Any,
-) -> Fit:
+) -> BaseFit:
     """Fit the rows of a CSV or Parquet file, or of a DataFrame.
 
     Args:
@@ -286,7 +286,7 @@ def fit_table(
     table = sample(drop_highest(read_table(source, **reading), highest), rows)
     estimates, laws = _estimates(table, hypotheses, resamples)
     settings = {"hypotheses": list(hypotheses), "resamples": resamples, "drop_highest": highest, "sample": rows}
-    return Fit(table, estimates, laws, settings | reading)
+    return BaseFit(table, estimates, laws, settings | reading)
 
 
 def _estimates(

@@ -8,8 +8,8 @@ import numpy as np
 
 from amscale.errors import InputError
 from amscale.files import read_text
-from amscale.scaling.corpora import by_corpus, select_trials
 from amscale.scaling.points import COUNTS, Array, Curves, Point, PointTable, check_count, counted
+from amscale.scaling.several_corpora import by_corpus, select_trials
 from amscale.trials.metrics import TrainRecord, ValidationRecord, read_records
 from amscale.trials.records import TrialResult
 

@@ -25,7 +25,7 @@ from amscale.files import parse_json
 from amscale.training.engine import EngineError
 from amscale.trials.objects import checksums
 from amscale.trials.storage_errors import storage_error_in
-from amscale.trials.store import TrialStore
+from amscale.trials.trial_store import TrialStore
 
 _TAG = "engine"
 _PROGRESS = "progress.json"

@@ -19,8 +19,8 @@ from amscale.probes.measurement import Measurement
 from amscale.training import checkpoint
 from amscale.training.checkpoint import Progress
 from amscale.training.loss import Evaluation, objective
-from amscale.training.metrics import MetricsWriter
-from amscale.trials.store import TrialStore
+from amscale.training.metrics_writer import MetricsWriter
+from amscale.trials.trial_store import TrialStore
 
 
 def learning_rate(settings: TrainSettings, step: int, steps: int) -> float:
@@ -72,7 +72,7 @@ class Run:
 
 
 @dataclass
-class Outcome:
+class LoopOutcome:
     """How a loop ended."""
 
     state: str = "finished"
@@ -84,12 +84,12 @@ class Outcome:
     """Of the optimiser steps of this attempt, without probes and validation."""
 
 
-def train(run: Run, progress: Progress) -> Outcome:
+def train(run: Run, progress: Progress) -> LoopOutcome:
     """Train from `progress` to the last step, to a plateau, or to the first loss that is not finite.
 
     `progress` is advanced in place.
     """
-    outcome = Outcome()
+    outcome = LoopOutcome()
     run.engine.train()
     while progress.step < run.steps:
         if run.preemption_requested():
@@ -177,7 +177,7 @@ def _gradient_norm(engine: Any) -> float | None:
     return float(torch.nn.utils.get_total_norm(gradients))
 
 
-def _between_steps(run: Run, progress: Progress, outcome: Outcome) -> bool:
+def _between_steps(run: Run, progress: Progress, outcome: LoopOutcome) -> bool:
     """Validate, probe and save where they are due after this step; return True to end the run at a plateau."""
     step, last = progress.step, progress.step == run.steps
     plateau = False

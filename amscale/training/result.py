@@ -13,7 +13,7 @@ from amscale.data import Subset, TokenStore
 from amscale.models import FLOPS_FORMULA, Shape
 from amscale.training.checkpoint import Progress
 from amscale.training.engine import EngineFacts
-from amscale.training.loop import Outcome
+from amscale.training.loop import LoopOutcome
 from amscale.trials.identity import settings_of
 from amscale.trials.metrics import TrainRecord, ValidationRecord
 from amscale.trials.records import (
@@ -28,7 +28,7 @@ from amscale.trials.records import (
     ResultTime,
     TrialResult,
 )
-from amscale.trials.store import TrialStore
+from amscale.trials.trial_store import TrialStore
 
 _WINDOW_SHARE = 0.02
 """Share of the steps that a training loss is the mean over."""
@@ -41,7 +41,7 @@ def make_result(
     store: TokenStore,
     subset: Subset,
     progress: Progress,
-    outcome: Outcome,
+    outcome: LoopOutcome,
     facts: EngineFacts,
     shards: list[int],
     train_evaluated: float | None,

@@ -22,19 +22,19 @@ from amscale.errors import EXIT_PREEMPTED, InputError
 from amscale.files import write_atomically
 from amscale.models import Shape
 from amscale.planning.plan import plan_steps
-from amscale.probes.probe import Probe
+from amscale.probes.interface import Probe
 from amscale.probes.registry import build_probes
 from amscale.training import checkpoint, engine
 from amscale.training.checkpoint import Progress
 from amscale.training.engine import EngineFacts
 from amscale.training.loop import Run, train
 from amscale.training.loss import Evaluation
-from amscale.training.metrics import MetricsWriter
+from amscale.training.metrics_writer import MetricsWriter
 from amscale.training.result import make_result
 from amscale.trials.attempt import attempt_of_environment
 from amscale.trials.location import TrialLocation
 from amscale.trials.records import ResultLosses
-from amscale.trials.store import TrialStore
+from amscale.trials.trial_store import TrialStore
 
 
 class GracefulShutdown:
@@ -268,8 +268,8 @@ def _probe(
     device: torch.device,
 ) -> Any:
     """Return the measurement of the fixed probe sequences, or None where `probes.sequences` is 0."""
+    from amscale.probes.interface import CorpusFacts, ProbeContext
     from amscale.probes.patterns import ProbeBatch
-    from amscale.probes.probe import CorpusFacts, ProbeContext
     from amscale.probes.suite import ProbeSuite
 
     if not cell.probes.sequences:

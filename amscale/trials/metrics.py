@@ -106,7 +106,7 @@ class MetricsTail:
     def __init__(self, metrics: Path) -> None:
         self._metrics = metrics
         self._read = metrics.stat().st_size if metrics.is_file() else 0
-        self._heard = time.monotonic()
+        self._changed = time.monotonic()
         self.updated = False
         """Whether anything was added since the newest attempt."""
         self.latest: dict[str, Any] = {"state": "starting"}
@@ -115,7 +115,7 @@ class MetricsTail:
     def restart(self) -> None:
         """Count silence from now: an attempt begins."""
         self.updated = False
-        self._heard = time.monotonic()
+        self._changed = time.monotonic()
 
     def read(self) -> float:
         """Read what was added, and return the seconds since anything was."""
@@ -123,7 +123,7 @@ class MetricsTail:
         if size < self._read:  # cut back to a checkpoint's step
             self._read = 0
         if size == self._read:
-            return time.monotonic() - self._heard
+            return time.monotonic() - self._changed
         with self._metrics.open("rb") as file:
             file.seek(self._read)
             for line in file:
@@ -132,7 +132,7 @@ class MetricsTail:
                 self._read += len(line)
                 if (record := parse_record(line)) is not None:
                     self._take(record)
-        self._heard = time.monotonic()
+        self._changed = time.monotonic()
         self.updated = True
         return 0.0
 

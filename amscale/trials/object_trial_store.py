@@ -15,7 +15,7 @@ from amscale.trials.attempt import AttemptReplaced
 from amscale.trials.objects import ObjectStore, manifest_name, read_checksums, wrong_files
 from amscale.trials.records import Placement, TrialResult
 from amscale.trials.storage_errors import StorageError, storage_errors
-from amscale.trials.store import TrialStore
+from amscale.trials.trial_store import TrialStore
 
 
 class ObjectTrialStore(TrialStore):

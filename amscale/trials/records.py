@@ -1,4 +1,4 @@
-"""Typed records of one trial: its spec, its result, and the starts that failed.
+"""Typed records of one trial: its spec, its result, and the attempts that failed.
 
 A record is checked once, where it is read: what must be there and is not gives one line, and no later step has to ask
 again. Fields that older versions did not write are optional. docs/files.md lists the files and their keys.

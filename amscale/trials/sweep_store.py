@@ -21,7 +21,7 @@ from amscale.trials.location import TrialLocation, storage_folder, working_folde
 from amscale.trials.objects import ObjectStore, is_uri
 from amscale.trials.records import FORMAT
 from amscale.trials.storage_errors import storage_errors
-from amscale.trials.store import TrialStore
+from amscale.trials.trial_store import TrialStore
 
 
 class SweepStore:

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from amscale.data import CORPORA, IGNORED, DataSettings, Sequences, prepare
 from amscale.data.corpora import find_corpus
-from amscale.data.corpora.hub import Hub
+from amscale.data.corpora.hub import HubCorpus
 from amscale.data.corpora.kjv import KingJames
 from amscale.data.corpora.local_files import JsonLines, Parquet
 from amscale.data.corpora.openwebtext import OpenWebText
@@ -200,9 +200,9 @@ def test_a_folder_streams_as_a_data_set_of_the_hub_does(tables, tmp_path):
         if path.name != "c.parquet":
             path.unlink()
     settings = {"corpus": "hub", "name": str(tables), "tokenizer": "byte", "validation": 1}
-    assert sorted(documents(prepare(Hub(text_column="content", **settings), tmp_path / "s"))) == sorted(TEXTS)
+    assert sorted(documents(prepare(HubCorpus(text_column="content", **settings), tmp_path / "s"))) == sorted(TEXTS)
     with pytest.raises(InputError, match=r"^data\.text_column: .* has no column 'text'; it has 'id', 'content'"):
-        prepare(Hub(**settings), tmp_path / "s")
+        prepare(HubCorpus(**settings), tmp_path / "s")
 
 
 @pytest.mark.parametrize("corpus", ["hub", "openwebtext"])

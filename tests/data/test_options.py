@@ -11,7 +11,7 @@ from amscale.data.corpora.openwebtext import OpenWebText
 from amscale.data.corpora.question_formation import QuestionFormation
 from amscale.data.corpora.random_tokens import RandomTokens
 from amscale.data.duplicates import signatures
-from amscale.data.store import token_type
+from amscale.data.token_store import token_type
 from amscale.errors import InputError
 
 

@@ -10,7 +10,7 @@ import psutil
 import pytest
 from helpers.commands import command, processes_naming, ranks_of, recorded_losses, wait_until
 
-from amscale.trials.store import TrialStore
+from amscale.trials.trial_store import TrialStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

@@ -25,7 +25,7 @@ from amscale.config import expand, load, parse
 from amscale.data import open_store
 from amscale.settings import format_size
 from amscale.trials.metrics import ProbeRecord, TrainRecord, ValidationRecord
-from amscale.trials.store import TrialStore
+from amscale.trials.trial_store import TrialStore
 
 pytestmark = pytest.mark.slow
 

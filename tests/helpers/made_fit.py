@@ -13,7 +13,7 @@ from amscale.scaling import estimate as groups
 from amscale.scaling.collapse import exponent_from_collapse
 from amscale.scaling.dstar import DStar
 from amscale.scaling.estimate import Estimate, HypothesisTest
-from amscale.scaling.fit import Fit
+from amscale.scaling.fit import BaseFit
 from amscale.scaling.optima import exponent_from_budgets, exponent_from_contours
 from amscale.scaling.points import Point, PointTable
 from amscale.scaling.reading import read_sweep
@@ -76,9 +76,9 @@ def surfaces() -> tuple[Estimate, ...]:
     )
 
 
-def fit_of(folder, *estimates: Estimate) -> Fit:
+def fit_of(folder, *estimates: Estimate) -> BaseFit:
     settings = {"count": "non_embedding", "threshold": 0.04}
-    return Fit(table=read_sweep(folder), estimates=list(estimates), laws=[], settings=settings)
+    return BaseFit(table=read_sweep(folder), estimates=list(estimates), laws=[], settings=settings)
 
 
 def page_of(folder, *estimates: Estimate) -> str:

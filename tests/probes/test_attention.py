@@ -12,7 +12,7 @@ from amscale.config.schema import ModelSettings
 from amscale.models.families.gpt2 import GPT2Settings
 from amscale.models.families.vanilla import VanillaSettings
 from amscale.probes import ProbeContext
-from amscale.probes.attention import Attention, keys_holding, retrieval_energy
+from amscale.probes.attention import AttentionProbe, keys_holding, retrieval_energy
 from amscale.probes.patterns import ProbeBatch, Retrieval
 from amscale.probes.queries_keys import POSITIONS, chosen_positions
 from amscale.probes.suite import ProbeSuite
@@ -36,7 +36,7 @@ def built(settings):
 def measured(model, batch, layers=None, attention=None):
     layers, attention = layers or models.residual_names(model), attention or models.attention_names(model)
     context = ProbeContext(model, layers, batch, batch, attention, micro_batch=2)
-    return ProbeSuite(context, [Attention()]).measure()
+    return ProbeSuite(context, [AttentionProbe()]).measure()
 
 
 def by_hand(q_THK, k_THK, positions, energies_of):

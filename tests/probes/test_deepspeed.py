@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from amscale import models
 from amscale.models.families.vanilla import VanillaSettings
 from amscale.probes.patterns import ProbeBatch
-from amscale.probes.probe import CorpusFacts, ProbeContext
+from amscale.probes.interface import CorpusFacts, ProbeContext
 from amscale.probes.registry import build_probes
 from amscale.probes.registry import ProbeSettings
 from amscale.probes.suite import ProbeSuite

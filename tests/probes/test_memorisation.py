@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from amscale import models
 from amscale.models.families.vanilla import VanillaSettings
 from amscale.probes import Activations, ProbeContext
+from amscale.probes.interface import CorpusFacts
 from amscale.probes.memorisation import Memorisation, MemorisationSettings
 from amscale.probes.patterns import ProbeBatch
-from amscale.probes.probe import CorpusFacts
 
 V, T, D = 8, 12, 10_000
 

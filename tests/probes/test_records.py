@@ -10,8 +10,8 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from amscale.errors import InputError
 from amscale.probes import Measurement, ScalarChart
 from amscale.probes.registry import ProbeSettings, build_probes
-from amscale.training.metrics import MetricsWriter
-from amscale.trials.store import TrialStore
+from amscale.training.metrics_writer import MetricsWriter
+from amscale.trials.trial_store import TrialStore
 
 
 def writer(folder, entropy=None, charts=()):

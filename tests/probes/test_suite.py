@@ -13,8 +13,8 @@ from amscale import models
 from amscale.errors import InputError
 from amscale.models.families.gpt2 import GPT2Settings
 from amscale.probes import Activations, LayerPatterns, Measurement, Probe, ProbeContext
+from amscale.probes.interface import CorpusFacts
 from amscale.probes.patterns import ProbeBatch, to_patterns
-from amscale.probes.probe import CorpusFacts
 from amscale.probes.radius import Radius
 from amscale.probes.registry import ProbeSettings, build_probes
 from amscale.probes.suite import ProbeSuite

@@ -7,12 +7,12 @@ from helpers.made_fit import DSTAR, EXPONENT, FLOOR, fit_of
 
 from amscale.errors import InputError
 from amscale.reporting.figures import figure, figure_names, write_figures
-from amscale.scaling.fit import Fit
+from amscale.scaling.fit import BaseFit
 from amscale.scaling.points import Point, PointTable
 
 
 @pytest.fixture
-def fit(sweep) -> Fit:
+def fit(sweep) -> BaseFit:
     return fit_of(sweep, EXPONENT, FLOOR)
 
 
@@ -42,7 +42,7 @@ def test_an_unknown_figure_is_one_line_that_lists_the_names(fit):
 def test_figures_of_a_table_are_files(tmp_path):
     cells = [(N, D) for N in (1e6, 1e7, 1e8) for D in (1e8, 1e9, 1e10)]
     points = [Point("p", N, D, 1.7 + N**-0.3 + 400 * D**-0.35) for N, D in cells]
-    fit = Fit(table=PointTable("made", "N", points), estimates=[], laws=[], settings={})
+    fit = BaseFit(table=PointTable("made", "N", points), estimates=[], laws=[], settings={})
     (tmp_path / "out").mkdir()
     written = write_figures(fit, tmp_path / "out")
     assert figure_names(fit) == ["loss"]

@@ -125,3 +125,22 @@ def test_bad_input_is_one_line(tmp_path, capsys, made):
         run(report, [str(tmp_path / "absent")])
     assert stopped.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "damage", [("left_out", None), ("estimates", "refusal"), ("laws", "flags"), ("points", "N"), ("settings", "count")]
+)
+def test_a_damaged_fit_is_made_anew(sweep, tmp_path, damage):
+    folder = Path(shutil.copytree(sweep, tmp_path / "made"))
+    write_report(folder)
+    whole = json.loads((folder / "fit.json").read_text())
+    section, key = damage
+    document = json.loads((folder / "fit.json").read_text())
+    if key is None:
+        del document[section]
+    else:
+        del (document[section] if isinstance(document[section], dict) else document[section][0])[key]
+    (folder / "fit.json").write_text(json.dumps(document))
+    write_report(folder)
+    assert json.loads((folder / "fit.json").read_text()) == whole

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from amscale.scaling.fit import Fit, fit_sweep
+from amscale.scaling.fit import BaseFit, fit_sweep
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +38,7 @@ def write_sweep() -> Callable[..., None]:
 
 
 @pytest.fixture(scope="session")
-def fitted(tmp_path_factory: pytest.TempPathFactory) -> Fit:
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> BaseFit:
     """The fit of a sweep of 5 by 12 cells with k = 2 and a floor of 1.2."""
     folder = tmp_path_factory.mktemp("sweep")
     _write_sweep(folder, k=2.0, sizes=5, amounts=12)

@@ -1,4 +1,4 @@
-"""The class Fit: access by id, the ids that docs/estimates.md lists, DataFrames, JSON and the verdict."""
+"""The class BaseFit: access by id, the ids that docs/estimates.md lists, DataFrames, JSON and the verdict."""
 
 import json
 import math
@@ -11,7 +11,7 @@ import pytest
 
 from amscale.errors import InputError
 from amscale.scaling.estimate import FLOOR, Estimate, HypothesisTest
-from amscale.scaling.fit import Fit, fit_sweep, fit_table
+from amscale.scaling.fit import BaseFit, fit_sweep, fit_table
 from amscale.scaling.laws import all_laws, predict
 from amscale.scaling.points import PointTable
 
@@ -27,7 +27,7 @@ def estimate(id, value=None, interval=None, rejected=(), kept=(), **more):
 
 
 def fit_of(*estimates):
-    return Fit(PointTable("made", "N", []), list(estimates), [], {})
+    return BaseFit(PointTable("made", "N", []), list(estimates), [], {})
 
 
 def test_page_lists_every_id_and_no_other(fitted, tmp_path, write_trial):

@@ -23,8 +23,8 @@ from amscale.trials.object_trial_store import ObjectTrialStore
 from amscale.trials.objects import ObjectStore, checksums
 from amscale.trials.records import Placement, TrialResult, TrialSpec
 from amscale.trials.storage_errors import StorageError, check_writable, error_in_log, storage_error_in, storage_errors
-from amscale.trials.store import TrialStore
 from amscale.trials.sweep_store import open_sweep, sweep_store
+from amscale.trials.trial_store import TrialStore
 
 PLACEMENT = Placement(1, 1, 1, "cpu", 0, "fp32", micro_batch=1, accumulation=1)
 SPEC = TrialSpec(trial="a", label="a", placement=PLACEMENT, store="a", settings={}, format=1).to_yaml()
@@ -332,7 +332,7 @@ def test_other_failures_of_storage_in_words(tmp_path):
 
 
 def test_a_machine_says_what_it_does_not_see_and_what_went_wrong(tmp_path, monkeypatch):
-    monkeypatch.setattr("amscale.trials.store._VISIBLE_SECONDS", 0.0)
+    monkeypatch.setattr("amscale.trials.trial_store._VISIBLE_SECONDS", 0.0)
     location = TrialLocation(str(tmp_path), None, "sweep", "trial")
     first, second = location.store(0), location.store(1)
     with pytest.raises(StorageError, match=r"^storage not shared: \S+ does not see what the driver wrote to "):

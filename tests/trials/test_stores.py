@@ -12,12 +12,12 @@ from amscale.cluster.resources import this_machine
 from amscale.errors import InputError
 from amscale.files import write_atomically
 from amscale.planning.plan import plan_sweep
-from amscale.training.metrics import cut_after
+from amscale.training.metrics_writer import cut_after
 from amscale.trials.identity import trial_id
 from amscale.trials.metrics import TrainRecord
 from amscale.trials.records import FORMAT
-from amscale.trials.store import TrialStore
 from amscale.trials.sweep_store import SweepStore
+from amscale.trials.trial_store import TrialStore
 
 SHAPE = {"family": "vanilla", "layers": 2, "width": 16}
 

@@ -18,8 +18,8 @@ from amscale.errors import InputError, one_line
 from amscale.training import checkpoint
 from amscale.training.engine import EngineError
 from amscale.training.run import resolve
-from amscale.trials.store import TrialStore
 from amscale.trials.sweep_store import SweepStore
+from amscale.trials.trial_store import TrialStore
 
 SOURCE = Path(amscale.__file__).parent
 

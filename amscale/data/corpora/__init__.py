@@ -18,7 +18,7 @@ CORPORA: Registry[type[Corpus]] = Registry(
         "openwebtext": "amscale.data.corpora.openwebtext:OpenWebText",
         "spgc": "amscale.data.corpora.spgc:Gutenberg",
         "kjv": "amscale.data.corpora.kjv:KingJames",
-        "hub": "amscale.data.corpora.hub:Hub",
+        "hub": "amscale.data.corpora.hub:HubCorpus",
         "jsonl": "amscale.data.corpora.local_files:JsonLines",
         "parquet": "amscale.data.corpora.local_files:Parquet",
         "text": "amscale.data.corpora.local_files:Text",

@@ -61,7 +61,7 @@ def _column(batch: dict[str, list[Any]], column: str, name: str, row: int) -> li
     return batch[column]
 
 
-class Hub(TextCorpus):
+class HubCorpus(TextCorpus):
     """A data set of the Hugging Face hub, one document a row, streamed while it is tokenised."""
 
     corpus: Literal["hub"] = "hub"

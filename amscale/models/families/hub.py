@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from amscale.models.hub_costs import Counted
 
 
-class Hub(Family):
+class HubFamily(Family):
     """A scaled architecture of the transformers library."""
 
     settings = HubSettings

@@ -22,7 +22,7 @@ from amscale.reporting.report_data import ReportData
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from amscale.scaling.fit import Fit
+    from amscale.scaling.fit import BaseFit
 
 _OF_A_FIT: tuple[Callable[[FitData], Chart | None], ...] = (
     loss_against_entropy,
@@ -48,12 +48,12 @@ def report_charts(report: ReportData) -> list[Chart]:
     return fit_charts(report) + [chart for build in _OF_TRIALS if (chart := build(report)) is not None]
 
 
-def figure_names(fit: "Fit") -> list[str]:
+def figure_names(fit: "BaseFit") -> list[str]:
     """Return the names of the figures that this fit has data for, such as `frontier`."""
     return list(_charts_by_name(fit))
 
 
-def figure(fit: "Fit", name: str) -> "Figure":
+def figure(fit: "BaseFit", name: str) -> "Figure":
     """Draw one figure of a fit with matplotlib; no file is written.
 
     Raises:
@@ -67,7 +67,7 @@ def figure(fit: "Fit", name: str) -> "Figure":
     return draw_chart(charts[name], palette_of(list(charts.values())))
 
 
-def write_figures(fit: "Fit", folder: str | Path) -> list[Path]:
+def write_figures(fit: "BaseFit", folder: str | Path) -> list[Path]:
     """Write every figure of a fit as PNG and SVG to `<folder>/figures/`; return the paths."""
     from amscale.reporting.static import write_charts
 
@@ -75,5 +75,5 @@ def write_figures(fit: "Fit", folder: str | Path) -> list[Path]:
     return write_charts(charts, palette_of(charts), Path(folder) / "figures")
 
 
-def _charts_by_name(fit: "Fit") -> dict[str, Chart]:
+def _charts_by_name(fit: "BaseFit") -> dict[str, Chart]:
     return {chart.name: chart for chart in fit_charts(data_of_fit(fit))}

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from amscale.reporting.chart import Axis, LegendItem, Panel, Series, Text
+from amscale.reporting.chart import Axis, ChartText, LegendItem, Panel, Series
 from amscale.reporting.fit_data import FitData
 from amscale.settings import format_size
 
@@ -65,7 +65,7 @@ def power_line(x: Axis, y: Axis, centre: tuple[float, float], slope: float, **st
 
 def hypothesis_line(
     test: dict[str, Any], x: Axis, y: Axis, centre: tuple[float, float], slope: float
-) -> tuple[Series, Text] | None:
+) -> tuple[Series, ChartText] | None:
     """Return a hypothesis as a line through `centre`, dotted if it is rejected, and its k as a label at the end."""
     verdict, group, dash = (
         ("rejected", "rejected", "dotted") if test["rejected"] else ("not rejected", "open", "dashed")
@@ -76,7 +76,7 @@ def hypothesis_line(
         return None
     end = float(line.x[1] or 0), float(line.y[1] or 0)
     at_top = end[1] > y.range[1] * 0.999
-    return line, Text(*end, f"{test['value']:g}", "muted", "center" if at_top else "right")
+    return line, ChartText(*end, f"{test['value']:g}", "muted", "center" if at_top else "right")
 
 
 def line_legend(panel: Panel, *more: LegendItem) -> list[LegendItem]:

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from amscale.reporting.axes import finite, log_axis
-from amscale.reporting.chart import Axis, Chart, LegendItem, Marker, Panel, Reference, Series, Text
+from amscale.reporting.chart import Axis, Chart, ChartText, LegendItem, Marker, Panel, Reference, Series
 from amscale.reporting.figures.common import D_TITLE, N_TITLE, hypothesis_line, line_legend, power_line, size_legend
 from amscale.reporting.fit_data import FitData
 from amscale.settings import format_size
@@ -62,7 +62,7 @@ def _plane(data: FitData, rows: list[dict[str, Any]], optima: list[dict[str, Any
     x = log_axis(D_TITLE, tokens, sizes=True, margin=0.12)
     y = log_axis(N_TITLE, data.sizes, sizes=True, margin=0.30)
     series: list[Series] = []
-    texts: list[Text] = []
+    texts: list[ChartText] = []
     centre = _centre(rows)
     estimate = data.estimate_with("dstar")
     if centre is not None and estimate is not None:

@@ -5,7 +5,7 @@ import textwrap
 from typing import Any
 
 from amscale.reporting.axes import linear_axis, log_axis, references
-from amscale.reporting.chart import Axis, Chart, LegendItem, Marker, Panel, Reference, Series, Text
+from amscale.reporting.chart import Axis, Chart, ChartText, LegendItem, Marker, Panel, Reference, Series
 from amscale.reporting.figures.common import known_losses
 from amscale.reporting.fit_data import FitData
 from amscale.scaling.estimate import EXPONENT, FLOOR
@@ -61,7 +61,7 @@ def floors(data: FitData) -> Chart | None:
 
 def _rows(rows: list[dict[str, Any]], x: Axis, lines: tuple[Reference, ...]) -> Panel:
     series: list[Series] = []
-    texts: list[Text] = []
+    texts: list[ChartText] = []
     low, high = _limits(x)
     bottom = 0.0
     for item in rows:
@@ -80,7 +80,7 @@ def _rows(rows: list[dict[str, Any]], x: Axis, lines: tuple[Reference, ...]) -> 
         series.append(
             Series(name, [item["value"]], [y], "accent", "value", "none", marker="circle", size=10, labels=[name])
         )
-        texts.append(Text(low, y + 0.14, title, "ink", "left", opaque=True))
+        texts.append(ChartText(low, y + 0.14, title, "ink", "left", opaque=True))
         bottom = y - 0.15
     height = 80 + round(_ROW_HEIGHT * -bottom)
     return Panel("", x, Axis("", False, (bottom - 0.15, 0.1)), series, lines, texts, height)

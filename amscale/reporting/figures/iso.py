@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from amscale.reporting.axes import log_axis, short_number
-from amscale.reporting.chart import Axis, Chart, LegendItem, Panel, Series, Text
+from amscale.reporting.chart import Axis, Chart, ChartText, LegendItem, Panel, Series
 from amscale.reporting.figures.common import (
     C_TITLE,
     D_TITLE,
@@ -25,7 +25,7 @@ _LABEL_SPACE = 0.1
 _LINE_STEPS = 60
 
 
-class Optimum(NamedTuple):
+class OptimumMark(NamedTuple):
     """The optimal N at compute C, with its colour and hover text."""
 
     C: float
@@ -34,7 +34,7 @@ class Optimum(NamedTuple):
     label: str
 
 
-def optima_over_compute(optima: Sequence[Optimum], estimate: dict[str, Any]) -> Panel:
+def optima_over_compute(optima: Sequence[OptimumMark], estimate: dict[str, Any]) -> Panel:
     """Build a panel of N over C, with the lines N ∝ C^(k/(1 + k)) through the centre of the optima.
 
     C ∝ N·D along the optima, so that N ∝ D^k and N ∝ C^(k/(1 + k)) are the same line.
@@ -43,7 +43,7 @@ def optima_over_compute(optima: Sequence[Optimum], estimate: dict[str, Any]) -> 
     y = log_axis(N_TITLE, [optimum.N for optimum in optima], sizes=True, margin=0.25)
     centre = statistics.geometric_mean(o.C for o in optima), statistics.geometric_mean(o.N for o in optima)
     series: list[Series] = []
-    texts: list[Text] = []
+    texts: list[ChartText] = []
     if estimate["value"] is not None and estimate["interval"] is not None:
         series.append(_interval_area(centre, [_compute_exponent(k) for k in estimate["interval"]], x, y))
     for test in estimate["hypotheses"]:
@@ -60,9 +60,9 @@ def optima_over_compute(optima: Sequence[Optimum], estimate: dict[str, Any]) -> 
     return Panel("optimal size over compute", x, y, series, (), _joined_labels(texts, x, y))
 
 
-def _joined_labels(texts: Sequence[Text], x: Axis, y: Axis) -> list[Text]:
+def _joined_labels(texts: Sequence[ChartText], x: Axis, y: Axis) -> list[ChartText]:
     """Join labels that would overlap."""
-    joined: list[Text] = []
+    joined: list[ChartText] = []
     for text in texts:
         last = joined[-1] if joined else None
         if last and all(
@@ -111,7 +111,7 @@ def iso_flop(data: FitData) -> Chart | None:
     exponents = estimate["details"]["curve_exponents"]
     panels = [_budgets(shown, colours, exponents)]
     optima = [
-        Optimum(b["C"], b["optimum"], colour, f"C = {b['C']:.3g}: N_opt = {format_size(b['optimum'])}")
+        OptimumMark(b["C"], b["optimum"], colour, f"C = {b['C']:.3g}: N_opt = {format_size(b['optimum'])}")
         for b, colour in zip(shown, colours, strict=True)
         if b["optimum"] is not None
     ]
@@ -183,7 +183,9 @@ def iso_loss(data: FitData) -> Chart | None:
     colours = [f"level:{index}" for index in range(len(contours))]
     panels = [_contours(contours, colours), _compute(contours, colours)]
     optima = [
-        Optimum(c["C"], c["optimum"], colour, f"loss {c['loss']:.4g}: N = {format_size(c['optimum'])} takes the least")
+        OptimumMark(
+            c["C"], c["optimum"], colour, f"loss {c['loss']:.4g}: N = {format_size(c['optimum'])} takes the least"
+        )
         for c, colour in zip(contours, colours, strict=True)
         if c["optimum"] is not None
     ]

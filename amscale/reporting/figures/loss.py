@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from amscale.reporting.axes import linear_axis, log_axis, references
-from amscale.reporting.chart import Chart, LegendItem, Panel, Series, Text
+from amscale.reporting.chart import Chart, ChartText, LegendItem, Panel, Series
 from amscale.reporting.figures.common import (
     D_TITLE,
     N_TITLE,
@@ -89,7 +89,7 @@ def _contours(data: FitData) -> Panel | None:
     levels = np.linspace(grid.min(), grid.max(), _LEVELS + 2)[1:-1]
     extent = np.log([tokens[-1] / tokens[0], sizes[-1] / sizes[0]])
     series: list[Series] = []
-    texts: list[Text] = []
+    texts: list[ChartText] = []
     for level in levels:
         value = f"{math.exp(level):.3g}"
         for line in generator.lines(level):
@@ -99,7 +99,7 @@ def _contours(data: FitData) -> Panel | None:
             x, y = points[:, 0].tolist(), points[:, 1].tolist()
             series.append(Series(f"loss {value}", x, y, "muted", width=1.3))
             place = _label_place(points, texts, extent)
-            texts.append(Text(*place, value, "ink", above=False, opaque=True))
+            texts.append(ChartText(*place, value, "ink", above=False, opaque=True))
     series.append(
         Series(
             "runs",
@@ -121,7 +121,7 @@ def _contours(data: FitData) -> Panel | None:
     )
 
 
-def _label_place(points: np.ndarray, texts: list[Text], extent: np.ndarray) -> tuple[float, float]:
+def _label_place(points: np.ndarray, texts: list[ChartText], extent: np.ndarray) -> tuple[float, float]:
     """Return the place on a line that is farthest from the other labels; without any, the middle of the line.
 
     Args:

@@ -78,7 +78,7 @@ class Targets:
         from amscale.status import status
         from amscale.training.checkpoint import newest_whole, restore
         from amscale.training.run import resolve
-        from amscale.trials.store import TrialStore
+        from amscale.trials.trial_store import TrialStore
 
         place = self._folder / "whole"
         place.mkdir()
@@ -174,7 +174,7 @@ class Targets:
         """Return the text of a spec whose token store exists."""
         from amscale import data
         from amscale.trials.records import Placement
-        from amscale.trials.store import TrialStore
+        from amscale.trials.trial_store import TrialStore
 
         cell = config.expand(config.load("quick.yaml", ["model.size=25k", "data.size=2k", "data.documents=500"]))[0]
         cell = cell.model_copy(update={"data": cell.data.model_copy(update={"validation": 100})})
@@ -245,7 +245,7 @@ class Targets:
     @staticmethod
     def _resume(trial: Path) -> None:
         """Read a trial's records as its actor and rank 0 do when it continues."""
-        from amscale.training.metrics import cut_after
+        from amscale.training.metrics_writer import cut_after
         from amscale.trials.metrics import MetricsTail
 
         if trial.is_dir():
@@ -260,7 +260,7 @@ class Targets:
     def _checkpoint(self, place: Path, rng: random.Random, full: bool) -> None:
         from amscale.training.checkpoint import newest_whole, restore
         from amscale.training.engine import EngineError
-        from amscale.trials.store import TrialStore
+        from amscale.trials.trial_store import TrialStore
 
         sweep = self._copy(place / "results")
         folder = sweep / "trials" / self._unfinished / "checkpoints"

@@ -166,6 +166,10 @@ class TokenStore:
         return self.tokenizer.decode(ids)
 
 
+_COUNTS = ("vocabulary_size", "tokens")
+"""Numbers of store.json without which a store cannot be opened."""
+
+
 def open_store(folder: Path | str) -> TokenStore:
     """Open a store that `prepare` made.
 
@@ -177,8 +181,13 @@ def open_store(folder: Path | str) -> TokenStore:
         facts = json.loads((folder / "store.json").read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{folder} is not a token store ({error}); prepare the data again") from None
+    if not isinstance(facts, dict):
+        raise InputError(f"{folder} is not a token store (store.json is not a mapping); prepare the data again")
     if facts.get("format") != FORMAT:
         raise InputError(f"{folder} has store format {facts.get('format')}, not {FORMAT}; prepare the data again")
+    missing = [name for name in _COUNTS if not isinstance(facts.get(name), int)]
+    if missing:
+        raise InputError(f"{folder}: store.json lacks {missing[0]}; delete the folder and prepare the data again")
     dtype = token_type(facts["vocabulary_size"])
     path = folder / "tokens.bin"
     if not path.exists() or path.stat().st_size != facts["tokens"] * dtype.itemsize:

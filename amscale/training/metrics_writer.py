@@ -10,10 +10,10 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from amscale.errors import InputError
+from amscale.probes.interface import ScalarChart
 from amscale.probes.measurement import Measurement
-from amscale.probes.probe import ScalarChart
 from amscale.trials.metrics import parse_record
-from amscale.trials.store import TrialStore
+from amscale.trials.trial_store import TrialStore
 
 _FLUSH_SECONDS = 1.0
 
