@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 from helpers.commands import TINY, command, environment, processes_naming, wait_until
 
 import amscale
+from amscale.cluster.network import Port, check_reachable
 from amscale.errors import InputError
 
 SWEEP = Path(__file__).with_name("sweep_0_1")
@@ -79,6 +81,9 @@ def test_a_started_sweep_is_read_from_its_folder(started):
     document = json.loads((started / "trials" / results["trial"][0] / "result.json").read_text())
     assert results["train_loss"][0] == document["losses"]["train_last"]
     assert results["D"][0] == document["data"]["unique_tokens"]
+    typed = sweep.trial_results()
+    assert [result.losses.train_last for result in typed] == results["train_loss"].tolist()
+    assert all(isinstance(result, amscale.TrialResult) for result in typed)
     assert {status.state for status in sweep.status()} == {"finished"}
     train = sweep.metrics("train")
     assert len(train) == 9 * 80
@@ -229,3 +234,52 @@ def test_a_sweep_in_json(tmp_path):
     assert {row["state"] for row in document["trials"]} == {"finished"}
     assert document["failed"] == {}
     assert "plan: 2 trials" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_cluster_that_dies_under_a_run_is_an_exception(tmp_path):
+    """The head of a real Ray cluster is killed; the caller gets an exception and goes on."""
+    (tmp_path / "tiny.yaml").write_text(TINY.replace("steps: 30", "steps: 3000"))
+    port = Port("127.0.0.1")
+    address = f"127.0.0.1:{port.number}"
+    node = subprocess.Popen(
+        [sys.executable, "-m", "amscale.cluster.run_node", address, "127.0.0.1"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+    )
+    script = (
+        "import amscale\n"
+        f"sweep = amscale.Sweep('tiny.yaml', storage={str(tmp_path / 'results')!r}, model__size=['1.7k'],"
+        f" data__size=['4k'], launch__address={address!r})\n"
+        "try:\n    sweep.run(progress=False)\n"
+        "except amscale.ClusterLost as lost:\n    print('lost:', lost)\n"
+        "print(len(sweep.metrics('train')) > 0)\n"
+    )
+    try:
+        wait_until(lambda: answers(address), 120, "the head answers")
+        caller = subprocess.Popen(
+            [sys.executable, "-c", script], cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
+        )
+        wait_until(lambda: list(tmp_path.glob("results/tiny/trials/*/metrics.jsonl")), 180, "a trial trains")
+        (head,) = [p for p in psutil.Process(node.pid).children(recursive=True) if "gcs_server" in p.name()]
+        head.kill()
+        output, _ = caller.communicate(timeout=240)
+    finally:
+        node.stdin.close()
+        node.wait(timeout=120)
+        port.release()
+    assert caller.returncode == 0
+    assert output.startswith("lost: the Ray cluster is gone")
+    assert output.endswith("True\n")
+    wait_until(lambda: not processes_naming(tmp_path), 120, "nothing goes on")
+
+
+def answers(address: str) -> bool:
+    """Whether anybody listens at an address."""
+    try:
+        check_reachable(address, 1)
+    except OSError:
+        return False
+    return True
