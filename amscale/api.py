@@ -9,12 +9,12 @@
     fit = sweep.fit()
     fit["k_chinchilla"].interval
 
-Nothing here ends the process, changes its environment, or installs signal handlers. A sweep runs in a process of its
-own, the one that `python -m amscale.sweep` is, so that neither a Ray that was imported before nor the end of a cluster
-touches the caller.
+Nothing here ends the process, changes its environment, or installs signal handlers. A sweep runs in a new process,
+`python -m amscale.sweep`, so that neither a Ray that was imported before nor the end of a cluster touches the caller.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from amscale.errors import InputError
 from amscale.scaling import fit as scaling_fit
 from amscale.scaling.points import counted
 from amscale.scaling.power_law import HYPOTHESES
+from amscale.trials.objects import ObjectStore, is_uri
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
     from amscale.trials.metrics import MetricsRecord
     from amscale.trials.records import TrialResult
     from amscale.trials.trial_store import TrialStore
+
+
+class NotStarted(InputError):
+    """What is asked of a sweep can be told only once it has been started."""
 
 
 class Sweep:
@@ -86,7 +91,11 @@ class Sweep:
             with self._opened() as path:
                 tree = SweepStore(path).read_marker()
             tree.pop("format", None)
-            self._experiment = parse(tree)
+            experiment = parse(tree)
+            if not is_uri(self.address):  # a folder may have been moved since it was started
+                path = Path(self.address).absolute()
+                experiment = experiment.model_copy(update={"storage": str(path.parent), "name": path.name})
+            self._experiment = experiment
         return self._experiment
 
     @property
@@ -94,8 +103,8 @@ class Sweep:
         """Where the sweep is: its folder, or its URI."""
         if self._address is None:
             experiment = self.experiment
-            if "://" in experiment.storage:
-                return f"{experiment.storage.rstrip('/')}/{experiment.name}"
+            if is_uri(experiment.storage):
+                return ObjectStore(experiment.storage).at(experiment.name).uri
             return str(Path(experiment.storage).expanduser() / experiment.name)
         return self._address
 
@@ -109,10 +118,10 @@ class Sweep:
 
         if self.experiment.launch.address is not None:  # joining a Ray cluster would change this process
             return pd.DataFrame(self._command("plan", progress=False)["trials"])
-        return self.plan_here().to_frame()
+        return self._plan_here().to_frame()
 
-    def plan_here(self) -> "SweepPlan":
-        """Plan in this process, which joins the Ray cluster if the settings name one."""
+    def _plan_here(self) -> "SweepPlan":
+        """Plan in this process, which joins the Ray cluster if the settings name one: for commands."""
         from amscale.cluster.resources import planned_resources
         from amscale.planning.plan import plan_sweep
         from amscale.trials.location import storage_folder
@@ -192,17 +201,16 @@ class Sweep:
 
     def _repr_html_(self) -> str:
         """Show the plan of a sweep that has not been started, and the results of one that has."""
-        try:
-            found = self.results()
-        except InputError:  # not started
-            found = self.plan()
+        with suppress(NotStarted):
+            return str(self.results()._repr_html_())  # type: ignore[operator]
+        found = self.plan()
         return str(found._repr_html_())  # type: ignore[operator]
 
     def _opened(self) -> Any:
         from amscale.trials.sweep_store import open_sweep
 
         if not _is_sweep(self.address):
-            raise InputError(f"{self.address}: no sweep has been started there; call run(), or give <storage>/<name>")
+            raise NotStarted(f"{self.address}: no sweep has been started there; call run(), or give <storage>/<name>")
         return open_sweep(self.address)
 
     def fit(
@@ -350,9 +358,12 @@ def fit_settings(path: Path, **given: Any) -> dict[str, Any]:
 
 def _is_sweep(address: str) -> bool:
     """Return whether a folder is that of a started sweep; a URI may be one, which is seen when it is opened."""
-    if "://" in address:
+    if is_uri(address):
         return not address.endswith((".yaml", ".yml"))
-    return (Path(address) / "sweep.yaml").is_file()
+    try:
+        return (Path(address) / "sweep.yaml").is_file()
+    except OSError:  # no path: a name too long, say
+        return False
 
 
 def _result_row(trial: "TrialStore", experiment: Experiment) -> dict[str, Any]:

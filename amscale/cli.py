@@ -32,8 +32,9 @@ def run(function: Callable[..., Any], arguments: list[str] | None = None, name: 
         sys.exit(2)
     arguments = sys.argv[1:] if arguments is None else arguments
     name = name or f"python -m amscale.{function.__name__}"
-    wanted = any(word == "--json" or word == "--json=True" for word in arguments)
-    with _only_documents(wanted):
+    # Every rank of a trial runs `train`, and the document is rank 0's.
+    silent = function.__name__ == "train" and os.environ.get("RANK", "0") != "0"
+    with _only_documents("--json" in arguments and not silent):
         status = _run(function, arguments, name)
     sys.exit(status)
 
@@ -98,6 +99,8 @@ def _only_documents(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
+    if sys.stdout is None:
+        raise InputError("--json: standard output is closed")
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
@@ -117,9 +120,13 @@ def _check_flags(function: Callable[..., Any], arguments: list[str], name: str) 
     parameters = inspect.signature(function).parameters.values()
     flags = [p.name for p in parameters if p.kind is not inspect.Parameter.VAR_POSITIONAL]
     for argument in arguments:
+        if argument.startswith("-") and argument[1:2].isalpha() and argument != "-h":
+            raise InputError(f"unknown flag {argument}; flags are written --name, and settings key=value")
         if not argument.startswith("--") or argument == "--":
             continue
         flag = argument[2:].partition("=")[0].replace("-", "_")
+        if flag == "json" and argument != "--json":
+            raise InputError(f"{argument}: write --json")
         if flag not in flags and flag.removeprefix("no") not in flags and flag != "help":
             known = ", ".join(f"--{f}" for f in flags if f not in ("source", "config")) or "none"
             raise InputError(f"unknown flag {argument}; flags of {name}: {known}; settings are written key=value")

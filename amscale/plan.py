@@ -27,7 +27,7 @@ def plan(*arguments: str, commands: bool = False, json: bool = False) -> int:
         radius = plan_radius(load(path, overrides))
         print_json(asdict(radius)) if json else print_radius_plan(radius, make_console())
         return 0
-    planned = Sweep(path, overrides).plan_here()
+    planned = Sweep(path, overrides)._plan_here()
     if json:
         print_json(plan_document(planned, (path, overrides) if commands else None))
         return 0

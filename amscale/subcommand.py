@@ -15,6 +15,7 @@ import yaml
 
 from amscale.errors import EXIT_PREEMPTED, InputError, Preempted
 
+_LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
 _LAST_LINES = 20
 
@@ -81,12 +82,16 @@ def _pass_on(stream: IO[str], lines: list[str], progress: bool) -> None:
         lines.append(line)
         del lines[:-_LAST_LINES]
         if progress:
-            print(line, end="", file=sys.stderr, flush=True)
+            try:
+                print(line, end="", file=sys.stderr, flush=True)
+            except (OSError, ValueError):  # closed; the rest is read all the same, or the command would wait
+                progress = False
 
 
 def _end_with_parent() -> None:
     """Ask the kernel for SIGTERM when the parent dies: the command then ends its trials in order."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a caller in the background of a script ignores it
     parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         os._exit(1)

@@ -9,12 +9,10 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import pytest
 from helpers.commands import TINY, command, environment, processes_naming, wait_until
 
 import amscale
-from amscale.cluster.network import Port, check_reachable
 from amscale.errors import InputError
 
 SWEEP = Path(__file__).with_name("sweep_0_1")
@@ -92,6 +90,28 @@ def test_a_started_sweep_is_read_from_its_folder(started):
     with pytest.raises(InputError, match="allowed are train, validation, probe"):
         sweep.metrics("loss")
     assert "<table" in sweep._repr_html_()
+
+
+def test_a_started_sweep_goes_on_where_its_folder_is(started, tmp_path):
+    """Not where the configuration in it says: it may have been moved."""
+    experiment = amscale.Sweep(started).experiment
+    assert (experiment.storage, experiment.name) == (str(started.parent), started.name)
+    moved = amscale.Sweep(started.rename(tmp_path / "elsewhere")).experiment
+    assert (moved.storage, moved.name) == (str(tmp_path), "elsewhere")
+
+
+def test_the_address_of_a_sweep_on_an_object_store_keeps_its_query():
+    sweep = amscale.Sweep("quick.yaml", storage="s3://bucket/prefix?endpoint_override=host:9000")
+    assert sweep.address == "s3://bucket/prefix/quick?endpoint_override=host:9000"
+
+
+def test_what_needs_a_started_sweep_names_what_to_do(tmp_path):
+    sweep = amscale.Sweep("quick.yaml", storage=str(tmp_path))
+    with pytest.raises(InputError, match=r"no sweep has been started there; call run\(\)"):
+        sweep.results()
+    assert "<table" in sweep._repr_html_()  # the plan
+    with pytest.raises(InputError, match="File name too long"):
+        amscale.Sweep("x" * 300)
 
 
 def test_a_fit_answers_by_ids(started):
@@ -209,6 +229,14 @@ def test_json_is_the_only_thing_on_standard_output(name, arguments, keys, starte
     assert keys <= set(json.loads(done.stdout))
 
 
+@pytest.mark.parametrize("flag", ["--json=1", "--json=yes", "-j", "-json"])
+def test_json_has_one_spelling(flag, tmp_path):
+    done = command("status", str(tmp_path), flag)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+
+
 def test_plan_in_json_has_a_row_and_a_command_a_trial(tmp_path):
     done = command("plan", "quick.yaml", f"storage={tmp_path}", "--json", "--commands")
     assert done.returncode == 0, done.stderr
@@ -234,52 +262,3 @@ def test_a_sweep_in_json(tmp_path):
     assert {row["state"] for row in document["trials"]} == {"finished"}
     assert document["failed"] == {}
     assert "plan: 2 trials" in done.stderr
-
-
-@pytest.mark.slow
-def test_a_cluster_that_dies_under_a_run_is_an_exception(tmp_path):
-    """The head of a real Ray cluster is killed; the caller gets an exception and goes on."""
-    (tmp_path / "tiny.yaml").write_text(TINY.replace("steps: 30", "steps: 3000"))
-    port = Port("127.0.0.1")
-    address = f"127.0.0.1:{port.number}"
-    node = subprocess.Popen(
-        [sys.executable, "-m", "amscale.cluster.run_node", address, "127.0.0.1"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=environment(),
-    )
-    script = (
-        "import amscale\n"
-        f"sweep = amscale.Sweep('tiny.yaml', storage={str(tmp_path / 'results')!r}, model__size=['1.7k'],"
-        f" data__size=['4k'], launch__address={address!r})\n"
-        "try:\n    sweep.run(progress=False)\n"
-        "except amscale.ClusterLost as lost:\n    print('lost:', lost)\n"
-        "print(len(sweep.metrics('train')) > 0)\n"
-    )
-    try:
-        wait_until(lambda: answers(address), 120, "the head answers")
-        caller = subprocess.Popen(
-            [sys.executable, "-c", script], cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
-        )
-        wait_until(lambda: list(tmp_path.glob("results/tiny/trials/*/metrics.jsonl")), 180, "a trial trains")
-        (head,) = [p for p in psutil.Process(node.pid).children(recursive=True) if "gcs_server" in p.name()]
-        head.kill()
-        output, _ = caller.communicate(timeout=240)
-    finally:
-        node.stdin.close()
-        node.wait(timeout=120)
-        port.release()
-    assert caller.returncode == 0
-    assert output.startswith("lost: the Ray cluster is gone")
-    assert output.endswith("True\n")
-    wait_until(lambda: not processes_naming(tmp_path), 120, "nothing goes on")
-
-
-def answers(address: str) -> bool:
-    """Whether anybody listens at an address."""
-    try:
-        check_reachable(address, 1)
-    except OSError:
-        return False
-    return True

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from amscale.cluster.machine import Machine
 from amscale.cluster.network import LOOPBACK, own_address
-from amscale.cluster.runner import TrialFailed, TrialRunner
+from amscale.cluster.runner import FIRST_RECORD_SECONDS, TrialFailed, TrialRunner
 from amscale.config import parse
 from amscale.errors import EXIT_PREEMPTED, InputError
 from amscale.trials.attempt import Diagnosis
@@ -117,14 +117,15 @@ def main(rank: int, head: str, attempt: str, spec: str, peers: Sequence[str]) ->
     if rank == 0:
         machines = HostMachines(location, launch.grace, (host, int(port)))
         return _lead(location.store(), machines, attempt, launch.stalled_after, requested)
-    return _follow(Machine(location, rank, launch.grace), rank, (host, int(port), address), attempt, requested)
+    machine = Machine(location, rank, launch.grace)
+    return _follow(machine, rank, (host, int(port), address), attempt, requested, _DECISION_SECONDS + launch.grace)
 
 
 def _lead(store: TrialStore, machines: HostMachines, attempt: str, stalled_after: float, requested: EndRequest) -> int:
     """Run the trial as its machine 0."""
     names = (f"{attempt}.{number}" for number in itertools.count())
     placement = store.read_spec().placement
-    runner = TrialRunner(store, placement, machines, stalled_after, names.__next__, requested)
+    runner = TrialRunner(store, placement, machines, stalled_after, names.__next__, requested, resumes=False)
     failure = None
     try:
         runner.start()
@@ -148,8 +149,20 @@ def _lead(store: TrialStore, machines: HostMachines, attempt: str, stalled_after
     return 1
 
 
-def _follow(machine: Machine, rank: int, network: tuple[str, int, str], attempt: str, requested: EndRequest) -> int:
-    """Take part in every attempt that machine 0 begins, until there is a result or no further attempt."""
+def _follow(
+    machine: Machine,
+    rank: int,
+    network: tuple[str, int, str],
+    attempt: str,
+    requested: EndRequest,
+    decision_seconds: float,
+) -> int:
+    """Take part in every attempt that machine 0 begins, until there is a result or no further attempt.
+
+    Args:
+        decision_seconds: that machine 0 may take to begin another attempt, its ranks' grace included. The first attempt
+            may take as long as the first record: machine 0 may still be importing.
+    """
     store, (head, port, address) = machine.store, network
     status, waits_since = None, time.monotonic()
     try:
@@ -165,7 +178,8 @@ def _follow(machine: Machine, rank: int, network: tuple[str, int, str], attempt:
             status = machine.poll()
             if store.attempt and status is None:
                 waits_since = time.monotonic()
-            if status == 0 or time.monotonic() > waits_since + _DECISION_SECONDS:
+            limit = decision_seconds if store.attempt else FIRST_RECORD_SECONDS
+            if status == 0 or time.monotonic() > waits_since + limit:
                 break
             time.sleep(_POLL_SECONDS)
         if not store.attempt and not requested() and not store.done():

@@ -97,6 +97,8 @@ class TrialRunner:
         stalled_after: seconds without a record after which an attempt counts as hung.
         name_attempt: gives the name of the next attempt; None for one that no other has.
         end_requested: whether this runner was asked to end, so that ranks which end are not started again.
+        resumes: whether ranks that were preempted are started again; otherwise the trial ends, to be continued later,
+            as where one of its hosts was asked to leave and no other takes its place.
     """
 
     store: TrialStore
@@ -105,6 +107,7 @@ class TrialRunner:
     stalled_after: float
     name_attempt: Callable[[], str] | None = None
     end_requested: Callable[[], bool] = lambda: False
+    resumes: bool = True
     _metrics: MetricsTail = field(init=False)
     _storage_failure: str = field(init=False, default="")
 
@@ -157,6 +160,8 @@ class TrialRunner:
                 if self.store.done() or self.end_requested():
                     continue
                 if self.store.preempted.exists():
+                    if not self.resumes:
+                        return Report(self.latest, done=True)
                     self._begin_next_attempt()
                     return Report(self.latest)
                 return self._decide(statuses)
@@ -215,7 +220,11 @@ class TrialRunner:
     def _halve(self, reason: str) -> Report:
         """Go on with half the micro-batch; where that is 1 already, the trial has failed."""
         before, smaller = self.placement.micro_batch, halved(self.placement)
-        self.store.add_out_of_memory(reason, self.placement)
+        try:
+            with storage_errors(self.store.path):
+                self.store.add_out_of_memory(reason, self.placement)
+        except StorageError as error:
+            return self._final(str(error))
         if smaller is None:
             return self._final(f"out of memory with a micro-batch of 1: {SMALLER_TRIAL}\n{reason}")
         self.placement = smaller
@@ -249,7 +258,7 @@ class TrialRunner:
         """
         try:
             return question()
-        except MachineLost as error:
+        except (MachineLost, StorageError) as error:
             raise self._failed(str(error)) from None
 
     def _failed(self, reason: str) -> TrialFailed:

@@ -101,7 +101,7 @@ class ListenerCallback(tune.Callback):  # type: ignore[misc]
             self._listener.noted(_label(trial), result["note"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        # A failure that another start would only repeat is reported as an end, since Tune would start the trial again.
+        # A failure that another attempt would only repeat is reported as an end: Tune would start the trial again.
         if trial.last_result.get("failed"):
             self._listener.failed(_label(trial), trial.last_result["failed"], again=False)
         else:
@@ -316,14 +316,16 @@ def _monitor(address: str, listener: Listener, over: threading.Event) -> None:
         if refused >= _REFUSALS or silent >= _HEAD_ANSWER_SECONDS:
             break
     if not over.is_set():
-        listener.lost(
-            f"the Ray cluster is gone: its head at {address} does not answer. Trials end by themselves within a "
-            "minute; start the cluster and give the same command again to go on from their checkpoints"
-        )
-        sys.stdout.flush()
-        sys.stderr.flush()
-        # The main thread is inside Ray, which would wait for the head; what Ray has started here ends with this one.
-        os._exit(1)
+        try:
+            listener.lost(
+                f"the Ray cluster is gone: its head at {address} does not answer. Trials end by themselves within a "
+                "minute; start the cluster and give the same command again to go on from their checkpoints"
+            )
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            # The main thread is inside Ray, which would wait for the head; what Ray started here ends with it.
+            os._exit(1)
 
 
 @contextmanager

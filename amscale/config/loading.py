@@ -166,6 +166,13 @@ def parse(tree: dict[str, Any]) -> Experiment:
     return experiment
 
 
+def _exists(file: Path) -> bool:
+    try:
+        return file.exists()
+    except OSError:  # no path: a name too long, say
+        return False
+
+
 def read_yaml(path: str) -> dict[str, Any]:
     """Return a YAML file as a tree; a bare name is also looked up among the configurations of the package.
 
@@ -173,9 +180,9 @@ def read_yaml(path: str) -> dict[str, Any]:
         InputError: the file is missing, cannot be read, or is not a mapping.
     """
     file = Path(path)
-    if not file.exists() and not file.is_absolute():
+    if not _exists(file) and not file.is_absolute():
         shipped = packaged("configs") / file.name
-        file = shipped if shipped.is_file() else file
+        file = shipped if _exists(shipped) else file
     try:
         loaded = parse_yaml(read_text(file))
     except FileNotFoundError:

@@ -88,7 +88,7 @@ def remove_forgotten(root: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             newest = max(path.stat().st_mtime for path in [lock.parent, *lock.parent.iterdir()])
             if time.time() - newest > _FORGOTTEN:
-                with contextlib.suppress(LockHeld, LocksUnsupported), FileLock(lock):
+                with contextlib.suppress(LockHeld, LocksUnsupported, PermissionError), FileLock(lock):
                     shutil.rmtree(lock.parent, ignore_errors=True)
 
 

