@@ -167,9 +167,7 @@ class Sweep:
         """Return one row for each trial with a result: N, D, seed, losses in nats per token, costs, settings."""
         import pandas as pd
 
-        with self._opened() as path:
-            rows = [_result_row(trial, self.experiment) for trial in _trials(path) if trial.done()]
-        return pd.DataFrame(rows)
+        return pd.DataFrame([_result_row(result, self.experiment) for result in self.trial_results()])
 
     def metrics(self, kind: str = "train") -> "pd.DataFrame":
         """Return the records of every trial, one row a record.
@@ -203,8 +201,7 @@ class Sweep:
         """Show the plan of a sweep that has not been started, and the results of one that has."""
         with suppress(NotStarted):
             return str(self.results()._repr_html_())  # type: ignore[operator]
-        found = self.plan()
-        return str(found._repr_html_())  # type: ignore[operator]
+        return str(self.plan()._repr_html_())  # type: ignore[operator]
 
     def _opened(self) -> Any:
         from amscale.trials.sweep_store import open_sweep
@@ -366,10 +363,8 @@ def _is_sweep(address: str) -> bool:
         return False
 
 
-def _result_row(trial: "TrialStore", experiment: Experiment) -> dict[str, Any]:
+def _result_row(result: "TrialResult", experiment: Experiment) -> dict[str, Any]:
     """Flatten a result into a row; the grid's further axes have columns of their dotted keys."""
-    result = trial.read_result()
-    assert result is not None
     row = {
         "trial": result.label,
         "state": result.state,

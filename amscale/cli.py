@@ -48,29 +48,23 @@ def _run(function: Callable[..., Any], arguments: list[str], name: str) -> int:
         _check_flags(function, arguments, name)
         status = fire.Fire(function, command=_with_switches(function, arguments), name=name, serialize=lambda _: None)
     except InputError as error:
-        return _bad_input(short, str(error))
+        return _end(2, str(error), command=short)
     except Preempted:
-        return _ended("stopped: the same command continues from the checkpoints", EXIT_PREEMPTED)
+        return _end(EXIT_PREEMPTED, "stopped: the same command continues from the checkpoints")
     except OSError as error:
         from amscale.trials.storage_errors import disk_error
 
         if (found := disk_error(error)) is None:
             raise
-        return _bad_input(short, str(found))
+        return _end(2, str(found), command=short)
     except KeyboardInterrupt:
-        return _ended("interrupted", EXIT_INTERRUPTED)
+        return _end(EXIT_INTERRUPTED, "interrupted")
     return status if isinstance(status, int) else 0
 
 
-def _bad_input(command: str, message: str) -> int:
-    print(f"{command}: {message}", file=sys.stderr)
-    if _document is not None:
-        print_json({"error": message})
-    return 2
-
-
-def _ended(message: str, status: int) -> int:
-    print(message, file=sys.stderr)
+def _end(status: int, message: str, command: str = "") -> int:
+    """Say why a command ends early, on standard error and, with --json, in the document; return the exit status."""
+    print(f"{command}: {message}" if command else message, file=sys.stderr)
     if _document is not None:
         print_json({"error": message})
     return status

@@ -109,22 +109,14 @@ def _refuse_misplaced(given: dict[str, Any], source: Path) -> None:
 
 
 def _fitted(path: Path, given: dict[str, Any], columns: dict[str, Any]) -> "BaseFit":
-    from amscale.api import fit_folder, fit_table
+    from amscale.api import fit_folder, fit_settings
+    from amscale.scaling.fit import fit_table
 
     if path.is_dir():
         names = ("count", "window", "threshold", "hypotheses", "resamples", "where")
         return fit_folder(path, **{name: given[name] for name in names})
-    settings = {name: columns[name] for name in ("loss_unit", "bytes_per_token")}
-    if given["hypotheses"] is not None:
-        settings["hypotheses"] = given["hypotheses"]
-    return fit_table(
-        path,
-        **{name.removesuffix("_column"): value for name, value in columns.items() if name.endswith("_column")},
-        resamples=given["resamples"],
-        drop_highest=given["drop_highest"],
-        sample=given["sample"],
-        **settings,
-    )
+    hypotheses = fit_settings(path, hypotheses=given["hypotheses"])["hypotheses"]
+    return fit_table(path, hypotheses, given["resamples"], given["drop_highest"], given["sample"], **columns)
 
 
 def _show(found: "BaseFit", folder: Path | None, json: bool) -> None:

@@ -87,6 +87,7 @@ def select_settings(key: str, names: Collection[str], find: Callable[[str], type
     """
 
     def validate(section: Any) -> Any:
+        """Return the section as settings of the class that it names."""
         if isinstance(section, dict):
             if key not in section:
                 raise PydanticKnownError("union_tag_not_found", {"discriminator": repr(key)})

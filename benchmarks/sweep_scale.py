@@ -114,9 +114,9 @@ def _peak() -> float:
 def _jobs(folder: Path, trials: int, records: int) -> list[Any]:
     """Make a job and a trial folder for each cell of a square grid."""
     from amscale import config
-    from amscale.cluster.machine import Placement
     from amscale.cluster.tune import Job
     from amscale.trials.identity import trial_label
+    from amscale.trials.records import Placement
     from amscale.trials.sweep_store import SweepStore
 
     side = math.ceil(math.sqrt(trials))

@@ -16,7 +16,7 @@ from amscale.cluster.network import Port
 from amscale.files import packaged
 from amscale.trials.attempt import ATTEMPT_MARK, ATTEMPT_VARIABLE, Diagnosis
 from amscale.trials.location import TrialLocation
-from amscale.trials.records import Placement as Placement
+from amscale.trials.records import Placement
 from amscale.trials.storage_errors import storage_errors
 from amscale.trials.trial_store import TrialStore
 

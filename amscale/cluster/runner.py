@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from amscale.trials.attempt import Diagnosis
+from amscale.trials.attempt import AttemptReplaced, Diagnosis
 from amscale.trials.metrics import MetricsTail
 from amscale.trials.records import Placement
 from amscale.trials.storage_errors import OutOfReach, StorageError, storage_errors
@@ -155,7 +155,7 @@ class TrialRunner:
                 break
             statuses = self._ask(self.machines.poll)
             if self.store.current_attempt() != self.store.attempt:
-                raise TrialFailed("this attempt of the trial ends: a newer one has taken its place")
+                raise TrialFailed(str(AttemptReplaced()))
             if any(statuses) or all(status == 0 for status in statuses):
                 if self.store.done() or self.end_requested():
                     continue

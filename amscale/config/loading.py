@@ -166,25 +166,14 @@ def parse(tree: dict[str, Any]) -> Experiment:
     return experiment
 
 
-def _exists(file: Path) -> bool:
-    try:
-        return file.exists()
-    except OSError:  # no path: a name too long, say
-        return False
-
-
 def read_yaml(path: str) -> dict[str, Any]:
     """Return a YAML file as a tree; a bare name is also looked up among the configurations of the package.
 
     Raises:
         InputError: the file is missing, cannot be read, or is not a mapping.
     """
-    file = Path(path)
-    if not _exists(file) and not file.is_absolute():
-        shipped = packaged("configs") / file.name
-        file = shipped if _exists(shipped) else file
     try:
-        loaded = parse_yaml(read_text(file))
+        loaded = parse_yaml(_configuration_text(Path(path)))
     except FileNotFoundError:
         raise InputError(f"{path}: no such configuration; give a YAML file, for example configs/quick.yaml") from None
     except ValueError as error:
@@ -192,3 +181,12 @@ def read_yaml(path: str) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise InputError(f"{path}: a configuration is a mapping of keys, found {type(loaded).__name__}")
     return loaded
+
+
+def _configuration_text(file: Path) -> str:
+    try:
+        return read_text(file)
+    except FileNotFoundError:
+        if file.is_absolute():
+            raise
+        return read_text(packaged("configs") / file.name)

@@ -21,6 +21,7 @@ from amscale.scaling.points import PointTable, drop_highest
 from amscale.scaling.reading import read_sweep, read_table
 from amscale.scaling.several_corpora import by_corpus
 from amscale.settings import format_duration, format_size
+from amscale.trials.sweep_store import SweepStore
 
 _SIZE, _AMOUNT = "model.size", "data.size"
 _MARGIN = 1.05
@@ -157,7 +158,7 @@ def _configuration(folder: Path) -> dict[str, Any]:
     marker = folder / "sweep.yaml"
     if not marker.is_file():
         raise InputError(f"{folder}: has no sweep.yaml, so there is no configuration to put the next cells into")
-    tree = yaml.safe_load(marker.read_text(encoding="utf-8"))
+    tree = SweepStore(folder).read_marker()
     tree.pop("format", None)
     here, storage = folder.absolute(), str(tree.get("storage", "results"))
     if "://" not in storage and (Path(storage).expanduser() / str(tree.get("name"))).resolve() != here.resolve():

@@ -15,7 +15,6 @@ import torch
 from accelerate import Accelerator
 
 from amscale import config, models
-from amscale.cluster.machine import Placement
 from amscale.config import Experiment
 from amscale.data import Batches, Sequences, Subset, TokenStore, open_store
 from amscale.errors import EXIT_PREEMPTED, InputError
@@ -33,7 +32,7 @@ from amscale.training.metrics_writer import MetricsWriter
 from amscale.training.result import make_result
 from amscale.trials.attempt import attempt_of_environment
 from amscale.trials.location import TrialLocation
-from amscale.trials.records import ResultLosses
+from amscale.trials.records import Placement, ResultLosses
 from amscale.trials.trial_store import TrialStore
 
 

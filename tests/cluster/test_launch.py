@@ -11,8 +11,9 @@ import time
 import psutil
 import pytest
 
-from amscale.cluster.machine import Placement, SupervisedCommand, interface_of, launch_command
+from amscale.cluster.machine import SupervisedCommand, interface_of, launch_command
 from amscale.cluster.network import Port
+from amscale.trials.records import Placement
 
 # A process that ignores SIGTERM, moves to a session of its own, and starts another that does the same.
 STUBBORN = """

@@ -4,12 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from amscale.cluster.machine import Placement
 from amscale.cluster.runner import fitting_placement, halved
 from amscale.training.metrics_writer import MetricsWriter
 from amscale.training.run import is_out_of_memory, report_out_of_memory
 from amscale.trials.attempt import AttemptReplaced
-from amscale.trials.records import TrialResult, TrialSpec
+from amscale.trials.records import Placement, TrialResult, TrialSpec
 from amscale.trials.trial_store import TrialStore
 
 PLACEMENT = Placement(1, 2, 1, "cpu", 1, "fp32", micro_batch=701, accumulation=1)

@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from amscale.cluster import run_machine, runner
-from amscale.cluster.machine import Machine, Placement
+from amscale.cluster.machine import Machine
 from amscale.cluster.runner import TrialFailed, TrialRunner
 from amscale.trials.location import TrialLocation
-from amscale.trials.records import TrialSpec
+from amscale.trials.records import Placement, TrialSpec
 
 pytestmark = pytest.mark.slow  # each test waits for polls of a second
 

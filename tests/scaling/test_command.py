@@ -81,6 +81,14 @@ def test_a_setting_of_the_other_kind_of_source_is_an_error(points, tmp_path, wri
             fit(str(source), **setting)
 
 
+def test_one_hypothesis_needs_no_list(points, capsys):
+    """Fire reads `--hypotheses=2` as a number."""
+    fit(str(points), hypotheses=2, resamples=100)
+    printed = capsys.readouterr().out
+    assert "k = 2 (associative memory)" in printed
+    assert "k = 1 (Chinchilla)" not in printed
+
+
 def test_output_that_is_a_file_is_an_error(points):
     with pytest.raises(InputError, match="no folder can be made there"):
         fit(str(points), output=str(points))

@@ -11,13 +11,14 @@ import yaml
 
 import amscale
 from amscale import config
-from amscale.cluster.machine import Placement, launch_command
+from amscale.cluster.machine import launch_command
 from amscale.config import load
 from amscale.data import prepare
 from amscale.errors import InputError, one_line
 from amscale.training import checkpoint
 from amscale.training.engine import EngineError
 from amscale.training.run import resolve
+from amscale.trials.records import Placement
 from amscale.trials.sweep_store import SweepStore
 from amscale.trials.trial_store import TrialStore
 

@@ -56,6 +56,7 @@ class DataConstrained(Law):
         least, most = np.log(rows.loss.min()), np.log(rows.loss.max())
 
         def predict(theta: Array) -> tuple[Array, Array]:
+            """Return ln loss and its derivatives; see `Predict`."""
             a, alpha, b, beta, e, rho, nu = (theta[:, i, None] for i in range(7))
             data = _worth(y, t, np.exp(rho))
             # ln of the compute-optimal N for U_D tokens at C = 6ND: αA/N^α = βB/D^β there.
@@ -76,6 +77,7 @@ class DataConstrained(Law):
             return total, np.stack(derivatives, axis=-1)
 
         def natural(theta: Array) -> Array:
+            """Return the law's own parameters from those of the search."""
             a, alpha, b, beta, e, rho, nu = theta.T
             return np.stack(
                 [
