@@ -88,7 +88,7 @@ def run(
 def _reached(sweep: Sweep, delay: float) -> bool:
     """Wait until a trial trains, then `delay`, then until one trains again; False once the sweep has ended."""
     for pause in (delay, 0.0):
-        wait_until(lambda: sweep.driver.poll() is not None or sweep.training(), 240, "a trial that trains")
+        wait_until(lambda: sweep.driver.poll() is not None or sweep.training(), 600, "a trial that trains")
         time.sleep(pause)
     return sweep.driver.poll() is None
 

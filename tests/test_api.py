@@ -25,7 +25,7 @@ def python(code: str, *arguments: str, cwd: Path | None = None) -> subprocess.Co
         [sys.executable, "-c", code, *arguments],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         env=environment(),
         check=False,
         cwd=cwd,
@@ -191,9 +191,9 @@ def test_an_interrupt_in_a_notebook_ends_the_run_in_order(tmp_path):
         ".run(progress=False)\n"
     )
     caller = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=environment(), stderr=subprocess.PIPE)
-    wait_until(lambda: list(tmp_path.glob("results/tiny/trials/*/metrics.jsonl")), 60, "a trial trains")
+    wait_until(lambda: list(tmp_path.glob("results/tiny/trials/*/metrics.jsonl")), 600, "a trial trains")
     os.kill(caller.pid, signal.SIGINT)
-    _, errors = caller.communicate(timeout=60)
+    _, errors = caller.communicate(timeout=600)
     assert caller.returncode != 0
     assert b"KeyboardInterrupt" in errors
     assert not processes_naming(tmp_path)
@@ -205,7 +205,7 @@ def test_the_example_runs_and_leaves_its_figure(tmp_path):
         [sys.executable, str(ROOT / "docs" / "example.py"), str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         env={**environment(), "MPLBACKEND": "Agg"},
         check=False,
     )

@@ -79,7 +79,7 @@ def watched(cluster, tmp_path_factory) -> tuple[Path, dict[str, set[tuple[str, s
     folder = tmp_path_factory.mktemp("calm")
     driver = sweep(cluster, folder)
     seen = {host.address: set() for host in cluster.hosts}
-    deadline = time.monotonic() + 280
+    deadline = time.monotonic() + 600
     while driver.poll() is None:
         assert time.monotonic() < deadline, (folder / "output.txt").read_text()
         for host in cluster.hosts:
@@ -118,10 +118,10 @@ def test_a_rank_of_another_machine_hangs(cluster, calm, tmp_path):
     """It is noticed after `stalled_after`, and the trial is started again."""
     driver = sweep(cluster, tmp_path, "model.size=223k", "train.steps=60", "launch.stalled_after=15")
     trials = tmp_path / "machines" / "trials"
-    wait_until(lambda: any(trials.glob("*/checkpoints/step_*[0-9]")), 120, "a checkpoint")
+    wait_until(lambda: any(trials.glob("*/checkpoints/step_*[0-9]")), 600, "a checkpoint")
     (victim,) = (p for host in cluster.hosts for p in ranks(host)[:1] if host is not first_host(cluster))
     victim.send_signal(signal.SIGSTOP)
-    assert driver.wait(timeout=200) == 0, (tmp_path / "output.txt").read_text()
+    assert driver.wait(timeout=600) == 0, (tmp_path / "output.txt").read_text()
     (path,) = trials.glob("*/failures.jsonl")
     (failure,) = map(json.loads, path.read_text().splitlines())
     assert "no record for 1" in failure["reason"].splitlines()[0]

@@ -69,7 +69,7 @@ def run(location):
 
 def last(made: TrialRunner) -> runner.Report:
     """Step to the last report."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not (report := made.step()).done:
         assert time.monotonic() < deadline
     return report
@@ -126,7 +126,7 @@ def test_without_ray_preempted_ranks_end_the_trial_to_be_continued_later(run, lo
 
 def test_ranks_are_not_started_again_once_an_end_is_requested(run, location):
     made = run("touch preempted; exit 75", SLEEP, end_requested=location.store().preempted.exists)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not location.store().preempted.exists():
         made.step()
         assert time.monotonic() < deadline
@@ -182,7 +182,7 @@ def test_another_machine_follows_from_attempt_to_attempt(location):
     follow.start()
     for number, micro_batch in ((1, 5), (2, 3)):
         store.begin_attempt(replace(PLACEMENT, micro_batch=micro_batch), f"a.{number}")
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while not (seen := store.path / f"seen.{number}").exists() or not seen.read_text().endswith("{}\n"):
             assert time.monotonic() < deadline
             time.sleep(0.05)

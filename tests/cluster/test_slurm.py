@@ -99,7 +99,7 @@ def refused(host, address: str) -> bool:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    said = driver.communicate(timeout=120)[0].decode()
+    said = driver.communicate(timeout=600)[0].decode()
     return driver.returncode != 0 and "uthenticat" in said
 
 
@@ -118,19 +118,19 @@ def test_two_sweeps_on_the_same_hosts_one_of_them_requeued(bed, configuration, t
             line for line in ours(bed.hosts.hosts) if "-m amscale.sweep" in line and str(tmp_path / "early") in line
         ]
 
-    wait_until(drivers, 120, "a driver")
+    wait_until(drivers, 600, "a driver")
     assert refused(bed.hosts.hosts[0], re.findall(r"launch\.address=(\S+)", drivers()[0])[0])
     checkpoints = tmp_path / "early" / "pair" / "trials"
-    wait_until(lambda: any(checkpoints.glob("*/checkpoints/step_*[0-9]")), 240, "a checkpoint")
+    wait_until(lambda: any(checkpoints.glob("*/checkpoints/step_*[0-9]")), 600, "a checkpoint")
     bed.command("scancel", "--batch", "--signal=USR1", str(early))
-    wait_until(lambda: bed.facts(early)["JobState"] == "PENDING", 120, "a requeued job")
+    wait_until(lambda: bed.facts(early)["JobState"] == "PENDING", 600, "a requeued job")
     trial = trial_folder(tmp_path / "early")
     (*_, newest) = sorted(trial.glob("checkpoints/step_*[0-9]"))
     before = (trial / "metrics.jsonl").read_text().splitlines()
     kept = [line for line in before if json.loads(line)["step"] <= int(newest.name.removeprefix("step_"))]
 
     for job, restarts in ((early, "1"), (calm, "0")):
-        facts = bed.wait(job, 240)
+        facts = bed.wait(job, 600)
         output = "".join(path.read_text() for path in sorted(tmp_path.glob("*.txt")))
         assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("COMPLETED", "0:0", restarts), output
     assert f"job {early} is requeued" in (tmp_path / "early.txt").read_text()
@@ -143,7 +143,7 @@ def test_two_sweeps_on_the_same_hosts_one_of_them_requeued(bed, configuration, t
     assert (trial / "log.txt").read_text().count("=== start ") == 2
     assert not (trial / "failures.jsonl").exists()
     assert engine(trial) == engine(trial_folder(tmp_path / "calm")) == ("DEEPSPEED", 2)
-    wait_until(lambda: not ours(bed.hosts.hosts), 10, "an end of every process")
+    wait_until(lambda: not ours(bed.hosts.hosts), 600, "an end of every process")
 
 
 def test_one_trial_without_ray_requeued_beside_a_sweep_that_is_refused(bed, configuration, tmp_path, temporary):
@@ -153,19 +153,19 @@ def test_one_trial_without_ray_requeued_beside_a_sweep_that_is_refused(bed, conf
     trial = bed.submit(*options, "--nodes=2", str(ROOT / "slurm" / "trial.sbatch"), *arguments, **submit)
     sweep = str(ROOT / "slurm" / "sweep.sbatch")
     bad = bed.submit(*options, "--nodes=1", "--job-name=bad", sweep, *arguments, "train.steps=-3", **submit)
-    wait_until(lambda: any(tmp_path.glob("pair/trials/*/checkpoints/step_*[0-9]")), 240, "a checkpoint")
+    wait_until(lambda: any(tmp_path.glob("pair/trials/*/checkpoints/step_*[0-9]")), 600, "a checkpoint")
     bed.command("scancel", "--batch", "--signal=USR1", str(trial))
-    facts = bed.wait(bad, 200)
+    facts = bed.wait(bad, 600)
     output = (tmp_path / "bad.txt").read_text()
     assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("FAILED", "2:0", "0"), output
     assert "train.steps" in output.splitlines()[-1]
-    facts = bed.wait(trial, 200)
+    facts = bed.wait(trial, 600)
     output = (tmp_path / "amscale-trial.txt").read_text()
     assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("COMPLETED", "0:0", "1"), output
     assert engine(trial_folder(tmp_path)) == ("DEEPSPEED", 2)
     records = map(json.loads, (trial_folder(tmp_path) / "metrics.jsonl").read_text().splitlines())
     assert [record["step"] for record in records if record["kind"] == "train"] == list(range(1, 301))
-    wait_until(lambda: not ours(bed.hosts.hosts), 10, "an end of every process")
+    wait_until(lambda: not ours(bed.hosts.hosts), 600, "an end of every process")
 
 
 @pytest.fixture
@@ -193,13 +193,13 @@ def start_on_hosts(bed, remote: Path, temporary: Path, configuration: str, *sett
 def test_a_rank_of_a_host_list_is_killed(bed, configuration, tmp_path, temporary, remote):
     """The launcher ends with a failure that names the reason, and leaves nothing on either host."""
     launcher = start_on_hosts(bed, remote, temporary, configuration, "model.size=6.6k", "train.steps=1000")
-    wait_until(lambda: any(tmp_path.glob("pair/trials/*/metrics.jsonl")), 240, "a step")
+    wait_until(lambda: any(tmp_path.glob("pair/trials/*/metrics.jsonl")), 600, "a step")
     assert len(ranks(bed.hosts.hosts[0])) == len(ranks(bed.hosts.hosts[1])) == 1
     ranks(bed.hosts.hosts[1])[0].send_signal(signal.SIGKILL)
-    assert launcher.wait(timeout=120) == 1, (tmp_path / "output.txt").read_text()
+    assert launcher.wait(timeout=600) == 1, (tmp_path / "output.txt").read_text()
     # Either host may notice first; the script then asks the other one to end.
     assert re.search("machine 1: (exit status 1|asked to end)", (tmp_path / "output.txt").read_text())
-    wait_until(lambda: not ours(bed.hosts.hosts), 10, "an end of every process")
+    wait_until(lambda: not ours(bed.hosts.hosts), 600, "an end of every process")
 
 
 def test_the_hosts_of_a_list_halve_the_micro_batch_together(bed, tmp_path, temporary, remote):
@@ -218,7 +218,7 @@ def test_the_hosts_of_a_list_halve_the_micro_batch_together(bed, tmp_path, tempo
     for log in ("log.txt", "log.machine1.txt"):
         assert (trial / log).read_text().count("=== start ") == attempts
     assert not (trial / "failures.jsonl").exists()
-    wait_until(lambda: not ours(bed.hosts.hosts), 10, "an end of every process")
+    wait_until(lambda: not ours(bed.hosts.hosts), 600, "an end of every process")
 
 
 def ranks(host) -> list[psutil.Process]:

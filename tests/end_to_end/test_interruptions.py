@@ -14,7 +14,7 @@ from amscale.trials.trial_store import TrialStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
-PATIENCE = 300
+PATIENCE = 600
 """Seconds after which something hangs; on a free machine each of these waits takes a few."""
 ONE = (
     "model.size=6.6k",

@@ -92,7 +92,7 @@ class Driver:
     def end(self, number: int) -> int:
         """Send a signal and wait for the end."""
         self.process.send_signal(number)
-        return self.process.wait(timeout=300)
+        return self.process.wait(timeout=600)
 
 
 @dataclass(frozen=True)

@@ -196,7 +196,7 @@ def _wait_gone(sweep: Sweep, fault: Fault, began: float, trials: list[str], host
     """Wait for the end of every process that the trials had, and look at their ports."""
     on = {p.pid for host in hosts for p in host.processes()} if hosts is not None else None
     old = [m for m in fault.before if m.trial in trials and (on is None or m.process.pid in on)]
-    wait_until(lambda: not any(alive(m) for m in old), 40, f"{fault.kind}: an end of {old}")
+    wait_until(lambda: not any(alive(m) for m in old), 600, f"{fault.kind}: an end of {old}")
     fault.gone = time.monotonic() - began
     current = {m.port for m in sweep.members()}
     ports = {m.port for m in old if m.port} - current
@@ -247,8 +247,8 @@ def _host_fault(sweep: Sweep, kind: str, chance: random.Random) -> Fault:
         host.reconnect()
     here = {p.pid for p in host.processes()}
     old = [m for m in fault.before if m.trial in victims and m.process.pid in here]
-    wait_until(lambda: host.node.poll() is not None, 120, "an end of the host's Ray node")
-    wait_until(lambda: not any(alive(m) for m in old), 40, "an end of the processes on that host")
+    wait_until(lambda: host.node.poll() is not None, 600, "an end of the host's Ray node")
+    wait_until(lambda: not any(alive(m) for m in old), 600, "an end of the processes on that host")
     sweep.cluster.start_ray(host)
     fault.outcome = "; ".join(_how_it_goes_on(sweep, trial) for trial in victims)
     return fault
@@ -275,7 +275,7 @@ def _driver_fault(sweep: Sweep, kind: str, chance: random.Random) -> Fault:
     _wait_gone(sweep, fault, began, fault.victims)
     if kind == "head killed":
         for host in sweep.cluster.hosts:
-            wait_until(lambda host=host: host.node.poll() is not None, 120, "an end of every Ray node")
+            wait_until(lambda host=host: host.node.poll() is not None, 600, "an end of every Ray node")
         sweep.cluster.start_all()
     fault.outcome = "same command again"
     sweep.start()

@@ -160,7 +160,7 @@ class Hosts:
                 self.wait_for_nodes(1)
         self.wait_for_nodes(len(self.hosts))
 
-    def wait_for_nodes(self, count: int, seconds: float = 60) -> None:
+    def wait_for_nodes(self, count: int, seconds: float = 600) -> None:
         """Wait until that many Ray nodes are alive."""
         script = f"import ray; ray.init(address={self.address!r}, log_to_driver=False, logging_level=50); "
         script += "print(sum(n['Alive'] for n in ray.nodes()))"

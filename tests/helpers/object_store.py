@@ -39,7 +39,7 @@ def object_store(address: str, port: int, log: Path) -> Iterator[str]:
             env={**os.environ, **CREDENTIALS},
         )
     try:
-        wait_until(lambda: server.poll() is not None or _answers(at), 60, "an object store that answers")
+        wait_until(lambda: server.poll() is not None or _answers(at), 600, "an object store that answers")
         assert server.poll() is None, log.read_text()
         urllib.request.urlopen(urllib.request.Request(f"{at}/{BUCKET}", method="PUT"), timeout=20).close()
         yield f"s3://{BUCKET}/some/results?endpoint_override={address}:{port}&scheme=http"

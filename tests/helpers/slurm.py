@@ -130,7 +130,7 @@ def slurm(count: int, cpus: int, subnet: int) -> Iterator[Slurm]:
                 daemon.terminate()
             for daemon in bed.daemons:
                 try:
-                    daemon.wait(timeout=10)
+                    daemon.wait(timeout=600)
                 except subprocess.TimeoutExpired:
                     daemon.kill()
                     daemon.wait()
@@ -172,7 +172,7 @@ def _answer(bed: Slurm) -> str:
     return asked.stdout
 
 
-def _until(condition, what: str, bed: Slurm | None = None, seconds: float = 30) -> None:
+def _until(condition, what: str, bed: Slurm | None = None, seconds: float = 600) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         said = [f"{p.name}: {p.read_text()[-1500:]}" for p in bed.folder.glob("*.log")] if bed else []

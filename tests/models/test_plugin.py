@@ -30,7 +30,7 @@ def run(packages: Path, *arguments: str) -> subprocess.CompletedProcess:
     """Run Python with a folder of packages on its path."""
     environment = {**os.environ, "PYTHONPATH": f"{packages}:{ROOT}", "COLUMNS": "160", "NO_COLOR": "1"}
     command = [sys.executable, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
 
 
 @pytest.fixture(scope="module")
