@@ -142,6 +142,16 @@ def packaged(folder: str) -> Path:
     return inside if inside.is_dir() else inside.parents[1] / folder
 
 
+def sync_folder(folder: Path, *, files: bool = True) -> None:
+    """Have a folder's entries on the disk, and its files' content too, so that no power loss takes them back."""
+    for path in [*(sorted(folder.iterdir()) if files else []), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that a crash at any instant leaves either the old or the new content complete."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -50,7 +50,7 @@ def fingerprint(path: Path) -> str:
         status = path.stat()
         with path.open("rb") as file:
             if status.st_size <= _SMALL:
-                while block := file.read(1 << 20):
+                while block := file.read(_PIECE):
                     digest.update(block)
                 return digest.hexdigest()
             digest.update(f"{status.st_size}:".encode())

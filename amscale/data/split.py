@@ -9,6 +9,7 @@ from amscale.data.buckets import Buckets, bucket_count, bucket_of
 from amscale.data.corpus import Corpus
 from amscale.data.draft import Draft
 from amscale.errors import InputError
+from amscale.settings import format_size
 
 _RECORD = np.dtype([("key", np.uint64), ("length", np.int64)])
 
@@ -34,8 +35,13 @@ class ValidationSplit:
         total = draft.progress.documents if kept is None else int(kept.sum())
         if total == 0:
             raise InputError(
-                f"data: the {corpus.corpus} corpus has no documents ({draft.progress.empty} empty ones left out); "
-                f"give more by {corpus.enlarging_setting}"
+                f"data: the {corpus.corpus} corpus has no documents but {draft.progress.empty} empty ones; "
+                f"give text by {corpus.enlarging_setting}"
+            )
+        if total == 1:
+            raise InputError(
+                f"data.validation: the {corpus.corpus} corpus is one document of {format_size(draft.progress.tokens)} "
+                f"tokens, of which nothing can be held out; give more by {corpus.enlarging_setting}"
             )
         wanted = int(corpus.validation) if corpus.validation >= 1 else max(1, round(corpus.validation * total))
         if self._last:
