@@ -28,7 +28,7 @@ from amscale.data.corpus import Corpus, Unreachable
 from amscale.data.draft import Draft, content_hashes
 from amscale.data.duplicates import SIGNATURE, first_exact_duplicates, first_near_duplicates, signatures
 from amscale.data.parts import document_blocks, is_empty
-from amscale.data.round_trip import RoundTrip, check_loss, sample_round_trip
+from amscale.data.round_trip import RoundTrip, check_loss, round_trip, sampled
 from amscale.data.split import ValidationSplit, write_in_order
 from amscale.data.token_store import FORMAT, DamagedStore, TokenStore, checksums, open_store, token_type
 from amscale.data.tokenizers import Tokenizer, make_tokenizer, saved_tokenizer, tokenizer_identity
@@ -46,9 +46,10 @@ _FORGOTTEN = 7 * 86400
 def sole_builder(root: Path, name: str) -> Iterator[Path | None]:
     """Yield the folder in which this process alone builds the store `name`, with what a dead builder finished of it.
 
-    Yield None once the store exists and is sound. Another builder on this machine is waited for. Builders on several machines have
-    one folder each, since not every shared disk has locks across machines; the first to finish names the store. On a
-    disk without locks every builder has a folder, and those of dead ones are removed when the store is finished.
+    Yield None once the store exists and is sound. Another builder on this machine is waited for. Builders on several
+    machines have one folder each, since not every shared disk has locks across machines; the first to finish names the
+    store. On a disk without locks every builder has a folder, and those of dead ones are removed when the store is
+    finished.
     """
     building = root / f".{name}-{socket.gethostname()}"
     while True:
@@ -275,7 +276,7 @@ def _tokenise(corpus: Corpus, draft: Draft, progress: BuildProgress) -> Tokenize
         draft.progress.round_trip.add(block.round_trip)
         draft.progress.parts |= block.parts
         # Clearly too much at any time; the exact bound holds for the whole corpus, once the store is there.
-        check_loss(draft.progress.round_trip.facts(), corpus.tokenizer, _CLEARLY * corpus.lost_text)
+        check_loss(draft.progress.round_trip.facts(), corpus.tokenizer, corpus.lost_text, _CLEARLY)
         draft.append(tokens, block.empty, **rows)
         progress.count(draft.progress.documents, draft.progress.tokens)
     return tokenizer
@@ -303,12 +304,13 @@ def token_blocks(corpus: Corpus, tokenizer: Tokenizer, skip: int = 0) -> Iterato
 def _encode(tokenizer: Tokenizer, texts: list[str], parts: bool) -> Block:
     written = [text for text in texts if not is_empty(text)]
     tokens, lengths = tokenizer.encode(written)
-    round_trip = sample_round_trip(tokenizer, written)
-    round_trip.count_unknown(tokenizer, tokens, len(lengths))
+    chosen = sampled(written)
+    found = round_trip(tokenizer, chosen, *tokenizer.encode(chosen))
+    found.count_unknown(tokenizer, tokens, len(lengths))
     filled = lengths > 1
     if not filled.all():
         tokens, lengths = tokens[np.repeat(filled, lengths)], lengths[filled]
-    return Block(tokens, lengths, len(texts) - len(lengths), parts, round_trip)
+    return Block(tokens, lengths, len(texts) - len(lengths), parts, found)
 
 
 def _store_facts(
@@ -319,7 +321,7 @@ def _store_facts(
     # The statistics of the source hold for documents as drawn: not for a choice among them, nor for shuffled tokens.
     as_drawn = corpus.duplicates == "keep" and corpus.shuffle_tokens == "none"
     source = corpus.source_statistics() if as_drawn else None
-    round_trip = draft.progress.round_trip
+    text = draft.progress.round_trip
     mean = (source.tokens_per_document if source else None) or tokens / documents
     return {
         "format": FORMAT,
@@ -331,7 +333,7 @@ def _store_facts(
         "validation_documents": split.validation_documents,
         "empty_documents": draft.progress.empty,
         "parts_of_one_document": draft.progress.parts,
-        "text": round_trip.facts() if round_trip.characters else None,
+        "text": text.facts() if text.characters else None,
         "dropped_duplicates": draft.progress.documents - documents,
         "longest_document": (source.longest_document if source else None) or longest,
         "tokens_per_document": mean,

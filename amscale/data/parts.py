@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from itertools import chain
 
 from amscale.data.corpus import Corpus
-from amscale.data.readers import blocks
+from amscale.data.readers import blocks, unusable
+from amscale.errors import InputError
 
 _LEAST, _MOST = 100, 4000
 """Characters of a part."""
@@ -19,7 +20,7 @@ _SHARE = 100
 
 def document_blocks(corpus: Corpus) -> Iterator[tuple[list[str], bool]]:
     """Yield the documents of a corpus in lists, and whether they are parts of the only one that is not empty."""
-    texts = corpus.texts()
+    texts = _checked(corpus)
     if not corpus.cuts_single_document:
         yield from ((block, False) for block in texts)
         return
@@ -35,6 +36,23 @@ def document_blocks(corpus: Corpus) -> Iterator[tuple[list[str], bool]]:
         return
     yield from (([text for text in block if is_empty(text)], False) for block in held)
     yield from ((block, True) for block in blocks(cut_into_parts(filled[0])))
+
+
+def _checked(corpus: Corpus) -> Iterator[list[str]]:
+    """Yield the texts of a corpus; readers name file and row of what is not text, and any other corpus is named here.
+
+    Raises:
+        InputError: a document holds what no text file can.
+    """
+    documents = 0
+    for block in corpus.texts():
+        for number, text in enumerate(block, documents + 1):
+            if reason := unusable(text):
+                raise InputError(
+                    f"data: document {number} of the {corpus.corpus} corpus holds {reason}; leave it out, or mend it"
+                )
+        yield block
+        documents += len(block)
 
 
 def is_empty(document: str) -> bool:

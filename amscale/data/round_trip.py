@@ -4,16 +4,19 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from amscale.data.tokenizers import Tokenizer
+from amscale.data.corpus import Corpus
+from amscale.data.parts import document_blocks, is_empty
+from amscale.data.tokenizers import Tokenizer, make_tokenizer
 from amscale.errors import InputError
 from amscale.settings import format_size
 
-_DOCUMENTS, _CHARACTERS = 8, 8192
-"""Documents of a block that are sampled, spread evenly over it, and characters of each."""
+_SAMPLE, _CHARACTERS = 1 << 16, 1 << 13
+"""Characters of a block that are sampled, about, and of one document."""
 _EXAMPLES = 200
 """Distinct lost characters that are counted one by one."""
 
@@ -84,28 +87,59 @@ class RoundTrip:
         self.examples = dict((Counter(self.examples) + missing).most_common(_EXAMPLES))
 
 
-def sample_round_trip(tokenizer: Tokenizer, texts: Sequence[str]) -> RoundTrip:
-    """Encode and decode the beginnings of documents spread evenly over a block of texts."""
+def sampled(texts: Sequence[str]) -> list[str]:
+    """Return the beginnings of some documents, spread evenly over a block."""
+    held = sum(min(len(text), _CHARACTERS) for text in texts)
+    return [_beginning(text) for text in texts[:: max(1, held // _SAMPLE)]]
+
+
+def round_trip(tokenizer: Tokenizer, texts: Sequence[str], tokens: np.ndarray, lengths: np.ndarray) -> RoundTrip:
+    """Compare texts with what decoding their tokens gives; tokens and lengths as `Tokenizer.encode` returns them."""
     found = RoundTrip()
-    chosen = [_beginning(text) for text in texts[:: max(1, len(texts) // _DOCUMENTS)]]
-    tokens, lengths = tokenizer.encode(chosen)
     end = 0
-    for text, length in zip(chosen, lengths.tolist(), strict=True):
+    for text, length in zip(texts, lengths.tolist(), strict=True):
         ids = tokens[end : end + length - 1].tolist()
         found.compare(text, tokenizer.decode([i for i in ids if i != tokenizer.unknown_token]))
         end += length
     return found
 
 
-def check_loss(facts: dict[str, Any], tokenizer: str, allowed: float) -> None:
+def sample_loss(corpus: Corpus) -> dict[str, Any] | None:
+    """Return the facts of a `RoundTrip` over the beginning of a corpus in files that no store is made of yet.
+
+    Returns:
+        None where the corpus is not here, and for tokenizers that are made from it.
+
+    Raises:
+        InputError: more is lost than `corpus.lost_text` allows.
+    """
+    if corpus.tokenizer in ("word", "byte", "bpe"):
+        return None
+    try:
+        if not corpus.content():
+            return None
+    except InputError:  # its files are elsewhere
+        return None
+    tokenizer, found = make_tokenizer(corpus), RoundTrip()
+    for texts, _ in islice(document_blocks(corpus), 1):
+        chosen = sampled([text for text in texts if not is_empty(text)])
+        tokens, lengths = tokenizer.encode(chosen)
+        found = round_trip(tokenizer, chosen, tokens, lengths)
+        found.count_unknown(tokenizer, tokens, len(lengths))
+    check_loss(found.facts(), corpus.tokenizer, corpus.lost_text)
+    return found.facts()
+
+
+def check_loss(facts: dict[str, Any], tokenizer: str, allowed: float, times: int = 1) -> None:
     """Raise InputError if a tokenizer loses more text than allowed.
 
     Args:
         facts: of a `RoundTrip`.
         tokenizer: the setting `data.tokenizer`.
         allowed: the setting `data.lost_text`.
+        times: how often as much is taken.
     """
-    if max(facts["lost"], facts["unknown"]) > allowed:
+    if max(facts["lost"], facts["unknown"]) > times * allowed:
         raise InputError(
             f"data.tokenizer: {tokenizer} cannot hold the text: {describe_loss(facts)}; data.lost_text allows "
             f"{_percent(allowed)}: give bpe, byte or a tokenizer that knows every character, or raise data.lost_text"

@@ -12,6 +12,7 @@ import numpy as np
 
 from amscale.data.corpus import Corpus, Packing
 from amscale.data.readers import fingerprint
+from amscale.data.round_trip import describe_loss, sample_loss
 from amscale.data.tokenizers import Tokenizer, make_tokenizer, saved_tokenizer
 from amscale.errors import InputError
 from amscale.settings import format_size
@@ -107,6 +108,17 @@ class TokenStore:
     def training_tokens(self) -> int:
         """Tokens of all training documents: the largest D."""
         return int(self.offsets[self.training_documents])
+
+    def describe_text(self) -> str | None:
+        """Return a sentence on documents and on what the tokenizer lost of them; None where no text was tokenised."""
+        text = self.facts.get("text")
+        if text is None:
+            return None
+        parts = " (parts of one document)" if self.facts.get("parts_of_one_document") else ""
+        return (
+            f"Text by {self.facts['settings']['tokenizer']}: {format_size(self.training_documents)} training documents "
+            f"and {format_size(self.facts['validation_documents'])} held out{parts}; {describe_loss(text)}."
+        )
 
     @property
     def entropy_per_document(self) -> float | None:
@@ -248,6 +260,18 @@ class TokenStatistics(NamedTuple):
     context: int
     """Tokens of a sequence, at most."""
     mean_tokens_per_sequence: float
+
+
+def describe_sample(corpus: Corpus) -> str | None:
+    """Return a sentence on what the tokenizer loses of the beginning of a corpus; None where that is not known yet.
+
+    Raises:
+        InputError: more is lost than `corpus.lost_text` allows.
+    """
+    if corpus.tokenizer in _PUBLISHED and not Path(corpus.tokenizer).exists():
+        return None
+    text = sample_loss(corpus)
+    return None if text is None else f"Text by {corpus.tokenizer}: {describe_loss(text)}."
 
 
 def predict_statistics(corpus: Corpus) -> TokenStatistics | None:

@@ -1,7 +1,6 @@
 """Text to token ids and back: words, bytes, trained byte-level pairs, or a tokenizer from a file or the hub."""
 
 import hashlib
-import os
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from amscale.data.corpus import Corpus
+from amscale.data.file_patterns import expand_home
 from amscale.data.parts import document_blocks
 from amscale.errors import InputError
 from amscale.huggingface import first_line, unavailable
@@ -49,7 +49,7 @@ class ByteTokenizer:
 
     vocabulary_size = 257
     end_token = 256
-    unknown_token = None
+    unknown_token: int | None = None
 
     def __init__(self) -> None:
         self.facts: dict[str, Any] = {"kind": "byte"}
@@ -140,13 +140,13 @@ def make_tokenizer(corpus: Corpus) -> Tokenizer:
         return word_tokenizer(corpus.word_types() or _collect_words(corpus))
     if corpus.tokenizer == "bpe":
         return _train_bpe(corpus)
-    path = _place(corpus.tokenizer)
+    path = expand_home(corpus.tokenizer)
     return _from_file(path) if path.is_file() else _from_transformers(corpus.tokenizer)
 
 
 def tokenizer_identity(name: str) -> str:
     """Return what determines a tokenizer: the hash of its local files, else its name."""
-    path = _place(name)
+    path = expand_home(name)
     if name in ("word", "byte", "bpe") or not path.exists():
         return name
     files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in (".json", ".txt", ".model"))
@@ -167,10 +167,6 @@ def word_tokenizer(words: Iterable[str]) -> LibraryTokenizer:
     inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token=END_OF_DOCUMENT))
     inner.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
     return LibraryTokenizer(inner, END_OF_DOCUMENT, "word")
-
-
-def _place(name: str) -> Path:
-    return Path(os.path.expanduser(name))
 
 
 def _collect_words(corpus: Corpus) -> list[str]:
@@ -244,7 +240,7 @@ def _from_file(path: Path) -> LibraryTokenizer:
 def _from_transformers(name: str) -> LibraryTokenizer:
     import transformers
 
-    place = _place(name)
+    place = expand_home(name)
     local = place.is_dir()
     missing = None if local else unavailable(name)
     try:
