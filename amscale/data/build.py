@@ -294,17 +294,17 @@ def token_blocks(corpus: Corpus, tokenizer: Tokenizer, skip: int = 0) -> Iterato
     ahead: deque[Future[Block]] = deque()
     with ThreadPoolExecutor(2) as threads:
         for texts, parts in islice(document_blocks(corpus), skip, None):
-            ahead.append(threads.submit(_encode, tokenizer, texts, parts))
+            ahead.append(threads.submit(_encode, corpus, tokenizer, texts, parts))
             if len(ahead) > 2:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
 
 
-def _encode(tokenizer: Tokenizer, texts: list[str], parts: bool) -> Block:
+def _encode(corpus: Corpus, tokenizer: Tokenizer, texts: list[str], parts: bool) -> Block:
     written = [text for text in texts if not is_empty(text)]
     tokens, lengths = tokenizer.encode(written)
-    chosen = sampled(written)
+    chosen = sampled(written, corpus.tokenizer)
     found = round_trip(tokenizer, chosen, *tokenizer.encode(chosen))
     found.count_unknown(tokenizer, tokens, len(lengths))
     filled = lengths > 1

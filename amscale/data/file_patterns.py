@@ -11,7 +11,7 @@ from pathlib import Path
 
 from amscale.errors import InputError
 
-_SHOWN = 5
+_SHOWN = 3
 """Names that a message shows."""
 _LOOKED_AT = 1000
 """Files of a folder that are looked at to suggest a pattern."""
@@ -38,7 +38,7 @@ def find_files(patterns: str | Sequence[str], key: str = "data.files") -> list[P
         for path in matches:
             # One folder by two names, or a link to a folder above, does not make its files two.
             place = os.path.realpath(path.parent), path.name
-            found[place] = min(path, found.get(place, path))
+            found[place] = min(path, found.get(place, path), key=lambda one: (len(one.parts), one))
     if not found:
         raise InputError(f"{key} is empty; give at least one path or pattern")
     return sorted(found.values())

@@ -87,10 +87,10 @@ class RoundTrip:
         self.examples = dict((Counter(self.examples) + missing).most_common(_EXAMPLES))
 
 
-def sampled(texts: Sequence[str]) -> list[str]:
-    """Return the beginnings of some documents, spread evenly over a block."""
+def sampled(texts: Sequence[str], tokenizer: str) -> list[str]:
+    """Return the beginnings of some documents, spread evenly over a block; `word` takes whole words only."""
     held = sum(min(len(text), _CHARACTERS) for text in texts)
-    return [_beginning(text) for text in texts[:: max(1, held // _SAMPLE)]]
+    return [_beginning(text, tokenizer == "word") for text in texts[:: max(1, held // _SAMPLE)]]
 
 
 def round_trip(tokenizer: Tokenizer, texts: Sequence[str], tokens: np.ndarray, lengths: np.ndarray) -> RoundTrip:
@@ -122,7 +122,7 @@ def sample_loss(corpus: Corpus) -> dict[str, Any] | None:
         return None
     tokenizer, found = make_tokenizer(corpus), RoundTrip()
     for texts, _ in islice(document_blocks(corpus), 1):
-        chosen = sampled([text for text in texts if not is_empty(text)])
+        chosen = sampled([text for text in texts if not is_empty(text)], corpus.tokenizer)
         tokens, lengths = tokenizer.encode(chosen)
         found = round_trip(tokenizer, chosen, tokens, lengths)
         found.count_unknown(tokenizer, tokens, len(lengths))
@@ -159,12 +159,12 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2g} %" if share < 0.995 else f"{100 * share:.0f} %"
 
 
-def _beginning(text: str) -> str:
+def _beginning(text: str, whole_words: bool) -> str:
     """Return the first characters of a text, cut where white space lets no word be cut."""
     if len(text) <= _CHARACTERS:
         return text
     head = text[:_CHARACTERS].rsplit(None, 1)
-    return head[0] if len(head) > 1 else text
+    return head[0] if len(head) > 1 else text if whole_words else text[:_CHARACTERS]
 
 
 def _normalised(text: str) -> str:

@@ -1,6 +1,7 @@
 """Text to token ids and back: words, bytes, trained byte-level pairs, or a tokenizer from a file or the hub."""
 
 import hashlib
+import json
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -111,8 +112,10 @@ def _is_byte_level(inner: "tokenizers.Tokenizer") -> bool:
 
 def _unknown_token(inner: "tokenizers.Tokenizer") -> int | None:
     """Return the id for text outside the vocabulary: a unigram model has it by number, the others by name."""
-    if (number := getattr(inner.model, "unk_id", None)) is not None:
-        return number
+    import tokenizers
+
+    if isinstance(inner.model, tokenizers.models.Unigram):
+        return json.loads(inner.model.__getstate__()).get("unk_id")
     name = getattr(inner.model, "unk_token", None)
     return None if name is None else inner.token_to_id(name)
 

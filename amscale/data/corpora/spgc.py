@@ -109,9 +109,10 @@ class Gutenberg(PublishedTextCorpus):
                 number = row["id"].removeprefix("PG")
                 if number.isdigit() and self._wanted(row):
                     numbers.add(int(number))
-        except (csv.Error, ValueError, SyntaxError, AttributeError, TypeError) as error:  # of a torn row
-            reason = str(error).split("\n")[0]
-            raise InputError(f"data.metadata: {path}, line {line} is no row of the table ({reason}); mend it") from None
+        except (csv.Error, ValueError, SyntaxError, AttributeError, TypeError):  # of a torn row
+            raise InputError(
+                f"data.metadata: {path}, line {line} is not a row with id, language and type; mend it"
+            ) from None
         return numbers
 
     def _wanted(self, row: dict[str, str]) -> bool:
