@@ -4,6 +4,7 @@ YAML, JSON and text are read as plain data of bounded depth, size and numbers, s
 later step run for hours or out of memory. Whatever is not such data raises an error of one line.
 """
 
+import errno
 import json
 import math
 import os
@@ -148,6 +149,9 @@ def sync_folder(folder: Path, *, files: bool = True) -> None:
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            if path != folder or error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network disks: files only
+                raise
         finally:
             os.close(descriptor)
 
