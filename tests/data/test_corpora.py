@@ -225,6 +225,15 @@ def test_a_folder_streams_as_a_data_set_of_the_hub_does(tables, tmp_path):
         prepare(HubCorpus(**settings), tmp_path / "s")
 
 
+def test_a_folder_with_a_broken_row_is_not_called_the_hub(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "x.jsonl").write_bytes(b'{"text": "fine"}\n{"text": "\xed\xa0\xbd"}\n')
+    settings = HubCorpus(corpus="hub", name=str(tmp_path / "folder"), tokenizer="byte")
+    with pytest.raises(InputError, match=r"^data\.name: after row \d+ of the folder .*folder: ") as caught:
+        prepare(settings, tmp_path / "s")
+    assert "Hugging Face" not in str(caught.value)
+
+
 @pytest.mark.parametrize("corpus", ["hub", "openwebtext"])
 def test_an_unreachable_hub_is_named_with_what_to_do(tmp_path, monkeypatch, corpus):
     for module in ("datasets.config", "huggingface_hub.constants"):

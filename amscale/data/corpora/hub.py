@@ -42,8 +42,8 @@ def hub_texts(name: str, configuration: str | None, part: str, revision: str | N
     except Exception as error:  # the library raises many kinds for a missing name, part, file or network
         if place.is_dir():
             raise InputError(
-                f"data.name: after row {row} of the folder {name}: {first_line(error)}; mend its files, or read them with "
-                "corpus: jsonl, parquet or text, which name file and row"
+                f"data.name: after row {row} of the folder {name}: {first_line(error)}; mend its files, or read them "
+                "with corpus: jsonl, parquet or text, which name file and row"
             ) from None
         raise _unreachable(name, configuration, part, f"row {row}: {first_line(error)}") from None
 
