@@ -217,7 +217,7 @@ def open_store(folder: Path | str) -> TokenStore:
     except OSError as error:
         raise InputError(f"{folder}: the token store cannot be read ({error.strerror}); make it readable") from None
     except ValueError as error:
-        raise DamagedStore(f"{folder}: store.json is damaged ({error}); prepare the data again") from None
+        raise DamagedStore(f"{folder} is not a token store (store.json: {error}); prepare the data again") from None
     if not isinstance(facts, dict):
         raise DamagedStore(f"{folder} is not a token store (store.json is not a mapping); prepare the data again")
     if facts.get("format") != FORMAT:

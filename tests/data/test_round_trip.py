@@ -35,9 +35,8 @@ def settings(lines, tokenizer, **more) -> Text:
     return Text(corpus="text", files=lines, document="line", tokenizer=tokenizer, **more)
 
 
-@pytest.mark.parametrize(("unknown", "unknown_tokens"), [(None, 0), ("?", 800)])
-def test_a_tokenizer_that_lacks_characters_is_refused_and_its_loss_counted(tmp_path, lines, unknown, unknown_tokens):
-    """Each line holds `e` four times: after a letter `n`, in `the`, in `Open`, and not in its numbers."""
+@pytest.mark.parametrize("unknown", [None, "?"])
+def test_a_tokenizer_that_lacks_characters_is_refused_and_its_loss_counted(tmp_path, lines, unknown):
     lost = "".join(LINES).count("e")
     tokenizer = characters(without="e", unknown=unknown, folder=tmp_path)
     share = 100 * lost / len("".join(LINES))
@@ -52,7 +51,6 @@ def test_a_tokenizer_that_lacks_characters_is_refused_and_its_loss_counted(tmp_p
     assert (text["sampled_characters"], text["most_lost"]) == (len("".join(LINES)), ["e"])
     assert text["unknown_tokens"] == (lost if unknown else 0)
     assert f"{share:.2g} % of" in store.describe_text()
-    assert unknown_tokens == 0 or text["unknown_tokens"] > 0
     with pytest.raises(InputError, match="cannot hold"):  # the bound holds for a store that is there, too
         prepare(settings(lines, tokenizer), tmp_path / "s")
     assert store_name(settings(lines, tokenizer)) == store.folder.name
@@ -66,15 +64,15 @@ def test_a_loss_in_the_middle_of_a_corpus_is_found(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "parts",
+    ("parts", "changed"),
     [
-        {"normalizer": normalizers.BertNormalizer()},
-        {"pre_tokenizer": pre_tokenizers.WhitespaceSplit(), "decoder": None},
-        {"normalizer": normalizers.NFD(), "decoder": None},
+        ({"normalizer": normalizers.BertNormalizer()}, "\u00e9O"),
+        ({"pre_tokenizer": pre_tokenizers.WhitespaceSplit(), "decoder": None}, ""),
+        ({"normalizer": normalizers.NFD()}, ""),
     ],
     ids=["lower case without accents", "blanks between tokens", "decomposed"],
 )
-def test_normalisation_is_no_loss(tmp_path, lines, parts):
+def test_normalisation_is_no_loss(tmp_path, lines, parts, changed):
     vocabulary = {c: i for i, c in enumerate([*CHARACTERS, "o", "O", "\u0301"])}
     made = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     for name, part in {"decoder": decoders.Fuse(), **parts}.items():
@@ -82,8 +80,7 @@ def test_normalisation_is_no_loss(tmp_path, lines, parts):
     made.save(str(tmp_path / "made.json"))
     text = prepare(settings(lines, str(tmp_path / "made.json")), tmp_path / "s").facts["text"]
     assert text["lost"] == 0
-    if "normalizer" in parts and parts["decoder" if "decoder" in parts else "normalizer"] is not None:
-        assert text["changed"] == sum(line.count("\u00e9") + line.count("O") for line in LINES) / len("".join(LINES))
+    assert text["changed"] == sum(map("".join(LINES).count, changed)) / len("".join(LINES))
 
 
 def test_byte_level_tokens_without_a_decoder_are_read_back(tmp_path, lines):
