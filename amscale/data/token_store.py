@@ -109,12 +109,6 @@ class TokenStore:
         """Tokens of all training documents: the largest D."""
         return int(self.offsets[self.training_documents])
 
-    @property
-    def text_lost(self) -> float | None:
-        """Share of a sample's characters that the tokenizer lost, or None where no text was sampled."""
-        text = self.facts.get("text")
-        return None if text is None else text["lost"]
-
     def describe_text(self) -> str | None:
         """Return a sentence on documents and on what the tokenizer lost of them; None where no text was tokenised."""
         text = self.facts.get("text")

@@ -83,7 +83,6 @@ def make_result(
             epochs=progress.tokens / subset.unique_tokens,
             entropy_per_token=store.entropy_per_token,
             memorised_per_token=store.memorised_per_token(subset.documents),
-            text_lost=store.text_lost,
         ),
         losses=_losses(folder, progress, train_evaluated),
         time=ResultTime(

@@ -216,8 +216,6 @@ class ResultData(Record):
     entropy_per_token: Number | None = None
     """Entropy of the corpus's source in nats per token, where it is known."""
     memorised_per_token: Number | None = None
-    text_lost: Number | None = None
-    """Share of a sample's characters that the tokenizer lost; None where no text was tokenised, or not sampled."""
 
 
 class ResultLosses(Record):

@@ -73,7 +73,7 @@ def test_a_loss_in_the_middle_of_a_corpus_is_found(tmp_path, monkeypatch):
     ids=["lower case without accents", "blanks between tokens", "decomposed"],
 )
 def test_normalisation_is_no_loss(tmp_path, lines, parts, changed):
-    vocabulary = {c: i for i, c in enumerate([*CHARACTERS, "o", "O", "\u0301"])}
+    vocabulary = {c: i for i, c in enumerate(dict.fromkeys([*CHARACTERS, "o", "\u0301"]))}
     made = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     for name, part in {"decoder": decoders.Fuse(), **parts}.items():
         setattr(made, name, part)
@@ -92,6 +92,14 @@ def test_byte_level_tokens_without_a_decoder_are_read_back(tmp_path, lines):
     store = prepare(settings(lines, str(tmp_path / "made.json")), tmp_path / "s")
     assert store.facts["text"]["lost"] == 0
     assert store.decode(store.training().document(0)) in LINES
+
+
+def test_ids_with_gaps_that_leave_none_for_the_end_token_are_refused(tmp_path, lines):
+    vocabulary = {c: i for i, c in enumerate(CHARACTERS)} | {"x": len(CHARACTERS) + 1}
+    made = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    made.save(str(tmp_path / "made.json"))
+    with pytest.raises(InputError, match=r"^data\.tokenizer: .*made\.json .* is that of 'x'"):
+        prepare(settings(lines, str(tmp_path / "made.json")), tmp_path / "s")
 
 
 @pytest.mark.parametrize("tokenizer", ["byte", "bpe", "word"])
