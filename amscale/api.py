@@ -60,10 +60,8 @@ class Sweep:
         overrides: Sequence[str] | Mapping[str, Any] = (),
         **settings: Any,
     ) -> None:
-        from amscale.config.loading import parse_override
-
-        given = dict(overrides) if isinstance(overrides, Mapping) else dict(map(parse_override, overrides))
-        given |= {key.replace("__", "."): value for key, value in settings.items()}
+        given: list[str | tuple[str, Any]] = list(overrides.items() if isinstance(overrides, Mapping) else overrides)
+        given += [(key.replace("__", "."), value) for key, value in settings.items()]
         self._address: str | None = None
         self._experiment: Experiment | None = None
         if isinstance(source, Experiment):

@@ -11,8 +11,6 @@ import threading
 from pathlib import Path
 from typing import IO, Any
 
-import yaml
-
 from amscale.errors import EXIT_PREEMPTED, InputError, Preempted
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -37,7 +35,7 @@ def run_command(name: str, configuration: dict[str, Any], progress: bool) -> dic
     """
     with tempfile.TemporaryDirectory(prefix="amscale-") as folder:
         file = Path(folder) / "experiment.yaml"
-        file.write_text(yaml.safe_dump(configuration, sort_keys=False), encoding="utf-8")
+        file.write_text(json.dumps(configuration), encoding="utf-8")  # which is YAML, and quotes every text
         process = subprocess.Popen(
             [sys.executable, "-m", f"amscale.{name}", str(file), "--json"],
             stdin=subprocess.DEVNULL,
@@ -46,6 +44,7 @@ def run_command(name: str, configuration: dict[str, Any], progress: bool) -> dic
             text=True,
             encoding="utf-8",
             errors="replace",
+            env={**os.environ, "PYTHONIOENCODING": "utf-8"},
             start_new_session=True,
             preexec_fn=_end_with_parent,
         )

@@ -7,7 +7,7 @@ import amscale
 
 ROOT = Path(amscale.__file__).parent
 LAYERS = (
-    ("errors", "locks"),
+    ("errors", "locks", "streams", "usage"),
     ("registry", "settings", "files", "huggingface"),
     ("hopfield", "models", "data"),
     ("probes",),
