@@ -1,4 +1,4 @@
-"""Run a command: its help, its arguments by Fire, one line and exit status 2 for bad input, one document with --json."""
+"""Run a command: its help, Fire for its arguments, one line and exit status 2 for bad input, JSON with --json."""
 
 import contextlib
 import difflib

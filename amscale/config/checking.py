@@ -20,7 +20,7 @@ T = TypeVar("T")
 def check(schema: TypeAdapter[T], tree: Any, written: Any, section: str = "", known: tuple[str, ...] = ()) -> T:
     """Return the settings that a tree holds.
 
-    A scalar that YAML reads as a number, where the schema wants text, is taken as it is written; it is changed in `tree`.
+    A scalar that YAML reads as a number, where the schema wants text, is taken as it is written, and changed in `tree`.
 
     Args:
         schema: of the settings.
