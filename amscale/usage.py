@@ -81,7 +81,8 @@ def _row(parameter: inspect.Parameter, meaning: str, width: int, flag: bool) -> 
 
 def _arguments(described: str) -> Iterator[tuple[str, str]]:
     """Yield name and meaning of each entry below `Args:` of a docstring."""
-    name, words = "", []
+    name = ""
+    words: list[str] = []
     section = described.partition("\nArgs:\n")[2].partition("\n\n")[0]
     for line in section.splitlines():
         if line.startswith("    ") and not line.startswith("     "):

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from amscale.config.checking import check, known_keys
 from amscale.config.schema import Experiment
-from amscale.config.written import parse_written
+from amscale.config.written import parse_written, text_at
 from amscale.errors import InputError
 from amscale.files import packaged, read_text
 from amscale.settings import Settings
@@ -155,7 +155,7 @@ def parse_override(override: Override) -> tuple[str, Any, Any]:
     try:
         return (key, *parse_written(text))
     except ValueError as error:
-        raise InputError(f"{override!r}: the value is not valid YAML: {error}") from None
+        raise InputError(f"{override!r}: {error}") from None
 
 
 def parse(tree: dict[str, Any], written: Mapping[str, Any] | None = None) -> Experiment:
@@ -180,9 +180,26 @@ def parse(tree: dict[str, Any], written: Mapping[str, Any] | None = None) -> Exp
         for each, axis in ((tree, values), (written, written["grid"][key])):
             assign(each, str(key), axis[0] if isinstance(axis, list) else axis)
     experiment = check(_SCHEMA, tree, written, known=tuple(known_keys(Experiment, tree)))
+    experiment = experiment.model_copy(update={"grid": _axes_as_written(experiment.grid, tree, written)})
     for key, values in experiment.grid.items():
         expand(experiment.model_copy(update={"grid": {key: values}}))
     return experiment
+
+
+def _axes_as_written(
+    axes: Mapping[str, tuple[Any, ...]], tree: dict[str, Any], written: dict[str, Any]
+) -> dict[str, tuple[Any, ...]]:
+    """Return the axes of a checked tree; the numbers of those whose setting is text, as they are written."""
+    found = dict(axes)
+    for key, values in axes.items():
+        setting: Any = tree
+        for part in key.split("."):
+            setting = setting[part]
+        if isinstance(setting, str) and not isinstance(values[0], str):
+            given = written["grid"][key]
+            texts = given if isinstance(given, list) else [given]
+            found[key] = tuple(text_at(texts, (index,)) or value for index, value in enumerate(values))
+    return found
 
 
 def read_yaml(path: str) -> dict[str, Any]:

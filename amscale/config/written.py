@@ -1,12 +1,12 @@
 """Read YAML that a person wrote: numbers and words as they are meant, and beside them as they are written.
 
-By YAML 1.1, which PyYAML reads, `on` is true, `010` is 8, `1:30` is 90, `2026-11-28` a date, and `1e-3` text. Here plain
-scalars follow the core schema of YAML 1.2. A number can still be meant as text, as in `name: 20261128`: only the setting
-knows, and then takes the scalar as it is written.
+By YAML 1.1, which PyYAML reads, `on` is true, `010` is 8, `1:30` is 90, `2026-11-28` a date, and `1e-3` text. Here
+plain scalars follow the core schema of YAML 1.2. A number can still be meant as text, as in `name: 20261128`: only the
+setting knows, and then takes the scalar as it is written.
 """
 
 import re
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -27,8 +27,6 @@ _SCALARS = {
 class _AsWritten(yaml.SafeLoader):
     """Leave every scalar the text that it is, and refuse a key that is given twice."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
-
     def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
         """Return a mapping.
 
@@ -44,13 +42,11 @@ class _AsWritten(yaml.SafeLoader):
                         f"the key {key.value!r} is given twice, in lines {lines[key.value]} and {line}"
                     )
                 lines[key.value] = line
-        return super().construct_mapping(node, deep)  # type: ignore[no-any-return]
+        return super().construct_mapping(node, deep)  # type: ignore[no-any-return, arg-type]
 
 
 class _AsMeant(_AsWritten):
     """Read plain scalars by the core schema of YAML 1.2."""
-
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
     def construct_integer(self, node: yaml.ScalarNode) -> int:
         """Return an integer; one with leading zeros is decimal."""
@@ -59,6 +55,7 @@ class _AsMeant(_AsWritten):
 
 
 for _loader in (_AsWritten, _AsMeant):
+    _loader.yaml_implicit_resolvers = {}
     _loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile("^<<$"), ["<"])
 for _name, (_expression, _first) in _SCALARS.items():
     _AsMeant.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(f"^(?:{_expression})$"), list(_first))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,10 +34,12 @@ def environment() -> dict[str, str]:
     return {**os.environ, "COLUMNS": "160", "NO_COLOR": "1"}
 
 
-def command(name: str, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+def command(
+    name: str, *arguments: str, timeout: float = 600, interpreter: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
     """Run `python -m amscale.<name>` to its end."""
     return subprocess.run(
-        [sys.executable, "-m", f"amscale.{name}", *arguments],
+        [sys.executable, *interpreter, "-m", f"amscale.{name}", *arguments],
         capture_output=True,
         text=True,
         timeout=timeout,
