@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import yaml
-from helpers.commands import command
+from helpers.commands import command, ended
 from helpers.made_fit import EXPONENT, FLOOR, fit_of
 from helpers.made_sweep import write_sweep, write_trial
 
@@ -17,12 +17,6 @@ from amscale.reporting.estimates_table import print_fit
 from amscale.reporting.terminal import make_console
 from amscale.scaling.reading import read_sweep
 from amscale.status import status
-
-
-def ended(function, *arguments, name=None) -> int:
-    with pytest.raises(SystemExit) as end:
-        cli.run(function, list(arguments), name)
-    return end.value.code
 
 
 @pytest.fixture(scope="module")
@@ -133,8 +127,16 @@ def test_any_encoding_of_output_is_enough(name, encoding, made, tmp_path, monkey
 
 @pytest.mark.parametrize(
     ("text", "plain"),
-    [("β/α", "beta/alpha"), ("L ≤ 2·x²", "L <= 2*x^2"), ("−1 → ∞", "-1 -> inf"), ("café Ω", "cafe Omega")]
-    + [("r̂", "r_hat"), ("\udce9", "\\udce9"), ("語", "\\u8a9e"), ("…", "...")],
+    [
+        ("β/α", "beta/alpha"),
+        ("L ≤ 2·x²", "L <= 2*x^2"),
+        ("−1 → ∞", "-1 -> inf"),
+        ("café Ω", "cafe Omega"),
+        ("r̂", "r_hat"),
+        ("\udce9", "\\udce9"),
+        ("語", "\\u8a9e"),
+        ("…", "..."),
+    ],
 )
 def test_substitutes_can_be_read(text, plain):
     streams.make_readable()

@@ -65,9 +65,9 @@ def _path_of(location: tuple[int | str, ...], tree: Any) -> tuple[Any, ...]:
     """Return the path in a tree of a location of pydantic's, which also names members of unions."""
     path: list[Any] = []
     for part in location:
-        if (isinstance(tree, dict) and part in tree) or (isinstance(tree, list) and isinstance(part, int)):
+        if part in (tree if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ()):
             path.append(part)
-            tree = tree[part]  # type: ignore[index]
+            tree = tree[part]
     return tuple(path)
 
 
@@ -83,9 +83,9 @@ def known_keys(cls: type[Settings], tree: Any, prefix: str = "") -> Iterator[str
 def _sections(name: str, annotation: Any, tree: Any) -> Iterator[type[Settings]]:
     """Yield the classes that describe a section; none for a value."""
     chosen = tree.get({"model": "family", "data": "corpus"}.get(name, "")) if isinstance(tree, dict) else None
-    if name == "model" and chosen in set(FAMILIES):
+    if name == "model" and chosen in list(FAMILIES):
         yield find_family(chosen).settings
-    elif name == "data" and chosen in set(CORPORA):
+    elif name == "data" and chosen in list(CORPORA):
         yield find_corpus(chosen)
     else:
         for found in (annotation, *get_args(annotation)):

@@ -132,7 +132,10 @@ class SweepStore:
             StorageError: storage is full or read-only.
         """
         with storage_errors(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+            except FileExistsError:
+                raise InputError(f"{self.path}: is a file; choose another name or storage") from None
             try:
                 lock = FileLock(self.path / lease.KEY)
             except LockHeld as held:
