@@ -17,8 +17,8 @@ from helpers.fuzzing.checks import command, inside
 from helpers.fuzzing.mutate import change_bytes, change_place, damage_json
 
 _CELLS = (
-    "", " ", "nan", "NaN", "inf", "-inf", "0", "-1", "1e400", "6.7B", "10.0 M", "1,000", "1.000,5", "1_000", "12 k", "N/A",
-    "-", "null", "#REF!", "=1+1", "true", "2026-11-28", "0x10", "010", '"', "'1'", "1;2", "\t", "\x00", "９",
+    "", " ", "nan", "NaN", "inf", "-inf", "0", "-1", "1e400", "6.7B", "10.0 M", "1,000", "1.000,5", "1_000", "12 k",
+    "N/A", "-", "null", "#REF!", "=1+1", "true", "2026-11-28", "0x10", "010", '"', "'1'", "1;2", "\t", "\x00", "９",
 )  # fmt: skip
 _SEPARATORS = (",", ";", "\t", "|", ", ", " ", ",,")
 _NAMES = (
@@ -42,11 +42,11 @@ _ENCODINGS = ("utf-8-sig", "utf-16", "utf-32", "latin-1", "cp1252", "utf-7")
 
 _VARIABLES = (
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "ACCELERATE_MIXED_PRECISION", "ACCELERATE_USE_DEEPSPEED", "COLUMNS",
-    "CUDA_VISIBLE_DEVICES", "DS_ACCELERATOR", "FORCE_COLOR", "HOME", "HOSTNAME", "LANG", "LC_ALL", "LINES", "LOCAL_RANK",
-    "LOGNAME", "MASTER_ADDR", "MASTER_PORT", "NO_COLOR", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE",
+    "CUDA_VISIBLE_DEVICES", "DS_ACCELERATOR", "FORCE_COLOR", "HOME", "HOSTNAME", "LANG", "LC_ALL", "LINES",
+    "LOCAL_RANK", "LOGNAME", "MASTER_ADDR", "MASTER_PORT", "NO_COLOR", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE",
     "OMP_NUM_THREADS", "PAGER", "PATH", "PYTHONIOENCODING", "RANK", "RAY_ADDRESS", "SLURM_CPUS_ON_NODE",
-    "SLURM_GPUS_ON_NODE", "SLURM_JOB_ID", "SLURM_MEM_PER_CPU", "SLURM_MEM_PER_GPU", "SLURM_MEM_PER_NODE", "SLURM_NODEID",
-    "SLURM_PROCID", "TERM", "TMPDIR", "TTY_COMPATIBLE", "TZ", "USER", "WORLD_SIZE", "XDG_CACHE_HOME",
+    "SLURM_GPUS_ON_NODE", "SLURM_JOB_ID", "SLURM_MEM_PER_CPU", "SLURM_MEM_PER_GPU", "SLURM_MEM_PER_NODE",
+    "SLURM_NODEID", "SLURM_PROCID", "TERM", "TMPDIR", "TTY_COMPATIBLE", "TZ", "USER", "WORLD_SIZE", "XDG_CACHE_HOME",
 )  # fmt: skip
 _VALUES = (
     "",
@@ -67,8 +67,8 @@ _VALUES = (
 _VALUES += ("/tmp/" + "x" * 77, "\udcff", "β", "all", "NoDevFiles", "true", "None", "auto", "a\nb", "," * 50)
 
 _ANSWERS = (
-    b"", b"\n", b"[N/A]\n", b"81559\n", b"81559\n81559\n", b"-1\n", b"0\n", b"81559 MiB\n", b"1e5\n", b"9" * 400 + b"\n",
-    b"No devices were found\n", b"Failed to initialize NVML: Driver/library version mismatch\n", b"\xff\xfe8\x001\x00",
+    b"", b"\n", b"[N/A]\n", b"81559\n", b"81559\n81559\n", b"-1\n", b"0\n", b"81559 MiB\n", b"1e5\n",
+    b"9" * 400 + b"\n", b"No devices were found\n", b"Failed to initialize NVML: Driver/library version mismatch\n", b"\xff\xfe8\x001\x00",
     b"[Unknown Error]\n[N/A]\n", b"\x00" * 50, "８１５５９\n".encode(), b"81559\n" * 3000, b"NVIDIA GB10, [N/A]\n",
 )  # fmt: skip
 
