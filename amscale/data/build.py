@@ -204,7 +204,7 @@ def _build(corpus: Corpus, folder: Path) -> None:
             shuffle_corpus(folder / "tokens.bin", draft.dtype, tokenizer.end_token, corpus.split_seed)
     facts = _store_facts(corpus, tokenizer, draft, split, longest)
     draft.remove()
-    (folder / "store.json").write_text(json.dumps(facts, indent=2) + "\n")
+    (folder / "store.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def _tokenise(corpus: Corpus, draft: Draft, progress: BuildProgress) -> Tokenizer:

@@ -50,7 +50,7 @@ class Draft:
         self.progress = DraftProgress()
         journal = folder / _JOURNAL
         if journal.exists():
-            self.progress = DraftProgress(**json.loads(journal.read_text()))
+            self.progress = DraftProgress(**json.loads(journal.read_text(encoding="utf-8")))
 
     def start(self, dtype: np.dtype, rows: dict[str, np.dtype]) -> None:
         """Open the files for appending.
@@ -83,7 +83,7 @@ class Draft:
     def write_journal(self) -> None:
         """Write the journal, whole or not at all."""
         draft = self.folder / f"{_JOURNAL}.new"
-        draft.write_text(json.dumps(asdict(self.progress)))
+        draft.write_text(json.dumps(asdict(self.progress)), encoding="utf-8")
         os.replace(draft, self.folder / _JOURNAL)
 
     def hashes(self) -> Iterator[tuple[int, np.ndarray]]:

@@ -178,7 +178,7 @@ def open_store(folder: Path | str) -> TokenStore:
     """
     folder = Path(folder)
     try:
-        facts = json.loads((folder / "store.json").read_text())
+        facts = json.loads((folder / "store.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{folder} is not a token store ({error}); prepare the data again") from None
     if not isinstance(facts, dict):

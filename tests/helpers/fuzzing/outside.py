@@ -68,7 +68,8 @@ _VALUES += ("/tmp/" + "x" * 77, "\udcff", "β", "all", "NoDevFiles", "true", "No
 
 _ANSWERS = (
     b"", b"\n", b"[N/A]\n", b"81559\n", b"81559\n81559\n", b"-1\n", b"0\n", b"81559 MiB\n", b"1e5\n",
-    b"9" * 400 + b"\n", b"No devices were found\n", b"Failed to initialize NVML: Driver/library version mismatch\n", b"\xff\xfe8\x001\x00",
+    b"9" * 400 + b"\n", b"No devices were found\n", b"Failed to initialize NVML: Driver/library version mismatch\n",
+    b"\xff\xfe8\x001\x00",
     b"[Unknown Error]\n[N/A]\n", b"\x00" * 50, "８１５５９\n".encode(), b"81559\n" * 3000, b"NVIDIA GB10, [N/A]\n",
 )  # fmt: skip
 
