@@ -63,7 +63,7 @@ def parse_yaml(text: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> An
         ValueError: the text is not YAML, or not plain data within bounds; the message does not name the source.
     """
     try:
-        tree = yaml.load(text, Loader=loader)
+        tree = loader(text).get_single_data()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
