@@ -23,10 +23,14 @@ _GREEK = ("GREEK SMALL LETTER ", "GREEK CAPITAL LETTER ")
 
 def make_readable() -> None:
     """Let standard output and standard error print any text from now on."""
-    codecs.register_error(_HANDLER, _substitute)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors=_HANDLER)
+
+
+def readable(text: str, encoding: str | None) -> str:
+    """Return a text with substitutes for the characters that an encoding, UTF-8 if None, lacks."""
+    return text.encode(encoding or "utf-8", _HANDLER).decode(encoding or "utf-8")
 
 
 def _substitute(error: UnicodeError) -> tuple[str, int]:
@@ -48,3 +52,6 @@ def _substitute_of(character: str) -> str:
     if plain and name.startswith(("SUPERSCRIPT ", "SUBSCRIPT ")):
         return ("^" if name.startswith("SUPERSCRIPT") else "_") + plain
     return plain or character.encode("ascii", "backslashreplace").decode()
+
+
+codecs.register_error(_HANDLER, _substitute)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from amscale.errors import EXIT_PREEMPTED, InputError, Preempted
+from amscale.streams import readable
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
@@ -82,7 +83,8 @@ def _pass_on(stream: IO[str], lines: list[str], progress: bool) -> None:
         del lines[:-_LAST_LINES]
         if progress:
             try:
-                print(line, end="", file=sys.stderr, flush=True)
+                shown = readable(line, getattr(sys.stderr, "encoding", None))
+                print(shown, end="", file=sys.stderr, flush=True)
             except (OSError, ValueError):  # closed; the rest is read all the same, or the command would wait
                 progress = False
 
