@@ -27,7 +27,7 @@ def test_what_is_whole_passes(targets):
         "table",
         pytest.param("text", marks=pytest.mark.slow),
         "environment",
-        "program",
+        pytest.param("program", marks=pytest.mark.slow),
     ],
 )
 def test_no_input_brings_a_traceback_or_changes_a_result(targets, target):

@@ -9,11 +9,13 @@ program       what the programs answer that are asked about the machine, through
 import json
 import os
 import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
 from amscale import config, data
-from helpers.fuzzing.checks import command, inside
+from helpers.fuzzing.checks import Broken, command, inside, passes
 from helpers.fuzzing.mutate import change_bytes, change_place, damage_json
 
 _CELLS = (
@@ -74,7 +76,7 @@ _ANSWERS = (
 )  # fmt: skip
 
 _TEXTS = (
-    "a b c d\n" * 40,
+    "".join(f"a b c d{' a' * (index % 7)}{' b' * (index // 7)}\n" for index in range(40)),
     "β γ δ\n\n" * 30,
     "one line without an end",
     "x" * 3000,
@@ -93,6 +95,27 @@ class Outside:
 
     def __init__(self, made: Path) -> None:
         self._made = made
+
+    def check_undamaged(self, place: Path) -> None:
+        """Check that undamaged input is accepted, and that the outside program is asked.
+
+        Raises:
+            Broken: something undamaged is refused.
+        """
+        from amscale.cluster.resources import this_machine
+
+        (place / "points.csv").write_text("N,D,loss\n1e5,1e6,3.1\n4e5,1e6,2.9\n1e5,4e6,3.0\n")
+        passes(_read_table, [str(place / "points.csv")])
+        (place / "text.txt").write_text(_TEXTS[0])
+        tokenizer = Path(place / "tokenizer.json")
+        _save_tokenizer(tokenizer, ["a", "b", "c", "d", "[UNK]", "<|endoftext|>"], {"unk_token": "[UNK]"})
+        for name in ("byte", "word", str(tokenizer)):
+            corpus = {"corpus": "text", "files": str(place / "text.txt"), "tokenizer": name}
+            tree = _experiment(corpus | {"document": "line", "validation": 0.1})
+            passes(lambda tree=tree: _prepare(tree, place / "tokens"), [])
+        with _answering(place, b"81559\n", "exit 0"):
+            if this_machine().hosts[0].gpus != 1:
+                raise Broken("nvidia-smi is not asked")
 
     def table(self, place: Path, rng: random.Random, full: bool) -> None:
         """Run one example of a table."""
@@ -126,8 +149,9 @@ class Outside:
             _write_tokenizer(Path(tokenizer), rng)
         name = {".txt": "text", ".parquet": "parquet"}.get(suffix, "jsonl")
         corpus = {"corpus": name, "files": str(file), "tokenizer": tokenizer, "validation": rng.choice([1, 0.1, 0.5])}
-        tree = {"name": "fuzz", "model": {"family": "gpt2", "size": "100k", "layers": 2}, "data": corpus}
-        tree["train"] = {"steps": 3}
+        if name == "text" and rng.random() < 0.8:
+            corpus["document"] = rng.choice(["line", "paragraph", "file"])
+        tree = _experiment(corpus)
         with inside(place):
             command(lambda: _prepare(tree, place / "tokens"), [])
 
@@ -151,14 +175,11 @@ class Outside:
         from amscale.plan import plan
 
         answer = rng.choice(_ANSWERS)
-        (place / "answer").write_bytes(change_bytes(rng, answer) if rng.random() < 0.5 else answer)
-        program = place / "nvidia-smi"
+        answer = change_bytes(rng, answer) if rng.random() < 0.5 else answer
         end = rng.choice(["exit 0"] * 4 + ["exit 1", "exit 9", "kill -9 $$", "cat answer >&2"])
         first = rng.choice(["#!/bin/sh\n"] * 8 + ["#!/nowhere\n", "", "\x00"])
-        program.write_text(f"{first}cat {place}/answer\n{end}\n")
-        program.chmod(rng.choice([0o755] * 8 + [0o644]))
         device = rng.choice(["auto", "cpu", "cuda"])
-        with mock.patch.dict(os.environ, {"PATH": f"{place}:{os.environ['PATH']}"}), inside(place):
+        with _answering(place, answer, end, first, rng.choice([0o755] * 8 + [0o644])), inside(place):
             command(plan, ["quick.yaml", f"storage={place}", f"launch.device={device}"])
 
 
@@ -173,6 +194,22 @@ def _prepare(tree: dict[str, object], folder: Path) -> None:
     (cell,) = config.expand(config.parse(tree))
     store = data.prepare(cell.data, folder)
     store.training(None, cell.data.packing)
+
+
+def _experiment(corpus: dict[str, object]) -> dict[str, object]:
+    model = {"family": "gpt2", "size": "100k", "layers": 2}
+    return {"name": "fuzz", "model": model, "data": corpus, "train": {"steps": 3}}
+
+
+@contextmanager
+def _answering(place: Path, answer: bytes, end: str, first: str = "#!/bin/sh\n", mode: int = 0o755) -> Iterator[None]:
+    """Have an nvidia-smi on PATH that gives an answer."""
+    (place / "answer").write_bytes(answer)
+    program = place / "nvidia-smi"
+    program.write_text(f"{first}cat {place}/answer\n{end}\n")
+    program.chmod(mode)
+    with mock.patch.dict(os.environ, {"PATH": f"{place}:{os.environ['PATH']}"}):
+        yield
 
 
 def _write_table(file: Path, rng: random.Random) -> None:
@@ -222,14 +259,18 @@ def _write_table(file: Path, rng: random.Random) -> None:
 
 def _write_tokenizer(file: Path, rng: random.Random) -> None:
     """Write a tokenizer's file, damaged or of too few tokens."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
     words = rng.sample(["a", "b", "c", "d", "β", "γ", "<|endoftext|>", "</s>", "[UNK]", "<unk>", "<s>", "x"], 8)
     unknown = rng.choice([{}, {"unk_token": "[UNK]"}, {"unk_token": words[0]}])
-    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, **unknown))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    if rng.random() < 0.3:
-        tokenizer.add_special_tokens([rng.choice(["<|endoftext|>", "</s>", "<eos>"])])
-    tokenizer.save(str(file))
+    added = [rng.choice(["<|endoftext|>", "</s>", "<eos>"])] if rng.random() < 0.3 else []
+    _save_tokenizer(file, words, unknown, added)
     if rng.random() < 0.5:
         damage_json(rng, file)
+
+
+def _save_tokenizer(file: Path, words: Sequence[str], unknown: dict[str, str], added: Sequence[str] = ()) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, **unknown))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens(list(added))
+    tokenizer.save(str(file))

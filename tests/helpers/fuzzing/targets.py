@@ -92,6 +92,7 @@ class Targets:
             passes(plan, [str(place / "experiment.yaml"), f"storage={place / 'plans'}"])
         for function in (status, self._read, lambda path: self._gather(path, False)):
             passes(function, [str(sweep)])
+        self._outside.check_undamaged(place)
         passes(lambda path: resolve(path, []) and None, [str(trial / "spec.yaml")])
         self._resume(trial)
         checkpoints = self._checkpoints(_FACTS)
