@@ -1,5 +1,6 @@
 """Mistakes that users make, through the real commands: one line that helps, exit status 2, nothing started."""
 
+import json
 import subprocess
 import sys
 
@@ -31,6 +32,8 @@ def place(tmp_path_factory):
     (folder / "empty").mkdir()
     (folder / "loop").symlink_to("loop")
     (folder / "points.csv").write_text("N,D,loss\n1,2,3\n")
+    vocabulary = {"type": "WordLevel", "vocab": {"a": 0, "b": 1}, "unk_token": "[UNK]"}
+    (folder / "words.json").write_text(json.dumps({"version": "1.0", "model": vocabulary}))
     write_sweep(folder / "made", (6000,), (8000,), steps=20)
     write_sweep(folder / "damaged", (6000,), (8000,), steps=20)
     (folder / "damaged" / "sweep.yaml").write_text("[")
@@ -71,6 +74,7 @@ MISTAKES = (
     (sweep, "{0}/tiny.yaml data.corpus=wikipedia", "data.corpus='wikipedia'; allowed are 'question_formation'"),
     (sweep, "{0}/tiny.yaml probes.extra={{norm:{{}}}}", "there is no probe 'norm'"),
     (sweep, "{0}/tiny.yaml data.tokenizer={0}/none.json", "none.json"),
+    (sweep, "{0}/tiny.yaml data.tokenizer={0}/words.json", "words.json cannot encode the texts: WordLevel error"),
     (sweep, "{0}/text.yaml", "data.files"),
     (sweep, "{0}/text.yaml data.files={0}/none.txt", "none.txt"),
     (sweep, "{0}/text.yaml data.files={0}/binary.txt", "binary.txt"),
