@@ -191,7 +191,7 @@ class BaseFit:
         if not path.parent.is_dir():
             raise InputError(f"output={str(path)!r}: there is no folder {path.parent}")
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        partial.write_text(self.to_json())
+        partial.write_text(self.to_json(), encoding="utf-8")
         partial.replace(path)
 
     def __repr__(self) -> str:
