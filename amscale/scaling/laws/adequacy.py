@@ -166,7 +166,8 @@ def profile(fit: LawFit, rows: Rows) -> Profile | None:
         """Return by how much the sum of squares at each k exceeds its least, as multiples of what 5 % allow."""
         sums = _at_each(problem, above, below, np.vstack([end, starts]), rows, weights, log_k)
         least = min(float(best.min()), float(sums.min())) - within
-        return (sums - within - least) / least * free / float(f.ppf(0.95, 1, free)) - 1
+        # Losses made without noise leave nothing over: then no other k is as good.
+        return (sums - within - least) / max(least, 1e-18) * free / float(f.ppf(0.95, 1, free)) - 1
 
     return Profile(_where_below(log_k, excess))
 
@@ -206,7 +207,7 @@ def _at_each(
 def _where_below(log_k: Array, excess: Callable[[Array], Array]) -> tuple[float, float]:
     """Return the outermost k at which the excess is 0; where it is below 0 at an end of the grid, that end is open."""
     values = excess(log_k)
-    inside = np.flatnonzero(values <= 0)
+    inside = np.flatnonzero(values <= max(0.0, float(values.min())))
     first, last = int(inside[0]), int(inside[-1])
     low, high = 0.0, math.inf
     if first > 0:
