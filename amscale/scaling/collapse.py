@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from amscale.scaling.bootstrap import bias_corrected_interval, cells_of, redrawn_residuals
+from amscale.scaling.design import no_exponent
 from amscale.scaling.estimate import Estimate, interval_test
 from amscale.scaling.points import Array, PointTable
 from amscale.scaling.power_law import hypothesis_name
@@ -86,6 +87,8 @@ def exponent_from_collapse(table: PointTable, hypotheses: Sequence[float], resam
         "used": len(loss),
         "left_out": table.reasons,
     }
+    if reason := no_exponent(table):
+        return Estimate(**shared, reason=reason)
     if len(loss) < 9 or len(set(N)) < 3 or len(set(D)) < 3:
         reason = f"{len(loss)} cells, {len(set(N))} N and {len(set(D))} D; at least 9, 3 and 3 are needed"
         return Estimate(**shared, reason=reason)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from amscale.scaling.bootstrap import cells_of, percentile_interval, redrawn_residuals
+from amscale.scaling.design import equal_losses, no_exponent, no_variation, not_told_apart
 from amscale.scaling.estimate import Estimate, interval_test
 from amscale.scaling.laws.chinchilla import Chinchilla
 from amscale.scaling.laws.fitting import fit_law
@@ -44,6 +45,8 @@ def optimum(D: float, N: Sequence[float] | Array, loss: Sequence[float] | Array)
     least = float(sizes[best])
     if len(sizes) < 3:
         return Optimum(D, None, None, len(sizes), least, f"{len(sizes)} sizes; a minimum needs 3")
+    if equal_losses(losses):
+        return Optimum(D, None, None, len(sizes), least, "the same loss at every N: no minimum")
     if best in (0, len(sizes) - 1):
         edge = "smallest" if best == 0 else "largest"
         return Optimum(D, None, None, len(sizes), least, f"least loss at the {edge} N: no interior minimum")
@@ -82,10 +85,14 @@ def exponent_from_optima(table: PointTable, hypotheses: Sequence[float]) -> Esti
         "left_out": table.reasons + dropped,
     }
     details = {"optima": found}
+    if reason := no_exponent(table):
+        return Estimate(**shared, reason=reason, details=details)
     if len(interior) < 3:
         reason = f"an interior minimum in N at {len(interior)} of {len(found)} D; at least 3 are needed"
         return Estimate(**shared, reason=reason, details=details)
     fit = fit_loglog([item.D for item in interior], [item.N for item in interior])  # type: ignore[misc]
+    if fit.slope <= 0:
+        return Estimate(**shared, reason="N_opt does not grow with D", details=details)
     tests = tuple(fit.test(hypothesis_name(k), k) for k in hypotheses)
     remark = (f"{len(found) - len(interior)} of {len(found)} D dropped",) if dropped else ()
     return Estimate(
@@ -182,6 +189,8 @@ def _with_optimum(budget: Budget, exponents: tuple[float, float] | None) -> Budg
         return without(f"{budget.sizes} sizes; {_LEAST_SIZES} are needed")
     if exponents is None:
         return without("too few runs at this and the other budgets for a curve")
+    if equal_losses(np.array(budget.loss)):
+        return without("the same loss at every N: no minimum")
     best = budget.N[int(np.argmin(budget.loss))]
     if best in (min(budget.N), max(budget.N)):
         return without(f"least loss at the {'smallest' if best == min(budget.N) else 'largest'} N: no interior minimum")
@@ -218,6 +227,8 @@ def exponent_from_budgets(table: PointTable, hypotheses: Sequence[float]) -> Est
         "left_out": table.reasons + dropped,
     }
     details: dict[str, Any] = {"budgets": found, "curve_exponents": exponents}
+    if reason := no_variation(table.loss) or not_told_apart(table.N, table.flops / (6 * table.N)):
+        return Estimate(**shared, reason=reason, details=details)
     if len(interior) < 3:
         reason = f"an interior minimum in N at {len(interior)} of {len(found)} budgets; at least 3 are needed"
         return Estimate(**shared, reason=reason, details=details)
@@ -324,6 +335,8 @@ def exponent_from_contours(table: PointTable, hypotheses: Sequence[float], seed:
         "left_out": table.reasons + dropped,
         "details": {"contours": found},
     }
+    if reason := no_exponent(table):
+        return Estimate(**shared, reason=reason)
     slope = _slope(found)
     if slope is None:
         reason = f"an interior minimum of compute on {len(interior)} of {len(found)} contours; "

@@ -222,6 +222,11 @@ class ObjectSweepStore(SweepStore):
         self._objects.put_all({"sweep.yaml": self.path / "sweep.yaml", **specs})
 
 
+def no_sweep(address: str | Path) -> InputError:
+    """Return the error that a folder or a URI holds no sweep."""
+    return InputError(f"{address}: not a sweep folder; give <storage>/<name> of a sweep that has been started")
+
+
 def sweep_store(config: Experiment) -> SweepStore:
     """Return the store of a configuration's sweep, and make its storage folder.
 
@@ -250,7 +255,7 @@ def open_sweep(sweep: str) -> Iterator[Path]:
         return
     objects = ObjectStore(sweep)
     if objects.entry("sweep.yaml") is None:
-        raise InputError(f"{sweep}: not a sweep; give <storage>/<name> of a sweep")
+        raise no_sweep(sweep)
     folder = working_folder(sweep)
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from rich.console import Console
 from amscale.errors import InputError
 from amscale.fit import fit
 from amscale.reporting.estimates_table import print_fit
-from amscale.scaling.reading import read_sweep, read_table
+from amscale.scaling.reading import read_sweep
 
 
 @pytest.fixture(scope="module")
@@ -92,14 +92,6 @@ def test_one_hypothesis_needs_no_list(points, capsys):
 def test_output_that_is_a_file_is_an_error(points):
     with pytest.raises(InputError, match="no folder can be made there"):
         fit(str(points), output=str(points))
-
-
-def test_two_columns_of_one_name_are_warned_of(tmp_path):
-    path = tmp_path / "points.csv"
-    path.write_text("N,D,loss,loss\n1,2,3,9\n2,2,3,9\n")
-    table = read_table(path)
-    assert table.loss.tolist() == [3, 3]
-    assert table.warnings == ["of the columns called loss the first is used"]
 
 
 def test_active_counts_the_experts_in_use(tmp_path, write_trial):

@@ -1,17 +1,19 @@
 """The exponent and the floor of each law, with intervals and tests, or why they are not determined."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from amscale.scaling.bootstrap import percentile_interval
-from amscale.scaling.estimate import EXPONENT, FLOOR, Estimate, HypothesisTest, interval_test
+from amscale.scaling.design import no_variation, not_told_apart, one_value
+from amscale.scaling.estimate import EXPONENT, FLOOR, Estimate, HypothesisTest, interval_test, outside
 from amscale.scaling.floor import references
 from amscale.scaling.laws.compare import Comparison, Fitted, Resampled
 from amscale.scaling.laws.fitting import LawFit, fit_law
 from amscale.scaling.laws.law import HUBER_LOG, OBJECTIVES, SQUARED, rows_of
-from amscale.scaling.points import PointTable
+from amscale.scaling.points import Array, PointTable
 from amscale.scaling.power_law import hypothesis_name
 
 _LEAST_R_SQUARED = 0.5
@@ -33,7 +35,8 @@ def law_estimates(table: PointTable, fitted: Sequence[Fitted], hypotheses: Seque
     for items in by_law.values():
         first, squared = items[HUBER_LOG.name], items[SQUARED.name]
         if first.comparison.reason is not None:
-            estimates += _estimates(table, first, hypotheses) if first.law.reported_unfitted else []
+            reported = first.law.reported_unfitted or no_variation(table.loss)
+            estimates += _estimates(table, first, hypotheses) if reported else []
             continue
         estimates += _estimates(table, first, hypotheses)
         described = _poor_fit(first.comparison) is None or _poor_fit(squared.comparison) is None
@@ -46,7 +49,7 @@ def disagree(one: Comparison, other: Comparison) -> bool:
     """Return whether k or the floor of one fit is outside the interval of the other."""
     for a, b in ((one, other), (other, one)):
         for name, value in (("k", a.k), ("floor", a.floor)):
-            if value is not None and name in b.intervals and not b.intervals[name][0] <= value <= b.intervals[name][1]:
+            if value is not None and name in b.intervals and outside(value, b.intervals[name]):
                 return True
     return False
 
@@ -64,7 +67,9 @@ def _estimates(table: PointTable, item: Fitted, hypotheses: Sequence[float]) -> 
     floor = {"id": f"floor_{suffix}", "estimand": f"loss floor ({law.name})", "group": FLOOR}
     if item.fit is None:
         shared |= {"method": "no fit", "reason": found.reason, "remarks": (law.formula,)}
-        return [Estimate(**names, **shared) for names in ((exponent, floor) if law.optimum else (floor,))]
+        has_floor = law.floor(np.ones(len(law.parameters))) is not None
+        both = ((exponent, law.optimum), (floor, has_floor))
+        return [Estimate(**names, **shared) for names, wanted in both if wanted]
     shared["method"] = "no interval"
     if found.intervals:
         shared["method"] = f"percentile interval, {found.bootstrap}, {found.resamples} refits"
@@ -92,9 +97,33 @@ def _undetermined(found: Comparison) -> str | None:
     return None
 
 
+def _at_bound(item: Fitted) -> str | None:
+    """Return which parameter ended at a bound of its search; a floor at its lower one leaves the exponent as it is."""
+    for flag in item.comparison.flags:
+        if " at its " in flag and flag != f"{item.law.floor_parameter} at its lower bound":
+            return f"{flag} of the search: these points do not determine the law"
+    return None
+
+
+def _design(table: PointTable, item: Fitted) -> str:
+    """Return why the table cannot determine a law in both N and D (or the tokens seen), or an empty text."""
+    assert item.fit is not None
+    rows, natural = rows_of(table), item.fit.natural
+    predicted = item.law.loss(natural, rows)
+
+    def depends(**changed: Array) -> bool:
+        return not np.allclose(item.law.loss(natural, replace(rows, **changed)), predicted)
+
+    amounts = [rows.D] if depends(D=2 * rows.D) else []
+    if rows.tokens is not None and depends(tokens=2 * rows.tokens):
+        amounts.append(rows.tokens)
+    reasons = [not_told_apart(rows.N, amount) for amount in amounts]
+    return reasons[0] if depends(N=2 * rows.N) and reasons and all(reasons) else ""
+
+
 def _exponent(table: PointTable, item: Fitted, hypotheses: Sequence[float], shared: dict[str, Any]) -> Estimate:
     found = item.comparison
-    reason = _poor_fit(found) or _undetermined(found)
+    reason = _design(table, item) or _poor_fit(found) or _at_bound(item) or _undetermined(found)
     if reason:
         return Estimate(**shared, reason=reason)
     tests: tuple[HypothesisTest, ...] = ()
@@ -119,7 +148,9 @@ def _compute_optima(table: PointTable, fit: LawFit, resampled: Resampled) -> lis
 
 def _floor(table: PointTable, item: Fitted, shared: dict[str, Any]) -> Estimate:
     found = item.comparison
-    reason = _poor_fit(found)
+    if reason := one_value(table.N, table.D):
+        reason += ": what more of the other one would leave there is no floor"
+    reason = reason or _design(table, item) or _poor_fit(found) or _at_bound(item)
     # A floor at the bound of the search, or a fit that mostly ends at bounds, does not measure a floor.
     if reason is None and f"{item.law.floor_parameter} at its lower bound" in found.flags:
         reason = "the floor is at the lower bound of the search: these points do not determine it"
