@@ -52,3 +52,11 @@ def not_told_apart(N: Array, D: Array) -> str:
 def no_exponent(table: PointTable) -> str:
     """Return why the points of a table determine no exponent k, whatever the estimate, or an empty text."""
     return no_variation(table.loss) or not_told_apart(table.N, table.D)
+
+
+def above_the_losses(table: PointTable, interval: tuple[float, float] | None) -> str:
+    """Return that runs went below all of a floor's interval, which then is that of no floor, or an empty text."""
+    least = min(table.losses().values())
+    if interval is None or interval[0] <= least * (1 + LEAST_VARIATION):
+        return ""
+    return f"the floor, {interval[0]:.4g} or more, is above the least loss measured, {least:.4g}"

@@ -269,9 +269,9 @@ def _from_frame(frame: "pd.DataFrame", source: str) -> Cells:
     cells = Cells(source)
     for position, name in enumerate(frame.columns):
         cells.add(name, [_value(value) for value in frame.iloc[:, position].astype(object)])
-    for level, name in enumerate(index.names):
-        if name is not None and str(name) not in cells.columns:
-            cells.add(name, [_value(value) for value in index.get_level_values(level).astype(object)])
+    for level, title in enumerate(index.names):
+        if title is not None and str(title) not in cells.columns:
+            cells.add(title, [_value(value) for value in index.get_level_values(level).astype(object)])
     return cells
 
 

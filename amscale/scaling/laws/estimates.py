@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from amscale.scaling.bootstrap import percentile_interval
-from amscale.scaling.design import no_variation, not_told_apart, one_value
+from amscale.scaling.design import above_the_losses, no_variation, not_told_apart, one_value
 from amscale.scaling.estimate import EXPONENT, FLOOR, Estimate, HypothesisTest, interval_test, outside
 from amscale.scaling.floor import references
 from amscale.scaling.laws.compare import Comparison, Fitted, Resampled
@@ -148,13 +148,13 @@ def _compute_optima(table: PointTable, fit: LawFit, resampled: Resampled) -> lis
 
 def _floor(table: PointTable, item: Fitted, shared: dict[str, Any]) -> Estimate:
     found = item.comparison
-    if reason := one_value(table.N, table.D):
-        reason += ": what more of the other one would leave there is no floor"
+    same = one_value(table.N, table.D)
+    reason = f"{same}: what more of the other one would leave there is no floor" if same else None
     reason = reason or _design(table, item) or _poor_fit(found) or _at_bound(item)
     # A floor at the bound of the search, or a fit that mostly ends at bounds, does not measure a floor.
     if reason is None and f"{item.law.floor_parameter} at its lower bound" in found.flags:
         reason = "the floor is at the lower bound of the search: these points do not determine it"
-    reason = reason or _undetermined(found)
+    reason = reason or _undetermined(found) or above_the_losses(table, found.intervals.get("floor"))
     if reason:
         return Estimate(**shared, reason=reason)
     tests: tuple[HypothesisTest, ...] = ()
