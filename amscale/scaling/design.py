@@ -49,6 +49,21 @@ def not_told_apart(N: Array, D: Array) -> str:
     return f"D is {law} at every run: nothing tells a change of N from one of D"
 
 
+def no_curvature(N: Array, D: Array, loss: Array, error: float | None) -> str:
+    """Return why a law of some error in ln loss tells nothing of an optimum, or an empty text.
+
+    A plane in ln N and ln D, of the loss or of ln loss, has no optimum. Where one describes the losses (R,) as well as
+    the law, which has more parameters, the curvature that an exponent rests on does not show.
+    """
+    columns = np.stack([np.ones_like(N), np.log(N), np.log(D)], axis=1)
+    log_plane, plane = (columns @ np.linalg.lstsq(columns, y, rcond=None)[0] for y in (np.log(loss), loss))
+    planes = [log_plane, np.log(plane)] if (plane > 0).all() else [log_plane]
+    least = min(float(np.sqrt(np.mean((values - np.log(loss)) ** 2))) for values in planes)
+    if error is None or least > error:
+        return ""
+    return "a plane in ln N and ln D describes these losses as well as the law: they show no curvature"
+
+
 def no_exponent(table: PointTable) -> str:
     """Return why the points of a table determine no exponent k, whatever the estimate, or an empty text."""
     return no_variation(table.loss) or not_told_apart(table.N, table.D)

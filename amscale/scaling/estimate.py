@@ -127,7 +127,7 @@ def to_json_types(value: Any) -> Any:
     return value
 
 
-ACCURACY = 1e-4
+ACCURACY = 1e-6
 """Share of a value by which a search and rounding may miss it: runs without noise have intervals of no width."""
 
 

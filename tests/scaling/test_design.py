@@ -109,6 +109,13 @@ def test_runs_without_noise_do_not_reject_the_truth():
     assert line.test("", 2).rejected
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("losses", [20 - 0.5 * np.log(N) - 0.3 * np.log(D), 100 * N**-0.1 * D**-0.1])
+def test_losses_without_curvature_have_no_exponent(losses):
+    for id, estimate in estimates(table_of(N, D, losses * BLUR), "chinchilla", "kaplan", "associative").items():
+        assert is_not_determined(estimate), id
+
+
 def test_an_optimum_that_falls_with_d_is_no_exponent():
     u = np.log(N / 4e7)
     falling = 3 + 0.1 * (u + 0.5 * np.log(D / 8e8)) ** 2

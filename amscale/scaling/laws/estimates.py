@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from amscale.scaling.bootstrap import percentile_interval
-from amscale.scaling.design import above_the_losses, no_variation, not_told_apart, one_value
+from amscale.scaling.design import above_the_losses, no_curvature, no_variation, not_told_apart, one_value
 from amscale.scaling.estimate import EXPONENT, FLOOR, Estimate, HypothesisTest, interval_test, outside
 from amscale.scaling.floor import references
 from amscale.scaling.laws.compare import Comparison, Fitted, Resampled
@@ -124,6 +124,7 @@ def _design(table: PointTable, item: Fitted) -> str:
 def _exponent(table: PointTable, item: Fitted, hypotheses: Sequence[float], shared: dict[str, Any]) -> Estimate:
     found = item.comparison
     reason = _design(table, item) or _poor_fit(found) or _at_bound(item) or _undetermined(found)
+    reason = reason or no_curvature(table.N, table.D, table.loss, found.rmse)
     if reason:
         return Estimate(**shared, reason=reason)
     tests: tuple[HypothesisTest, ...] = ()
