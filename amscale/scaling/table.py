@@ -220,9 +220,11 @@ class _Reader:
         for row, cell in enumerate(self.cells.columns[name], 1):
             try:
                 found.append(None if cell is None else _number(cell, self.decimal, sizes, scale))
-            except ValueError:
+            except (ValueError, OverflowError):
                 example = "a number such as 2e8, 400M or 1,000,000" if sizes else "a number"
                 raise self._fault(row, name, cell, f"{example} is needed") from None
+        if key != "loss":
+            found = [None if value is not None and math.isnan(value) else value for value in found]
         return found
 
     def _scale(self, name: str) -> float:
@@ -241,18 +243,16 @@ class _Reader:
         """Return the positive numbers of a column, None for a missing one; None where there is no such column."""
         values = self._numbers(key)
         for row, value in enumerate(values or [], 1):
-            if value is not None and math.isnan(value):
-                assert values is not None
-                values[row - 1] = None
-            elif value is not None and not 0 < value < math.inf:
-                raise self._fault(row, self.names[key], value, "it must be a positive number")
+            if value is not None and not 1 / _LARGEST < value < _LARGEST:
+                most = f" below {_LARGEST:g}" if value >= _LARGEST else ""
+                raise self._fault(row, self.names[key], value, f"it must be a positive number{most}")
         return values
 
     def losses(self) -> list[float | None]:
         """Return the losses in the table's unit; a missing one is None, and that of a diverged run not finite."""
         values = self._numbers("loss") or []
         for row, value in enumerate(values, 1):
-            if value is not None and value <= 0 and math.isfinite(value):
+            if value is not None and math.isfinite(value) and not 1 / _LARGEST < value < _LARGEST:
                 raise InputError(f"{self.cells.source}: row {row} has loss {value:g}; a cross-entropy must be positive")
         return values
 
@@ -260,10 +260,13 @@ class _Reader:
         """Return the seeds, whole numbers."""
         values = self._numbers("seed")
         for row, value in enumerate(values or [], 1):
-            if value is not None and value != round(value):
+            if value is not None and not value.is_integer():
                 raise self._fault(row, self.names["seed"], value, "a whole number is needed")
         return values
 
+
+_LARGEST = 1e40
+"""No count is as large: products of larger ones would overflow."""
 
 _PLAIN = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
 _UNITLESS = re.compile(r"[^a-z]*(?:[0-9]e[+-]?[0-9]+)?", re.IGNORECASE)
