@@ -33,20 +33,7 @@ def parquet(frame):
     return file.getvalue()
 
 
-@pytest.fixture
-def read(tmp_path):
-    """Read a file of some content."""
-
-    def read(content, columns=None, name="points.csv", **unit):
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return read_table(path, columns, **unit)
-
-    return read
-
-
-@pytest.mark.parametrize(
-    "content",
+WRITTEN = [
     [
         PLAIN,
         PLAIN.replace("\n", ",\n"),
@@ -79,15 +66,9 @@ def read(tmp_path):
         pd.DataFrame({"N": N, "D": D, "loss": LOSS}).to_json(),
         parquet(pd.DataFrame({"N": N, "D": pd.array([200_000_000, 400_000_000], "Int64"), "loss": LOSS})),
         parquet(pd.DataFrame({"N": N, "D": D, "loss": LOSS}).set_index("N")),
-    ],
-)
-def test_one_table_written_in_many_ways_is_one_table(read, content):
-    table = read(content)
-    assert (table.N.tolist(), table.D.tolist(), table.loss.tolist()) == (N, D, LOSS)
+]
 
-
-@pytest.mark.parametrize(
-    ("content", "says"),
+BAD = [
     [
         ("N,D\n1,2\n", "no column 'loss'"),
         ("N,loss\n1,2\n", "--d_column"),
@@ -133,8 +114,28 @@ def test_one_table_written_in_many_ways_is_one_table(read, content):
         ("[1, 2]", "row 1 is '1'; a row is an object"),
         (parquet(pd.DataFrame({"N": pd.to_datetime(["2024-01-01"]), "D": 1, "loss": 2})), "holds Timestamp"),
         (parquet(pd.DataFrame({"N": N}))[:60], "cannot be read as Parquet"),
-    ],
-)
+]
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Read a file of some content."""
+
+    def read(content, columns=None, name="points.csv", **unit):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return read_table(path, columns, **unit)
+
+    return read
+
+
+@pytest.mark.parametrize("content", WRITTEN, ids=range(len(WRITTEN)))
+def test_one_table_written_in_many_ways_is_one_table(read, content):
+    table = read(content)
+    assert (table.N.tolist(), table.D.tolist(), table.loss.tolist()) == (N, D, LOSS)
+
+
+@pytest.mark.parametrize(("content", "says"), BAD, ids=range(len(BAD)))
 def test_what_cannot_be_read_in_one_way_is_one_line(read, content, says):
     with pytest.raises(InputError, match=says) as caught:
         read(content)
