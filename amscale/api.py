@@ -291,6 +291,7 @@ def fit_table(
     sample: int | None = None,
     loss_unit: str = "nats",
     bytes_per_token: float | None = None,
+    where: str | None = None,
 ) -> Fit:
     """Estimate from a table of runs: a CSV, TSV, JSON, JSON Lines or Parquet file, or a DataFrame.
 
@@ -308,6 +309,7 @@ def fit_table(
         sample: fit this many rows, drawn at random.
         loss_unit: nats or bits, both per token, or bits_per_byte.
         bytes_per_token: mean bytes of a token, for a loss in bits_per_byte.
+        where: fit only the rows with these cells, `column=value` or several joined by commas.
 
     Raises:
         InputError: a column that is missing, or a row that is no run, by its number.
@@ -322,6 +324,7 @@ def fit_table(
             sample,
             loss_unit,
             bytes_per_token,
+            where,
         )
     )
 

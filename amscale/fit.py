@@ -51,7 +51,8 @@ def fit(
         threshold: threshold of the D* criterion, nats² (sweeps).
         hypotheses: exponents k of N ∝ D^k to test; 1, 1.35, 2 and 4 for a file.
         resamples: bootstrap refits.
-        where: fit only the trials with these settings, key=value or several joined by commas (sweeps).
+        where: fit only the trials with these settings, or the rows of a table with these cells, key=value or several
+            joined by commas.
         next: instead of the fit, print as YAML this many cells that would narrow the interval of k the most.
         drop_highest: the number of highest losses to leave out (files).
         sample: fit this many rows, drawn at random (files).
@@ -80,7 +81,7 @@ def fit(
 
 _COLUMNS = ("n_column", "d_column", "loss_column", "flops_column", "seed_column", "tokens_column")
 _UNIT = ("loss_unit", "bytes_per_token")
-_OF_A_SWEEP = ("count", "window", "threshold", "where")
+_OF_A_SWEEP = ("count", "window", "threshold")
 _OF_A_TABLE = (*_COLUMNS, *_UNIT, "drop_highest", "sample")
 
 
@@ -108,7 +109,7 @@ def _fitted(path: Path, given: dict[str, Any]) -> "BaseFit":
         names = ("count", "window", "threshold", "hypotheses", "resamples", "where")
         return fit_folder(path, **{name: given[name] for name in names})
     hypotheses = fit_settings(path, hypotheses=given["hypotheses"])["hypotheses"]
-    chosen = (given[name] for name in ("resamples", "drop_highest", "sample", *_UNIT))
+    chosen = (given[name] for name in ("resamples", "drop_highest", "sample", *_UNIT, "where"))
     return fit_table(path, _columns(given), hypotheses, *chosen)
 
 

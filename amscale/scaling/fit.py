@@ -272,6 +272,7 @@ def fit_table(
     rows: int | None = None,
     loss_unit: str = "nats",
     bytes_per_token: float | None = None,
+    where: str | None = None,
 ) -> BaseFit:
     """Fit the rows of a file, or of a DataFrame.
 
@@ -282,17 +283,17 @@ def fit_table(
         resamples: bootstrap refits.
         highest: number of highest losses to leave out, by name.
         rows: number of rows to draw at random of what remains; None for all.
-        loss_unit, bytes_per_token: as for `read_table`.
+        loss_unit, bytes_per_token, where: as for `read_table`.
 
     Raises:
         InputError: as `read_table`, or a setting is out of range.
     """
     _check(0.04, hypotheses, resamples)
     columns = columns or Columns()
-    table = sample(drop_highest(read_table(source, columns, loss_unit, bytes_per_token), highest), rows)
+    table = sample(drop_highest(read_table(source, columns, loss_unit, bytes_per_token, where), highest), rows)
     estimates, laws = _estimates(table, hypotheses, resamples)
     settings = {"hypotheses": list(hypotheses), "resamples": resamples, "drop_highest": highest, "sample": rows}
-    settings |= {**columns.to_dict(), "loss_unit": loss_unit, "bytes_per_token": bytes_per_token}
+    settings |= {**columns.to_dict(), "loss_unit": loss_unit, "bytes_per_token": bytes_per_token, "where": where}
     return BaseFit(table, estimates, laws, settings)
 
 

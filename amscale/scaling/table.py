@@ -14,6 +14,7 @@ import numpy as np
 from amscale.errors import InputError
 from amscale.scaling.points import Point, PointTable
 from amscale.scaling.table_file import Cells, read_cells
+from amscale.scaling.table_rows import differing_columns, select_rows
 from amscale.settings import parse_number
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def read_table(
     columns: Columns | None = None,
     loss_unit: str = "nats",
     bytes_per_token: float | None = None,
+    where: str | None = None,
 ) -> PointTable:
     """Read the rows of a file or a DataFrame as points.
 
@@ -76,24 +78,28 @@ def read_table(
 
     Args:
         loss_unit, bytes_per_token: as for `nats_per_token`.
+        where: read only the rows with these cells, `column=value` or several joined by commas.
 
     Raises:
         InputError: the file or a column is missing, a cell is not the number it must be, all N are equal, or the unit
             of the loss is unclear.
     """
     factor = nats_per_token(loss_unit, bytes_per_token)
-    reader = _Reader(read_cells(source), columns or Columns())
+    reader = _Reader(select_rows(read_cells(source), where), columns or Columns())
     unit = "nats per token" if factor == 1 else f"nats per token, {factor:.4g} times the file's {loss_unit}"
     table = PointTable(
         reader.cells.source, f"N as given in column {reader.names['n']!r}; loss in {unit}", [], [], reader.warnings
     )
+    if where is not None:
+        table.convention += f"; rows with {where}"
     N, D, tokens, flops = (reader.positive(key) for key in ("n", "d", "tokens", "flops"))
     if D is None:
         D, tokens = _amounts(reader, N, tokens, flops)
     loss = [None if value is None else factor * value for value in reader.losses()]
     seeds = reader.seeds()
     rows = [_merged(N), _merged(D), loss, seeds, flops, tokens]
-    _collect(table, [column or [None] * reader.cells.rows for column in rows])
+    _collect(table, reader.cells, [column or [None] * reader.cells.rows for column in rows])
+    table.warnings += differing_columns(reader.cells, set(reader.names.values()), _merged(N), _merged(D))
     for key, column in (("flops", flops), ("tokens", tokens)):
         if column is not None and None in column and any(value is not None for value in column):
             lacking = sum(value is None for value in column)
@@ -185,7 +191,7 @@ class _Reader:
         signs: dict[str, tuple[int, str, str]] = {}
         comma = None
         for key, name in self.names.items():
-            for row, cell in enumerate(self.cells.columns[name], 1):
+            for row, cell in zip(self.cells.numbers, self.cells.columns[name], strict=True):
                 if not isinstance(cell, str) or cell.isalnum() or not ("," in cell or "." in cell):
                     continue
                 valid = {sign for sign in ".," if _is_number(cell, sign, grouped=key in _SIZES)}
@@ -217,7 +223,7 @@ class _Reader:
         sizes = key in _SIZES
         scale = self._scale(name) if sizes and key != "flops" else 1.0
         found: list[float | None] = []
-        for row, cell in enumerate(self.cells.columns[name], 1):
+        for row, cell in zip(self.cells.numbers, self.cells.columns[name], strict=True):
             try:
                 found.append(None if cell is None else _number(cell, self.decimal, sizes, scale))
             except (ValueError, OverflowError):
@@ -242,7 +248,7 @@ class _Reader:
     def positive(self, key: str) -> list[float | None] | None:
         """Return the positive numbers of a column, None for a missing one; None where there is no such column."""
         values = self._numbers(key)
-        for row, value in enumerate(values or [], 1):
+        for row, value in zip(self.cells.numbers, values or [], strict=values is not None):
             if value is not None and not 1 / _LARGEST < value < _LARGEST:
                 most = f" below {_LARGEST:g}" if value >= _LARGEST else ""
                 raise self._fault(row, self.names[key], value, f"it must be a positive number{most}")
@@ -251,7 +257,7 @@ class _Reader:
     def losses(self) -> list[float | None]:
         """Return the losses in the table's unit; a missing one is None, and that of a diverged run not finite."""
         values = self._numbers("loss") or []
-        for row, value in enumerate(values, 1):
+        for row, value in zip(self.cells.numbers, values, strict=True):
             if value is not None and math.isfinite(value) and not 1 / _LARGEST < value < _LARGEST:
                 raise InputError(f"{self.cells.source}: row {row} has loss {value:g}; a cross-entropy must be positive")
         return values
@@ -259,7 +265,7 @@ class _Reader:
     def seeds(self) -> list[float | None] | None:
         """Return the seeds, whole numbers."""
         values = self._numbers("seed")
-        for row, value in enumerate(values or [], 1):
+        for row, value in zip(self.cells.numbers, values or [], strict=values is not None):
             if value is not None and not value.is_integer():
                 raise self._fault(row, self.names["seed"], value, "a whole number is needed")
         return values
@@ -318,22 +324,26 @@ def _merged(values: Sequence[float | None] | None) -> list[float | None]:
     return [None if value is None else least[value] for value in values or []]
 
 
-def _collect(table: PointTable, columns: Sequence[Sequence[float | None]]) -> None:
-    """Add points from the columns N, D, loss, seed, flops and tokens."""
-    seen: dict[tuple[float | None, ...], int] = {}
-    number = 0
-    for number, values in enumerate(zip(*columns, strict=True), 1):
+def _collect(table: PointTable, cells: Cells, columns: Sequence[Sequence[float | None]]) -> None:
+    """Add points from the columns N, D, loss, seed, flops and tokens; a repeat equals another row in every cell."""
+    seen: dict[tuple[float | None, ...], list[int]] = {}
+    for row, values in enumerate(zip(*columns, strict=True)):
         N, D, loss, seed, flops, tokens = values
-        lacking = [name for name, value in (("N", N), ("D", D), ("loss", loss)) if value is None]
+        name = f"row {cells.numbers[row]}"
+        lacking = [key for key, value in (("N", N), ("D", D), ("loss", loss)) if value is None]
         if N is None or D is None or loss is None:
-            table.left_out.append((f"row {number}", f"{' and '.join(lacking)} missing"))
+            table.left_out.append((name, f"{' and '.join(lacking)} missing"))
         elif not math.isfinite(loss):
-            table.left_out.append((f"row {number}", f"loss is {loss}"))
-        elif (first := seen.setdefault(values, number)) != number:
-            table.left_out.append((f"row {number}", f"repeats row {first} exactly"))
+            table.left_out.append((name, f"loss is {loss}"))
         else:
+            like = seen.setdefault(values, [])
+            same = [other for other in like if all(each[other] == each[row] for each in cells.columns.values())]
+            if same:
+                table.left_out.append((name, f"repeats row {cells.numbers[same[0]]} exactly"))
+                continue
+            like.append(row)
             whole = None if seed is None else int(seed)
-            table.points.append(Point(f"row {number}", N, D, loss, whole, flops, tokens))
+            table.points.append(Point(name, N, D, loss, whole, flops, tokens))
     if table.left_out:
         reasons = "; ".join(table.reasons[:5])
-        table.warnings.append(f"{len(table.left_out)} of {number} rows left out: {reasons}")
+        table.warnings.append(f"{len(table.left_out)} of {cells.rows} rows left out: {reasons}")

@@ -15,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,12 +39,19 @@ class Cells:
     """A table's columns by name, in their order, and what a reader should know of how they were read.
 
     A name that occurs twice has its first column here, and stands in `twice` if the two differ. Missing cells are None.
+    `selected` holds the numbers of the rows where some were selected.
     """
 
     source: str
     columns: dict[str, list[Any]] = field(default_factory=dict)
     twice: set[str] = field(default_factory=set)
     warnings: list[str] = field(default_factory=list)
+    selected: list[int] | None = None
+
+    @cached_property
+    def numbers(self) -> list[int]:
+        """The numbers of the rows in the file, from 1."""
+        return list(range(1, self.rows + 1)) if self.selected is None else self.selected
 
     @property
     def rows(self) -> int:

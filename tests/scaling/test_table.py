@@ -172,6 +172,41 @@ def test_rounding_makes_no_new_cells(read):
     assert sorted(set(table.D.tolist())) == pytest.approx([2e8, 3e8])
 
 
+CORPORA = "corpus,batch,N,D,loss\nweb,2e6,1e7,2e8,3\ncode,2e6,1e7,2e8,3\nweb,2e6,2e7,4e8,2.5\ncode,2e6,2e7,4e8,2\n"
+CORPORA += "web,1e6,3e7,4e8,2.1\ncode,1e6,3e7,4e8,1.9\n"
+
+
+def test_rows_that_differ_in_another_column_are_named_and_selected(read):
+    table = read(CORPORA)
+    assert len(table.points) == 6, "equal numbers of two corpora are no repeat"
+    (warning,) = table.warnings
+    assert "rows of one N and D differ in 'corpus' (code, web), and are fitted together" in warning
+    assert "--where 'corpus=web' fits one kind" in warning
+    table = read(CORPORA, where="Corpus=code, batch=2M")
+    assert [point.name for point in table.points] == ["row 2", "row 4"]
+    assert not table.warnings
+    assert table.convention.endswith("; rows with Corpus=code, batch=2M")
+    for where, says in (
+        ("corpus=books", "no row is left; corpus is one of code, web"),
+        ("corpora=web", "no column 'corpora'"),
+        ("web", "column=value"),
+    ):
+        with pytest.raises(InputError, match=says):
+            read(CORPORA, where=where)
+
+
+def test_text_that_is_no_label_of_n_or_d_is_named_without_a_shared_cell(read):
+    rows = [
+        f"{corpus},{n},{d * shift},{3 + n / 1e9}"
+        for corpus, shift in (("a", 1), ("b", 1.1))
+        for n in (1e7, 2e7)
+        for d in (1e8, 2e8)
+    ]
+    assert "rows differ in 'corpus' (a, b)" in read("\n".join(["corpus,N,D,loss", *rows])).warnings[0]
+    labelled = [f"{'small' if row.split(',')[1] == '10000000.0' else 'large'},{row.split(',', 1)[1]}" for row in rows]
+    assert not read("\n".join(["model,N,D,loss", *labelled])).warnings
+
+
 @pytest.mark.parametrize(
     ("frame", "says"),
     [
