@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from amscale.scaling.laws.law import Law, Problem, Rows, levels, log_sum, too_few
+from amscale.scaling.laws.law import Law, Problem, Rows, derivatives, levels, log_sum, too_few
 from amscale.scaling.points import Array
 
 
@@ -33,7 +33,7 @@ class Chinchilla(Law):
         def predict(theta: Array) -> tuple[Array, Array]:
             a, alpha, b, beta, e = (theta[:, i, None] for i in range(5))
             total, (p, q, r) = log_sum([a - alpha * x, b - beta * y, np.broadcast_to(e, (len(theta), len(x)))])
-            return total, np.stack([p, -x * p, q, -y * q, r], axis=-1)
+            return total, derivatives([p, -x * p, q, -y * q, r])
 
         def natural(theta: Array) -> Array:
             a, alpha, b, beta, e = theta.T

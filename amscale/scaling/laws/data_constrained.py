@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from amscale.scaling.laws.chinchilla import Chinchilla
-from amscale.scaling.laws.law import SQUARED_LOG, Law, Problem, Rows, log_sum, minimise, too_few
+from amscale.scaling.laws.law import SQUARED_LOG, Law, Problem, Rows, derivatives, log_sum, minimise, too_few
 from amscale.scaling.points import Array
 
 
@@ -65,7 +65,7 @@ class DataConstrained(Law):
             size = _worth(np.where(inner, optimal, x), x, np.exp(nu))
             total, (p, q, r) = log_sum([a - alpha * size.log, b - beta * data.log, np.broadcast_to(e, size.log.shape)])
             pull = -alpha * p * np.where(inner, size.by_unique, 0.0)
-            derivatives = [
+            columns = [
                 p + pull / alpha,
                 -p * size.log + pull * (1 / alpha - optimal) / alpha,
                 q - pull / alpha,
@@ -74,7 +74,7 @@ class DataConstrained(Law):
                 -beta * q * data.by_decay,
                 -alpha * p * size.by_decay,
             ]
-            return total, np.stack(derivatives, axis=-1)
+            return total, derivatives(columns)
 
         def natural(theta: Array) -> Array:
             """Return the law's own parameters from those of the search."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from amscale.scaling.laws.law import Law, Problem, Rows, levels, log_sum, too_few
+from amscale.scaling.laws.law import Law, Problem, Rows, derivatives, levels, log_sum, too_few
 from amscale.scaling.points import Array
 
 
@@ -30,7 +30,7 @@ class Kaplan(Law):
             size, data = (a - p * x) / q, b / q - y
             total, (u, v) = log_sum([size, data])
             by_q = total - u * size - v * b / q
-            return q * total, np.stack([u, -x * u, v, by_q], axis=-1)
+            return q * total, derivatives([u, -x * u, v, by_q])
 
         def natural(theta: Array) -> Array:
             a, p, b, q = theta.T
