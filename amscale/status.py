@@ -11,8 +11,9 @@ def status(sweep: str = "results/quick", json: bool = False) -> int:
         json: print one JSON document on standard output instead.
     """
     from amscale.cli import print_json
+    from amscale.errors import no_sweep
     from amscale.reporting.terminal import make_console, print_results, status_rows
-    from amscale.trials.sweep_store import SweepStore, no_sweep, open_sweep
+    from amscale.trials.sweep_store import SweepStore, open_sweep
 
     with open_sweep(str(sweep)) as path:
         if not (path / "sweep.yaml").is_file():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 import amscale
-from amscale.errors import InputError
+from amscale.errors import InputError, no_sweep
 from amscale.reporting.fit_data import FitData, RunLoss, run_label, with_infinite_ends
 from amscale.reporting.terminal import TrialStatus, trial_status
 from amscale.scaling.floor import common_value
@@ -20,7 +20,7 @@ from amscale.scaling.points import counted
 from amscale.trials.attempt import ATTEMPT_MARK
 from amscale.trials.metrics import MetricsRecord, ProbeRecord, TrainRecord, ValidationRecord
 from amscale.trials.records import TrialResult
-from amscale.trials.sweep_store import SweepStore, no_sweep
+from amscale.trials.sweep_store import SweepStore
 from amscale.trials.trial_store import TrialStore
 
 if TYPE_CHECKING:

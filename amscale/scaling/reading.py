@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from amscale.errors import InputError
+from amscale.errors import InputError, no_sweep
 from amscale.files import read_text
 from amscale.scaling.points import COUNTS, Array, Curves, Point, PointTable, check_count, counted
 from amscale.scaling.several_corpora import by_corpus, select_trials
 from amscale.trials.metrics import TrainRecord, ValidationRecord, read_records
 from amscale.trials.records import TrialResult
-from amscale.trials.sweep_store import no_sweep
 
 
 def read_sweep(folder: str | Path, count: str = "non_embedding", where: str | None = None) -> PointTable:

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from amscale.config import Experiment, FitSettings, expand
 from amscale.data import store_name
-from amscale.errors import InputError
+from amscale.errors import InputError, no_sweep
 from amscale.files import parse_yaml, read_text, write_atomically
 from amscale.locks import FileLock, LockHeld, LocksUnsupported
 from amscale.settings import describe_error
@@ -220,11 +220,6 @@ class ObjectSweepStore(SweepStore):
             mirror.push_tokens(self._storage, store)
         specs = {f"trials/{label}/spec.yaml": store.spec for label, store in trials.items()}
         self._objects.put_all({"sweep.yaml": self.path / "sweep.yaml", **specs})
-
-
-def no_sweep(address: str | Path) -> InputError:
-    """Return the error that a folder or a URI holds no sweep."""
-    return InputError(f"{address}: not a sweep folder; give <storage>/<name> of a sweep that has been started")
 
 
 def sweep_store(config: Experiment) -> SweepStore:
