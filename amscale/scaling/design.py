@@ -3,13 +3,12 @@
 import numpy as np
 
 from amscale.scaling.points import Array, PointTable
-from amscale.scaling.power_law import fit_loglog
 
 LEAST_VARIATION = 1e-6
 """Losses closer than this share of themselves are one loss: what remains is rounding."""
 
-_TOGETHER = 0.05
-"""Where D is a power of N within this factor (1 + 0.05) at every run, nothing tells the two apart."""
+_FOLLOWS = 0.98
+"""R² of ln D on ln N from which D is taken to follow N."""
 
 
 def equal_losses(loss: Array) -> bool:
@@ -32,21 +31,33 @@ def one_value(N: Array, D: Array) -> str:
     return ""
 
 
+def follows(N: Array, D: Array) -> str:
+    """Return how D follows N where it does in every run, or an empty text.
+
+    The loss is then known along one line of the plane of ln N and ln D, and only the form of a law decides its k
+    (arXiv 2605.08541).
+    """
+    x, y = np.log(N), np.log(D)
+    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return ""
+    r_squared = float(np.corrcoef(x, y)[0, 1]) ** 2
+    if r_squared < _FOLLOWS:
+        return ""
+    slope = float(np.polyfit(x, y, 1)[0])
+    line = f"D = {np.exp(np.mean(y - x)):.3g} N" if abs(slope - 1) < 0.05 else f"D follows N^{slope:.2g}"
+    return (
+        f"{line} in every run (R² {r_squared:.3f} of ln D on ln N): nothing in the design separates N from D; add runs "
+        "of several D at one N"
+    )
+
+
 def not_told_apart(N: Array, D: Array) -> str:
     """Return why N and D (R,) cannot be told apart in these runs, or an empty text.
 
-    There is one N, or one D, or D is a power of N: a change of the loss may then be due to either.
+    There is one N, or one D, or D follows N: a change of the loss may then be due to either.
     """
-    if reason := one_value(N, D):
-        return f"{reason}: they cannot tell how N and D trade"
-    if len(N) < 3:
-        return ""  # too few for every estimate
-    line = fit_loglog(N, D)
-    left = np.log(D) - line.intercept - line.slope * np.log(N)
-    if np.ptp(left) / 2 > np.log1p(_TOGETHER):
-        return ""
-    law = f"{D[0] / N[0]:.4g} N" if abs(line.slope - 1) < 0.01 else f"{np.exp(line.intercept):.3g} N^{line.slope:.3g}"
-    return f"D is {law} at every run: nothing tells a change of N from one of D"
+    reason = one_value(N, D)
+    return f"{reason}: they cannot tell how N and D trade" if reason else follows(N, D)
 
 
 def no_curvature(N: Array, D: Array, loss: Array, error: float | None) -> str:
@@ -67,11 +78,3 @@ def no_curvature(N: Array, D: Array, loss: Array, error: float | None) -> str:
 def no_exponent(table: PointTable) -> str:
     """Return why the points of a table determine no exponent k, whatever the estimate, or an empty text."""
     return no_variation(table.loss) or not_told_apart(table.N, table.D)
-
-
-def above_the_losses(table: PointTable, interval: tuple[float, float] | None) -> str:
-    """Return that runs went below all of a floor's interval, which then is that of no floor, or an empty text."""
-    least = min(table.losses().values())
-    if interval is None or interval[0] <= least * (1 + LEAST_VARIATION):
-        return ""
-    return f"the floor, {interval[0]:.4g} or more, is above the least loss measured, {least:.4g}"

@@ -5,7 +5,7 @@ D' = U_D + U_D R_D* (1 - exp(-R_D/R_D*)),   U_D = unique tokens used, R_D = repe
 N' = U_N + U_N R_N* (1 - exp(-R_N/R_N*)),   U_N = min(N, compute-optimal N for U_D tokens), R_N = N / U_N - 1
 """
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -38,6 +38,7 @@ class DataConstrained(Law):
     formula = "L = E + A/N'^α + B/D'^β, N' and D' effective"
     parameters = ("A", "B", "E", "alpha", "beta", "R_D", "R_N")
     optimum = "k = β/α, parametric optimum of fresh data"
+    exponents: ClassVar = ("β", "α")
 
     def unsupported(self, rows: Rows) -> str:
         if rows.tokens is None:

@@ -7,7 +7,7 @@ The interface of a law of the loss, and the rows that it is fitted to.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -201,6 +201,9 @@ class Law(ABC):
         parameters: names of the natural parameters.
         optimum: what the exponent means under this law, such as "k = β/α, parametric optimum"; empty where the law has
             no exponent, and it then has no row for k.
+        exponents: the names, among the search's parameters, of the two exponents whose ratio is k: the first over the
+            second. With them the profile likelihood tells whether the rows determine k; None where k is something else.
+        tested: parameters that have a hypothesis and a row for it: its name in words, and its value.
         floor_parameter: name of the floor among the search's parameters (`Problem.names`): a fit that ends at its lower
             bound does not determine the floor.
         reported_unfitted: whether its exponent and floor have rows, with the reason, where the law cannot be fitted.
@@ -211,7 +214,9 @@ class Law(ABC):
     formula: ClassVar[str]
     parameters: ClassVar[tuple[str, ...]]
     optimum: ClassVar[str] = ""
+    exponents: ClassVar[tuple[str, str] | None] = None
     floor_parameter: ClassVar[str] = "ln E"
+    tested: ClassVar[Mapping[str, tuple[str, float]]] = {}
     reported_unfitted: ClassVar[bool] = False
     checks_outliers: ClassVar[bool] = False
 
