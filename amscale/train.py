@@ -11,6 +11,7 @@ import sys
 import traceback
 from contextlib import suppress
 
+from amscale.cluster.environment import clean_rank
 from amscale.cluster.supervisor import die_with_parent
 from amscale.errors import EXIT_PREEMPTED, InputError
 
@@ -35,6 +36,7 @@ def train(spec: str, *overrides: str, json: bool = False) -> None:
         )
     # A rank whose launcher is killed must not live on.
     die_with_parent()
+    clean_rank()
     from amscale.training.run import is_out_of_memory, report_out_of_memory, resolve, run_trial
     from amscale.trials.attempt import AttemptReplaced
     from amscale.trials.storage_errors import StorageError, storage_error_in

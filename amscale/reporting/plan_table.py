@@ -7,7 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from amscale.cluster.machine import launch_command, launch_environment
+from amscale.cluster.environment import set_variables
+from amscale.cluster.machine import launch_command
 from amscale.planning.plan import SweepPlan, TrialPlan
 from amscale.settings import format_duration, format_size, format_value
 
@@ -49,7 +50,7 @@ def print_commands(plan: SweepPlan, config: str, overrides: list[str], console: 
 def _command(plan: SweepPlan, trial: TrialPlan, config: str, overrides: list[str]) -> str:
     arguments = [config, *overrides, *(f"{key}={trial.setting(key)}" for key in plan.axes)]
     command = launch_command(trial.placement, arguments, rank=0, address="127.0.0.1", port=0)
-    environment = [f"{name}={value}" for name, value in launch_environment(trial.placement).items()]
+    environment = [f"{name}={value}" for name, value in set_variables(trial.placement).items()]
     return shlex.join(["env", *environment, *command])
 
 

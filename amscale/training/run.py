@@ -167,14 +167,7 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
     torch.manual_seed(cell.seed)
     model = models.build(shape)
     prepared, optimizer = engine.prepare(accelerator, model, cell.train, placement.micro_batch)
-    facts = engine.check(
-        accelerator,
-        prepared,
-        world_size=placement.world_size,
-        zero_stage=placement.zero_stage,
-        precision=placement.precision,
-        micro_batch=placement.micro_batch,
-    )
+    facts = engine.check(accelerator, prepared, placement, cell.train)
     progress = _restored_progress(accelerator, prepared, store, facts)
     records = None
     probes = build_probes(cell.probes)
