@@ -7,7 +7,8 @@ What can go wrong, and when it is noticed:
   before the first record of an attempt;
 * ranks were asked to end, wrote a checkpoint and ended: they go on in another attempt;
 * a rank runs out of memory: as when it ends; the trial goes on with half the micro-batch;
-* storage is full, read-only or not shared: as when a rank ends; another attempt would only repeat that;
+* storage is full, read-only or not shared, or a rank refuses to train (a checkpoint of another number of ranks, a
+  spec of another version): as when a rank ends; another attempt would only repeat that;
 * the trial was begun anew elsewhere, since this machine was given up but still runs: at the next poll.
 """
 
@@ -210,6 +211,9 @@ class TrialRunner:
         storage = next((found.storage for found in diagnoses if found.storage), None)
         if storage is not None:
             return self._final(storage)
+        refused = next((found.refused for found in diagnoses if found.refused), None)
+        if refused is not None:
+            return self._final(refused)
         memory = next((found.out_of_memory for found in diagnoses if found.out_of_memory), None)
         if memory is not None:
             return self._halve(memory.strip())

@@ -38,6 +38,11 @@ def print_plan(plan: SweepPlan, console: Console) -> None:
         f"{format_duration(plan.seconds)} of wall time ({plan.time_basis}).",
     ):
         console.print(line, highlight=False, soft_wrap=True)
+    on_gpu = [trial.placement for trial in plan.trials if trial.placement.device == "cuda"]
+    if on_gpu and not plan.resources.has_bf16:
+        console.print(
+            "Precision fp32: a GPU here has no bf16 (it is older than Ampere).", highlight=False, soft_wrap=True
+        )
 
 
 def print_commands(plan: SweepPlan, config: str, overrides: list[str], console: Console) -> None:

@@ -43,6 +43,9 @@ class Progress:
     validation_least: float = float("inf")
     validation_least_step: int = 0
     validations_since_least: int = 0
+    skipped: int = 0
+    """Updates that DeepSpeed did not apply, since their gradients were not finite."""
+    skipped_in_a_row: int = 0
     engine: dict[str, Any] = field(default_factory=dict)
 
 

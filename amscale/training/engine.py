@@ -13,11 +13,12 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 
 from amscale.config import TrainSettings
+from amscale.errors import InputError
 from amscale.trials.records import Placement
 
 
-class EngineError(RuntimeError):
-    """DeepSpeed does not run as it was asked to."""
+class EngineError(InputError):
+    """DeepSpeed does not run as it was asked to, and would not the next time."""
 
 
 @dataclass(frozen=True)

@@ -63,19 +63,23 @@ class MetricsWriter:
         for name, value in self._lines.items():
             self._board.add_scalar(name, value, step)
 
-    def train(self, step: int, tokens: int, loss: float, rate: float, norm: float, seconds: float) -> None:
-        """Write one optimiser step: the mean loss over its global batch in nats per token, before the update."""
-        self._write(
-            {
-                "kind": "train",
-                "step": step,
-                "tokens": tokens,
-                "loss": loss,
-                "learning_rate": rate,
-                "gradient_norm": norm,
-                "time": round(seconds, 3),
-            }
-        )
+    def train(
+        self, step: int, tokens: int, loss: float, rate: float, norm: float, seconds: float, applied: bool
+    ) -> None:
+        """Write one optimiser step: the mean loss over its global batch in nats per token, before the update.
+
+        A step whose update was not applied says so by `"skipped": true`.
+        """
+        record = {
+            "kind": "train",
+            "step": step,
+            "tokens": tokens,
+            "loss": loss,
+            "learning_rate": rate,
+            "gradient_norm": norm,
+            "time": round(seconds, 3),
+        }
+        self._write(record if applied else {**record, "skipped": True})
         self._board.add_scalar("loss/train", loss, step)
         self._board.add_scalar("optimiser/learning_rate", rate, step)
         self._board.add_scalar("optimiser/gradient_norm", norm, step)

@@ -1,6 +1,7 @@
 """The runner of a trial, on machines whose ranks are small scripts: what follows when an attempt ends."""
 
 import json
+import os
 import threading
 import time
 from dataclasses import replace
@@ -30,7 +31,7 @@ class ScriptedMachine(Machine):
     def launch(self, placement, attempt, head, port, address):
         script = f"cd {self.store.path}; {self.scripts[min(self.launched, len(self.scripts) - 1)]}"
         self.launched += 1
-        self._command.start(["sh", "-c", script], {}, self.store.log_of(self._index))
+        self._command.start(["sh", "-c", script], dict(os.environ), self.store.log_of(self._index))
 
 
 @pytest.fixture
@@ -133,6 +134,14 @@ def test_ranks_are_not_started_again_once_an_end_is_requested(run, location):
     assert not made.step().done
     assert location.store().preempted.exists()
     assert made.machines._own.launched == 1
+
+
+def test_a_refusal_is_final_and_comes_without_the_launchers_page(run, location):
+    """A checkpoint of another number of ranks, say: another attempt would only repeat it."""
+    made = run("echo '=== refused: give 2 processes'; echo 'E torch/distributed/elastic failed'; exit 2", SLEEP)
+    assert last(made).failure == "give 2 processes"
+    assert made.machines._own.launched == 1
+    assert [failure.reason for failure in location.store().failures()] == ["give 2 processes"]
 
 
 def test_a_full_disk_is_final(run):

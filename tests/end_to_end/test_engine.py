@@ -120,7 +120,7 @@ def test_an_outer_job_and_a_former_questionnaire_change_nothing(tiny, tmp_path, 
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     losses = [record["loss"] for record in records if record["kind"] == "train"]
     assert losses == pytest.approx(one_process[1], rel=2e-4)
-    assert (folder / "log.txt").read_text().splitlines()[-1].startswith("trial ended")
+    assert (folder / "log.txt").read_text().splitlines()[-1] == f"finished at step {result['steps']}"
 
 
 def test_a_run_without_deepspeed_ends(tiny, tmp_path):
