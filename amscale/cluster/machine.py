@@ -22,15 +22,18 @@ from amscale.trials.storage_errors import storage_errors
 from amscale.trials.trial_store import TrialStore
 
 
-def launch_command(placement: Placement, arguments: list[str], *, rank: int, address: str, port: int) -> list[str]:
+def launch_command(
+    placement: Placement, arguments: list[str], *, rank: int, address: str, port: int, module: str = "amscale.train"
+) -> list[str]:
     """Return the argument vector of `accelerate launch` for one machine.
 
     Args:
         placement: machines, processes and stage of the whole trial.
-        arguments: arguments of `amscale.train`.
+        arguments: of the module.
         rank: this machine's rank, 0 for the one at `address`.
         address: rendezvous address, machine 0's.
         port: rendezvous port on machine 0.
+        module: what every rank runs.
     """
     return [
         sys.executable,
@@ -64,7 +67,7 @@ def launch_command(placement: Placement, arguments: list[str], *, rank: int, add
         "--dynamo_backend",
         "no",
         "--module",
-        "amscale.train",
+        module,
         *arguments,
     ]
 

@@ -39,12 +39,8 @@ class EngineFacts:
         return asdict(self)
 
 
-def start_accelerator(device: str, accumulation: int) -> Accelerator:
-    """Make the Accelerator of this rank, with the process group of its device.
-
-    Args:
-        device: `cpu` (gloo) or `cuda` (NCCL).
-        accumulation: forward passes per optimiser step.
+def start_accelerator(placement: Placement) -> Accelerator:
+    """Make the Accelerator of this rank, with the process group of its device: gloo's on CPUs, NCCL's on GPUs.
 
     Raises:
         EngineError: the process was not started by `accelerate launch` with DeepSpeed.
@@ -54,11 +50,11 @@ def start_accelerator(device: str, accumulation: int) -> Accelerator:
             "this process was not started by `accelerate launch --use_deepspeed`; `python -m amscale.plan` prints the "
             "command that starts a trial by hand"
         )
-    if device == "cpu":
+    if placement.device == "cpu":
         _without_shared_memory_extension()
-    backend = "gloo" if device == "cpu" else "nccl"
+    backend = "gloo" if placement.device == "cpu" else "nccl"
     return Accelerator(
-        gradient_accumulation_steps=accumulation, kwargs_handlers=[InitProcessGroupKwargs(backend=backend)]
+        gradient_accumulation_steps=placement.accumulation, kwargs_handlers=[InitProcessGroupKwargs(backend=backend)]
     )
 
 
@@ -162,6 +158,14 @@ def _adamw(optimizer: Any) -> torch.optim.AdamW:
     while not isinstance(optimizer, torch.optim.AdamW):
         optimizer = optimizer.optimizer
     return optimizer
+
+
+def gradient_norm(engine: Any) -> float | None:
+    """Return the global gradient norm before clipping; None where DeepSpeed reports it: not under stage 0 in fp32."""
+    if engine.zero_optimization_stage() or engine.bfloat16_enabled():
+        return None
+    gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
+    return float(torch.nn.utils.get_total_norm(gradients))
 
 
 def optimizer_elements(optimizer: Any) -> int:

@@ -35,8 +35,8 @@ class FirstUpdate:
         self._before = [_weights(parameter) for parameter in self._parameters]
         self._gradients = [_gradient(parameter) for parameter in self._parameters]
 
-    def check(self, norm: float) -> None:
-        """Compare the weights after the update.
+    def check(self, norm: float) -> float:
+        """Compare the weights after the update; return the largest difference, as a share of the learning rate.
 
         Args:
             norm: global gradient norm before clipping.
@@ -51,6 +51,7 @@ class FirstUpdate:
                 f"{_TOLERANCE:.0%} is rounding: this version of DeepSpeed does not train as asked with this "
                 "launch.precision and launch.zero_stage; choose others, or the versions of constraints.txt"
             )
+        return largest
 
     def difference(self, norm: float) -> float:
         """Return the largest difference of a weight from AdamW's, as a share of the learning rate.

@@ -18,6 +18,7 @@ from amscale.data import Batches
 from amscale.probes.measurement import Measurement
 from amscale.training import checkpoint
 from amscale.training.checkpoint import Progress
+from amscale.training.engine import gradient_norm
 from amscale.training.first_update import FirstUpdate
 from amscale.training.loss import Evaluation, objective
 from amscale.training.metrics_writer import MetricsWriter
@@ -166,7 +167,7 @@ def _optimiser_step(run: Run, step: int) -> tuple[float, int, float, bool]:
         total = accelerator.reduce(total, reduction="sum")
     if not math.isfinite(float(total)):
         return float(total), counted, math.nan, False
-    norm = _gradient_norm(engine)
+    norm = gradient_norm(engine)
     first = FirstUpdate(engine, run.settings, run.optimizer.param_groups[0]["lr"]) if step == 1 else None
     engine.step()
     norm = float(engine.get_global_grad_norm()) if norm is None else norm
@@ -189,14 +190,6 @@ def _cut(
 
 def _mix(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, dtype=np.uint64)[0] >> 1)
-
-
-def _gradient_norm(engine: Any) -> float | None:
-    """Return the global gradient norm before clipping; None where DeepSpeed reports it: not under stage 0 in fp32."""
-    if engine.zero_optimization_stage() or engine.bfloat16_enabled():
-        return None
-    gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
-    return float(torch.nn.utils.get_total_norm(gradients))
 
 
 def _between_steps(run: Run, progress: Progress, outcome: LoopOutcome) -> bool:

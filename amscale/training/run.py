@@ -178,7 +178,7 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
     began = time.time()
     check_supported(placement)
     torch.set_num_threads(placement.cpus_per_process)
-    accelerator = engine.start_accelerator(placement.device, placement.accumulation)
+    accelerator = engine.start_accelerator(placement)
     subset = tokens.training(cell.data.size, cell.data.packing, cell.data.copies)
     steps = plan_steps(cell, tokens, subset)
     shape = models.solve(cell.model, tokens.vocabulary_size, steps.context)
