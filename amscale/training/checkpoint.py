@@ -129,16 +129,18 @@ def restore(engine: Any, checkpoint: Path, facts: dict[str, Any]) -> Progress:
     """Load a checkpoint into the engine, and return its progress.
 
     Raises:
-        EngineError: it was written by another number of processes, ZeRO stage or precision, or holds more than tensors
-            and DeepSpeed's own classes.
+        EngineError: it was written by another number of processes, ZeRO stage or precision, is one of another model, or
+            holds more than tensors and DeepSpeed's own classes.
     """
     progress = _read_progress(checkpoint)
     if progress is None:
         raise EngineError(f"{checkpoint} cannot be continued: no readable {_PROGRESS}")
+    # Earlier versions did not write down of which model a checkpoint is.
+    known = {"model": facts.get("model")} | progress.engine
     different = [
-        f"{key} {progress.engine.get(key)!r} there, {facts[key]!r} here"
-        for key in ("world_size", "zero_stage", "precision")
-        if progress.engine.get(key) != facts[key]
+        f"{key} {known.get(key)!r} there, {facts[key]!r} here"
+        for key in ("world_size", "zero_stage", "precision", "model")
+        if known.get(key) != facts.get(key)
     ]
     if different:
         raise EngineError(

@@ -5,6 +5,8 @@ loss curve shows it. So the engine's settings are read back, and a run whose eng
 ends.
 """
 
+import hashlib
+import json
 import os
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -158,6 +160,12 @@ def _adamw(optimizer: Any) -> torch.optim.AdamW:
     while not isinstance(optimizer, torch.optim.AdamW):
         optimizer = optimizer.optimizer
     return optimizer
+
+
+def tensors(engine: Any) -> str:
+    """Return a digest of the names and whole shapes of the model's parameters, twelve hexadecimal digits."""
+    shapes = [(name, list(getattr(p, "ds_shape", p.shape))) for name, p in engine.module.named_parameters()]
+    return hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:12]
 
 
 def gradient_norm(engine: Any) -> float | None:

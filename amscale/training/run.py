@@ -263,9 +263,10 @@ def _say(accelerator: Accelerator, line: str) -> None:
 def _restored_progress(accelerator: Accelerator, prepared: Any, store: TrialStore, facts: EngineFacts) -> Progress:
     """Load the newest whole checkpoint into the engine and return its progress; without one, that of a new run."""
     newest = checkpoint.newest_whole(accelerator, store)
+    written = facts.to_dict() | {"model": engine.tensors(prepared)}
     if newest is None:
-        return Progress(engine=facts.to_dict())
-    progress = checkpoint.restore(prepared, newest, facts.to_dict())
+        return Progress(engine=written)
+    progress = checkpoint.restore(prepared, newest, written)
     accelerator.wait_for_everyone()
     return progress
 
