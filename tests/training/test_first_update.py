@@ -12,6 +12,8 @@ import pytest
 from helpers.commands import environment
 
 from amscale.files import packaged
+from amscale.training.self_check import check_placement
+from amscale.trials.records import Placement
 
 pytestmark = pytest.mark.slow
 
@@ -82,3 +84,11 @@ def test_every_engine_makes_the_first_update_of_adamw_but_bf16_without_sharding(
     assert all(0 < difference < 1e-3 for difference in found[: len(engines)]), found
     assert "gradients is 'torch.bfloat16', asked for 'torch.float32'" in found[-2]
     assert "first update differs from AdamW's by 26.5% of" in found[-1]
+
+
+def test_a_placement_is_checked_by_its_launcher_on_two_processes():
+    assert check_placement(Placement(1, 2, 1, "cpu", 3, "bf16", 4, 2)) is None
+
+
+def test_a_placement_that_is_refused_is_not_started():
+    assert "launch.zero_stage=0 with bf16" in check_placement(Placement(1, 1, 1, "cpu", 0, "bf16", 4, 1))
