@@ -144,8 +144,8 @@ def restore(engine: Any, checkpoint: Path, facts: dict[str, Any]) -> Progress:
     ]
     if different:
         raise EngineError(
-            f"{checkpoint} cannot be continued: {'; '.join(different)}. Give launch settings (machines, "
-            "processes_per_machine, zero_stage, precision) as they were, or remove the trial's checkpoints to start it again"
+            f"{checkpoint} cannot be continued: {'; '.join(different)}. Give the launch settings (machines, "
+            "processes_per_machine, zero_stage, precision) of then, or remove the trial's checkpoints to start it again"
         )
     try:
         with _tensors_only():

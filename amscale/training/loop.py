@@ -168,6 +168,10 @@ def _optimiser_step(run: Run, step: int) -> tuple[float, int, float, bool]:
     if not math.isfinite(float(total)):
         return float(total), counted, math.nan, False
     norm = gradient_norm(engine)
+    if norm is not None and not math.isfinite(norm):
+        # Where DeepSpeed does not look at the gradients, its update would leave no weight finite.
+        engine.optimizer.zero_grad()
+        return float(total) / counted, counted, norm, False
     first = FirstUpdate(engine, run.settings, run.optimizer.param_groups[0]["lr"]) if step == 1 else None
     engine.step()
     norm = float(engine.get_global_grad_norm()) if norm is None else norm
