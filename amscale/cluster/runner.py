@@ -157,7 +157,7 @@ class TrialRunner:
             statuses = self._ask(self.machines.poll)
             if self.store.current_attempt() != self.store.attempt:
                 raise TrialFailed(str(AttemptReplaced()))
-            if any(statuses) or all(status == 0 for status in statuses):
+            if self._has_ended(statuses):
                 if self.store.done() or self.end_requested():
                     continue
                 if self.store.preempted.exists():
@@ -172,6 +172,15 @@ class TrialRunner:
             limit = f"launch.stalled_after={self.stalled_after:g}"
             raise self._failed(f"no record for {silent:.0f} s ({limit})\n{self.store.reason()}")
         return Report(self.latest)
+
+    def _has_ended(self, statuses: list[int | None]) -> bool:
+        """Return whether the attempt has ended, by what is known of its launchers.
+
+        Ranks that were preempted end with 0 on every machine, and of other hosts nothing may be known.
+        """
+        if any(statuses) or all(status == 0 for status in statuses):
+            return True
+        return 0 in statuses and self.store.preempted.exists()
 
     def release(self) -> None:
         """End the trial's processes on every machine that answers."""

@@ -55,10 +55,10 @@ def run(location):
     """Start a runner on one machine whose attempts run the given scripts, one after the other."""
     started = []
 
-    def start(*scripts: str, stalled_after: float = 60.0, **options) -> TrialRunner:
+    def start(*scripts: str, stalled_after: float = 60.0, hosts: int = 1, **options) -> TrialRunner:
         machines = run_machine.HostMachines(location, 1.0, ("127.0.0.1", 0))
         machines._own = scripted(location, *scripts)
-        made = TrialRunner(location.store(), PLACEMENT, machines, stalled_after, **options)
+        made = TrialRunner(location.store(), replace(PLACEMENT, machines=hosts), machines, stalled_after, **options)
         started.append(made)
         made.start()
         return made
@@ -116,9 +116,11 @@ def test_ranks_that_were_preempted_go_on(run, location):
     assert not location.store().failures()
 
 
-def test_without_ray_preempted_ranks_end_the_trial_to_be_continued_later(run, location):
+@pytest.mark.parametrize("hosts", [1, 2])
+@pytest.mark.parametrize("status", [0, 75])
+def test_without_ray_preempted_ranks_end_the_trial_to_be_continued_later(status, hosts, run, location):
     """One of its hosts may have been asked to leave, and no other takes its place."""
-    made = run("touch preempted; exit 75", "touch result.json", resumes=False)
+    made = run(f"touch preempted; exit {status}", "touch result.json", resumes=False, hosts=hosts)
     report = last(made)
     assert (report.done, report.failure) == (True, None)
     assert location.store().preempted.exists()
