@@ -48,21 +48,24 @@ def train(spec: str, *overrides: str, json: bool = False) -> None:
             store, cell, placement, tokens = resolve(str(spec), [str(o) for o in overrides])
             status = run_trial(store, cell, placement, tokens)
         except Exception as error:
-            refused = None if isinstance(error, StorageError) else refusal(error)
+            storage = error if isinstance(error, StorageError) else None
+            refused = None if storage else refusal(error)
             # In a sweep the runner reads the log; by hand a person reads one line.
-            if not attempt_of_environment() and (refused or isinstance(error, StorageError)):
+            if not attempt_of_environment() and (refused or storage):
                 raise
             with suppress(OSError):  # the log is on a disk that may be full
                 if not isinstance(error, InputError):
                     traceback.print_exc()
+            if store is not None and is_out_of_memory(error):
+                report_out_of_memory(store, error)
+            elif store is not None and not refused:
+                storage = storage_error_in(error, store.path)
+            with suppress(OSError):
+                if storage is not None:
+                    print(storage, file=sys.stderr, flush=True)
                 if refused:
                     print(f"{REFUSED_MARK}{refused}", file=sys.stderr, flush=True)
                     status = 2
-            if store is not None and is_out_of_memory(error):
-                report_out_of_memory(store, error)
-            elif store is not None and not refused and (failure := storage_error_in(error, store.path)) is not None:
-                with suppress(OSError):
-                    print(failure, file=sys.stderr, flush=True)
     except AttemptReplaced as replaced:
         with suppress(OSError):
             print(replaced, file=sys.stderr, flush=True)
