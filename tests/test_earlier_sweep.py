@@ -42,8 +42,8 @@ def test_fit_finds_the_same_estimates(folder):
         assert (found["used"], found["refusal"]) == (row["used"], row["refusal"])
         if row["refusal"]:
             continue
-        # Parameters at a bound slide along flat valleys: what was minimised is what must agree.
-        assert found["value"] == pytest.approx(row["value"], rel=1e-6)
+        # Parameters slide along flat valleys: what was minimised is what must be no greater.
+        assert found["value"] <= row["value"] * (1 + 1e-6)
     rows = {row["estimand"]: row for row in after["estimates"]}
     same = {name for row in before["estimates"] if (name := row["estimand"]) in rows}
     assert same == {row["estimand"] for row in before["estimates"]}
