@@ -146,4 +146,5 @@ class GPT2(DenseFamily):
         """
         from amscale.models.networks.gpt2 import build
 
-        return build(shape)
+        name = shape.options.pretrained
+        return build(shape, None if name is None else published_configuration(name))

@@ -1,12 +1,13 @@
 """The network of the gpt2 family: the transformers library's model, with its own initialisation."""
 
+from typing import Any
+
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from amscale.errors import InputError
 from amscale.huggingface import weights_file
-from amscale.models.families.gpt2 import published_configuration
 from amscale.models.shape import Dimensions
 
 _KEPT = (
@@ -34,10 +35,9 @@ class GPT2Network(nn.Module):
         return logits_BTV.float()
 
 
-def configuration(shape: Dimensions) -> GPT2Config:
+def configuration(shape: Dimensions, published: Any) -> GPT2Config:
     """Return the shape as transformers' configuration, with the special tokens of the published vocabulary unset."""
-    pretrained = shape.options.pretrained
-    own = {} if pretrained is None else {name: getattr(published_configuration(pretrained), name) for name in _KEPT}
+    own = {} if published is None else {name: getattr(published, name) for name in _KEPT}
     return GPT2Config(
         **own,
         vocab_size=shape.vocabulary,
@@ -55,13 +55,16 @@ def configuration(shape: Dimensions) -> GPT2Config:
     )
 
 
-def build(shape: Dimensions) -> GPT2Network:
+def build(shape: Dimensions, published: Any) -> GPT2Network:
     """Return the model, freshly initialised or with its published weights; of their positions the first `context`.
+
+    Args:
+        published: the configuration that comes with the published weights; None: from scratch.
 
     Raises:
         InputError: the published weights cannot be had or are not those of the configuration.
     """
-    model = GPT2LMHeadModel(configuration(shape))
+    model = GPT2LMHeadModel(configuration(shape, published))
     if shape.options.pretrained is not None:
         _load(model, shape.options.pretrained)
     return GPT2Network(model)
