@@ -4,9 +4,9 @@
     python benchmarks/hub_survey.py gptj llama           # these
     python benchmarks/hub_survey.py --table              # the table of docs/models.md
 
-For each architecture and shape: the shape is solved and counted on the meta device; the network is built and run on a
-CPU; its parameters are as many as were counted; a later token changes no earlier logits; the loss and its gradients are
-finite; costs and probes find what they need. Anything but success or an InputError is a fault, and the exit status is 1.
+For each architecture and shape: the shape is solved and counted on the meta device; the network is built and run on
+a CPU; its parameters are as many as were counted; a later token changes no earlier logits; the loss and its gradients
+are finite; costs and probes find what they need. Anything but success or an InputError is a fault: exit status 1.
 """
 
 import argparse
@@ -43,7 +43,13 @@ def try_shape(architecture: str, layers: int, width: int, vocabulary: int) -> di
     from torch.nn import functional as F
 
     from amscale.models import (
-        activation_bytes, attention_names, build, final_norm_name, flops_per_token, output_head_name, residual_names,
+        activation_bytes,
+        attention_names,
+        build,
+        final_norm_name,
+        flops_per_token,
+        output_head_name,
+        residual_names,
         solve,
     )  # fmt: skip
     from amscale.models.hub_settings import HubSettings

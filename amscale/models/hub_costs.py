@@ -75,10 +75,10 @@ def meta_model(config: PretrainedConfig, remote_code: str | None) -> nn.Module:
 def _cannot(what: str, config: PretrainedConfig, error: Exception) -> InputError:
     said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     unset = [name for name in UNSET if vars(config).get(name, 0) is None]
-    advice = f"give model.options.{unset[0]}" if unset else "give fields that suit it in model.options"
+    advice = f"give model.options.{unset[0]}" if unset else "give other fields in model.options"
     return InputError(
-        f"model.architecture = {config.model_type}: transformers cannot {what} this shape ({said}); {advice}, or choose "
-        "another architecture"
+        f"model.architecture = {config.model_type}: transformers cannot {what} this shape ({said}); {advice}, or "
+        "choose another architecture"
     )
 
 
