@@ -251,7 +251,8 @@ def _tiny(options: HubOptions, keys: int, head_dimension: int, hidden: int) -> H
     reference = next(iter(widths.values()), 1)
     given |= {name: max(2, round(value * hidden / reference)) for name, value in widths.items()}
     given |= {"num_key_value_heads": keys} if getattr(base, "num_key_value_heads", None) else {}
-    given |= {"head_dim": head_dimension} if base.to_dict().get("head_dim") else {}
+    own_head = base.to_dict().get("head_dim") and "qk_rope_head_dim" not in vars(base)
+    given |= {"head_dim": head_dimension} if own_head else {}
     return replace(options, given=json.dumps(given, sort_keys=True))
 
 

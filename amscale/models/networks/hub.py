@@ -9,6 +9,7 @@ from transformers import PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from amscale.errors import InputError
+from amscale.models.networks.activations import fuse_activations
 from amscale.models.shape import Dimensions
 
 _ATTENTION = re.compile(r"attn|attention|mixer|mamba")
@@ -98,7 +99,9 @@ def output_head_name(model: HubNetwork) -> str:
 
 def wrap(config: PretrainedConfig, remote_code: str | None, context: int) -> HubNetwork:
     """Return the model of a configuration, freshly initialised by the library's own rules."""
-    return HubNetwork(model_class(config, remote_code)(config), context)
+    model = model_class(config, remote_code)(config)
+    fuse_activations(model)
+    return HubNetwork(model, context)
 
 
 def build(shape: Dimensions) -> HubNetwork:
