@@ -128,7 +128,6 @@ def measure(size: str, rounds: int, steps: int, only: str | None) -> None:
     """Print one size's tokens per second and ratios."""
     import numpy as np
     import torch
-    from accelerate.state import AcceleratorState, GradientState, PartialState
 
     from amscale import models
     from amscale.data import Batches, Subset
@@ -136,7 +135,6 @@ def measure(size: str, rounds: int, steps: int, only: str | None) -> None:
     from amscale.settings import format_size
     from amscale.training import engine
 
-    del AcceleratorState, GradientState, PartialState
     shape = models.solve(GPT2Settings(size=size, dropout=0.0), VOCABULARY, CONTEXT)
     tokens = np.random.default_rng(0).integers(0, VOCABULARY, 400_000).astype(np.uint16)
     subset = _subset(Subset, tokens)
@@ -166,9 +164,8 @@ def measure(size: str, rounds: int, steps: int, only: str | None) -> None:
     for other in [name for name in sides if name != "here"]:
         for kind, seconds in (("wall", wall), ("processor", processor)):
             ratios = sorted(b / a for a, b in zip(seconds["here"], seconds[other], strict=True))
-            print(
-                f"  here / {other:6} by {kind:9} time: {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})"
-            )
+            middle = statistics.median(ratios)
+            print(f"  here / {other:6} by {kind:9} time: {middle:.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})")
 
 
 _made: list[Any] = []

@@ -80,9 +80,7 @@ def optimizer_for(model: torch.nn.Module, settings: TrainSettings) -> torch.opti
         for group, decay in ((matrices, settings.weight_decay), (vectors, 0.0))
         if group
     ]
-    return torch.optim.AdamW(
-        groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.epsilon, fused=True
-    )
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.epsilon, fused=True)
 
 
 def prepare(

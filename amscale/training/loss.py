@@ -46,9 +46,7 @@ class _SummedInPieces(torch.autograd.Function):
         logits_NV, chosen_N, counted_N, log_Z_N = ctx.saved_tensors
         gradient_NV = torch.empty_like(logits_NV)
         weight_N = counted_N * gradients[0]
-        pieces = zip(
-            *(x.split(ctx.rows) for x in (gradient_NV, logits_NV, chosen_N, log_Z_N, weight_N)), strict=True
-        )
+        pieces = zip(*(x.split(ctx.rows) for x in (gradient_NV, logits_NV, chosen_N, log_Z_N, weight_N)), strict=True)
         for gradient_PV, logits_PV, chosen_P, log_Z_P, weight_P in pieces:
             torch.sub(logits_PV, log_Z_P[:, None], out=gradient_PV).exp_()
             gradient_PV.scatter_add_(1, chosen_P[:, None], torch.full_like(log_Z_P, -1.0)[:, None])

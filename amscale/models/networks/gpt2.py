@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
-from transformers.models.gpt2.modeling_gpt2 import GPT2Attention, GPT2Block
+from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
 
 from amscale.errors import InputError
 from amscale.huggingface import weights_file
@@ -51,7 +51,7 @@ class Attention(nn.Module):
 class Layer(nn.Module):
     """Attention and feed-forward, each with a norm before it and a residual sum after: x_BTD -> x_BTD."""
 
-    def __init__(self, theirs: GPT2Block) -> None:
+    def __init__(self, theirs: Any) -> None:
         super().__init__()
         self.ln_1 = theirs.ln_1
         self.attn = Attention(theirs.attn)
