@@ -64,13 +64,11 @@ def try_shape(architecture: str, layers: int, width: int, vocabulary: int, quick
     assert shape.parameters.total == held, f"counted {shape.parameters.total}, the network has {held}"
     tokens_BT = torch.randint(vocabulary, (2, CONTEXT), generator=torch.Generator().manual_seed(1))
     model.eval()
-    with torch.no_grad():
-        logits_BTV = model(tokens_BT)
-        assert logits_BTV.shape == (2, CONTEXT, vocabulary), f"logits {tuple(logits_BTV.shape)}"
-        other_BT = tokens_BT.clone()
-        other_BT[:, CONTEXT // 2 :] = (other_BT[:, CONTEXT // 2 :] + 1) % vocabulary
-        moved = (model(other_BT) - logits_BTV)[:, : CONTEXT // 2].abs().max()
-        assert moved < 1e-5, f"a later token moves earlier logits by {moved:.2g}"
+    try:
+        _check_forward(model, tokens_BT, vocabulary)
+    except Exception:
+        activation_bytes(shape, 2, 4, "cpu")  # a plan that refuses it comes first
+        raise
     model.train()
     loss = F.cross_entropy(model(tokens_BT[:, :-1]).flatten(0, 1), tokens_BT[:, 1:].flatten())
     if not quick:
@@ -92,6 +90,18 @@ def try_shape(architecture: str, layers: int, width: int, vocabulary: int, quick
         "final_norm": final_norm_name(model),
         "head": output_head_name(model),
     }
+
+
+def _check_forward(model: Any, tokens_BT: Any, vocabulary: int) -> None:
+    import torch
+
+    with torch.no_grad():
+        logits_BTV = model(tokens_BT)
+        assert logits_BTV.shape == (2, CONTEXT, vocabulary), f"logits {tuple(logits_BTV.shape)}"
+        other_BT = tokens_BT.clone()
+        other_BT[:, CONTEXT // 2 :] = (other_BT[:, CONTEXT // 2 :] + 1) % vocabulary
+        moved = (model(other_BT) - logits_BTV)[:, : CONTEXT // 2].abs().max()
+    assert moved < 1e-5, f"a later token moves earlier logits by {moved:.2g}"
 
 
 def survey(architecture: str, limit: int, quick: bool) -> dict[str, Any]:

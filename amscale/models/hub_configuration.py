@@ -114,7 +114,9 @@ def _make(options: HubOptions, **fields: Any) -> PretrainedConfig:
         return cls(**fields)
     except Exception as error:  # the classes check their fields with exceptions of many kinds
         said = " ".join(str(error).split())[:200]
-        raise InputError(f"model.options: {options.architecture} refuses its fields: {said}") from None
+        lists = [name for name in ("layers_block_type", "layer_types") if name in said]
+        advice = f"; give model.options.{lists[0]} with one entry a layer" if lists else ""
+        raise InputError(f"model.options: {options.architecture} refuses its fields: {said}{advice}") from None
 
 
 @lru_cache(maxsize=256)
@@ -200,10 +202,13 @@ def scaled_configuration(
     new |= {**token_ids(type(base)), "use_cache": False}
     if getattr(base, "num_key_value_heads", None) is not None:
         new["num_key_value_heads"] = _key_value_heads(base, heads)
+    elif "num_key_value_heads" in vars(base):
+        new["num_key_value_heads"] = heads
     follows = derived(base, layers, width, heads, vocabulary)
     own_head = base.to_dict().get("head_dim", 0)  # 0: it has no such field, or a property that follows
     if "qk_rope_head_dim" in follows:
-        pass  # the class takes it from the part that is rotated
+        if vars(base).get("head_dim") == base.qk_rope_head_dim:
+            new["head_dim"] = follows["qk_rope_head_dim"]
     elif own_head is None:
         new["head_dim"] = width // heads
     elif own_head:

@@ -75,6 +75,8 @@ def meta_model(config: PretrainedConfig, remote_code: str | None) -> nn.Module:
 def _cannot(what: str, config: PretrainedConfig, error: Exception) -> InputError:
     said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     unset = [name for name in UNSET if vars(config).get(name, 0) is None]
+    if isinstance(error, KeyError) and "attention" in str(error):  # a kind of layers that so few layers do not have
+        unset = ["layer_types"]
     advice = f"give model.options.{unset[0]}" if unset else "give other fields in model.options"
     return InputError(
         f"model.architecture = {config.model_type}: transformers cannot {what} this shape ({said}); {advice}, or "
@@ -123,6 +125,12 @@ def _parts(
     config = scaled_configuration(options, layers, width, heads, vocabulary, context)
     model: Any = meta_model(config, options.remote_code)
     name, stack = layers_of(model)
+    if len(stack) != layers:
+        lists = [key for key in ("layers_block_type", "layer_types") if vars(config).get(key)]
+        advice = f", or model.options.{lists[0]} with as many entries" if lists else ""
+        raise InputError(
+            f"model.layers = {layers}: {config.model_type} makes {len(stack)} of it; give another number{advice}"
+        )
     head = model.get_output_embeddings()
     inside = name + "."
     embedding = output_head = rest = 0
@@ -197,7 +205,7 @@ def count_many(
     return _whole(outside, [(1, _Part(*rows[3:7])), (layers - 1, _Part(*rows[7:11]))])
 
 
-UNSET = ("n_routed_experts", "num_local_experts", "num_experts", "num_experts_per_tok", "head_dim")
+UNSET = ("n_routed_experts", "num_local_experts", "num_experts", "num_experts_per_tok", "layer_types")
 """Fields that configurations leave unset although their models need them."""
 _HEAD_WIDTH, _HIDDEN, _CONTEXT, _BATCH, _VOCABULARY = 16, 64, 16, 2, 16
 

@@ -10,8 +10,8 @@ HEAD_DIMENSIONS = ("rotary_dim", "qk_rope_head_dim", "qk_nope_head_dim", "v_head
 """Dimensions of a head, or of the part of it that is rotated; they keep their ratio to width / heads."""
 RANKS = ("q_lora_rank", "kv_lora_rank")
 """Ranks that queries, keys and values are squeezed through; they keep their ratio to the width."""
-VOCABULARIES = ("vocab_size_per_layer_input",)
-"""Rows of a second table of embeddings."""
+VOCABULARIES = ("vocab_size_per_layer_input", "unpadded_vocab_size")
+"""Rows of a second table of embeddings; logits that are returned."""
 
 
 def first_problem(base: PretrainedConfig) -> str | None:
@@ -26,7 +26,11 @@ def first_problem(base: PretrainedConfig) -> str | None:
             part = _text_part(base)
             if part:
                 return f"a model of several parts; give its language model, model.architecture = {part}"
+            if getattr(base, "sub_configs", {}):
+                return "a model of several parts, none of which is a causal language model; choose another"
             return f"{base.model_type} has no {name}; choose one that has attention heads"
+    if {"vision_config", "audio_config"} & set(getattr(base, "sub_configs", {})):
+        return "it keeps parts for images or sound, which no text reaches; choose another"
     if getattr(base, "is_encoder_decoder", False):
         return (
             "an encoder and a decoder; the decoder alone would keep weights for an encoder's output, which nothing "
@@ -56,8 +60,29 @@ def derived(base: PretrainedConfig, layers: int, width: int, heads: int, vocabul
     if vars(base).get("attention_types"):  # GPT-Neo: [[kinds of layers, how often], …], as many layers as there are
         kinds = base.attention_layers
         found["attention_types"] = [[[kinds[i % len(kinds)] for i in range(layers)], 1]]
+    if vars(base).get("num_kv_shared_layers"):
+        found["num_kv_shared_layers"] = base.num_kv_shared_layers * layers // base.num_hidden_layers
+    if isinstance(vars(base).get("mamba_n_heads"), int):
+        found |= _state_space(base, width)
     if vars(base).get("is_decoder") is False:  # an encoder's class, which then would see later tokens
         found["is_decoder"] = True
+    return found
+
+
+def _state_space(base: PretrainedConfig, width: int) -> dict[str, int]:
+    """Return heads of state-space layers that divide their inner width and keep their dimension as far as they can."""
+    ratio = width / base.hidden_size
+    found = {}
+    inner = int(base.mamba_expand * width)
+    if vars(base).get("mamba_d_ssm"):
+        inner = found["mamba_d_ssm"] = (
+            base.mamba_d_ssm if ratio == 1 else max(8, 8 * round(base.mamba_d_ssm * ratio / 8))
+        )
+    groups = vars(base).get("mamba_n_groups") or 1
+    heads = [n for n in range(groups, inner + 1, groups) if inner % n == 0]
+    if heads:  # else the class says in words what does not fit
+        found["mamba_n_heads"] = min(heads, key=lambda n: abs(n - base.mamba_n_heads * ratio))
+        found["mamba_d_head"] = inner // found["mamba_n_heads"]
     return found
 
 
