@@ -122,7 +122,14 @@ def _make(options: HubOptions, **fields: Any) -> PretrainedConfig:
 @lru_cache(maxsize=256)
 def base_configuration(options: HubOptions) -> PretrainedConfig:
     """Return the configuration before scaling, with the given fields."""
-    return _make(options, **{**json.loads(options.base), **json.loads(options.given)})
+    fields, given = json.loads(options.base), json.loads(options.given)
+    try:
+        return _make(options, **{**fields, **given})
+    except InputError:  # a given list can have one entry for each layer of the shape, not of the base
+        plain = {name: value for name, value in given.items() if not isinstance(value, list)}
+        if len(plain) == len(given):
+            raise
+        return _make(options, **{**fields, **plain})
 
 
 def base_dimensions(options: HubOptions) -> tuple[int, int, int]:

@@ -205,7 +205,14 @@ def count_many(
     return _whole(outside, [(1, _Part(*rows[3:7])), (layers - 1, _Part(*rows[7:11]))])
 
 
-UNSET = ("n_routed_experts", "num_local_experts", "num_experts", "num_experts_per_tok", "layer_types")
+UNSET = (
+    "n_routed_experts",
+    "num_local_experts",
+    "num_experts",
+    "num_experts_per_tok",
+    "layer_types",
+    "default_language",
+)
 """Fields that configurations leave unset although their models need them."""
 _HEAD_WIDTH, _HIDDEN, _CONTEXT, _BATCH, _VOCABULARY = 16, 64, 16, 2, 16
 
@@ -266,6 +273,9 @@ def _tiny(options: HubOptions, keys: int, head_dimension: int, hidden: int) -> H
 
 def _kept_bytes(options: HubOptions, layers: int, heads: int, context: int, dtype: torch.dtype) -> int:
     """Return the bytes of the distinct storages that one forward pass saves, parameters aside."""
+    given = json.loads(options.given)
+    kinds = {name: given[name][:layers] for name in ("layer_types", "layers_block_type") if given.get(name)}
+    options = replace(options, given=json.dumps(given | kinds, sort_keys=True))
     config = scaled_configuration(options, layers, heads * _HEAD_WIDTH, heads, _VOCABULARY, context)
     sizes: dict[int, int] = {}
     with torch.random.fork_rng(devices=[]):

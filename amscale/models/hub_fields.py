@@ -1,6 +1,6 @@
 """Fields of a transformers configuration that only some architectures have and that must follow the shape."""
 
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from transformers import PretrainedConfig
@@ -50,11 +50,12 @@ def _text_part(base: PretrainedConfig) -> str | None:
 def derived(base: PretrainedConfig, layers: int, width: int, heads: int, vocabulary: int) -> dict[str, Any]:
     """Return those fields that the configuration has, for a shape; unchanged at its own layers, width and heads."""
     head = (width / heads) / (base.hidden_size / base.num_attention_heads)
+    own = {field.name for field in fields(base)} if is_dataclass(base) else set(vars(base))  # no computed attributes
     found: dict[str, Any] = {}
     for names, ratio, step in ((HEAD_DIMENSIONS, head, 2), (RANKS, width / base.hidden_size, 8)):
         for name in names:
             value = vars(base).get(name)
-            if isinstance(value, int) and value > 0:
+            if name in own and isinstance(value, int) and value > 0:
                 found[name] = value if ratio == 1 else max(step, step * round(value * ratio / step))
     found |= {name: vocabulary for name in VOCABULARIES if vars(base).get(name) is not None}
     if vars(base).get("attention_types"):  # GPT-Neo: [[kinds of layers, how often], …], as many layers as there are

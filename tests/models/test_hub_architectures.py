@@ -22,6 +22,11 @@ EXPERTS = {"n_routed_experts": 8, "n_group": 2, "topk_group": 1, "num_experts_pe
         ("roberta", {}, {"is_decoder": True, "pad_token_id": None}),
         ("cwm", {}, {"bos_token_id": 0}),
         ("gpt_neo", {}, {"attention_types": [[["global", "local", "global"], 1]]}),
+        (
+            "lfm2_moe",
+            {"layer_types": ["conv", "full_attention", "conv"], "num_dense_layers": 1},
+            {"num_dense_layers": 1},
+        ),
         ("hunyuan_v1_dense", {}, {"head_dim": 32}),
     ],
 )
