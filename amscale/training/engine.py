@@ -80,7 +80,7 @@ def optimizer_for(model: torch.nn.Module, settings: TrainSettings) -> torch.opti
         for group, decay in ((matrices, settings.weight_decay), (vectors, 0.0))
         if group
     ]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.epsilon)
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.epsilon, fused=True)
 
 
 def prepare(
@@ -91,6 +91,8 @@ def prepare(
     config["train_micro_batch_size_per_gpu"] = micro_batch
     config["gradient_clipping"] = settings.gradient_clip
     engine, optimizer = accelerator.prepare(model, optimizer_for(model, settings))
+    if accelerator.num_processes == 1 and not engine.zero_optimization_stage() and not engine.bfloat16_enabled():
+        engine.enable_backward_allreduce = False  # one rank's gradients are the sum; DeepSpeed would copy them all
     return engine, optimizer
 
 

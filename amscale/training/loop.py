@@ -156,7 +156,7 @@ def _optimiser_step(run: Run, step: int) -> tuple[float, int, float, bool]:
         first = (micro * world + rank) * run.micro_batch
         inputs_BT, targets_BT = _cut(inputs, targets, first, run.micro_batch, accelerator.device)
         # Dropout follows from (seed, step, place in the batch), so checkpoints need no random state.
-        torch.manual_seed(_mix(run.seed, step, micro * world + rank))
+        _seed(_mix(run.seed, step, micro * world + rank), accelerator.device)
         minimised, summed = objective(engine(inputs_BT), targets_BT, run.settings.z_loss, run.settings.label_smoothing)
         # accelerator.backward would set this boundary and step at once; the gradients are read before the step.
         engine.set_gradient_accumulation_boundary(is_boundary=micro == accumulation - 1)
@@ -194,6 +194,13 @@ def _cut(
 
 def _mix(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, dtype=np.uint64)[0] >> 1)
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """Seed the generators that dropout draws from: `torch.manual_seed` without its search for other devices."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def _between_steps(run: Run, progress: Progress, outcome: LoopOutcome) -> bool:
