@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from amscale.errors import EXIT_PREEMPTED, InputError, Preempted
+from amscale.folders import set_cache_folders
 
 COMMANDS = ("sweep", "plan", "train", "status", "fit", "report", "probe")
 EXIT_INTERRUPTED = 128 + signal.SIGINT
@@ -30,6 +31,9 @@ def run(function: Callable[..., Any], arguments: list[str] | None = None, name: 
     if sys.platform != "linux":  # process trees are owned by prctl and /proc
         print(f"amscale runs on Linux only, and this is {sys.platform}", file=sys.stderr)
         sys.exit(2)
+    note = set_cache_folders(os.environ)  # before any library looks for its own
+    if note and function.__name__ == "sweep":
+        print(note, file=sys.stderr)
     arguments = sys.argv[1:] if arguments is None else arguments
     name = name or f"python -m amscale.{function.__name__}"
     # Every rank of a trial runs `train`, and the document is rank 0's.
