@@ -114,7 +114,7 @@ def _run_missing(
     sweep.fetch_tokens(config)
     offered = resources.Host(cpus=0, gpus=0, memory=0)
     if address is None:
-        here = resources.this_machine()
+        here = resources.this_machine(config.launch.device)
         (offered,) = here.hosts
         plan = plan_sweep(config, sweep.path.parent, here)
         print_plan(plan, console)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from amscale.cluster.gpus import find_gpus
+from amscale.cluster.gpus import GpuSearch, find_gpus
 from amscale.cluster.limits import granted_cpus, granted_memory
 from amscale.config import LaunchSettings
 from amscale.errors import InputError
@@ -106,14 +106,18 @@ def assumed_flops(device: str, cpus_per_process: int) -> float:
     return _GPU_FLOPS if device == "cuda" else _CPU_CORE_FLOPS * cpus_per_process
 
 
-def this_machine() -> Resources:
-    """Return what this process is granted of the machine that it runs on."""
-    return Resources((_granted_here(),))
+def this_machine(device: str = "auto") -> Resources:
+    """Return what this process is granted of the machine that it runs on.
+
+    Args:
+        device: `launch.device`; for cpu no driver is asked, which may hang.
+    """
+    return Resources((_granted_here(device),))
 
 
-def _granted_here() -> Host:
+def _granted_here(device: str = "auto") -> Host:
     memory = granted_memory()
-    found = find_gpus()
+    found = GpuSearch(note="not asked for GPUs: launch.device=cpu") if device == "cpu" else find_gpus()
     names = dict.fromkeys(gpu.name for gpu in found.gpus)
     return Host(
         cpus=granted_cpus(),
@@ -203,7 +207,7 @@ def planned_resources(launch: LaunchSettings) -> Iterator[Resources]:
     Starts nothing: an experiment for GPUs can be planned on a laptop.
     """
     if launch.address is None:
-        here = this_machine()
+        here = this_machine(launch.device)
         yield _assumed(launch) if launch.device == "cuda" and not here.has_gpus and not here.trouble else here
         return
     from amscale.cluster.ray_cluster import ray_cluster

@@ -99,6 +99,14 @@ def test_a_bad_answer_is_one_line_and_never_a_plan_for_the_cpu(
     assert plan_sweep(on_cpu, tmp_path, machine, build=False).trials[0].placement.device == "cpu"
 
 
+def test_no_driver_is_asked_where_the_cpu_is_asked_for(nvidia_smi, tmp_path):
+    nvidia_smi(EIGHT, before=f"touch {tmp_path}/asked")
+    assert this_machine("cpu").describe().endswith("0 GPUs; not asked for GPUs: launch.device=cpu")
+    assert not (tmp_path / "asked").exists()
+    assert this_machine().has_gpus
+    assert (tmp_path / "asked").exists()
+
+
 def test_unified_memory_is_the_machines(nvidia_smi):
     nvidia_smi(UNIFIED)
     (host,) = this_machine().hosts
