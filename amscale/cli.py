@@ -31,7 +31,11 @@ def run(function: Callable[..., Any], arguments: list[str] | None = None, name: 
     if sys.platform != "linux":  # process trees are owned by prctl and /proc
         print(f"amscale runs on Linux only, and this is {sys.platform}", file=sys.stderr)
         sys.exit(2)
-    note = set_cache_folders(os.environ)  # before any library looks for its own
+    try:
+        note = set_cache_folders(os.environ)  # before any library looks for its own
+    except InputError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
     if note and function.__name__ == "sweep":
         print(note, file=sys.stderr)
     arguments = sys.argv[1:] if arguments is None else arguments

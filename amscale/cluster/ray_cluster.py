@@ -295,6 +295,7 @@ def _local_cluster(
                 )
                 yield monitor
             except _StartError as error:
+                monitor.is_gone = None  # Ray has ended its head itself; the reason is its own
                 raise InputError(f"Ray cannot be started on this machine: {error}") from None
             finally:
                 monitor.stop()
