@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 _ANSWER_SECONDS = 10.0
 """The program needs about a second; a driver that hangs never answers."""
+_MOST_DIGITS = 12
 _FIELDS = "uuid,name,memory.total,compute_cap,mig.mode.current"
 _OLD_FIELDS = "uuid,name,memory.total"
 """Of drivers that do not know the other fields."""
@@ -104,7 +105,7 @@ def _query(program: str) -> list[Gpu]:
 
 
 def _memory(word: str, line: str) -> int | None:
-    if word.isdecimal() and int(word):
+    if word.isascii() and word.isdigit() and len(word) < _MOST_DIGITS and int(word):
         return int(word) * 2**20
     if word.strip("[]").lower() in ("n/a", "not supported"):
         return None
@@ -113,7 +114,7 @@ def _memory(word: str, line: str) -> int | None:
 
 def _bf16(words: list[str]) -> bool:
     """Return whether a card of this compute capability has bf16; one that does not tell is taken to have it."""
-    found = re.fullmatch(r"(\d+)\.(\d+)", words[0]) if words else None
+    found = re.fullmatch(r"([0-9]{1,3})\.([0-9]{1,3})", words[0]) if words else None
     return found is None or computes_bf16((int(found[1]), int(found[2])))
 
 
@@ -134,7 +135,7 @@ def _choose(gpus: list[Gpu], chosen: list[str]) -> list[Gpu]:
     """Return those that CUDA_VISIBLE_DEVICES names, up to the first that is not there, as CUDA does."""
     found = []
     for word in chosen:
-        if word.isdecimal():
+        if word.isascii() and word.isdigit() and len(word) < _MOST_DIGITS:
             match = gpus[int(word) : int(word) + 1]
         else:
             match = [gpu for gpu in gpus if word.startswith(("GPU-", "MIG-")) and gpu.uuid.startswith(word)]

@@ -7,15 +7,14 @@ from pathlib import Path
 import psutil
 
 _MEGABYTE = 2**20
+_MOST_DIGITS = 20
 
 
 def granted_cpus(environment: Mapping[str, str] = os.environ) -> int:
     """Return the CPU cores that this process may use, at least 1: a quota of 2.5 cores counts as 2."""
     cpus = len(os.sched_getaffinity(0))
-    on_node = environment.get("SLURM_CPUS_ON_NODE", "")
-    if on_node.isdecimal():
-        cpus = min(cpus, int(on_node))
-    return max(1, int(min(cpus, cgroup_cpus())))
+    by_slurm = _number(environment.get("SLURM_CPUS_ON_NODE", "")) or cpus
+    return max(1, int(min(cpus, by_slurm, cgroup_cpus())))
 
 
 def granted_memory(environment: Mapping[str, str] = os.environ) -> int:
@@ -28,8 +27,7 @@ def slurm_memory(environment: Mapping[str, str] = os.environ) -> int | None:
     """Return the bytes that Slurm grants this job on this node; None where that is all of it, or Slurm is not here."""
 
     def number(name: str) -> int:
-        text = environment.get(name, "")
-        return int(text) if text.isdecimal() else 0
+        return _number(environment.get(name, "")) or 0
 
     for each, count in (
         (number("SLURM_MEM_PER_NODE"), 1),
@@ -48,8 +46,9 @@ def cgroup_cpus(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/f
         quota, _, period = _read(folder / "cpu.max").partition(" ")
         if not quota:
             quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
-        if quota.isdecimal() and period.isdecimal() and int(period):
-            least = min(least, int(quota) / int(period))
+        numbers = _number(quota), _number(period)
+        if numbers[0] and numbers[1]:
+            least = min(least, numbers[0] / numbers[1])
     return least
 
 
@@ -58,7 +57,7 @@ def cgroup_memory(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys
     found = []
     for folder in _folders(own, root, "memory"):
         limits = (_read(folder / "memory.max"), _read(folder / "memory.high"), _read(folder / "memory.limit_in_bytes"))
-        found += [int(limit) for limit in limits if limit.isdecimal()]
+        found += [number for limit in limits if (number := _number(limit))]
     return min(found, default=None)
 
 
@@ -77,6 +76,11 @@ def _folders(own: Path, root: Path, controller: str) -> Iterator[Path]:
                 if folder == mount:
                     break
                 folder = folder.parent
+
+
+def _number(text: str) -> int | None:
+    """Return a number in ASCII digits, of at most 20; None for anything else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else None
 
 
 def _read(path: Path) -> str:
