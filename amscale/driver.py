@@ -18,6 +18,7 @@ from amscale.reporting.page import write_report
 from amscale.reporting.plan_table import print_plan
 from amscale.reporting.progress import LiveProgress
 from amscale.reporting.terminal import print_line, print_results
+from amscale.trials.lease import Ownership
 from amscale.trials.sweep_store import SweepStore, sweep_store
 from amscale.trials.trial_store import TrialStore
 
@@ -75,13 +76,14 @@ def run_sweep(config: Experiment, console: Console, on_lost: Callable[[str], Non
         on_lost: called with a sentence when the Ray cluster is gone; the process ends with status 1 right after it.
 
     Raises:
-        InputError: bad settings, too few machines, or a folder that another driver holds; nothing is started.
+        InputError: bad settings, too few machines, or a folder that another driver holds; nothing is started. Or
+            another driver has taken the sweep: its trials were ended in order.
         Preempted: SIGTERM stopped the process; trials wrote checkpoints.
     """
     sweep = sweep_store(config)
-    with sweep.owned():
+    with sweep.owned() as ownership:
         sweep.create(config)
-        plan, failed = _run_missing(config, sweep, console, on_lost)
+        plan, failed = _run_missing(config, sweep, console, on_lost, ownership)
         trials = [sweep.trial(trial.label) for trial in plan.trials]
         print_results(trials, console)
         fit, no_fit = _estimate(config, sweep)
@@ -100,7 +102,11 @@ def run_sweep(config: Experiment, console: Console, on_lost: Callable[[str], Non
 
 
 def _run_missing(
-    config: Experiment, sweep: SweepStore, console: Console, on_lost: Callable[[str], None] | None
+    config: Experiment,
+    sweep: SweepStore,
+    console: Console,
+    on_lost: Callable[[str], None] | None,
+    ownership: Ownership,
 ) -> tuple[SweepPlan, dict[str, str]]:
     """Plan, print the plan, and train the trials without a result; return the plan, and reasons of failure by label."""
     from amscale.cluster import tune
@@ -123,6 +129,7 @@ def _run_missing(
         jobs = [_job(trial, sweep) for trial in sorted(missing, key=lambda t: -t.seconds)]
         steps = {trial.label: trial.steps for trial in missing}
         stores = {trial.store.folder for trial in missing if trial.store}
+        ownership.check()
         sweep.push_trials({trial.label: sweep.trial(trial.label) for trial in missing}, stores)
         with (
             tempfile.TemporaryDirectory(prefix="amscale-ray-") as notes,
@@ -134,7 +141,9 @@ def _run_missing(
                 retries=config.launch.retries,
                 concurrent=config.launch.concurrent_trials,
                 state=Path(notes) / "ray",
+                end_requested=ownership.lost,
             )
+    ownership.check()
     sweep.pull()
     failed = [trial.label for trial in missing if not sweep.trial(trial.label).done()]
     return plan, {label: progress.reasons.get(label, "ended without a result") for label in failed}

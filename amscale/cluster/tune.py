@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -139,6 +139,29 @@ def _reason_of_lost_actor(trial: Any) -> str:
     return reason
 
 
+class EndStopper(tune.Stopper):  # type: ignore[misc]
+    """Lets Tune end every trial, in order, once it is asked to: ranks write checkpoints within the grace.
+
+    Args:
+        requested: asked whenever Tune looks at its trials, several times a second.
+    """
+
+    def __init__(self, requested: Callable[[], bool] = lambda: False) -> None:
+        self._requested = requested
+
+    def __reduce__(self) -> Any:
+        """Leave the question out: Tune pickles its settings for a restore that amscale never asks for."""
+        return EndStopper, ()
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """End no trial by its result: a trial says itself when it is done."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Return whether every trial is to end."""
+        return self._requested()
+
+
 def _label(trial: Any) -> str:
     return str(trial.config["job"]["label"])
 
@@ -238,6 +261,7 @@ def run_jobs(
     concurrent: int | None,
     state: Path,
     trainable: type | None = None,
+    end_requested: Callable[[], bool] = lambda: False,
 ) -> None:
     """Run every job, in the order given where machines are short; return when all have ended or failed.
 
@@ -248,6 +272,11 @@ def run_jobs(
         concurrent: at most this many at a time, or None.
         state: folder for Ray's notes.
         trainable: the `tune.Trainable` that runs a job; `amscale.cluster.tune_trial.TrainingTrial` if None.
+        end_requested: asked several times a second; once it is true, all trials end in order and this returns.
+
+    Raises:
+        Preempted: SIGTERM came, and all trials have ended in order.
+        KeyboardInterrupt: the same after Ctrl-C.
     """
     import logging
 
@@ -261,6 +290,7 @@ def run_jobs(
     placed = tune.with_resources(
         trainable or TrainingTrial, lambda config: placement_group(placements[config["job"]["label"]])
     )
+    signals = _EndSignals()
     tuner = tune.Tuner(
         placed,
         tune_config=tune.TuneConfig(
@@ -273,12 +303,13 @@ def run_jobs(
             storage_path=str(state.parent),
             name=state.name,
             verbose=0,
+            stop=EndStopper(lambda: signals.received is not None or end_requested()),
             callbacks=[ListenerCallback(listener)],
             failure_config=tune.FailureConfig(max_failures=retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
         ),
     )
-    with head_monitored(listener), graceful_shutdown():
+    with head_monitored(listener), signals.caught():
         tuner.fit()
 
 
@@ -328,35 +359,38 @@ def _monitor(address: str, listener: Listener, over: threading.Event) -> None:
             os._exit(1)
 
 
-@contextmanager
-def graceful_shutdown() -> Iterator[None]:
-    """While the block runs Tune, SIGTERM and Ctrl-C end its trials in order: ranks write checkpoints within the grace.
+class _EndSignals:
+    """Remembers SIGTERM and Ctrl-C while Tune runs, which then ends its trials in order.
 
     Not by an exception: one that is raised in a callback or a destructor is lost. A second Ctrl-C raises one.
-
-    Raises:
-        Preempted: after the block, if SIGTERM came.
-        KeyboardInterrupt: the same after Ctrl-C.
     """
-    requested: type[BaseException] | None = None
 
-    def receive(number: int, frame: FrameType | None) -> None:
-        nonlocal requested
-        again = requested is not None and number == signal.SIGINT
-        requested = requested or (KeyboardInterrupt if number == signal.SIGINT else Preempted)
-        if again or signal.getsignal(signal.SIGUSR1) == before[signal.SIGUSR1]:  # or no trial runs yet
-            raise requested
-        # Tune's own handler of this one: it leaves its loop and stops every trial.
-        signal.raise_signal(signal.SIGUSR1)
+    def __init__(self) -> None:
+        self.received: type[BaseException] | None = None
+        """What to raise after the end; None while no signal came."""
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)}
-    signal.signal(signal.SIGTERM, receive)
-    if before[signal.SIGINT] != signal.SIG_IGN:  # as it is for a job that a script started in the background
-        signal.signal(signal.SIGINT, receive)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if requested is not None:
-        raise requested
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None and number == signal.SIGINT:
+            raise self.received
+        self.received = self.received or (KeyboardInterrupt if number == signal.SIGINT else Preempted)
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """Catch the signals while the block runs.
+
+        Raises:
+            Preempted: after the block, if SIGTERM came.
+            KeyboardInterrupt: the same after Ctrl-C.
+        """
+        # Tune takes SIGUSR1 for itself.
+        before = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)}
+        signal.signal(signal.SIGTERM, self._receive)
+        if before[signal.SIGINT] != signal.SIG_IGN:  # as it is for a job that a script started in the background
+            signal.signal(signal.SIGINT, self._receive)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if self.received is not None:
+            raise self.received

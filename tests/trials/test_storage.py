@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers.commands import wait_until
 
 from amscale.config import parse
 from amscale.errors import InputError
@@ -262,8 +263,17 @@ def _ended_process() -> int:
 def test_a_driver_whose_sweep_was_taken_ends(objects, monkeypatch):
     monkeypatch.setattr("amscale.trials.lease._SETTLE_SECONDS", 0.0)
     monkeypatch.setattr("amscale.trials.lease._RENEW_SECONDS", 0.05)
-    with pytest.raises(InputError, match="another driver has taken this sweep"):
-        hold(objects, lambda: (time.sleep(0.2), objects.write(KEY, b"{}"), time.sleep(20)))
+
+    def lose() -> None:
+        with held(objects) as owner:
+            time.sleep(0.2)  # several renewals
+            owner.check()
+            objects.write(KEY, b"{}")
+            wait_until(owner.lost, 600, "the loss of the sweep")
+
+    with pytest.raises(InputError, match="another driver has taken this sweep; this one ends"):
+        lose()
+    assert objects.read(KEY) == b"{}"
 
 
 def test_addresses(tmp_path, monkeypatch):
