@@ -19,6 +19,7 @@ def test_a_fit_that_mixes_precisions_devices_or_versions_names_them(tmp_path, wr
     def write(name, N, engine, **versions):
         file = write_trial(tmp_path, name, N, 1e6, [2.0, 1.5], [2.0] * 200) / "result.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | {"engine": engine, "versions": versions}))
+        (file.parent / "spec.yaml").write_text(json.dumps({"format": 1, "label": name}))
 
     write("a", 1e6, OLD)
     write("b", 2e6, CPU, torch="2.9.0", ray="2.50.0")
