@@ -154,13 +154,15 @@ def _missing(plan: SweepPlan, sweep: SweepStore) -> list[TrialPlan]:
 
 
 def _job(trial: TrialPlan, sweep: SweepStore) -> "Job":
+    from amscale.cluster.patience import Schedule
     from amscale.cluster.tune import Job
 
     assert trial.store is not None
     store = sweep.trial(trial.label)
     store.write_spec(trial.cell, trial.placement, trial.store.folder, trial.identity)
     launch = trial.cell.launch
-    return Job(trial.label, sweep.location(trial.label), trial.placement, launch.grace, launch.stalled_after)
+    schedule = Schedule.of(trial.cell, trial.steps)
+    return Job(trial.label, sweep.location(trial.label), trial.placement, launch.grace, launch.stalled_after, schedule)
 
 
 def _estimate(config: Experiment, sweep: SweepStore) -> "tuple[BaseFit | None, str]":

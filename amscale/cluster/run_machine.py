@@ -24,8 +24,9 @@ from pathlib import Path
 
 from amscale.cluster.machine import Machine
 from amscale.cluster.network import LOOPBACK, own_address
+from amscale.cluster.patience import Schedule
 from amscale.cluster.runner import FIRST_RECORD_SECONDS, TrialFailed, TrialRunner
-from amscale.config import parse
+from amscale.config import Experiment, parse
 from amscale.errors import EXIT_PREEMPTED, InputError
 from amscale.trials.attempt import Diagnosis
 from amscale.trials.location import TrialLocation
@@ -105,10 +106,11 @@ def main(rank: int, head: str, attempt: str, spec: str, peers: Sequence[str]) ->
     requested = EndRequest()
     path = Path(spec).absolute().parent
     try:
-        launch = parse(TrialStore(path).read_spec().settings).launch
+        cell = parse(TrialStore(path).read_spec().settings)
     except InputError as error:
         print(f"run_machine: {error}", file=sys.stderr)
         return 2
+    launch = cell.launch
     location = TrialLocation(str(path.parents[2]), None, path.parents[1].name, path.name)
     host, _, port = head.rpartition(":")
     address = host if rank == 0 else own_address(peers)
@@ -116,16 +118,25 @@ def main(rank: int, head: str, attempt: str, spec: str, peers: Sequence[str]) ->
         host = address = LOOPBACK
     if rank == 0:
         machines = HostMachines(location, launch.grace, (host, int(port)))
-        return _lead(location.store(), machines, attempt, launch.stalled_after, requested)
+        return _lead(location.store(), machines, attempt, cell, requested)
     machine = Machine(location, rank, launch.grace)
     return _follow(machine, rank, (host, int(port), address), attempt, requested, _DECISION_SECONDS + launch.grace)
 
 
-def _lead(store: TrialStore, machines: HostMachines, attempt: str, stalled_after: float, requested: EndRequest) -> int:
+def _lead(store: TrialStore, machines: HostMachines, attempt: str, cell: Experiment, requested: EndRequest) -> int:
     """Run the trial as its machine 0."""
     names = (f"{attempt}.{number}" for number in itertools.count())
     placement = store.read_spec().placement
-    runner = TrialRunner(store, placement, machines, stalled_after, names.__next__, requested, resumes=False)
+    runner = TrialRunner(
+        store,
+        placement,
+        machines,
+        cell.launch.stalled_after,
+        names.__next__,
+        requested,
+        resumes=False,
+        schedule=Schedule.of(cell, cell.train.steps),
+    )
     failure = None
     try:
         runner.start()

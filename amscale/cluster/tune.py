@@ -22,6 +22,7 @@ from ray.exceptions import RayActorError
 from ray.tune.search import Searcher
 
 from amscale.cluster.network import check_reachable
+from amscale.cluster.patience import Schedule
 from amscale.errors import InputError, Preempted
 from amscale.trials.location import TrialLocation
 from amscale.trials.records import Placement
@@ -77,11 +78,21 @@ class JobQueue(Searcher):  # type: ignore[misc]
 
 
 class ListenerCallback(tune.Callback):  # type: ignore[misc]
-    """Passes on what Tune does to a listener."""
+    """Passes on what Tune does to a listener, and lets a trial that gets on between its failures fail more often.
 
-    def __init__(self, listener: Listener) -> None:
+    Args:
+        listener: gets every event.
+        retries: how often a failed trial begins again without having got on.
+    """
+
+    def __init__(self, listener: Listener, retries: int = 0) -> None:
         self._listener = listener
+        self._retries = retries
         self._reasons: dict[str, str] = {}
+        self._reached: dict[str, int] = {}
+        """Step of the newest checkpoint of each trial."""
+        self._failed_at: dict[str, int] = {}
+        """The same when it failed last."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the listener out: Tune pickles its settings for a restore that amscale never asks for."""
@@ -93,8 +104,13 @@ class ListenerCallback(tune.Callback):  # type: ignore[misc]
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
+        label = _label(trial)
+        reached = self._reached[label] = max(self._reached.get(label, 0), result.get("checkpoint", 0))
+        if reached > self._failed_at.get(label, reached):
+            trial.max_failures = trial.num_failures + self._retries
+            self._failed_at.pop(label)
         if "failure" in result:
-            self._reasons[_label(trial)] = result["failure"]
+            self._reasons[label] = result["failure"]
             return
         self._listener.progress(_label(trial), result)
         if "note" in result:
@@ -114,6 +130,7 @@ class ListenerCallback(tune.Callback):  # type: ignore[misc]
         self._failed(trial, again=False)
 
     def _failed(self, trial: Any, again: bool) -> None:
+        self._failed_at[_label(trial)] = self._reached.get(_label(trial), 0)
         reason = self._reasons.pop(_label(trial), None)
         if reason is None:  # the actor ended before it could say anything
             reason = _reason_of_lost_actor(trial)
@@ -179,7 +196,9 @@ class Job:
     grace: float
     """Seconds that its processes have to write a checkpoint when they are asked to end."""
     stalled_after: float
-    """Seconds without a record after which it counts as hung."""
+    """Seconds without a record after which it counts as hung, whatever was learned from its intervals."""
+    schedule: Schedule | None = None
+    """What it does after which step; nothing is learned of its intervals without it."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the job as plain data, for the trial's actor."""
@@ -268,7 +287,8 @@ def run_jobs(
     Args:
         jobs: trials to run, longest first.
         listener: gets every event.
-        retries: how often a failed trial begins again.
+        retries: how often a trial that failed begins again without having got on: a newer checkpoint than at its last
+            failure makes the count begin anew.
         concurrent: at most this many at a time, or None.
         state: folder for Ray's notes.
         trainable: the `tune.Trainable` that runs a job; `amscale.cluster.tune_trial.TrainingTrial` if None.
@@ -304,7 +324,7 @@ def run_jobs(
             name=state.name,
             verbose=0,
             stop=EndStopper(lambda: signals.received is not None or end_requested()),
-            callbacks=[ListenerCallback(listener)],
+            callbacks=[ListenerCallback(listener, retries)],
             failure_config=tune.FailureConfig(max_failures=retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
         ),

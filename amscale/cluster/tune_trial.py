@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from amscale.cluster.machine import Machine
 from amscale.cluster.network import LOOPBACK
+from amscale.cluster.patience import Schedule
 from amscale.cluster.runner import MachineLost, TrialFailed, TrialRunner
 from amscale.trials.attempt import Diagnosis
 from amscale.trials.location import TrialLocation
@@ -111,7 +112,7 @@ class TrainingTrial(tune.Trainable):  # type: ignore[misc]
     """Tune's view of one training run.
 
     Config `job`: `label`; `location` and `placement` of the trial, as plain data; `grace` and `stalled_after`, in
-    seconds, of the launch settings.
+    seconds, of the launch settings; `schedule`, the trial's, as plain data.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -123,6 +124,7 @@ class TrainingTrial(tune.Trainable):  # type: ignore[misc]
             Placement(**job["placement"]),
             RayMachines(location, job["grace"]),
             job["stalled_after"],
+            schedule=Schedule(**job["schedule"]) if job["schedule"] else None,
         )
         self._failure = ""
         self._failure_reported = False

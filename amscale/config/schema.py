@@ -92,10 +92,11 @@ class LaunchSettings(Settings):
     concurrent_trials: int | None = Field(None, ge=1)
     """At most this many trials at a time. None: as many as fit the cluster."""
     retries: int = Field(2, ge=0)
-    """How often a failed trial is restarted, from its newest checkpoint."""
+    """How often a failed trial is restarted from its newest checkpoint without having got on: a newer checkpoint than
+    at the failure before makes the count begin anew."""
     stalled_after: float = Field(1800, gt=0)
-    """Seconds without a new record after which a trial counts as hung and is restarted; 300 more before the first
-    record of an attempt."""
+    """Seconds without a new record after which a trial counts as hung and is restarted, at most: earlier after ten
+    times the longest interval between its records so far, but 300 s. 300 s more before an attempt's first record."""
     grace: float = Field(5, ge=0)
     """Seconds that a trial's processes have to write a checkpoint when they are asked to end; then they are killed."""
     checkpoint_every: Size = Field(500, ge=1)

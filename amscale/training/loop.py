@@ -181,7 +181,10 @@ def _between_steps(run: Run, progress: Progress, outcome: LoopOutcome) -> bool:
     """Validate, probe and save where they are due after this step; return True to end the run at a plateau."""
     step, last = progress.step, progress.step == run.steps
     plateau = False
-    if step % run.settings.validate_every == 0 or last:
+    validates = step % run.settings.validate_every == 0 or last
+    if run.records and (validates or (run.probe_every and step % run.probe_every == 0)):
+        run.records.flush()  # who watches the records then knows what is being done, and that it may take longer
+    if validates:
         plateau = _validate(run, progress)
         last = last or plateau
     if run.probe and (last or (run.probe_every and step % run.probe_every == 0)):
