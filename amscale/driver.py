@@ -3,7 +3,7 @@
 import shlex
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -162,7 +162,8 @@ def _job(trial: TrialPlan, sweep: SweepStore) -> "Job":
     store.write_spec(trial.cell, trial.placement, trial.store.folder, trial.identity)
     launch = trial.cell.launch
     schedule = Schedule.of(trial.cell, trial.steps)
-    return Job(trial.label, sweep.location(trial.label), trial.placement, launch.grace, launch.stalled_after, schedule)
+    location = replace(sweep.location(trial.label), visible_seconds=launch.visible_after)
+    return Job(trial.label, location, trial.placement, launch.least_grace, launch.stalled_after, schedule)
 
 
 def _estimate(config: Experiment, sweep: SweepStore) -> "tuple[BaseFit | None, str]":

@@ -22,6 +22,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from amscale.cluster import supervisor
 from amscale.cluster.machine import Machine
 from amscale.cluster.network import LOOPBACK, own_address
 from amscale.cluster.patience import Schedule
@@ -111,16 +112,17 @@ def main(rank: int, head: str, attempt: str, spec: str, peers: Sequence[str]) ->
         print(f"run_machine: {error}", file=sys.stderr)
         return 2
     launch = cell.launch
-    location = TrialLocation(str(path.parents[2]), None, path.parents[1].name, path.name)
+    location = TrialLocation(str(path.parents[2]), None, path.parents[1].name, path.name, launch.visible_after)
     host, _, port = head.rpartition(":")
     address = host if rank == 0 else own_address(peers)
     if len(peers) == 1:
         host = address = LOOPBACK
     if rank == 0:
-        machines = HostMachines(location, launch.grace, (host, int(port)))
+        machines = HostMachines(location, launch.least_grace, (host, int(port)))
         return _lead(location.store(), machines, attempt, cell, requested)
-    machine = Machine(location, rank, launch.grace)
-    return _follow(machine, rank, (host, int(port), address), attempt, requested, _DECISION_SECONDS + launch.grace)
+    machine = Machine(location, rank, launch.least_grace)
+    patience = _DECISION_SECONDS + launch.least_grace + launch.visible_after
+    return _follow(machine, rank, (host, int(port), address), attempt, requested, patience)
 
 
 def _lead(store: TrialStore, machines: HostMachines, attempt: str, cell: Experiment, requested: EndRequest) -> int:
@@ -171,7 +173,8 @@ def _follow(
     """Take part in every attempt that machine 0 begins, until there is a result or no further attempt.
 
     Args:
-        decision_seconds: that machine 0 may take to begin another attempt, its ranks' grace included. The first attempt
+        decision_seconds: that machine 0 may take to begin another attempt, its ranks' grace included, and storage to
+            show it. The first attempt
             may take as long as the first record: machine 0 may still be importing.
     """
     store, (head, port, address) = machine.store, network
@@ -189,12 +192,14 @@ def _follow(
             status = machine.poll()
             if store.attempt and status is None:
                 waits_since = time.monotonic()
-            limit = decision_seconds if store.attempt else FIRST_RECORD_SECONDS
+            limit = FIRST_RECORD_SECONDS + store.visible_seconds
+            if store.attempt:
+                limit = max(decision_seconds, _DECISION_SECONDS + supervisor.measured_grace(str(store.path), 0.0))
             if status == 0 or time.monotonic() > waits_since + limit:
                 break
             time.sleep(_POLL_SECONDS)
         if not store.attempt and not requested() and not store.done():
-            raise store.not_shared("machine 0")
+            raise store.not_shared("machine 0", FIRST_RECORD_SECONDS + store.visible_seconds)
     except InputError as error:
         print(f"machine {rank}: {error}", file=sys.stderr)
         return 1

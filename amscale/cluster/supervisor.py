@@ -4,8 +4,10 @@
 
 The supervisor is started by the process that owns a trial on one machine, with a pipe as standard input. When that pipe
 closes (the owner ended, was killed, or asks for an end) or the supervisor gets SIGTERM, every descendant of the command
-is ended: by SIGTERM first, and by SIGKILL after GRACE seconds. Descendants that moved to other sessions are found too:
-the supervisor is their subreaper, so a process that loses its parent becomes its child. If the supervisor itself is
+is ended: by SIGTERM first, and by SIGKILL after GRACE seconds, or those in the file `grace` beside LOG if that is more.
+The command itself, a launcher, gets no SIGTERM while it has children: torch's would kill them 30 s later. Descendants
+that moved to other sessions are found too: the supervisor is their subreaper, so a process that loses its parent
+becomes its child. If the supervisor itself is
 killed, the kernel kills the command (parent-death signal), and `accelerate launch`'s ranks end in the same way.
 
 Standard library only, so that it starts in a few milliseconds and imports nothing that could hang.
@@ -49,9 +51,30 @@ def descendants(root: int) -> list[int]:
     return found
 
 
-def end_descendants(root: int, grace: float) -> None:
-    """End everything below `root`: SIGTERM, `grace` seconds, then SIGKILL until nothing is left."""
-    _signal_all(descendants(root), signal.SIGTERM)
+def measured_grace(folder: str, least: float) -> float:
+    """Return the seconds that the ranks of a trial have to end: what they have measured themselves, but `least`.
+
+    Args:
+        folder: the trial's, whose file `grace` the ranks write after each checkpoint.
+        least: seconds.
+    """
+    try:
+        with open(os.path.join(folder, "grace"), encoding="utf-8") as file:
+            return max(least, float(file.read()))
+    except (OSError, ValueError):  # nothing measured yet
+        return least
+
+
+def end_descendants(root: int, grace: float, launcher: int | None = None) -> None:
+    """End everything below `root`: SIGTERM, `grace` seconds, then SIGKILL until nothing is left.
+
+    Args:
+        root: a process, which itself stays.
+        grace: seconds.
+        launcher: process that ends by itself when its children have ended, and gets no SIGTERM if it has any.
+    """
+    spared = [launcher] if launcher is not None and descendants(launcher) else []
+    _signal_all([process for process in descendants(root) if process not in spared], signal.SIGTERM)
     deadline = time.monotonic() + grace
     while (left := descendants(root)) and time.monotonic() < deadline:
         _reap()
@@ -101,7 +124,7 @@ def main(log: str, grace: float, command: list[str]) -> int:
         if 0 in ready and not os.read(0, 1):
             break
     status = child.poll()
-    end_descendants(os.getpid(), grace)
+    end_descendants(os.getpid(), measured_grace(os.path.dirname(log), grace), launcher=child.pid)
     if status is None:
         return 128 + signal.SIGTERM
     return status if status >= 0 else 128 - status

@@ -194,7 +194,7 @@ class Job:
     location: TrialLocation
     placement: Placement
     grace: float
-    """Seconds that its processes have to write a checkpoint when they are asked to end."""
+    """Seconds that its processes have to write a checkpoint when they are asked to end, at least."""
     stalled_after: float
     """Seconds without a record after which it counts as hung, whatever was learned from its intervals."""
     schedule: Schedule | None = None

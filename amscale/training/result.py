@@ -91,6 +91,7 @@ def make_result(
             device_seconds=progress.device_seconds * facts.world_size,
             probe_seconds=outcome.probe_seconds,
             probe_share=outcome.probe_seconds / outcome.step_seconds if outcome.step_seconds else None,
+            checkpoint_seconds=outcome.checkpoint_seconds or None,
         ),
         memory=ResultMemory(peak_host_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024),
         engine=ResultEngine(

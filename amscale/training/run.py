@@ -104,7 +104,7 @@ def _from_spec(folder: Path) -> tuple[TrialStore, Experiment, Placement, TokenSt
     spec = TrialStore(folder).read_spec()
     cell = config.parse(spec.settings)
     machine, first_here = _machine()
-    location = TrialLocation(cell.storage, cell.launch.scratch, cell.name, spec.label)
+    location = TrialLocation(cell.storage, cell.launch.scratch, cell.name, spec.label, cell.launch.visible_after)
     store = location.store(machine, spec.placement.machines, attempt=attempt_of_environment(), path=folder)
     # Of the path of the token store its name counts: a spec cannot point out of its storage, and results may be moved.
     name = Path(spec.store).name
@@ -181,6 +181,8 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
     if accelerator.is_main_process:
         charts = [chart for probe in probes for chart in probe.charts]
         records = MetricsWriter(store, progress.step, tokens.entropy_per_token, charts)
+    if cell.launch.grace != "auto":
+        store.grace_file.unlink(missing_ok=True)
     run = Run(
         accelerator=accelerator,
         engine=prepared,
@@ -197,6 +199,7 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
         checkpoint_every=cell.launch.checkpoint_every,
         keep_checkpoints=cell.launch.keep_checkpoints,
         records=records,
+        measures_grace=cell.launch.grace == "auto",
         preemption_requested=GracefulShutdown(accelerator).requested,
     )
     outcome = train(run, progress)

@@ -241,6 +241,8 @@ class ResultTime(Record):
     device_seconds: Number | None = None
     probe_seconds: Number | None = None
     probe_share: Number | None = None
+    checkpoint_seconds: Number | None = None
+    """The longest that a checkpoint took, its upload included; None without one."""
 
 
 class ResultMemory(Record):

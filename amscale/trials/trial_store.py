@@ -8,6 +8,7 @@ A trial is done if and only if its `result.json` is there: it is written last an
 """
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -35,10 +36,10 @@ from amscale.trials.records import (
     read_failures,
     read_out_of_memory,
 )
-from amscale.trials.storage_errors import StorageError, check_writable, error_in_log, storage_errors
+from amscale.trials.storage_errors import OutOfReach, StorageError, check_writable, error_in_log, storage_errors
 
-_VISIBLE_SECONDS = 20.0
-"""How long a shared file system may take to show what another machine wrote."""
+VISIBLE_SECONDS = 120.0
+"""How long a shared file system may take to show what another machine wrote: NFS caches for up to a minute."""
 
 
 class TrialStore:
@@ -49,12 +50,16 @@ class TrialStore:
         machine: index of this machine in the trial.
         attempt: name of the attempt that this process takes part in. Readers have none, nor has a run that is started
             by hand, which has no rival.
+        visible_seconds: how long to wait for what another machine wrote.
     """
 
-    def __init__(self, path: Path, machine: int = 0, attempt: str = "") -> None:
+    def __init__(
+        self, path: Path, machine: int = 0, attempt: str = "", visible_seconds: float = VISIBLE_SECONDS
+    ) -> None:
         self.path = path
         self.machine = machine
         self.attempt = attempt
+        self.visible_seconds = visible_seconds
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r})"
@@ -103,6 +108,14 @@ class TrialStore:
     def preempted(self) -> Path:
         """The file that is there while ranks have ended on request, after they wrote a checkpoint."""
         return self.path / "preempted"
+
+    @property
+    def grace_file(self) -> Path:
+        """The file with the seconds that an orderly end of the trial may need, as its ranks have measured.
+
+        There with `launch.grace=auto` alone. `cluster.supervisor` reads it too, by its name.
+        """
+        return self.path / "grace"
 
     @property
     def out_of_memory_marker(self) -> Path:
@@ -207,9 +220,12 @@ class TrialStore:
         """Return the folder of the token store `name`, which lies beside the sweeps.
 
         Raises:
-            StorageError: it cannot be fetched.
+            StorageError: it cannot be fetched, or is not seen here.
         """
-        return self.path.absolute().parent.parent.parent / "tokens" / name
+        folder = self.path.absolute().parent.parent.parent / "tokens" / name
+        if self.machine:  # machine 0 has seen what it wrote; here it may be new
+            self._wait_to_see(folder.is_dir, "the driver")
+        return folder
 
     def open(self) -> None:
         """Make ready to begin an attempt, on machine 0: have spec and records in the folder.
@@ -371,19 +387,22 @@ class TrialStore:
         """Wait until this machine sees what another process wrote into the trial's folder.
 
         Raises:
-            StorageError: it does not.
+            OutOfReach: it does not; another attempt may, where a server was away meanwhile.
         """
-        deadline = time.monotonic() + _VISIBLE_SECONDS
+        deadline = time.monotonic() + self.visible_seconds
         while not seen():
             if time.monotonic() > deadline:
-                raise self.not_shared(writer)
+                raise self.not_shared(writer, self.visible_seconds)
+            for folder in (*self.path.parents[2::-1], self.path):
+                _look_again(folder)
             time.sleep(0.2)
 
-    def not_shared(self, writer: str) -> StorageError:
-        """Return the error of a machine that does not see what another process wrote."""
-        return StorageError(
+    def not_shared(self, writer: str, seconds: float) -> OutOfReach:
+        """Return the error of a machine that has not seen for so long what another process wrote."""
+        return OutOfReach(
             f"storage not shared: {socket.gethostname()}{_address()} does not see what {writer} wrote to "
-            f"{self.path}; give storage a folder that all machines share, or a URI such as s3://bucket/prefix"
+            f"{self.path}, after {seconds:.0f} s; give storage a folder that all machines share, or a URI such as "
+            "s3://bucket/prefix; a slow disk needs a higher launch.visible_after"
         )
 
     def _check_writable(self) -> None:
@@ -394,6 +413,20 @@ class TrialStore:
 def _append(path: Path, record: Failure) -> None:
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record.to_tree()) + "\n")
+
+
+def _look_again(folder: Path) -> None:
+    """Let a network file system ask its server for a folder: it may go on for a minute that a name is not there.
+
+    Listing and opening a folder are answered by the server; asking for one name may be answered from memory.
+    """
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.listdir(descriptor)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _address() -> str:

@@ -92,6 +92,8 @@ def test_preempted_then_killed_and_resumed_gives_the_losses_of_an_undisturbed_ru
     assert f"{newest.name} is damaged" in (trial / "log.txt").read_text()
     assert recorded_losses(trial) == recorded_losses(calm)
     assert not processes_naming(driver.folder)
+    measured = result_of(trial)["time"]["checkpoint_seconds"]
+    assert float((trial / "grace").read_text()) > 10 + 2 * measured > 10
 
 
 def test_control_c_leaves_nothing_and_the_same_command_continues(tiny, calm, storage, start_sweep):
