@@ -104,6 +104,10 @@ class LaunchSettings(Settings):
     grace: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
     """Seconds that a trial's processes have to write a checkpoint when they are asked to end; then they are killed.
     auto: 30, and more where a step and a checkpoint of the trial have taken more than 10: twice as much, and 10."""
+    collective_timeout: float = Field(1800, gt=0)
+    """Seconds that a collective of training may take before its ranks end with an error; NCCL's own default is 600."""
+    files_timeout: float = Field(7200, gt=0)
+    """Seconds that ranks wait for each other where files are written, checked and uploaded, over gloo on any device."""
     visible_after: float = Field(120, gt=0)
     """Seconds that storage may take to show one machine what another wrote (NFS caches for up to a minute)."""
     checkpoint_every: Size = Field(500, ge=1)

@@ -7,6 +7,7 @@ ends.
 
 import os
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -37,12 +38,13 @@ class EngineFacts:
         return asdict(self)
 
 
-def start_accelerator(device: str, accumulation: int) -> Accelerator:
+def start_accelerator(device: str, accumulation: int, timeout: float = 1800.0) -> Accelerator:
     """Make the Accelerator of this rank, with the process group of its device.
 
     Args:
         device: `cpu` (gloo) or `cuda` (NCCL).
         accumulation: forward passes per optimiser step.
+        timeout: seconds that a collective of the engine may take.
 
     Raises:
         EngineError: the process was not started by `accelerate launch` with DeepSpeed.
@@ -55,9 +57,8 @@ def start_accelerator(device: str, accumulation: int) -> Accelerator:
     if device == "cpu":
         _without_shared_memory_extension()
     backend = "gloo" if device == "cpu" else "nccl"
-    return Accelerator(
-        gradient_accumulation_steps=accumulation, kwargs_handlers=[InitProcessGroupKwargs(backend=backend)]
-    )
+    group = InitProcessGroupKwargs(backend=backend, timeout=timedelta(seconds=timeout))
+    return Accelerator(gradient_accumulation_steps=accumulation, kwargs_handlers=[group])
 
 
 def _without_shared_memory_extension() -> None:

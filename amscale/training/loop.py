@@ -18,6 +18,7 @@ from amscale.data import Batches
 from amscale.files import write_atomically
 from amscale.probes.measurement import Measurement
 from amscale.training import checkpoint
+from amscale.training.bookkeeping import Bookkeeping
 from amscale.training.checkpoint import Progress
 from amscale.training.loss import Evaluation, objective
 from amscale.training.metrics_writer import MetricsWriter
@@ -54,6 +55,7 @@ class Run:
     """What the loop works on; `run.run_trial` makes it on every rank."""
 
     accelerator: Accelerator
+    books: Bookkeeping
     engine: Any
     optimizer: Any
     settings: TrainSettings
@@ -214,9 +216,9 @@ def _save(run: Run, progress: Progress, outcome: LoopOutcome) -> None:
     if run.records:
         run.records.flush()
     began = time.perf_counter()
-    checkpoint.save(run.accelerator, run.engine, run.store, progress, run.keep_checkpoints)
+    checkpoint.save(run.books, run.engine, run.store, progress, run.keep_checkpoints)
     outcome.checkpoint_seconds = max(outcome.checkpoint_seconds, time.perf_counter() - began)
-    if run.measures_grace and run.accelerator.is_local_main_process and run.store.writes_checkpoints:
+    if run.measures_grace and run.books.is_first_of_machine and run.store.writes_checkpoints:
         seconds = _GRACE_MULTIPLE * (outcome.longest_interval + outcome.checkpoint_seconds) + _GRACE_SECONDS
         write_atomically(run.store.grace_file, f"{seconds:.1f}\n")
 

@@ -24,6 +24,7 @@ from amscale.planning.plan import plan_steps
 from amscale.probes.interface import Probe
 from amscale.probes.registry import build_probes
 from amscale.training import checkpoint, engine
+from amscale.training.bookkeeping import Bookkeeping
 from amscale.training.checkpoint import Progress
 from amscale.training.engine import EngineFacts
 from amscale.training.loop import Run, train
@@ -160,7 +161,8 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
     """
     began = time.time()
     torch.set_num_threads(placement.cpus_per_process)
-    accelerator = engine.start_accelerator(placement.device, placement.accumulation)
+    accelerator = engine.start_accelerator(placement.device, placement.accumulation, cell.launch.collective_timeout)
+    books = Bookkeeping(cell.launch.files_timeout)
     subset = tokens.training(cell.data.size, cell.data.packing, cell.data.copies)
     steps = plan_steps(cell, tokens, subset)
     shape = models.solve(cell.model, tokens.vocabulary_size, steps.context)
@@ -175,7 +177,7 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
         precision=placement.precision,
         micro_batch=placement.micro_batch,
     )
-    progress = _restored_progress(accelerator, prepared, store, facts)
+    progress = _restored_progress(books, prepared, store, facts)
     records = None
     probes = build_probes(cell.probes)
     if accelerator.is_main_process:
@@ -185,6 +187,7 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
         store.grace_file.unlink(missing_ok=True)
     run = Run(
         accelerator=accelerator,
+        books=books,
         engine=prepared,
         optimizer=optimizer,
         settings=cell.train,
@@ -216,7 +219,7 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
     _save_weights(accelerator, prepared, store.weights)
     if accelerator.is_local_main_process and not accelerator.is_main_process:
         store.push_records()
-    accelerator.wait_for_everyone()
+    books.wait()
     if records:
         records.flush()
         result = make_result(
@@ -237,18 +240,18 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
         store.publish(result)
     if accelerator.is_local_main_process:
         store.remove_checkpoints()
-    accelerator.wait_for_everyone()
+    books.wait()
     accelerator.end_training()
     return 0
 
 
-def _restored_progress(accelerator: Accelerator, prepared: Any, store: TrialStore, facts: EngineFacts) -> Progress:
+def _restored_progress(books: Bookkeeping, prepared: Any, store: TrialStore, facts: EngineFacts) -> Progress:
     """Load the newest whole checkpoint into the engine and return its progress; without one, that of a new run."""
-    newest = checkpoint.newest_whole(accelerator, store)
+    newest = checkpoint.newest_whole(books, store)
     if newest is None:
         return Progress(engine=facts.to_dict())
     progress = checkpoint.restore(prepared, newest, facts.to_dict())
-    accelerator.wait_for_everyone()
+    books.wait()
     return progress
 
 

@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -358,15 +358,33 @@ class TrialStore:
         """Return the names of the trial's checkpoints, newest first; asked on machine 0."""
         return [path.name for path in reversed(self.local_checkpoints())]
 
-    def fetch_checkpoint(self, name: str) -> str | None:
-        """Have a checkpoint's files in the folder; return what is wrong with them, or None."""
-        return checkpoint_damage(self.checkpoints / name, self.manifest) if self.machine == 0 else None
+    @property
+    def is_shared(self) -> bool:
+        """Whether all machines work in one folder, so that each may check a part of a checkpoint's files."""
+        return True
+
+    def fetch_checkpoint(self, name: str, part: tuple[int, int] = (0, 1)) -> str | None:
+        """Have a checkpoint's files in the folder; return what is wrong with them, or None.
+
+        Args:
+            name: of the checkpoint.
+            part: (i, n): check the contents of every n-th file, from the i-th on.
+        """
+        return checkpoint_damage(self.checkpoints / name, self.manifest, part)
 
     def prepare_checkpoint(self, name: str) -> None:
         """Remove what an earlier attempt left under the name of a checkpoint that is about to be written."""
 
+    def push_checkpoint_files(self, name: str, files: Iterable[str]) -> None:
+        """Give others some files of a checkpoint that is whole here, before `push_checkpoint`.
+
+        Raises:
+            AttemptReplaced: a newer attempt has begun.
+            StorageError: it cannot be uploaded.
+        """
+
     def push_checkpoint(self, name: str) -> None:
-        """Give others this machine's files of a checkpoint that is whole here.
+        """Give others this machine's part of a checkpoint that is whole here: what is missing there, and its manifest.
 
         Raises:
             AttemptReplaced: a newer attempt has begun.
