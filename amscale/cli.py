@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from amscale.errors import EXIT_PREEMPTED, InputError, Preempted
 
-COMMANDS = ("sweep", "plan", "train", "status", "fit", "report", "probe")
+COMMANDS = ("sweep", "plan", "train", "status", "fit", "report", "probe", "doctor")
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
 _document: TextIO | None = None

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from amscale.cluster import resources
 from amscale.config import Experiment
+from amscale.diagnosis.examine import glance
 from amscale.errors import InputError
 from amscale.planning.plan import SweepPlan, TrialPlan, plan_sweep
 from amscale.reporting.estimates_table import print_fit
@@ -130,6 +131,8 @@ def _run_missing(
         steps = {trial.label: trial.steps for trial in missing}
         stores = {trial.store.folder for trial in missing if trial.store}
         ownership.check()
+        for finding in glance(config.storage):
+            print_line(console, f"warning: {finding.check}: {finding.says}; {finding.mend}", style="yellow")
         sweep.push_trials({trial.label: sweep.trial(trial.label) for trial in missing}, stores)
         with (
             tempfile.TemporaryDirectory(prefix="amscale-ray-") as notes,
