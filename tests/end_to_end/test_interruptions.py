@@ -16,7 +16,7 @@ from amscale.trials.lease import KEY
 from amscale.trials.objects import ObjectStore
 from amscale.trials.trial_store import TrialStore
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow]
 
 PATIENCE = 600
 """Seconds after which something hangs; on a free machine each of these waits takes a few."""
