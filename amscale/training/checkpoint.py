@@ -111,6 +111,9 @@ def save(books: Bookkeeping, engine: Any, store: TrialStore, progress: Progress,
         if writes:
             ranks = range(books.world) if store.is_shared else books.machine_ranks
             sums = {name: value for rank in ranks for name, value in everyone[rank].items()}
+            # Whatever else there is belongs to it too: a file that is not listed makes a checkpoint damaged.
+            paths = (path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
+            sums |= {name: checksum(partial / name) for name in paths if name not in sums}
             (partial / store.manifest).write_text(json.dumps(sums), encoding="utf-8")
             store.check_attempt()
             shutil.rmtree(final, ignore_errors=True)
