@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 
 from amscale.cluster.network import Port, own_address
+from amscale.trials.attempt import ATTEMPT_VARIABLE
 from amscale.trials.location import working_folder
 from amscale.trials.objects import ObjectStore, is_uri
 from amscale.trials.storage_errors import StorageError
@@ -123,12 +124,17 @@ def proxies() -> dict[str, str]:
 
 
 def leftovers() -> list[int]:
-    """Return this user's ranks and launchers of trials whose supervisor has gone."""
+    """Return this user's ranks and launchers of trials whose supervisor has gone.
+
+    A trial that was started by hand has none, and may have outlived its shell.
+    """
     found = []
-    for process in psutil.process_iter(["cmdline", "uids", "ppid", "status"]):
+    for process in psutil.process_iter(["cmdline", "uids", "ppid", "environ"]):
         words = process.info["cmdline"] or []
         mine = process.info["uids"] and process.info["uids"].real == os.getuid()
-        if mine and process.info["ppid"] == 1 and "amscale.train" in words:
+        supervised = ATTEMPT_VARIABLE in (process.info["environ"] or {})
+        supervises = any(word.endswith("supervisor.py") for word in words)
+        if mine and process.info["ppid"] == 1 and "amscale.train" in words and supervised and not supervises:
             found.append(process.pid)
     return found
 

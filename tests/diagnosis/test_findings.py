@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from amscale.diagnosis import facts, findings
+from amscale.trials.attempt import ATTEMPT_VARIABLE
 
 HEALTHY = {
     "host": "a",
@@ -163,13 +164,18 @@ def test_limits_of_containers_of_both_versions(tmp_path):
     assert (facts.cpu_quota(old), facts.memory_limit(old)) == (2.0, None)
 
 
-def test_a_rank_without_a_supervisor_is_left_over(tmp_path):
+@pytest.mark.parametrize("supervised", [True, False])
+def test_a_rank_whose_supervisor_has_gone_is_left_over(supervised):
     """As after a supervisor and its launcher were both killed where no parent-death signal reaches."""
     script = "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)', "
     script += "'amscale.train'], start_new_session=True, stdout=subprocess.DEVNULL).pid)"
-    orphan = int(subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=True).stdout)
+    environment = os.environ | ({ATTEMPT_VARIABLE: "a.0"} if supervised else {})
+    orphan = int(
+        subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment, check=True).stdout
+    )
     try:
-        assert (orphan in facts.leftovers()) == (psutil.Process(orphan).ppid() == 1)
+        # Where another process than the first adopts orphans, they have an owner.
+        assert (orphan in facts.leftovers()) == (supervised and psutil.Process(orphan).ppid() == 1)
     finally:
         os.kill(orphan, signal.SIGKILL)
     deadline = time.monotonic() + 600
