@@ -60,10 +60,8 @@ class Sweep:
         overrides: Sequence[str] | Mapping[str, Any] = (),
         **settings: Any,
     ) -> None:
-        from amscale.config.loading import parse_override
-
-        given = dict(overrides) if isinstance(overrides, Mapping) else dict(map(parse_override, overrides))
-        given |= {key.replace("__", "."): value for key, value in settings.items()}
+        given: list[str | tuple[str, Any]] = list(overrides.items() if isinstance(overrides, Mapping) else overrides)
+        given += [(key.replace("__", "."), value) for key, value in settings.items()]
         self._address: str | None = None
         self._experiment: Experiment | None = None
         if isinstance(source, Experiment):
@@ -152,14 +150,14 @@ class Sweep:
         return self.results()
 
     def status(self) -> "list[TrialStatus]":
-        """Return the state of every trial that has been started, in the order of the labels."""
+        """Return the state of every trial that has been started, by N, D and seed."""
         from amscale.reporting.terminal import trial_status
 
         with self._opened() as path:
             return [trial_status(trial) for trial in _trials(path)]
 
     def trial_results(self) -> "list[TrialResult]":
-        """Return the result of every trial that has one, typed, in the order of the labels."""
+        """Return the result of every trial that has one, typed, by N, D and seed."""
         with self._opened() as path:
             return [result for trial in _trials(path) if (result := trial.read_result()) is not None]
 

@@ -1,8 +1,11 @@
 """Estimate and fit from a sweep folder, or from any CSV or Parquet file with N, D and loss.
 
-python -m amscale.fit results/quick
-python -m amscale.fit results/quick --next 3
-python -m amscale.fit points.csv --n_column "Model Size" --flops_column "Training FLOP" --drop_highest 5
+examples:
+  python -m amscale.fit results/quick
+  python -m amscale.fit results/quick --next 3 > next.yaml
+  python -m amscale.fit points.csv --n_column "Model Size" --flops_column "Training FLOP" --drop_highest 5
+
+settings that matter: `fit` in the sweep's configuration; the flags of the same names go before it.
 """
 
 import inspect

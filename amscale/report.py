@@ -1,4 +1,12 @@
-"""Write the report of a sweep: one self-contained HTML page, and its figures as files."""
+"""Write the report of a sweep: one self-contained HTML page, and its figures as files.
+
+examples:
+  python -m amscale.report results/quick               writes results/quick/report.html
+  python -m amscale.report s3://bucket/sweeps/quick
+
+settings that matter: those of `fit` in the sweep's configuration, since the report shows the estimates of fit.json and
+makes them anew where trials have changed.
+"""
 
 
 def report(sweep: str = "results/quick", json: bool = False) -> None:

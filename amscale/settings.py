@@ -105,16 +105,23 @@ def select_settings(key: str, names: Collection[str], find: Callable[[str], type
     return PlainValidator(validate)
 
 
-def describe_error(error: ValidationError, tree: dict[str, Any], section: str = "") -> str:
+def describe_error(
+    error: ValidationError, tree: dict[str, Any], section: str = "", hint: Callable[[str, Any], str] = lambda *_: ""
+) -> str:
     """Describe the first fault that pydantic found in some settings: the key as written, the value, what is allowed.
 
     Args:
         tree: the settings that were validated.
         section: dotted key of `tree` in the whole configuration.
+        hint: returns what may have been meant, from the dotted key and the fault as pydantic has it.
     """
     first = error.errors()[0]
     parts = [section] * bool(section) + _written_location(first["loc"], tree)
     key = ".".join(parts)
+    return _description(error, first, parts, key) + hint(key, first)
+
+
+def _description(error: ValidationError, first: Any, parts: list[str], key: str) -> str:
     others = f" ({error.error_count() - 1} more like it)" if error.error_count() > 1 else ""
     context = first.get("ctx", {})
     match first["type"]:
@@ -127,6 +134,11 @@ def describe_error(error: ValidationError, tree: dict[str, Any], section: str = 
         case "union_tag_invalid":
             tag = ".".join([*parts, context["discriminator"].strip(_QUOTE)])
             return f"{tag}={context['tag']!r}; allowed are {context['expected_tags']}"
+        case "string_pattern_mismatch":  # of a name
+            allowed = "letters, digits, '.', '_' and '-', and begins with a letter or a digit"
+            return f"{key}={first['input']!r}: a name has {allowed}{others}"
+        case "tuple_type" | "list_type":
+            return f"{key}={first['input']!r}: not a list; write {key}=[{format_value(first['input'])}]{others}"
     return f"{key}={first['input']!r}: {first['msg'].removeprefix('Value error, ')}{others}"
 
 

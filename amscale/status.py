@@ -1,4 +1,11 @@
-"""Show a running or finished sweep at a glance, from its folder alone."""
+"""Show a running or finished sweep at a glance, from its folder alone.
+
+examples:
+  python -m amscale.status results/quick
+  python -m amscale.status s3://bucket/sweeps/quick --json
+
+states: finished and diverged have a result; running, failed, stopped and waiting have none yet.
+"""
 
 import sys
 

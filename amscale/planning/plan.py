@@ -17,6 +17,7 @@ from amscale.data import (
     TokenStatistics,
     TokenStore,
     corpus_content,
+    describe_sample,
     predict_statistics,
     prepare,
     store_name,
@@ -93,7 +94,7 @@ class TrialPlan:
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """All trials of a sweep, in the order of the grid."""
+    """All trials of a sweep, by N, D and seed; those that agree in these in the order of the grid."""
 
     trials: tuple[TrialPlan, ...]
     axes: tuple[str, ...]
@@ -108,6 +109,8 @@ class SweepPlan:
     """What the expected times rest on."""
     end_seconds: float
     """Seconds that trials may need to write their checkpoints when they are asked to end."""
+    texts: tuple[str, ...] = ()
+    """A sentence on each text: its documents, and what its tokenizer lost."""
 
     @property
     def further_axes(self) -> tuple[str, ...]:
@@ -115,7 +118,7 @@ class SweepPlan:
         return tuple(key for key in self.axes if key not in _AXES_IN_COLUMNS)
 
     def to_frame(self) -> "DataFrame":
-        """Return a table with one row a trial, in the order of the grid.
+        """Return a table with one row a trial, in the order of `trials`.
 
         Columns: label, shape, family, N, D, seed, steps, flops (all steps), memory_bytes (of one process), zero_stage,
         machines, processes (of all machines), device, seconds (expected), and the value of each further axis by its
@@ -175,6 +178,7 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
         for cell in expand(config)
     ]
     _check_distinct(trials, tuple(config.grid))
+    trials.sort(key=lambda trial: (trial.N, trial.D, trial.cell.seed))
     return SweepPlan(
         trials=tuple(trials),
         axes=tuple(config.grid),
@@ -184,6 +188,7 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
         seconds=_makespan(trials, resources, config.launch.concurrent_trials),
         time_basis="speed measured in this sweep" if measured else "an assumed speed, until a trial has been measured",
         end_seconds=max((_end_seconds(folder.trial(trial.label), config.launch) for trial in trials), default=0.0),
+        texts=corpora.texts,
     )
 
 
@@ -200,13 +205,21 @@ class _Corpora:
         self._stores: dict[Corpus, TokenStore | None] = {}
         self._contents: dict[Corpus, dict[str, Any]] = {}
         self._facts: dict[Corpus, TokenStatistics] = {}
+        self._texts: dict[str, None] = {}
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """A sentence on each text that was looked at."""
+        return tuple(self._texts)
 
     def tokens(self, settings: Corpus) -> TokenStore | TokenStatistics:
         """Return the token store, or what is known of the corpus without one where that is enough."""
         corpus = _whole(settings)
         # A D that is given needs no tokens; a later cell may want all that there are.
         if corpus not in self._stores or (self._stores[corpus] is None and settings.size is None):
-            self._stores[corpus] = self._store(settings)
+            store = self._stores[corpus] = self._store(settings)
+            if text := describe_sample(settings) if store is None else store.describe_text():
+                self._texts[text] = None
         return self._stores[corpus] or self._known(settings)
 
     def content(self, settings: Corpus) -> dict[str, Any]:

@@ -31,6 +31,7 @@ def print_plan(plan: SweepPlan, console: Console) -> None:
             table.add_row(*row)
         console.print(table)
     for line in (
+        *plan.texts,
         f"N counts {plan.count} parameters, D unique tokens; memory is that of one process.",
         f"FLOPs ({plan.flops_formula}).",
         f"All trials: {sum(t.flops for t in plan.trials):.3g} FLOPs, {_hours(plan.trials)}, about "
@@ -38,7 +39,7 @@ def print_plan(plan: SweepPlan, console: Console) -> None:
         f"Asked to end, trials may take {plan.end_seconds:.0f} s to write checkpoints: a scheduler must ask a minute "
         "earlier than that.",
     ):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_commands(plan: SweepPlan, config: str, overrides: list[str], console: Console) -> None:
@@ -73,6 +74,7 @@ def plan_document(plan: SweepPlan, commands: tuple[str, list[str]] | None = None
         "seconds": plan.seconds,
         "time_basis": plan.time_basis,
         "end_seconds": plan.end_seconds,
+        "texts": list(plan.texts),
         "trials": trials,
     }
 
