@@ -33,6 +33,7 @@ from amscale.trials.attempt import Diagnosis
 from amscale.trials.location import TrialLocation
 from amscale.trials.records import Placement
 from amscale.trials.trial_store import TrialStore
+from amscale.trials.visibility import not_shared
 
 _POLL_SECONDS = 0.5
 _DECISION_SECONDS = 60.0
@@ -199,7 +200,7 @@ def _follow(
                 break
             time.sleep(_POLL_SECONDS)
         if not store.attempt and not requested() and not store.done():
-            raise store.not_shared("machine 0", FIRST_RECORD_SECONDS + store.visible_seconds)
+            raise not_shared(store.path, "machine 0", FIRST_RECORD_SECONDS + store.visible_seconds)
     except InputError as error:
         print(f"machine {rank}: {error}", file=sys.stderr)
         return 1

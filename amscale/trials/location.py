@@ -20,7 +20,8 @@ from amscale.config import Experiment
 from amscale.errors import InputError
 from amscale.trials.object_trial_store import ObjectTrialStore
 from amscale.trials.objects import ObjectStore, check_uri, is_uri
-from amscale.trials.trial_store import VISIBLE_SECONDS, TrialStore
+from amscale.trials.trial_store import TrialStore
+from amscale.trials.visibility import VISIBLE_SECONDS
 
 
 def working_folder(uri: str, scratch: str | None = None) -> Path:

@@ -8,14 +8,11 @@ A trial is done if and only if its `result.json` is there: it is written last an
 """
 
 import json
-import os
 import re
 import shutil
-import socket
-import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,10 +33,8 @@ from amscale.trials.records import (
     read_failures,
     read_out_of_memory,
 )
-from amscale.trials.storage_errors import OutOfReach, StorageError, check_writable, error_in_log, storage_errors
-
-VISIBLE_SECONDS = 120.0
-"""How long a shared file system may take to show what another machine wrote: NFS caches for up to a minute."""
+from amscale.trials.storage_errors import StorageError, check_writable, error_in_log, storage_errors
+from amscale.trials.visibility import VISIBLE_SECONDS, wait_to_see
 
 
 class TrialStore:
@@ -234,7 +229,7 @@ class TrialStore:
         """
         folder = self.path.absolute().parent.parent.parent / "tokens" / name
         if self.machine:  # machine 0 has seen what it wrote; here it may be new
-            self._wait_to_see(folder.is_dir, "the driver")
+            wait_to_see(folder.is_dir, self.path, "the driver", self.visible_seconds)
         return folder
 
     def open(self) -> None:
@@ -243,7 +238,7 @@ class TrialStore:
         Raises:
             StorageError: storage is full, read-only, not shared, or out of reach.
         """
-        self._wait_to_see(self.spec.is_file, "the driver")
+        wait_to_see(self.spec.is_file, self.path, "the driver", self.visible_seconds)
         self._check_writable()
 
     def current_attempt(self) -> str | None:
@@ -281,7 +276,7 @@ class TrialStore:
             StorageError: storage is full, read-only, not shared, or out of reach.
         """
         self.attempt = attempt
-        self._wait_to_see(lambda: self.current_attempt() == attempt, "machine 0")
+        wait_to_see(lambda: self.current_attempt() == attempt, self.path, "machine 0", self.visible_seconds)
         self._check_writable()
 
     def resume_records(self) -> None:
@@ -411,28 +406,6 @@ class TrialStore:
         if self.writes_checkpoints:
             shutil.rmtree(self.checkpoints, ignore_errors=True)
 
-    def _wait_to_see(self, seen: Callable[[], bool], writer: str) -> None:
-        """Wait until this machine sees what another process wrote into the trial's folder.
-
-        Raises:
-            OutOfReach: it does not; another attempt may, where a server was away meanwhile.
-        """
-        deadline = time.monotonic() + self.visible_seconds
-        while not seen():
-            if time.monotonic() > deadline:
-                raise self.not_shared(writer, self.visible_seconds)
-            for folder in (*self.path.parents[2::-1], self.path):
-                _look_again(folder)
-            time.sleep(0.2)
-
-    def not_shared(self, writer: str, seconds: float) -> OutOfReach:
-        """Return the error of a machine that has not seen for so long what another process wrote."""
-        return OutOfReach(
-            f"storage not shared: {socket.gethostname()}{_address()} does not see what {writer} wrote to "
-            f"{self.path}, after {seconds:.0f} s; give storage a folder that all machines share, or a URI such as "
-            "s3://bucket/prefix; a slow disk needs a higher launch.visible_after"
-        )
-
     def _check_writable(self) -> None:
         if (error := check_writable(self.path)) is not None:
             raise error
@@ -441,23 +414,3 @@ class TrialStore:
 def _append(path: Path, record: Failure) -> None:
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record.to_tree()) + "\n")
-
-
-def _look_again(folder: Path) -> None:
-    """Let a network file system ask its server for a folder: it may go on for a minute that a name is not there.
-
-    Listing and opening a folder are answered by the server; asking for one name may be answered from memory.
-    """
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.listdir(descriptor)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _address() -> str:
-    """Return this machine's address in the Ray cluster, in brackets: hosts may share a name."""
-    ray = sys.modules.get("ray")
-    return f" ({ray.util.get_node_ip_address()})" if ray and ray.is_initialized() else ""
