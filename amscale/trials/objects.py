@@ -78,15 +78,17 @@ def checkpoint_damage(folder: Path, manifest: str, part: tuple[int, int] = (0, 1
     Args:
         folder: of the checkpoint.
         manifest: name of the file with its checksums.
-        part: (i, n): read every n-th file, from the i-th on; the names of all are compared.
+        part: (i, n): read every n-th file, from the i-th on; the first part also compares the names of all.
     """
     try:
         expected = read_checksums((folder / manifest).read_bytes() if (folder / manifest).is_file() else None)
         if expected is None:
             return f"no readable {manifest}"
-        paths = (path for path in folder.rglob("*") if path.is_file() and path.name != manifest)
-        # A file that is not listed is no part of it either: DeepSpeed reads every file with the right name.
-        wrong = sorted({*expected} ^ {path.relative_to(folder).as_posix() for path in paths})
+        wrong = []
+        if part[0] == 0:
+            # A file that is not listed is no part of it either: DeepSpeed reads every file with the right name.
+            paths = (path for path in folder.rglob("*") if path.is_file() and path.name != manifest)
+            wrong = sorted({*expected} ^ {path.relative_to(folder).as_posix() for path in paths})
         wrong = wrong or wrong_files(folder, {name: expected[name] for name in sorted(expected)[part[0] :: part[1]]})
     except OSError as error:
         return f"{error.filename} cannot be read: {error.strerror}"
