@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from amscale.config import Experiment, FitSettings, expand
 from amscale.data import store_name
-from amscale.errors import InputError
+from amscale.errors import InputError, no_sweep
 from amscale.files import parse_yaml, read_text, write_atomically
 from amscale.locks import FileLock, LockHeld, LocksUnsupported
 from amscale.settings import describe_error
@@ -257,7 +257,7 @@ def open_sweep(sweep: str) -> Iterator[Path]:
         return
     objects = ObjectStore(sweep)
     if objects.entry("sweep.yaml") is None:
-        raise InputError(f"{sweep}: not a sweep; give <storage>/<name> of a sweep")
+        raise no_sweep(sweep)
     folder = working_folder(sweep)
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,10 @@ QUICK = "quick.yaml"
         ("2e6", 2_000_000),
         ("9B", 9 * 10**9),
         ("12", 12),
+        ("10.0 M", 10_000_000),
+        ("1,000,000", 1_000_000),
+        ("1_000", 1000),
+        ("6.7 billion", 6_700_000_000),
         (300, 300),
         (2e3, 2000),
     ],
@@ -30,7 +34,9 @@ def test_sizes(text, size):
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "k", "1.5", "-3", "4 0", "1e-3", "nan", "inf", True, None, [1]])
+@pytest.mark.parametrize(
+    "text", ["", "k", "1.5", "-3", "4 0", "1,00", "1.000.000", "5%", "1e-3", "nan", "inf", True, None, [1]]
+)
 def test_what_is_not_a_size(text):
     with pytest.raises(ValueError, match=r"size|whole"):
         parse_size(text)
