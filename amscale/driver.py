@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from rich.console import Console
 
 from amscale.cluster import resources
 from amscale.config import Experiment
+from amscale.diagnosis.examine import glance
 from amscale.errors import InputError
 from amscale.planning.plan import SweepPlan, TrialPlan, plan_sweep
 from amscale.reporting.estimates_table import print_fit
@@ -17,6 +18,7 @@ from amscale.reporting.page import write_report
 from amscale.reporting.plan_table import print_plan
 from amscale.reporting.progress import LiveProgress
 from amscale.reporting.terminal import print_line, print_results
+from amscale.trials.lease import Ownership
 from amscale.trials.sweep_store import SweepStore, sweep_store
 from amscale.trials.trial_store import TrialStore
 
@@ -74,13 +76,14 @@ def run_sweep(config: Experiment, console: Console, on_lost: Callable[[str], Non
         on_lost: called with a sentence when the Ray cluster is gone; the process ends with status 1 right after it.
 
     Raises:
-        InputError: bad settings, too few machines, or a folder that another driver holds; nothing is started.
+        InputError: bad settings, too few machines, or a folder that another driver holds; nothing is started. Or
+            another driver has taken the sweep: its trials were ended in order.
         Preempted: SIGTERM stopped the process; trials wrote checkpoints.
     """
     sweep = sweep_store(config)
-    with sweep.owned():
+    with sweep.owned() as ownership:
         sweep.create(config)
-        plan, failed = _run_missing(config, sweep, console, on_lost)
+        plan, failed = _run_missing(config, sweep, console, on_lost, ownership)
         trials = [sweep.trial(trial.label) for trial in plan.trials]
         print_results(trials, console)
         fit, no_fit = _estimate(config, sweep)
@@ -99,7 +102,11 @@ def run_sweep(config: Experiment, console: Console, on_lost: Callable[[str], Non
 
 
 def _run_missing(
-    config: Experiment, sweep: SweepStore, console: Console, on_lost: Callable[[str], None] | None
+    config: Experiment,
+    sweep: SweepStore,
+    console: Console,
+    on_lost: Callable[[str], None] | None,
+    ownership: Ownership,
 ) -> tuple[SweepPlan, dict[str, str]]:
     """Plan, print the plan, and train the trials without a result; return the plan, and reasons of failure by label."""
     from amscale.cluster import tune
@@ -130,6 +137,9 @@ def _run_missing(
         jobs = [_job(trial, sweep) for trial in sorted(missing, key=lambda t: -t.seconds)]
         steps = {trial.label: trial.steps for trial in missing}
         stores = {trial.store.folder for trial in missing if trial.store}
+        ownership.check()
+        for finding in glance(config.storage):
+            print_line(console, f"warning: {finding.check}: {finding.says}; {finding.mend}", style="yellow")
         sweep.push_trials({trial.label: sweep.trial(trial.label) for trial in missing}, stores)
         with _Progress(console, steps, len(plan.trials) - len(missing), on_lost) as progress:
             tune.run_jobs(
@@ -139,7 +149,9 @@ def _run_missing(
                 concurrent=config.launch.concurrent_trials,
                 state=head.notes / "ray",
                 head=head,
+                end_requested=ownership.lost,
             )
+    ownership.check()
     sweep.pull()
     failed = [trial.label for trial in missing if not sweep.trial(trial.label).done()]
     return plan, {label: progress.reasons.get(label, "ended without a result") for label in failed}
@@ -150,13 +162,16 @@ def _missing(plan: SweepPlan, sweep: SweepStore) -> list[TrialPlan]:
 
 
 def _job(trial: TrialPlan, sweep: SweepStore) -> "Job":
+    from amscale.cluster.patience import Schedule
     from amscale.cluster.tune import Job
 
     assert trial.store is not None
     store = sweep.trial(trial.label)
     store.write_spec(trial.cell, trial.placement, trial.store.folder, trial.identity)
     launch = trial.cell.launch
-    return Job(trial.label, sweep.location(trial.label), trial.placement, launch.grace, launch.stalled_after)
+    schedule = Schedule.of(trial.cell, trial.steps)
+    location = replace(sweep.location(trial.label), visible_seconds=launch.visible_after)
+    return Job(trial.label, location, trial.placement, launch.least_grace, launch.stalled_after, schedule)
 
 
 def _estimate(config: Experiment, sweep: SweepStore) -> "tuple[BaseFit | None, str]":

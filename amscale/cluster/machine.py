@@ -73,11 +73,12 @@ class SupervisedCommand:
     """A command that ends, with everything below it, when the process that started it does.
 
     Args:
-        grace: seconds that processes have to end by themselves.
+        grace: seconds that processes have to end by themselves, at least (`supervisor.measured_grace`).
     """
 
     def __init__(self, grace: float) -> None:
         self._grace = grace
+        self._folder = ""
         self._supervisor: subprocess.Popen[bytes] | None = None
 
     def start(self, command: list[str], environment: dict[str, str], log: Path) -> None:
@@ -89,6 +90,7 @@ class SupervisedCommand:
             log: path on this machine.
         """
         self.stop()
+        self._folder = str(log.parent)
         with storage_errors(log.parent), log.open("a", encoding="utf-8") as file:
             file.write(f"{ATTEMPT_MARK}{datetime.now(UTC).isoformat(timespec='seconds')}: {shlex.join(command)}\n")
         self._supervisor = subprocess.Popen(
@@ -111,7 +113,7 @@ class SupervisedCommand:
         if self._supervisor.stdin:
             self._supervisor.stdin.close()
         try:
-            self._supervisor.wait(timeout=self._grace + 10)
+            self._supervisor.wait(timeout=supervisor.measured_grace(self._folder, self._grace) + 10)
         except subprocess.TimeoutExpired:
             self._supervisor.kill()
             self._supervisor.wait()
@@ -124,7 +126,7 @@ class Machine:
     Args:
         location: where the trial is kept.
         index: of the machine in the trial.
-        grace: seconds that processes have to end by themselves.
+        grace: seconds that processes have to end by themselves, at least (`supervisor.measured_grace`).
     """
 
     def __init__(self, location: TrialLocation, index: int, grace: float) -> None:

@@ -14,8 +14,10 @@ from ray import tune
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from amscale.cluster import supervisor
 from amscale.cluster.machine import Machine
 from amscale.cluster.network import LOOPBACK
+from amscale.cluster.patience import Schedule
 from amscale.cluster.runner import MachineLost, TrialFailed, TrialRunner
 from amscale.trials.attempt import Diagnosis
 from amscale.trials.location import TrialLocation
@@ -48,8 +50,10 @@ class RayMachines:
 
     def start(self, placement: Placement, attempt: str) -> None:
         """Let every machine join the attempt and start its ranks."""
+        seconds = _START_SECONDS + self._location.visible_seconds
+        with _answers(seconds):
+            ray.get([other.join.remote(attempt) for other in self._others], timeout=seconds)
         with _answers(_START_SECONDS):
-            ray.get([other.join.remote(attempt) for other in self._others], timeout=_START_SECONDS)
             addresses = ray.get([other.address.remote() for other in self._others], timeout=_START_SECONDS)
             # A trial of one machine meets on loopback: nothing listens where others could reach it.
             head = self._own.address() if self._others else LOOPBACK
@@ -71,7 +75,7 @@ class RayMachines:
 
     def stop(self) -> None:
         """End the ranks on every machine."""
-        seconds = self._grace + 10
+        seconds = self._end_seconds()
         with _answers(seconds):
             stopping = [other.stop.remote() for other in self._others]
             self._own.stop()
@@ -82,10 +86,14 @@ class RayMachines:
         stopping = [other.stop.remote() for other in self._others]
         self._own.stop()
         if stopping:
-            ray.wait(stopping, num_returns=len(stopping), timeout=self._grace + 10)
+            ray.wait(stopping, num_returns=len(stopping), timeout=self._end_seconds())
         for other in self._others:
             ray.kill(other)
         self._others = []
+
+    def _end_seconds(self) -> float:
+        """Return how long a machine may take to end its ranks."""
+        return supervisor.measured_grace(str(self._own.store.path), self._grace) + 10
 
     def _ask(self, method: str) -> list[Any]:
         with _answers(_ANSWER_SECONDS):
@@ -111,7 +119,7 @@ class TrainingTrial(tune.Trainable):  # type: ignore[misc]
     """Tune's view of one training run.
 
     Config `job`: `label`; `location` and `placement` of the trial, as plain data; `grace` and `stalled_after`, in
-    seconds, of the launch settings.
+    seconds, of the launch settings; `schedule`, the trial's, as plain data.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -123,6 +131,7 @@ class TrainingTrial(tune.Trainable):  # type: ignore[misc]
             Placement(**job["placement"]),
             RayMachines(location, job["grace"]),
             job["stalled_after"],
+            schedule=Schedule(**job["schedule"]) if job["schedule"] else None,
         )
         self._failure = ""
         self._failure_reported = False
