@@ -1,0 +1,250 @@
+"""Start a trial's ranks by this machine's warm server, which is started where there is none yet.
+
+There is one server a sweep, machine and environment (`amscale/cluster/warm_server.py`). It listens on an abstract Unix
+socket, which has no file, no length limit worth naming, and is seen in this network namespace only; either side checks
+the other's user. Every process that uses the server keeps a connection to it: it ends with the last of them.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from amscale.cluster import warm_server
+from amscale.cluster.machine import SupervisedCommand, begin_log
+from amscale.cluster.warm_server import peer, read_line, write_line
+
+_READY_SECONDS = 120.0
+"""How long the server's imports may take; then the trial starts without it."""
+_BACKLOG = 128
+_TITLE_ROOM = " " * 4096
+"""Room for the command line of a rank, which takes the place of the server's."""
+
+
+class NoWarmStart(Exception):
+    """The warm server cannot be used; the message is the reason."""
+
+
+class WarmServer:
+    """This process's connection to the warm server of a sweep on this machine; opened when it is first needed.
+
+    Args:
+        folder: of the sweep.
+        imported: environment variables that libraries read when they are imported. Trials with others have another
+            server.
+    """
+
+    _of_this_process: "dict[bytes, WarmServer]" = {}
+
+    def __init__(self, folder: Path, imported: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._imported = dict(imported)
+        self._owned: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self.name = self._name()
+
+    @classmethod
+    def of(cls, folder: Path, imported: Mapping[str, str]) -> "WarmServer":
+        """Return the one of this process, which keeps it as long as it lives."""
+        made = cls(folder, imported)
+        return cls._of_this_process.setdefault(made.name, made)
+
+    def hold(self) -> None:
+        """Let the server start, if there is none, and live until `release` or the end of this process.
+
+        Returns at once: the server imports while this process goes on.
+
+        Raises:
+            NoWarmStart: it cannot be started.
+        """
+        if self._owned is not None and not _closed(self._owned):
+            return
+        for _ in range(50):
+            try:
+                self._owned = self._connected()
+            except ConnectionRefusedError:
+                try:
+                    self._owned = self._started()
+                except OSError as error:
+                    if error.errno != errno.EADDRINUSE:
+                        raise NoWarmStart(f"it cannot be started: {error}") from None
+                    time.sleep(0.1)  # another process starts it just now, or the one before it is ending
+                    continue
+            except OSError as error:
+                raise NoWarmStart(str(error)) from None
+            return
+        raise NoWarmStart("another process has its address and does not answer")
+
+    def connect(self) -> socket.socket:
+        """Return a new connection to the server, once it is ready.
+
+        Raises:
+            NoWarmStart: it is not, and will not be.
+        """
+        self.hold()
+        try:
+            connection = self._connected()
+            connection.settimeout(_READY_SECONDS)
+            greeting = read_line(connection)
+        except (OSError, ValueError) as error:
+            raise NoWarmStart(f"it does not answer ({type(error).__name__}: {error})") from None
+        if not greeting or "problem" in greeting:
+            connection.close()
+            raise NoWarmStart(greeting["problem"] if greeting else "it ended while it started")
+        return connection
+
+    def release(self) -> None:
+        """Let the server end, if no other process holds it; wait for that where this one started it."""
+        if self._owned is not None:
+            self._owned.close()
+            self._owned = None
+        if self._process is not None:
+            try:
+                self._process.wait(timeout=1)
+            except subprocess.TimeoutExpired:  # another process holds it, or it is still importing
+                return
+            self._process = None
+
+    def _connected(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.connect(self.name)
+            if peer(connection)[1] != os.getuid():
+                raise PermissionError("another user has its address")
+        except OSError:
+            connection.close()
+            raise
+        return connection
+
+    def _started(self) -> socket.socket:
+        """Start the server; return a connection that it has from its start."""
+        own, other = socket.socketpair()
+        with socket.socket(socket.AF_UNIX) as listener, other:
+            listener.bind(self.name)
+            listener.listen(_BACKLOG)
+            numbers = (listener.fileno(), other.fileno())
+            arguments = [*map(str, numbers), str(self._folder), _TITLE_ROOM]
+            self._process = subprocess.Popen(
+                [sys.executable, "-u", "-m", warm_server.__name__, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, **self._imported},
+                pass_fds=numbers,
+                start_new_session=True,
+            )
+        return own
+
+    def _name(self) -> bytes:
+        spaces = [os.stat(f"/proc/self/ns/{kind}").st_ino for kind in ("net", "mnt", "pid", "user")]
+        told = [str(self._folder), sorted(self._imported.items()), sys.executable, warm_server.__file__, spaces]
+        return b"\0amscale-" + hashlib.sha256(json.dumps([os.getuid(), *told]).encode()).hexdigest().encode()
+
+
+def _closed(connection: socket.socket) -> bool:
+    """Return whether the other end has gone; what it said is not read."""
+    try:
+        while connection.recv(4096, socket.MSG_DONTWAIT):
+            continue
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+class WarmCommand:
+    """The ranks that `accelerate launch` would start, forked by the warm server; started cold where that fails.
+
+    Args:
+        grace: seconds that processes have to end by themselves.
+        folder: of the sweep.
+        imported: environment variables that libraries read when they are imported.
+    """
+
+    def __init__(self, grace: float, folder: Path, imported: Mapping[str, str]) -> None:
+        self._grace = grace
+        self._folder = folder
+        self._imported = imported
+        self._cold = SupervisedCommand(grace)
+        self._connection: socket.socket | None = None
+        self._supervisor = 0
+        self._status: int | None = None
+        self.problem = ""
+        """Why the last start was a cold one; empty where it was not."""
+
+    def start(self, command: list[str], environment: dict[str, str], log: Path) -> None:
+        """Start the command's ranks with their output appended to `log`; end earlier ones first.
+
+        Args:
+            command: argument vector of `accelerate launch`.
+            environment: variables on top of this process's.
+            log: path on this machine.
+        """
+        self.stop()
+        self.problem = ""
+        try:
+            connection = WarmServer.of(self._folder, self._imported).connect()
+            begin_log(log, command)
+            self._ask(connection, command, environment, log)
+        except NoWarmStart as problem:
+            self.problem = str(problem)
+            self._cold.start(command, environment, log)
+
+    def _ask(self, connection: socket.socket, command: list[str], environment: dict[str, str], log: Path) -> None:
+        request = {
+            "command": command,
+            "environment": {**os.environ, **environment},
+            "folder": os.getcwd(),
+            "log": str(log.absolute()),
+            "grace": self._grace,
+        }
+        write_line(connection, request)
+        try:
+            answer = read_line(connection)
+        except (OSError, ValueError) as error:
+            answer = {"problem": f"no answer ({type(error).__name__}: {error})"}
+        if not answer or "problem" in answer:
+            connection.close()
+            raise NoWarmStart(answer["problem"] if answer else "it ended when it was asked for a trial")
+        self._connection, self._supervisor, self._status = connection, answer["supervisor"], None
+
+    def poll(self) -> int | None:
+        """Return the exit status of the ranks, or None while they run."""
+        if self._connection is None:
+            return self._cold.poll()
+        if self._status is None:
+            self._connection.settimeout(0)
+            try:
+                answer = read_line(self._connection)
+            except BlockingIOError:
+                return None
+            self._status = answer["status"] if answer else 128 + signal.SIGKILL
+        return self._status
+
+    def stop(self) -> None:
+        """End the ranks and everything below them. Returns when nothing is left."""
+        self._cold.stop()
+        if self._connection is None:
+            return
+        connection, self._connection = self._connection, None
+        with connection:
+            try:
+                connection.shutdown(socket.SHUT_WR)
+                connection.settimeout(self._grace + 10)
+                while read_line(connection) is not None:
+                    continue
+            except TimeoutError:
+                os.kill(self._supervisor, signal.SIGKILL)
+                connection.settimeout(None)
+                while connection.recv(4096):
+                    continue
+            except OSError:  # it has ended already
+                pass
