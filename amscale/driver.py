@@ -3,6 +3,7 @@
 import shlex
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -115,7 +116,7 @@ def _run_missing(
         console.print("every trial has its result already; nothing to run")
         return plan, {}
     cpus = sum(host.cpus for host in resources.this_machine().hosts)
-    with tune.ray_cluster(address, cpus):
+    with _warm_server(missing, sweep), tune.ray_cluster(address, cpus):
         if address is not None:
             plan = plan_sweep(config, sweep.path.parent, resources.cluster())
             print_plan(plan, console)
@@ -140,6 +141,19 @@ def _run_missing(
     return plan, {label: progress.reasons.get(label, "ended without a result") for label in failed}
 
 
+def _warm_server(missing: list[TrialPlan], sweep: SweepStore) -> AbstractContextManager[None]:
+    """Return a block in which this machine's trials find a server for their ranks, which starts while Ray does.
+
+    On a cluster that runs already the trials start one on their machines.
+    """
+    from amscale.cluster import warm_start
+
+    if not missing or not missing[0].cell.launch.warm_starts:
+        return nullcontext()
+    longest = max(missing, key=lambda trial: trial.seconds)
+    return warm_start.started_ahead(sweep.location(longest.label), longest.placement)
+
+
 def _missing(plan: SweepPlan, sweep: SweepStore) -> list[TrialPlan]:
     return [trial for trial in plan.trials if not sweep.trial(trial.label).done()]
 
@@ -151,7 +165,14 @@ def _job(trial: TrialPlan, sweep: SweepStore) -> "Job":
     store = sweep.trial(trial.label)
     store.write_spec(trial.cell, trial.placement, trial.store.folder, trial.identity)
     launch = trial.cell.launch
-    return Job(trial.label, sweep.location(trial.label), trial.placement, launch.grace, launch.stalled_after)
+    return Job(
+        trial.label,
+        sweep.location(trial.label),
+        trial.placement,
+        launch.grace,
+        launch.stalled_after,
+        warm=launch.warm_starts,
+    )
 
 
 def _estimate(config: Experiment, sweep: SweepStore) -> "tuple[BaseFit | None, str]":

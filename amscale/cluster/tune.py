@@ -157,6 +157,8 @@ class Job:
     """Seconds that its processes have to write a checkpoint when they are asked to end."""
     stalled_after: float
     """Seconds without a record after which it counts as hung."""
+    warm: bool = False
+    """Whether its ranks are forked from the machine's warm server."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the job as plain data, for the trial's actor."""
@@ -185,6 +187,8 @@ def ray_cluster(address: str | None, cpus: int) -> Iterator[None]:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
+    # A trial's processes descend from Ray's workers, which would run at the lowest priority but one.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL", "configure_logging": True}

@@ -14,9 +14,10 @@ from ray import tune
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from amscale.cluster.machine import Machine
+from amscale.cluster.machine import Machine, launch_environment
 from amscale.cluster.network import LOOPBACK
 from amscale.cluster.runner import MachineLost, TrialFailed, TrialRunner
+from amscale.cluster.warm_start import WarmCommand, can_start_warm, name_of_sweep
 from amscale.trials.attempt import Diagnosis
 from amscale.trials.location import TrialLocation
 from amscale.trials.records import Placement
@@ -28,12 +29,22 @@ _START_SECONDS = 120.0
 
 
 class RayMachines:
-    """The machines of a trial in a placement group: this process, and an actor in every other bundle."""
+    """The machines of a trial in a placement group: this process, and an actor in every other bundle.
 
-    def __init__(self, location: TrialLocation, grace: float) -> None:
+    Args:
+        location: where the trial is kept.
+        grace: seconds that processes have to end by themselves.
+        placement: as planned.
+        warm: whether the ranks of a trial of one machine's CPUs are forked from its warm server.
+    """
+
+    def __init__(self, location: TrialLocation, grace: float, placement: Placement, warm: bool) -> None:
         self._location = location
         self._grace = grace
-        self._own = Machine(location, 0, grace)
+        self._warm: WarmCommand | None = None
+        if warm and can_start_warm(placement):
+            self._warm = WarmCommand(grace, name_of_sweep(location), launch_environment(placement))
+        self._own = Machine(location, 0, grace, self._warm)
         self._others: list[Any] = []
 
     def reserve(self, placement: Placement) -> None:
@@ -68,6 +79,12 @@ class RayMachines:
     def diagnose(self) -> list[Diagnosis]:
         """Return what each machine knows of why the attempt ended."""
         return [self._own.store.diagnose(), *self._ask("diagnose")]
+
+    def remark(self) -> str | None:
+        """Return why the ranks were not forked, where they should have been."""
+        if self._warm is None or not self._warm.problem:
+            return None
+        return f"started by `accelerate launch`, which takes longer: no warm start ({self._warm.problem})"
 
     def stop(self) -> None:
         """End the ranks on every machine."""
@@ -118,10 +135,11 @@ class TrainingTrial(tune.Trainable):  # type: ignore[misc]
         """Begin an attempt of the trial on its machines."""
         job = config["job"]
         location = TrialLocation(**job["location"])
+        placement = Placement(**job["placement"])
         self._runner = TrialRunner(
             location.store(),
-            Placement(**job["placement"]),
-            RayMachines(location, job["grace"]),
+            placement,
+            RayMachines(location, job["grace"], placement, job["warm"]),
             job["stalled_after"],
         )
         self._failure = ""

@@ -19,6 +19,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import runpy
 import select
 import shlex
@@ -35,17 +36,27 @@ from typing import Any
 from amscale.cluster import supervisor
 
 MOST_TRIALS = 200
+_BLAS = ("numpy", "scipy.special")
+"""Their libraries may start threads as they are loaded, and see to them in a fork by themselves."""
 _PRELOADED = (
-    "numpy",
-    "torch",
     "torch.distributed.run",
+    "torch._dynamo",
+    "torch.utils.tensorboard",
+    "tensorboard.plugins.hparams.metadata",
+    "transformers.integrations.deepspeed",
     "accelerate.commands.launch",
     "deepspeed",
+    "deepspeed.ops.op_builder.all_ops",
+    "deepspeed.module_inject.auto_ep_layer",
     "safetensors.torch",
     "amscale.training.run",
+    "amscale.probes.suite",
+    "amscale.models.families",
     "amscale.cli",
 )
-"""What a rank imports; numpy first, whose BLAS may start threads, which it keeps in order across a fork by itself."""
+"""What else a rank imports, directly or in the course of a trial."""
+_PRELOADED_PACKAGES = ("amscale.models", "amscale.probes", "amscale.data")
+"""Packages of which every module is imported."""
 _REQUEST_SECONDS = 10.0
 _OTHERS_SECONDS = 30.0
 """How long the other ranks have to end once one has failed, as torch's launcher gives them."""
@@ -108,10 +119,17 @@ class _Server:
     def preload(self) -> None:
         """Import what ranks import; remember why where that fails."""
         try:
-            for name in _PRELOADED:
+            for name in _BLAS:
                 importlib.import_module(name)
-                if name == "numpy":
-                    self._blas_threads = _threads()
+            self._blas_threads = _threads()
+            for name in _PRELOADED:
+                # Where another release has no such module, ranks do without it.
+                with contextlib.suppress(ModuleNotFoundError):
+                    importlib.import_module(name)
+            for name in _PRELOADED_PACKAGES:
+                package = importlib.import_module(name)
+                for found in pkgutil.walk_packages(package.__path__, f"{name}."):
+                    importlib.import_module(found.name)
         except Exception as error:
             traceback.print_exc()
             self._problem = f"{type(error).__name__}: {error}"

@@ -14,12 +14,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from amscale.cluster import warm_server
-from amscale.cluster.machine import SupervisedCommand, begin_log
+from amscale.cluster.machine import SupervisedCommand, begin_log, launch_environment
 from amscale.cluster.warm_server import peer, read_line, write_line
+from amscale.trials.location import TrialLocation, is_uri
+from amscale.trials.records import Placement
 
 _READY_SECONDS = 120.0
 """How long the server's imports may take; then the trial starts without it."""
@@ -32,28 +35,58 @@ class NoWarmStart(Exception):
     """The warm server cannot be used; the message is the reason."""
 
 
+def can_start_warm(placement: Placement) -> bool:
+    """Return whether a trial's ranks can be forked: on one machine's CPUs.
+
+    Accelerate's launcher looks at a GPU before it starts ranks, and a process that has done so cannot fork others that
+    use it. Ranks of several machines meet by torch's launchers.
+    """
+    return placement.device == "cpu" and placement.machines == 1
+
+
+@contextmanager
+def started_ahead(location: TrialLocation, placement: Placement) -> Iterator[None]:
+    """Let the server that trials of a sweep will ask import already, where they can be started by one.
+
+    Where it cannot be started nothing is said yet: the trials try again, and tell.
+    """
+    server = WarmServer.of(name_of_sweep(location), launch_environment(placement))
+    if can_start_warm(placement):
+        with suppress(NoWarmStart):
+            server.hold()
+    try:
+        yield
+    finally:
+        server.release()
+
+
+def name_of_sweep(location: TrialLocation) -> str:
+    """Return the sweep's folder, or its name where it is kept as objects: a URI may hold a key."""
+    return location.sweep if is_uri(location.storage) else str(Path(location.storage) / location.sweep)
+
+
 class WarmServer:
     """This process's connection to the warm server of a sweep on this machine; opened when it is first needed.
 
     Args:
-        folder: of the sweep.
+        sweep: a name that its trials on this machine share; the process list shows it.
         imported: environment variables that libraries read when they are imported. Trials with others have another
             server.
     """
 
     _of_this_process: "dict[bytes, WarmServer]" = {}
 
-    def __init__(self, folder: Path, imported: Mapping[str, str]) -> None:
-        self._folder = folder
+    def __init__(self, sweep: str, imported: Mapping[str, str]) -> None:
+        self._sweep = sweep
         self._imported = dict(imported)
         self._owned: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self.name = self._name()
 
     @classmethod
-    def of(cls, folder: Path, imported: Mapping[str, str]) -> "WarmServer":
+    def of(cls, sweep: str, imported: Mapping[str, str]) -> "WarmServer":
         """Return the one of this process, which keeps it as long as it lives."""
-        made = cls(folder, imported)
+        made = cls(sweep, imported)
         return cls._of_this_process.setdefault(made.name, made)
 
     def hold(self) -> None:
@@ -130,7 +163,7 @@ class WarmServer:
             listener.bind(self.name)
             listener.listen(_BACKLOG)
             numbers = (listener.fileno(), other.fileno())
-            arguments = [*map(str, numbers), str(self._folder), _TITLE_ROOM]
+            arguments = [*map(str, numbers), self._sweep, _TITLE_ROOM]
             self._process = subprocess.Popen(
                 [sys.executable, "-u", "-m", warm_server.__name__, *arguments],
                 stdin=subprocess.DEVNULL,
@@ -144,7 +177,7 @@ class WarmServer:
 
     def _name(self) -> bytes:
         spaces = [os.stat(f"/proc/self/ns/{kind}").st_ino for kind in ("net", "mnt", "pid", "user")]
-        told = [str(self._folder), sorted(self._imported.items()), sys.executable, warm_server.__file__, spaces]
+        told = [self._sweep, sorted(self._imported.items()), sys.executable, warm_server.__file__, spaces]
         return b"\0amscale-" + hashlib.sha256(json.dumps([os.getuid(), *told]).encode()).hexdigest().encode()
 
 
@@ -165,13 +198,13 @@ class WarmCommand:
 
     Args:
         grace: seconds that processes have to end by themselves.
-        folder: of the sweep.
+        sweep: a name that its trials on this machine share; the process list shows it.
         imported: environment variables that libraries read when they are imported.
     """
 
-    def __init__(self, grace: float, folder: Path, imported: Mapping[str, str]) -> None:
+    def __init__(self, grace: float, sweep: str, imported: Mapping[str, str]) -> None:
         self._grace = grace
-        self._folder = folder
+        self._sweep = sweep
         self._imported = imported
         self._cold = SupervisedCommand(grace)
         self._connection: socket.socket | None = None
@@ -191,7 +224,7 @@ class WarmCommand:
         self.stop()
         self.problem = ""
         try:
-            connection = WarmServer.of(self._folder, self._imported).connect()
+            connection = WarmServer.of(self._sweep, self._imported).connect()
             begin_log(log, command)
             self._ask(connection, command, environment, log)
         except NoWarmStart as problem:
