@@ -1,8 +1,8 @@
 """Fork the ranks of trials from a process that has imported everything already: a start in a second instead of ten.
 
-    python -u -m amscale.cluster.warm_server LISTENER OWNER FOLDER PADDING
+    python -u -m amscale.cluster.warm_server LISTENER OWNER TRIALS SWEEP PADDING
 
-LISTENER and OWNER are inherited sockets, FOLDER the sweep's, for the process list. Whoever holds a connection owns the
+LISTENER and OWNER are inherited sockets; the process list shows SWEEP; PADDING makes room there for ranks. Whoever holds a connection owns the
 server (`amscale/cluster/warm_start.py`): it ends when the last one closes. Each connection is greeted by one line of
 JSON, {"ready": true} or {"problem": "…"}. A launch request is one line on a connection, which from then on is the
 trial's: the server forks a supervisor that forks the ranks, as `accelerate launch` below `supervisor.py` would start
@@ -10,7 +10,7 @@ them, and closes its own copy. The supervisor answers {"supervisor": process} an
 the connection closes on the other side it ends the ranks. The server itself runs nothing of a trial: it has no threads,
 no process group and no device, and no end of a trial reaches it.
 
-After MOST_TRIALS it starts afresh in place, so that nothing can pile up in it.
+After so many TRIALS it starts afresh in place, so that nothing can pile up in it.
 """
 
 import contextlib
@@ -35,7 +35,6 @@ from typing import Any
 
 from amscale.cluster import supervisor
 
-MOST_TRIALS = 200
 _BLAS = ("numpy", "scipy.special")
 """Their libraries may start threads as they are loaded, and see to them in a fork by themselves."""
 _PRELOADED = (
@@ -109,12 +108,14 @@ def _threads() -> int:
 
 
 class _Server:
-    def __init__(self, listener: socket.socket, owners: list[socket.socket]) -> None:
+    def __init__(self, listener: socket.socket, owners: list[socket.socket], trials: int) -> None:
         self._listener = listener
         self._owners = owners
-        self._trials = 0
+        self._trials_left = trials
         self._blas_threads = 1
         self._problem = ""
+        self._environment = dict(os.environ)
+        self._set_by_imports: dict[str, str] = {}
 
     def preload(self) -> None:
         """Import what ranks import; remember why where that fails."""
@@ -133,18 +134,19 @@ class _Server:
         except Exception as error:
             traceback.print_exc()
             self._problem = f"{type(error).__name__}: {error}"
+        self._set_by_imports = {name: value for name, value in os.environ.items() if name not in self._environment}
         gc.collect()
         # Ranks share the server's memory as long as nobody writes to it; the collector would.
         gc.freeze()
 
     def serve(self) -> None:
-        """Answer until every owner has gone, or MOST_TRIALS have been started."""
+        """Answer until every owner has gone, or it is time to start afresh."""
         wake, wake_write = os.pipe()
         os.set_blocking(wake_write, False)
         os.set_blocking(wake, False)
         signal.set_wakeup_fd(wake_write)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        while self._owners and self._trials < MOST_TRIALS:
+        while self._owners and self._trials_left:
             ready, _, _ = select.select([self._listener, wake, *self._owners], [], [])
             for source in ready:
                 if source is self._listener:
@@ -167,7 +169,8 @@ class _Server:
         for one in kept:
             one.set_inheritable(True)
         numbers = [str(self._listener.fileno()), ",".join(str(owner.fileno()) for owner in self._owners)]
-        os.execv(sys.executable, [sys.executable, "-u", "-m", __spec__.name, *numbers, *sys.argv[3:]])
+        arguments = [sys.executable, "-u", "-m", __spec__.name, *numbers, *sys.argv[3:]]
+        os.execve(sys.executable, arguments, self._environment)
 
     @property
     def owned(self) -> bool:
@@ -193,7 +196,7 @@ class _Server:
             request = None
         self._owners.remove(connection)
         if request is not None:
-            self._trials += 1
+            self._trials_left -= 1
             if os.fork() == 0:
                 self._become_supervisor(connection, request)
         connection.close()
@@ -202,7 +205,9 @@ class _Server:
         status = 1
         try:
             signal.set_wakeup_fd(-1)
-            status = _Supervisor(connection, request).run()
+            # A library that sets a variable when it is imported is not imported again.
+            environment = self._set_by_imports | request["environment"]
+            status = _Supervisor(connection, request | {"environment": environment}).run()
         except BaseException as error:
             with contextlib.suppress(OSError):
                 traceback.print_exc()
@@ -310,6 +315,7 @@ class _Supervisor:
             "TORCHELASTIC_MAX_RESTARTS": str(config.max_restarts),
             "TORCHELASTIC_RUN_ID": config.run_id,
             "TORCHELASTIC_USE_AGENT_STORE": "True",
+            "TORCHELASTIC_SIGNALS_TO_HANDLE": config.signals_to_handle,
             "TORCH_NCCL_ASYNC_ERROR_HANDLING": os.getenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1"),
         }
         for rank in range(size):
@@ -393,13 +399,13 @@ def _run_rank(environment: dict[str, str], module: str, arguments: list[str]) ->
     return 0
 
 
-def main(listener: str, owners: str, folder: str) -> int:
+def main(listener: str, owners: str, trials: str, sweep: str) -> int:
     """Serve until the last owner has gone."""
-    set_title([sys.executable, "-m", "amscale.cluster.warm_server", folder])
+    set_title([sys.executable, "-m", "amscale.cluster.warm_server", sweep])
     sockets = [socket.socket(fileno=int(number)) for number in [listener, *filter(None, owners.split(","))]]
     for one in sockets:
         one.set_inheritable(False)
-    server = _Server(sockets[0], sockets[1:])
+    server = _Server(sockets[0], sockets[1:], int(trials))
     server.preload()
     server.serve()
     if server.owned:
@@ -408,4 +414,4 @@ def main(listener: str, owners: str, folder: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:4]))
+    sys.exit(main(*sys.argv[1:5]))

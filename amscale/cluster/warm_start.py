@@ -26,6 +26,8 @@ from amscale.trials.records import Placement
 
 _READY_SECONDS = 120.0
 """How long the server's imports may take; then the trial starts without it."""
+MOST_TRIALS = 200
+"""After so many the server starts afresh, so that nothing can pile up in it."""
 _BACKLOG = 128
 _TITLE_ROOM = " " * 4096
 """Room for the command line of a rank, which takes the place of the server's."""
@@ -134,15 +136,13 @@ class WarmServer:
         return connection
 
     def release(self) -> None:
-        """Let the server end, if no other process holds it; wait for that where this one started it."""
+        """Let the server end; where this process started it, end it, even if it is still importing."""
         if self._owned is not None:
             self._owned.close()
             self._owned = None
         if self._process is not None:
-            try:
-                self._process.wait(timeout=1)
-            except subprocess.TimeoutExpired:  # another process holds it, or it is still importing
-                return
+            self._process.terminate()
+            self._process.wait()
             self._process = None
 
     def _connected(self) -> socket.socket:
@@ -163,7 +163,7 @@ class WarmServer:
             listener.bind(self.name)
             listener.listen(_BACKLOG)
             numbers = (listener.fileno(), other.fileno())
-            arguments = [*map(str, numbers), self._sweep, _TITLE_ROOM]
+            arguments = [*map(str, numbers), str(MOST_TRIALS), self._sweep, _TITLE_ROOM]
             self._process = subprocess.Popen(
                 [sys.executable, "-u", "-m", warm_server.__name__, *arguments],
                 stdin=subprocess.DEVNULL,
