@@ -2,9 +2,11 @@
 
 import shlex
 import tempfile
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,14 +54,33 @@ class SweepOutcome:
         return 1 if self.failed else 0
 
 
+_NEEDED_LAST = ("pandas", "scipy.optimize", "scipy.stats", "matplotlib.figure", "plotly.offline", "amscale.scaling.fit")
+"""What estimates and the report import."""
+
+
+def _import_ahead() -> None:
+    for name in _NEEDED_LAST:
+        import_module(name)
+
+
 class _Progress(LiveProgress):
-    """Live progress that also passes on the loss of the cluster, after which the process ends."""
+    """Live progress that also passes on the loss of the cluster, after which the process ends.
+
+    While the first trials run, estimates and report are imported.
+    """
 
     def __init__(
         self, console: Console, steps: dict[str, int], done: int, on_lost: Callable[[str], None] | None
     ) -> None:
         super().__init__(console, steps, done=done)
         self._on_lost = on_lost
+        self._idle = True
+
+    def started(self, label: str) -> None:
+        super().started(label)
+        if self._idle:
+            self._idle = False
+            threading.Thread(target=_import_ahead, daemon=True).start()
 
     def lost(self, reason: str) -> None:
         super().lost(reason)

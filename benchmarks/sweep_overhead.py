@@ -7,7 +7,7 @@ Both sides train the same small cells, as many at a time as there are cores, in 
 
     ratio           seconds of the sweep, from the command to the end of its report, over seconds of the loop
     steps           share of the slots' time that was training steps
-    first step      seconds from the start of a trial to the end of its first step; first trials of a slot, and later ones
+    first step      seconds from the start of a trial to the end of its first step; first trials, and later ones
     gap             seconds from a trial's result to the start of the next one in its slot
     before, after   seconds of the sweep before its first trial, and after its last result
 
@@ -104,9 +104,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             configuration = folder / "overhead.yaml"
-            configuration.write_text(
-                f"name: overhead\ngrid: {json.dumps(grid)}\n{_CONFIGURATION.replace('train: {', f'train: {{steps: {options.steps}, ')}"
-            )
+            text = _CONFIGURATION.replace("train: {", f"train: {{steps: {options.steps}, ")
+            configuration.write_text(f"name: overhead\ngrid: {json.dumps(grid)}\n{text}")
             sides = [_sweep, _loop] if round_ % 2 == 0 else [_loop, _sweep]
             seconds = {side: side(configuration, folder, slots, options.set) for side in sides}
         ratios.append(seconds[_sweep] / seconds[_loop])

@@ -5,6 +5,7 @@ Ray ends them when this actor ends, and their supervisors then end what they sta
 dies, Ray tells Tune, which starts the trial again elsewhere.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -128,8 +129,11 @@ class TrainingTrial(tune.Trainable):  # type: ignore[misc]
     """Tune's view of one training run.
 
     Config `job`: `label`; `location` and `placement` of the trial, as plain data; `grace` and `stalled_after`, in
-    seconds, of the launch settings.
+    seconds, and `warm` of the launch settings.
     """
+
+    _ending: threading.Thread | None = None
+    """Ends what is left of the trial before."""
 
     def setup(self, config: dict[str, Any]) -> None:
         """Begin an attempt of the trial on its machines."""
@@ -150,8 +154,18 @@ class TrainingTrial(tune.Trainable):  # type: ignore[misc]
             self._failure = str(failure)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Run another trial of the same size in this actor: starting one takes seconds."""
-        self.cleanup()
+        """Run another trial of the same size in this actor: starting one takes seconds.
+
+        What is left of a trial of one machine that has its result ends meanwhile: its launcher takes seconds too.
+        """
+        ended, before = self._runner, self._ending
+        if ended.store.done() and ended.placement.machines == 1:
+            self._ending = threading.Thread(target=ended.release)
+            self._ending.start()
+        else:
+            ended.release()
+        if before is not None:
+            before.join()
         self.setup(new_config)
         return True
 
@@ -176,8 +190,10 @@ class TrainingTrial(tune.Trainable):  # type: ignore[misc]
         return self._runner.latest | {"failure": self._failure}
 
     def cleanup(self) -> None:
-        """End the trial's processes."""
+        """End the trial's processes, and what is left of the one before."""
         self._runner.release()
+        if self._ending is not None:
+            self._ending.join()
 
 
 def bundle_options(placement: Placement) -> dict[str, float]:

@@ -17,10 +17,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import ClassVar
 
 from amscale.cluster import warm_server
 from amscale.cluster.machine import SupervisedCommand, begin_log, launch_environment
-from amscale.cluster.warm_server import peer, read_line, write_line
+from amscale.cluster.warm_connection import peer, read_line, write_line
 from amscale.trials.location import TrialLocation, is_uri
 from amscale.trials.records import Placement
 
@@ -76,7 +77,7 @@ class WarmServer:
             server.
     """
 
-    _of_this_process: "dict[bytes, WarmServer]" = {}
+    _of_this_process: ClassVar["dict[bytes, WarmServer]"] = {}
 
     def __init__(self, sweep: str, imported: Mapping[str, str]) -> None:
         self._sweep = sweep

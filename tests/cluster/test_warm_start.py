@@ -1,4 +1,4 @@
-"""Trials whose ranks are forked from a server: the same as those of `accelerate launch`, and as separate from each other."""
+"""Ranks that are forked from a server: the same as those of `accelerate launch`, and as separate from each other."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import psutil
 import pytest
 from helpers.commands import environment, processes_naming, recorded_losses, wait_until
 
-from amscale.cluster import warm_server, warm_start
+from amscale.cluster import warm_server
 from amscale.cluster.machine import SupervisedCommand, launch_command, launch_environment
 from amscale.cluster.network import Port
 from amscale.cluster.warm_start import WarmCommand, WarmServer
@@ -91,7 +91,9 @@ def test_ranks_have_what_the_launcher_would_give_them(folder, sweep, monkeypatch
         start(command, folder, "tell", name)
         assert ended(command) == 0, (folder / "log.txt").read_text()
     assert warm.problem == ""
-    told = {name: [json.loads((folder / f"{name}{rank}.json").read_text()) for rank in (0, 1)] for name in ("warm", "cold")}
+    told = {
+        name: [json.loads((folder / f"{name}{rank}.json").read_text()) for rank in (0, 1)] for name in ("warm", "cold")
+    }
     for one, other in zip(told["warm"], told["cold"], strict=True):
         assert (one.pop("arguments"), other.pop("arguments")) == (["warm"], ["cold"])
         # Of one attempt: the port, and the file in which torch's launcher looks for a traceback. The last is set by
@@ -147,6 +149,7 @@ def test_an_owner_that_is_killed_takes_server_and_ranks_along(folder):
 import pathlib, sys, time
 sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]
 from test_warm_start import *
+from amscale.cluster import warm_start
 warm_start.MOST_TRIALS = 1
 command = WarmCommand(5.0, {str(folder)!r}, launch_environment(TWO_RANKS))
 start(command, pathlib.Path({str(folder)!r}), "end", "exit 0")
