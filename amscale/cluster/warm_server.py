@@ -3,8 +3,8 @@
     python -u -m amscale.cluster.warm_server LISTENER OWNER TRIALS SWEEP PADDING
 
 LISTENER and OWNER are inherited sockets; the process list shows SWEEP; PADDING makes room there for ranks. Whoever
-holds a connection owns the server (`amscale/cluster/warm_start.py`): it ends when the last one closes. Each connection is
-greeted by one line of JSON, {"ready": true} or {"problem": "…"}. A launch request is one line on a connection, which
+holds a connection owns the server (`amscale/cluster/warm_start.py`): it ends when the last one closes. Each connection
+is greeted by one line of JSON, {"ready": true} or {"problem": "…"}. A launch request is one line on a connection, which
 from then on is the trial's: the server forks a supervisor (`amscale/cluster/warm_supervisor.py`) and closes its own
 copy. The supervisor forks the ranks, answers {"supervisor": process} and, at the end, {"status": number}; when the
 connection closes on the other side it ends the ranks. The server itself runs nothing of a trial: it has no threads, no

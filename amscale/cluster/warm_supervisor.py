@@ -1,7 +1,7 @@
 """Own the ranks of one trial on this machine, as `accelerate launch` below `supervisor.py` would.
 
-The warm server (`amscale/cluster/warm_server.py`) forks this process for every trial, and it forks the ranks. Accelerate's
-own launcher makes their environment; where that would hand over to torch's, ranks are forked instead.
+The warm server (`amscale/cluster/warm_server.py`) forks this process for every trial, and it forks the ranks.
+Accelerate's own launcher makes their environment; where that would hand over to torch's, ranks are forked instead.
 """
 
 import contextlib
