@@ -239,6 +239,8 @@ class WarmCommand:
             "folder": os.getcwd(),
             "log": str(log.absolute()),
             "grace": self._grace,
+            # How soon the kernel ends a process for want of memory: Ray lets that of its workers be high.
+            "oom_score": Path("/proc/self/oom_score_adj").read_text(encoding="utf-8"),
         }
         write_line(connection, request)
         try:

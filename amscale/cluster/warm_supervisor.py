@@ -41,7 +41,7 @@ class WarmSupervisor:
 
     Args:
         connection: to the process that asked for the ranks, which ends them by closing it.
-        request: `command` (of `accelerate launch`), `environment`, `folder`, `log`, `grace`.
+        request: `command` (of `accelerate launch`), `environment`, `folder`, `log`, `grace`, `oom_score`.
     """
 
     def __init__(self, connection: socket.socket, request: dict[str, Any]) -> None:
@@ -51,6 +51,7 @@ class WarmSupervisor:
         self._folder: str = request["folder"]
         self._log: str = request["log"]
         self._grace = float(request["grace"])
+        self._oom_score: str = request["oom_score"]
         self._ranks: dict[int, int] = {}
 
     def run(self) -> int:
@@ -82,6 +83,9 @@ class WarmSupervisor:
         for source in sources:
             os.close(source)
         os.chdir(self._folder)
+        # Only a privileged process may lower it.
+        with contextlib.suppress(PermissionError), open("/proc/self/oom_score_adj", "w", encoding="utf-8") as file:
+            file.write(self._oom_score)
         os.environ.clear()
         os.environ.update(self._environment)
 

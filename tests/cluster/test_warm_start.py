@@ -34,6 +34,7 @@ told = {
     "files": sorted(os.readlink(f"/proc/self/fd/{number}") for number in range(3)),
     "signals": [str(signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)],
     "blocked": [line for line in open("/proc/self/status") if line.startswith("SigBlk")],
+    "killed first": open("/proc/self/oom_score_adj").read(),
     "session": os.getsid(0) == os.getpid(),
 }
 json.dump(told, open(f"{sys.argv[1]}{os.environ['RANK']}.json", "w"))
