@@ -48,7 +48,7 @@ def fit(
             default, as for the next three, what its configuration says under `fit`.
         window: iterations of the D* criterion, in steps or as a share of the run (sweeps).
         threshold: threshold of the D* criterion, nats² (sweeps).
-        hypotheses: exponents k of N ∝ D^k to test; 1, 1.35, 2 and 4 for a file.
+        hypotheses: exponents k of N ∝ D^k to test; ½, 1, 1.35, 2 and 4 for a file.
         resamples: bootstrap refits.
         where: fit only the trials with these settings, key=value or several joined by commas (sweeps).
         next: instead of the fit, print as YAML this many cells that would narrow the interval of k the most.

@@ -122,7 +122,7 @@ class FitSettings(Settings):
     """Window of the D* criterion: a share of the steps before the least validation loss where at most 1, else steps."""
     threshold: float = Field(0.04, gt=0)
     """Threshold of the D* criterion, in nats squared."""
-    hypotheses: tuple[float, ...] = (1.0, 1.35, 2.0, 4.0)
+    hypotheses: tuple[float, ...] = (0.5, 1.0, 1.35, 2.0, 4.0)
     """Exponents k of N = C·D^k that are tested."""
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 EXPONENT = "N against D: k of N = C·D^k"
 FLOOR = "loss floor, nats per token"
+FORM = "form of the law"
 CAPACITY = "memorisation capacity"
 
 
@@ -65,7 +66,7 @@ class Estimate(FitRecord):
         remarks: what a reader should know besides.
         tests: hypotheses tested against the estimate.
         reason: why the value is not determined; None where it is.
-        group: the heading of the estimate: EXPONENT, FLOOR or CAPACITY.
+        group: the heading of the estimate: EXPONENT, FLOOR, FORM or CAPACITY.
         details: intermediate results that figures draw.
     """
 
@@ -134,7 +135,12 @@ def interval_test(name: str, value: float, interval: tuple[float, float], how: s
     return HypothesisTest(name=name, value=float(value), rejected=not inside, how=text)
 
 
-_SUBJECTS = {EXPONENT: "Exponents k of N ∝ D^k", FLOOR: "Loss floors, nats per token", CAPACITY: "Capacity"}
+_SUBJECTS = {
+    EXPONENT: "Exponents k of N ∝ D^k",
+    FLOOR: "Loss floors, nats per token",
+    FORM: "Form of the law",
+    CAPACITY: "Capacity",
+}
 
 
 def verdict(estimates: Sequence[Estimate]) -> str:

@@ -112,6 +112,7 @@ def _line(x: Array, y: Array, weights: Array) -> tuple[float, float, float]:
 
 
 HYPOTHESES = {
+    0.5: "parameters that suffice to memorise next tokens, arXiv 2409.17677",
     1.0: "Chinchilla",
     1.35: "Kaplan's over-fitting guard",
     2.0: "associative memory",

@@ -61,42 +61,52 @@ class TrialStore:
 
     @property
     def spec(self) -> Path:
+        """The settings that the trial was started with, for every attempt alike."""
         return self.path / "spec.yaml"
 
     @property
     def metrics(self) -> Path:
+        """What training, validation and probes measured, one JSON record a line."""
         return self.path / "metrics.jsonl"
 
     @property
     def tensorboard(self) -> Path:
+        """The folder of TensorBoard's event files."""
         return self.path / "tb"
 
     @property
     def checkpoints(self) -> Path:
+        """The folder of checkpoints, one `step_N` folder each."""
         return self.path / "checkpoints"
 
     @property
     def log(self) -> Path:
+        """What launcher and ranks of machine 0 printed."""
         return self.path / "log.txt"
 
     @property
     def weights(self) -> Path:
+        """The weights at the end of training."""
         return self.path / "model.safetensors"
 
     @property
     def result(self) -> Path:
+        """The result; while it is absent, the trial is not done."""
         return self.path / "result.json"
 
     @property
     def failures_file(self) -> Path:
+        """Why attempts failed, one JSON record a line."""
         return self.path / "failures.jsonl"
 
     @property
     def out_of_memory_file(self) -> Path:
+        """The micro-batches that did not fit, one JSON record a line."""
         return self.path / "out_of_memory.jsonl"
 
     @property
     def attempt_file(self) -> Path:
+        """The name of the newest attempt; only that attempt may write."""
         return self.path / "start"
 
     @property

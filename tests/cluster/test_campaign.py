@@ -13,7 +13,6 @@ FAULTS = ("line torn", "checkpoint cut short", "actor killed")
 SHORT = ("grid.seed=[0]", "train.steps=500")
 
 
-@pytest.mark.timeout(900)
 def test_a_disturbed_ledger_is_a_calm_one(tmp_path):
     """Trials, losses and weights bit for bit, no process left, no result lost, whatever happened on the way."""
     done = campaign.Campaign()

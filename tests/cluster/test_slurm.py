@@ -13,9 +13,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from end_to_end.test_out_of_memory import LARGE, limited
 from helpers import slurm
 from helpers.commands import environment, wait_until
+from helpers.memory_limit import LARGE, limited
 
 ROOT = Path(__file__).parents[2]
 WHY_NOT = slurm.missing()
@@ -24,7 +24,6 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.slow,
     pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT)),
-    pytest.mark.timeout(600),
 ]
 
 PAIR = """

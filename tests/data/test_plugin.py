@@ -53,7 +53,6 @@ def site(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_the_corpus_of_the_docs_is_planned_and_trained(site, tmp_path):
     configuration, storage = str(tmp_path / "coins.yaml"), f"storage={tmp_path}/results"
     planned = run(site, "amscale.plan", configuration, storage)
@@ -71,7 +70,6 @@ def test_the_corpus_of_the_docs_is_planned_and_trained(site, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_faults_of_an_added_corpus_are_one_line(site, tmp_path):
     def failure(*overrides):
         ran = run(site, "amscale.plan", str(tmp_path / "coins.yaml"), f"storage={tmp_path}/results", *overrides)

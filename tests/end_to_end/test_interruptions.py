@@ -12,7 +12,7 @@ from helpers.commands import command, processes_naming, ranks_of, recorded_losse
 
 from amscale.trials.trial_store import TrialStore
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow]
 
 PATIENCE = 600
 """Seconds after which something hangs; on a free machine each of these waits takes a few."""

@@ -1,52 +1,16 @@
 """Ranks that run out of memory: the kernel refuses them more, and torch's own allocator fails."""
 
-import contextlib
 import json
 import math
-import resource
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from helpers.commands import command, environment, processes_naming, ranks_of, recorded_losses
+from helpers.commands import command, environment, processes_naming, recorded_losses
+from helpers.memory_limit import LARGE, limited
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
-
-LARGE = """
-name: large
-grid: {model.size: [25k]}
-model: {family: vanilla, layers: 2, heads: 2, dropout: 0.0}
-data: {corpus: question_formation, documents: 2k, validation: 200, size: 20k}
-train: {steps: 9, batch_tokens: 32k, learning_rate: 1e-3, validate_every: 4, validation_tokens: 500}
-launch: {checkpoint_every: 3, retries: 0}
-probes: {every: 0, sequences: 0}
-"""
-
-
-@contextmanager
-def limited(folder: Path, megabytes: int, once: Callable[[], bool] = lambda: True):
-    """Limit the private memory of every rank of the sweep in `folder`, as soon as `once` holds."""
-    over, seen = threading.Event(), set()
-
-    def watch():
-        while not over.wait(0.05):
-            for process in ranks_of(folder) if once() else ():
-                if process.pid not in seen:
-                    seen.add(process.pid)
-                    with contextlib.suppress(ProcessLookupError):
-                        resource.prlimit(process.pid, resource.RLIMIT_DATA, (megabytes * 10**6,) * 2)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()
+pytestmark = [pytest.mark.slow]
 
 
 @pytest.fixture
@@ -101,7 +65,6 @@ def test_a_micro_batch_of_one_that_does_not_fit_is_reported_and_not_retried(larg
     assert not processes_naming(tmp_path)
 
 
-@pytest.mark.timeout(600)
 def test_without_ray_the_micro_batch_is_halved_too(large, tmp_path):
     """Over a list of one host, reached by a shell in the place of ssh."""
     remote = tmp_path / "remote"

@@ -37,6 +37,7 @@ def test_page_lists_every_id_and_no_other(fitted, tmp_path, write_trial):
     laws = all_laws()
     of_laws = {f"k_{id}" for id, law in laws.items() if law.optimum}
     of_laws |= {f"floor_{id}" for id, law in laws.items() if law.floor(np.ones(len(law.parameters))) is not None}
+    of_laws |= {f"{parameter}_{id}" for id, law in laws.items() for parameter in law.tested}
     for variant in ("whole", "half"):
         result = write_trial(tmp_path, variant, 1e6, 1e6, [2.0], [2.0] * 200) / "result.json"
         corpus = {"data": {"corpus": "question_formation", "variant": variant}}

@@ -3,12 +3,14 @@ import pytest
 
 from amscale.scaling.laws import Rows, all_laws
 from amscale.scaling.laws.associative import Associative, AssociativeHalf
-from amscale.scaling.laws.chinchilla import Chinchilla, ChinchillaSeen
+from amscale.scaling.laws.chinchilla import Chinchilla, ChinchillaSeen, OneExponent
 from amscale.scaling.laws.compare import aicc, compare, held_out_error, resample_law
+from amscale.scaling.laws.coupled import Coupled
 from amscale.scaling.laws.data_constrained import DataConstrained
 from amscale.scaling.laws.fitting import fit_law
 from amscale.scaling.laws.kaplan import Kaplan
 from amscale.scaling.laws.law import OBJECTIVES, SQUARED, SQUARED_LOG
+from amscale.scaling.laws.overfitting import Overfitting
 from amscale.scaling.laws.power import PowerC, PowerN
 from amscale.scaling.optima import optimum
 
@@ -36,6 +38,9 @@ def test_optimum_is_the_vertex_and_an_edge_is_none():
 MADE = (
     (Chinchilla(), (482.0, 2085.0, 1.8172, 0.3478, 0.3658)),
     (ChinchillaSeen(), (482.0, 2085.0, 1.8172, 0.3478, 0.3658)),
+    (OneExponent(), (482.0, 900.0, 1.8172, 0.35)),
+    (Coupled(), (5e4, 3e5, 1.1, 0.85, 0.62, 0.4)),
+    (Overfitting(), (9.0, 1.9, 40.0, 0.25, 300.0, 0.35, 3e-3, 0.5, 0.45)),
     (Kaplan(), (8.8e12, 3e13, 0.095, 0.114)),
     (DataConstrained(), (482.0, 2085.0, 1.8172, 0.3478, 0.3658, 15.0, 5.0)),
     (Associative(), (1.3, -13.0, 0.5)),

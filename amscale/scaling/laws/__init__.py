@@ -16,8 +16,11 @@ LAWS: Registry[type[Law]] = Registry(
     {
         "chinchilla": f"{_LAWS}.chinchilla:Chinchilla",
         "chinchilla_seen": f"{_LAWS}.chinchilla:ChinchillaSeen",
+        "one_exponent": f"{_LAWS}.chinchilla:OneExponent",
+        "coupled": f"{_LAWS}.coupled:Coupled",
         "kaplan": f"{_LAWS}.kaplan:Kaplan",
         "data_constrained": f"{_LAWS}.data_constrained:DataConstrained",
+        "overfitting": f"{_LAWS}.overfitting:Overfitting",
         "associative": f"{_LAWS}.associative:Associative",
         "associative_half": f"{_LAWS}.associative:AssociativeHalf",
         "power_n": f"{_LAWS}.power:PowerN",

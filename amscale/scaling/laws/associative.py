@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from amscale.scaling.laws.law import Law, Problem, Rows, too_few
+from amscale.scaling.laws.law import Law, Problem, Rows, derivatives, too_few
 from amscale.scaling.points import Array
 
 
@@ -38,8 +38,8 @@ class Associative(Law):
             z = theta[:, 1, None] + y - kappa * x
             loss = floor + excess(z)
             slope = -np.expm1(-z) / loss
-            derivatives = [floor / loss, slope] + ([-x * slope] if fixed is None else [])
-            return np.log(loss), np.stack(np.broadcast_arrays(*derivatives), axis=-1)
+            columns = [floor / loss, slope] + ([-x * slope] if fixed is None else [])
+            return np.log(loss), derivatives(columns)
 
         def natural(theta: Array) -> Array:
             kappa = theta[:, 2] if fixed is None else fixed

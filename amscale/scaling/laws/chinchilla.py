@@ -1,8 +1,10 @@
 """Chinchilla's law L = E + A/N^α + B/D^β (Hoffmann et al. 2022, approach 3; Besiroglu et al. 2024)."""
 
+from typing import ClassVar
+
 import numpy as np
 
-from amscale.scaling.laws.law import Law, Problem, Rows, levels, log_sum, too_few
+from amscale.scaling.laws.law import Law, Problem, Rows, derivatives, levels, log_sum, too_few
 from amscale.scaling.points import Array
 
 
@@ -11,8 +13,9 @@ class Chinchilla(Law):
 
     name = "Chinchilla"
     formula = "L = E + A/N^α + B/D^β"
-    parameters = ("A", "B", "E", "alpha", "beta")
+    parameters: ClassVar[tuple[str, ...]] = ("A", "B", "E", "alpha", "beta")
     optimum = "k = β/α, parametric optimum"
+    exponents: ClassVar[tuple[str, str] | None] = ("β", "α")
     reported_unfitted = True
     checks_outliers = True
 
@@ -33,7 +36,7 @@ class Chinchilla(Law):
         def predict(theta: Array) -> tuple[Array, Array]:
             a, alpha, b, beta, e = (theta[:, i, None] for i in range(5))
             total, (p, q, r) = log_sum([a - alpha * x, b - beta * y, np.broadcast_to(e, (len(theta), len(x)))])
-            return total, np.stack([p, -x * p, q, -y * q, r], axis=-1)
+            return total, derivatives([p, -x * p, q, -y * q, r])
 
         def natural(theta: Array) -> Array:
             a, alpha, b, beta, e = theta.T
@@ -79,6 +82,50 @@ class ChinchillaSeen(Chinchilla):
         if np.allclose(rows.tokens, rows.D, rtol=1e-3):
             return "the tokens seen are the unique tokens: it is Chinchilla's law on D"
         return super().unsupported(rows)
+
+
+class OneExponent(Chinchilla):
+    """Chinchilla's law with one exponent, α = β: what few runs determine, and recipes extrapolate (k is 1 by form)."""
+
+    name = "one exponent"
+    formula = "L = E + A/N^α + B/D^α"
+    parameters = ("A", "B", "E", "alpha")
+    optimum = ""
+    exponents: ClassVar = None
+    reported_unfitted = False
+    checks_outliers = False
+
+    def unsupported(self, rows: Rows) -> str:
+        return too_few(rows, 4, 2, 2)
+
+    def problem(self, rows: Rows) -> Problem:
+        """Return Chinchilla's search with β tied to α."""
+        free = super().problem(rows)
+        spread = np.array([0, 1, 2, 1, 3])  # where a, α, b, β and e of Chinchilla's search are in this one
+
+        def predict(theta: Array) -> tuple[Array, Array]:
+            total, columns = free.predict(theta[:, spread])
+            a, alpha, b, beta, e = np.moveaxis(columns, -1, 0)
+            return total, derivatives([a, alpha + beta, b, e])
+
+        def natural(theta: Array) -> Array:
+            return free.natural(theta[:, spread])[:, :4]
+
+        def begin() -> Array:
+            starts = free.starts
+            return starts[np.isclose(starts[:, 1], starts[:, 3])][:, [0, 1, 2, 4]]
+
+        kept = [0, 1, 2, 4]
+        return Problem(predict, begin, free.low[kept], free.high[kept], ("ln A", "α", "ln B", "ln E"), natural)
+
+    def loss(self, natural: Array, rows: Rows) -> Array:
+        return super().loss(np.append(natural, natural[3]), rows)
+
+    def exponent(self, natural: Array) -> Array | None:
+        return None
+
+    def compute_optimum(self, natural: Array, flops: float | Array) -> Array:
+        return super().compute_optimum(np.concatenate([natural, natural[..., 3:]], axis=-1), flops)
 
 
 def _starts(x: Array, y: Array, loss: Array) -> Array:

@@ -5,12 +5,12 @@ D' = U_D + U_D R_D* (1 - exp(-R_D/R_D*)),   U_D = unique tokens used, R_D = repe
 N' = U_N + U_N R_N* (1 - exp(-R_N/R_N*)),   U_N = min(N, compute-optimal N for U_D tokens), R_N = N / U_N - 1
 """
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from amscale.scaling.laws.chinchilla import Chinchilla
-from amscale.scaling.laws.law import SQUARED_LOG, Law, Problem, Rows, log_sum, minimise, too_few
+from amscale.scaling.laws.law import SQUARED_LOG, Law, Problem, Rows, derivatives, log_sum, minimise, too_few
 from amscale.scaling.points import Array
 
 
@@ -38,6 +38,7 @@ class DataConstrained(Law):
     formula = "L = E + A/N'^α + B/D'^β, N' and D' effective"
     parameters = ("A", "B", "E", "alpha", "beta", "R_D", "R_N")
     optimum = "k = β/α, parametric optimum of fresh data"
+    exponents: ClassVar = ("β", "α")
 
     def unsupported(self, rows: Rows) -> str:
         if rows.tokens is None:
@@ -65,7 +66,7 @@ class DataConstrained(Law):
             size = _worth(np.where(inner, optimal, x), x, np.exp(nu))
             total, (p, q, r) = log_sum([a - alpha * size.log, b - beta * data.log, np.broadcast_to(e, size.log.shape)])
             pull = -alpha * p * np.where(inner, size.by_unique, 0.0)
-            derivatives = [
+            columns = [
                 p + pull / alpha,
                 -p * size.log + pull * (1 / alpha - optimal) / alpha,
                 q - pull / alpha,
@@ -74,7 +75,7 @@ class DataConstrained(Law):
                 -beta * q * data.by_decay,
                 -alpha * p * size.by_decay,
             ]
-            return total, np.stack(derivatives, axis=-1)
+            return total, derivatives(columns)
 
         def natural(theta: Array) -> Array:
             """Return the law's own parameters from those of the search."""

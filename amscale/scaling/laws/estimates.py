@@ -1,21 +1,25 @@
 """The exponent and the floor of each law, with intervals and tests, or why they are not determined."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from amscale.scaling.bootstrap import percentile_interval
-from amscale.scaling.estimate import EXPONENT, FLOOR, Estimate, HypothesisTest, interval_test
+from amscale.scaling.design import follows
+from amscale.scaling.estimate import EXPONENT, FLOOR, FORM, Estimate, HypothesisTest, interval_test
 from amscale.scaling.floor import references
+from amscale.scaling.laws.adequacy import misfits, profile
 from amscale.scaling.laws.compare import Comparison, Fitted, Resampled
 from amscale.scaling.laws.fitting import LawFit, fit_law
-from amscale.scaling.laws.law import HUBER_LOG, OBJECTIVES, SQUARED, rows_of
+from amscale.scaling.laws.law import HUBER_LOG, OBJECTIVES, SQUARED, SQUARED_LOG, rows_of
 from amscale.scaling.points import PointTable
 from amscale.scaling.power_law import hypothesis_name
 
 _LEAST_R_SQUARED = 0.5
 _MOST_AT_BOUND = 0.5
+_HULL = "hull of profile likelihood and percentile interval"
 _ROWS_FOR_OUTLIERS = 50
 _TEXT = {objective.name: objective.text for objective in OBJECTIVES}
 
@@ -27,6 +31,8 @@ def law_estimates(table: PointTable, fitted: Sequence[Fitted], hypotheses: Seque
     objectives disagree: where the value of one is outside the interval of the other.
     """
     estimates = []
+    rows = rows_of(table)
+    reasons = misfits(rows, fitted)
     by_law: dict[str, dict[str, Fitted]] = {}
     for item in fitted:
         by_law.setdefault(item.comparison.id, {})[item.comparison.objective] = item
@@ -35,11 +41,37 @@ def law_estimates(table: PointTable, fitted: Sequence[Fitted], hypotheses: Seque
         if first.comparison.reason is not None:
             estimates += _estimates(table, first, hypotheses) if first.law.reported_unfitted else []
             continue
-        estimates += _estimates(table, first, hypotheses)
-        described = _poor_fit(first.comparison) is None or _poor_fit(squared.comparison) is None
-        if described and disagree(first.comparison, squared.comparison):
-            estimates += _estimates(table, squared, hypotheses)
-    return estimates
+        misfit = _poor_fit(first.comparison) or reasons.get(first.comparison.id)
+        estimates += _estimates(table, first, hypotheses, misfit)
+        if misfit is None and disagree(first.comparison, squared.comparison):
+            estimates += _estimates(table, squared, hypotheses, _poor_fit(squared.comparison))
+    return _recommended(estimates, by_law)
+
+
+def _recommended(estimates: list[Estimate], by_law: Mapping[str, Mapping[str, Fitted]]) -> list[Estimate]:
+    """Return the estimates, those of the recommended law marked in their details.
+
+    Of the laws that determine k, those within 2 of the least AICc are as good; of these it is the one of the least
+    error on the largest C, by a fit to the other points.
+    """
+    determined = [item.details["id"] for item in estimates if item.group == EXPONENT and item.value is not None]
+    scores = {}
+    for id in determined:
+        squares, huber = by_law[id][SQUARED_LOG.name].comparison, by_law[id][HUBER_LOG.name].comparison
+        ahead = huber.held_out.get("C")
+        scores[id] = (squares.aicc, ahead if isinstance(ahead, float) else math.inf)
+    scored = {id: score for id, score in scores.items() if score[0] is not None}
+    if not scored:
+        return estimates
+    least = min(score for score, _ in scored.values() if score is not None)
+    close = {id: ahead for id, (score, ahead) in scored.items() if score is not None and score <= least + 2}
+    chosen = min(close, key=lambda id: (close[id], scored[id][0]))
+    return [
+        item.model_copy(update={"details": item.details | {"recommended": True}})
+        if item.details.get("id") == chosen and item.details["objective"] == HUBER_LOG.name
+        else item
+        for item in estimates
+    ]
 
 
 def disagree(one: Comparison, other: Comparison) -> bool:
@@ -51,7 +83,10 @@ def disagree(one: Comparison, other: Comparison) -> bool:
     return False
 
 
-def _estimates(table: PointTable, item: Fitted, hypotheses: Sequence[float]) -> list[Estimate]:
+def _estimates(
+    table: PointTable, item: Fitted, hypotheses: Sequence[float], misfit: str | None = None
+) -> list[Estimate]:
+    """Return the rows of one law under one objective; `misfit` says why it does not describe the points."""
     found, law = item.comparison, item.law
     suffix = found.id if found.objective == HUBER_LOG.name else f"{found.id}_{found.objective}"
     shared: dict[str, Any] = {
@@ -71,13 +106,27 @@ def _estimates(table: PointTable, item: Fitted, hypotheses: Sequence[float]) -> 
     parameters = ", ".join(f"{key} {value:.4g}" for key, value in found.parameters.items())
     text = f"{law.formula}: {parameters}; objective {found.value:.6g}"
     shared["remarks"] = (text, *found.flags, *_outliers(table, found, item.fit))
-    shared["details"] = {"law": law.name, "objective": found.objective}
-    estimates = []
+    shared["details"] = {"id": found.id, "law": law.name, "objective": found.objective}
+    estimates, design = [], follows(table.N, table.D) or None
     if law.optimum:
-        estimates.append(_exponent(table, item, hypotheses, exponent | shared))
+        estimates.append(_exponent(table, item, hypotheses, exponent | shared, misfit or design))
     if found.floor is not None:
-        estimates.append(_floor(table, item, floor | shared))
+        estimates.append(_floor(table, item, floor | shared, misfit or (design if law.optimum else None)))
+    for parameter, (name, value) in law.tested.items():
+        form = {"id": f"{parameter}_{suffix}", "estimand": f"{parameter} ({law.name})", "group": FORM}
+        estimates.append(_parameter(found, parameter, name, value, form | shared, misfit or design))
     return estimates
+
+
+def _parameter(
+    found: Comparison, parameter: str, name: str, value: float, shared: dict[str, Any], misfit: str | None
+) -> Estimate:
+    """Return the row of a parameter that has a hypothesis."""
+    if reason := misfit or _undetermined(found):
+        return Estimate(**shared, reason=reason)
+    interval = found.intervals.get(parameter)
+    tests = () if interval is None else (interval_test(name, value, interval, "bootstrap interval"),)
+    return Estimate(**shared, value=found.parameters[parameter], interval=interval, tests=tests)
 
 
 def _poor_fit(found: Comparison) -> str | None:
@@ -92,18 +141,27 @@ def _undetermined(found: Comparison) -> str | None:
     return None
 
 
-def _exponent(table: PointTable, item: Fitted, hypotheses: Sequence[float], shared: dict[str, Any]) -> Estimate:
-    found = item.comparison
-    reason = _poor_fit(found) or _undetermined(found)
-    if reason:
+def _exponent(
+    table: PointTable, item: Fitted, hypotheses: Sequence[float], shared: dict[str, Any], misfit: str | None
+) -> Estimate:
+    found, rows = item.comparison, rows_of(table)
+    if reason := misfit or _undetermined(found):
         return Estimate(**shared, reason=reason)
+    interval = found.intervals.get("k")
     tests: tuple[HypothesisTest, ...] = ()
-    if "k" in found.intervals:
-        interval = found.intervals["k"]
-        tests = tuple(interval_test(hypothesis_name(k), k, interval, "bootstrap interval") for k in hypotheses)
+    if item.fit is not None and interval is not None:
+        likelihood = profile(item.fit, rows)
+        if likelihood is not None:
+            if likelihood.reason:
+                return Estimate(**shared, reason=likelihood.reason)
+            low, high = likelihood.interval
+            interval = min(interval[0], low), max(interval[1], high)
+            shared = shared | {"method": shared["method"].replace("percentile interval", _HULL)}
+        how = "bootstrap interval" if likelihood is None else "interval"
+        tests = tuple(interval_test(hypothesis_name(k), k, interval, how) for k in hypotheses)
     optima = [] if item.fit is None or item.resampled is None else _compute_optima(table, item.fit, item.resampled)
     shared = shared | {"details": shared["details"] | ({"N_opt": optima} if optima else {})}
-    return Estimate(**shared, value=found.k, interval=found.intervals.get("k"), tests=tests)
+    return Estimate(**shared, value=found.k, interval=interval, tests=tests)
 
 
 def _compute_optima(table: PointTable, fit: LawFit, resampled: Resampled) -> list[dict[str, Any]]:
@@ -117,13 +175,16 @@ def _compute_optima(table: PointTable, fit: LawFit, resampled: Resampled) -> lis
     return optima
 
 
-def _floor(table: PointTable, item: Fitted, shared: dict[str, Any]) -> Estimate:
+def _floor(table: PointTable, item: Fitted, shared: dict[str, Any], misfit: str | None) -> Estimate:
     found = item.comparison
-    reason = _poor_fit(found)
+    reason = misfit
     # A floor at the bound of the search, or a fit that mostly ends at bounds, does not measure a floor.
     if reason is None and f"{item.law.floor_parameter} at its lower bound" in found.flags:
         reason = "the floor is at the lower bound of the search: these points do not determine it"
     reason = reason or _undetermined(found)
+    least = float(table.loss.min())
+    if reason is None and found.floor is not None and found.floor > least:
+        reason = f"{found.floor:.4g} is above {least:.4g}, a loss that was measured: it is no floor"
     if reason:
         return Estimate(**shared, reason=reason)
     tests: tuple[HypothesisTest, ...] = ()

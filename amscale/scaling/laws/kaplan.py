@@ -1,8 +1,10 @@
 """Kaplan's joint law L = ((N_c/N)^(α_N/α_D) + D_c/D)^α_D (Kaplan et al. 2020, equation 1.5)."""
 
+from typing import ClassVar
+
 import numpy as np
 
-from amscale.scaling.laws.law import Law, Problem, Rows, levels, log_sum, too_few
+from amscale.scaling.laws.law import Law, Problem, Rows, derivatives, levels, log_sum, too_few
 from amscale.scaling.points import Array
 
 
@@ -13,6 +15,7 @@ class Kaplan(Law):
     formula = "L = ((N_c/N)^(α_N/α_D) + D_c/D)^α_D"
     parameters = ("N_c", "D_c", "alpha_N", "alpha_D")
     optimum = "k = α_D/α_N, parametric optimum"
+    exponents: ClassVar = ("α_D", "α_N")
 
     def unsupported(self, rows: Rows) -> str:
         return too_few(rows, 4, 2, 2)
@@ -30,7 +33,7 @@ class Kaplan(Law):
             size, data = (a - p * x) / q, b / q - y
             total, (u, v) = log_sum([size, data])
             by_q = total - u * size - v * b / q
-            return q * total, np.stack([u, -x * u, v, by_q], axis=-1)
+            return q * total, derivatives([u, -x * u, v, by_q])
 
         def natural(theta: Array) -> Array:
             a, p, b, q = theta.T

@@ -7,7 +7,7 @@ The interface of a law of the loss, and the rows that it is fitted to.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -22,6 +22,12 @@ Predict = Callable[[Array], tuple[Array, Array]]
 """theta (S, P) -> ln loss (S, R) and its derivatives (S, R, P)."""
 
 DELTA = 1e-3
+
+_PATIENCE = 5
+"""Steps in a row without a gain after which a search ends."""
+
+_COMPACT = 0.8
+"""Searches that have ended are set aside when at most this share of those carried is still going."""
 
 
 @dataclass(frozen=True)
@@ -76,39 +82,45 @@ def minimise(
     """
     theta = np.clip(starts, low, high)
     rows = len(theta), np.shape(target)[-1]
-    target, weights = np.broadcast_to(target, rows), np.broadcast_to(weights, rows)
-    values = np.full(len(theta), np.inf)
+    values = np.empty(len(theta))
     active = np.arange(len(theta))
-    damping = np.full(len(theta), 1e-2)
-    stalled = np.zeros(len(theta), dtype=int)
-    log_loss, jacobian = predict(theta)
-    values = (weights * objective.value(objective.residuals(log_loss, target))).sum(1)
+    # What belongs to the active searches, kept together until many of them have ended: a copy costs as much as a step.
+    now, target, weights = theta.copy(), np.broadcast_to(target, rows), np.broadcast_to(weights, rows)
+    damping, stalled = np.full(len(theta), 1e-2), np.zeros(len(theta), dtype=int)
+    log_loss, jacobian = predict(now)
+    residuals = objective.residuals(log_loss, target)
+    value = (weights * objective.value(residuals)).sum(1)
     for _ in range(iterations):
-        step = _step(objective, log_loss, jacobian, target[active], weights[active], damping[active])
-        trial = np.clip(theta[active] + step, low, high)
+        trial = np.clip(now + _step(objective, log_loss, residuals, jacobian, weights, damping), low, high)
         new_log_loss, new_jacobian = predict(trial)
-        new = (weights[active] * objective.value(objective.residuals(new_log_loss, target[active]))).sum(1)
-        better = new < values[active]
-        gain = np.where(better, values[active] - new, 0.0)
-        small = gain <= tolerance * values[active]
-        stalled[active] = np.where(small, stalled[active] + 1, 0)
-        damping[active] = np.clip(damping[active] * np.where(better, 0.2, 8.0), 1e-12, 1e12)
-        moved = active[better]
-        theta[moved], values[moved] = trial[better], new[better]
-        log_loss = np.where(better[:, None], new_log_loss, log_loss)
-        jacobian = np.where(better[:, None, None], new_jacobian, jacobian)
-        going = stalled[active] < 5
-        if not going.all():
-            active, log_loss, jacobian = active[going], log_loss[going], jacobian[going]
+        new_residuals = objective.residuals(new_log_loss, target)
+        new = (weights * objective.value(new_residuals)).sum(1)
+        better = new < value
+        gain = np.where(better, value - new, 0.0)
+        stalled = np.where(gain <= tolerance * value, stalled + 1, 0)
+        damping = np.clip(damping * np.where(better, 0.2, 8.0), 1e-12, 1e12)
+        if better.all():
+            now, value, log_loss, residuals, jacobian = trial, new, new_log_loss, new_residuals, new_jacobian
+        else:
+            for kept, found in ((now, trial), (value, new), (log_loss, new_log_loss), (residuals, new_residuals)):
+                kept[better] = found[better]
+            jacobian[better] = new_jacobian[better]
+        going = stalled < _PATIENCE
+        if going.sum() <= _COMPACT * len(going):
+            theta[active], values[active] = now, value
+            active, stalled = active[going], stalled[going]
+            now, value, damping, jacobian = (x[going] for x in (now, value, damping, jacobian))
+            target, weights, log_loss, residuals = (x[going] for x in (target, weights, log_loss, residuals))
         if not active.size:
             break
+    theta[active], values[active] = now, value
     return theta, values
 
 
 def _step(
-    objective: Objective, log_loss: Array, jacobian: Array, target: Array, weights: Array, damping: Array
+    objective: Objective, log_loss: Array, residuals: Array, jacobian: Array, weights: Array, damping: Array
 ) -> Array:
-    residuals = objective.residuals(log_loss, target)
+    """Return the damped Gauss-Newton step (S, P) of the quadratic majoriser at the present residuals."""
     if objective.raw:
         jacobian = jacobian * np.exp(log_loss)[..., None]
     weighted = (weights * objective.weight(residuals))[..., None] * jacobian
@@ -118,6 +130,11 @@ def _step(
     scale = np.maximum(scale, 1e-12 * scale.max(axis=1, keepdims=True) + 1e-300)
     normal = normal + (damping[:, None] * scale)[..., None] * np.eye(normal.shape[-1])
     return -np.linalg.solve(normal, gradient)[..., 0]
+
+
+def derivatives(columns: list[Array]) -> Array:
+    """Return the derivatives (S, R, P) from (S, R) for each parameter, in the layout that is read fastest."""
+    return np.stack(np.broadcast_arrays(*columns), axis=1).transpose(0, 2, 1)
 
 
 @dataclass(frozen=True)
@@ -184,6 +201,9 @@ class Law(ABC):
         parameters: names of the natural parameters.
         optimum: what the exponent means under this law, such as "k = β/α, parametric optimum"; empty where the law has
             no exponent, and it then has no row for k.
+        exponents: the names, among the search's parameters, of the two exponents whose ratio is k: the first over the
+            second. With them the profile likelihood tells whether the rows determine k; None where k is something else.
+        tested: parameters that have a hypothesis and a row for it: its name in words, and its value.
         floor_parameter: name of the floor among the search's parameters (`Problem.names`): a fit that ends at its lower
             bound does not determine the floor.
         reported_unfitted: whether its exponent and floor have rows, with the reason, where the law cannot be fitted.
@@ -194,7 +214,9 @@ class Law(ABC):
     formula: ClassVar[str]
     parameters: ClassVar[tuple[str, ...]]
     optimum: ClassVar[str] = ""
+    exponents: ClassVar[tuple[str, str] | None] = None
     floor_parameter: ClassVar[str] = "ln E"
+    tested: ClassVar[Mapping[str, tuple[str, float]]] = {}
     reported_unfitted: ClassVar[bool] = False
     checks_outliers: ClassVar[bool] = False
 

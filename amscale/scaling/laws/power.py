@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from amscale.scaling.laws.law import Law, Problem, Rows, levels, log_sum, too_few
+from amscale.scaling.laws.law import Law, Problem, Rows, derivatives, levels, log_sum, too_few
 from amscale.scaling.points import Array
 
 
@@ -32,7 +32,7 @@ class Power(Law):
         def predict(theta: Array) -> tuple[Array, Array]:
             a, gamma, e = (theta[:, i, None] for i in range(3))
             total, (p, q) = log_sum([a - gamma * x, np.broadcast_to(e, (len(theta), len(x)))])
-            return total, np.stack([p, -x * p, q], axis=-1)
+            return total, derivatives([p, -x * p, q])
 
         def natural(theta: Array) -> Array:
             a, gamma, e = theta.T
