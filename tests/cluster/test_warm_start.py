@@ -119,8 +119,12 @@ def test_a_rank_that_ends_takes_the_others_along_and_nothing_else(folder, sweep,
     assert bystander.poll() is None
     assert servers(sweep) == [server]
     bystander.stop()
-    left = [p for p in psutil.process_iter(["cmdline"]) if "end" in (p.info["cmdline"] or [])]
-    assert not left
+    assert not ranks(folder)
+
+
+def ranks(folder) -> list[psutil.Process]:
+    found = psutil.process_iter(["cmdline", "cwd"])
+    return [p for p in found if p.info["cwd"] == str(folder) and "end" in (p.info["cmdline"] or [])]
 
 
 def servers(sweep: str) -> list[psutil.Process]:
@@ -161,10 +165,11 @@ time.sleep(600)
     owner = subprocess.Popen([sys.executable, "-c", source], env=environment())
     wait_until((folder / "started").exists, PATIENCE, "an answer of the server that has started afresh")
     assert servers(str(folder))
+    assert len(ranks(folder)) >= 1
     owner.send_signal(signal.SIGKILL)
     owner.wait()
     wait_until(lambda: not processes_naming(folder), PATIENCE, "an end of every process")
-    assert not [p for p in psutil.process_iter(["cmdline"]) if "end" in (p.info["cmdline"] or [])]
+    wait_until(lambda: not ranks(folder), PATIENCE, "an end of the ranks")
 
 
 def test_a_server_that_cannot_import_is_no_reason_to_fail(tmp_path, monkeypatch):
