@@ -123,7 +123,7 @@ def _sweep(configuration: Path, folder: Path, slots: int, overrides: Sequence[st
     command = [sys.executable, "-m", "amscale.sweep", str(configuration), f"storage={storage}", *overrides]
     with Watched(storage) as seen:
         began = time.time()
-        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+        _run(command)
         seconds = time.time() - began
     started, ended = seen.started(), seen.ended()
     starts = {path.parent: path.stat().st_mtime for path in storage.glob("*/trials/*/start")}
@@ -147,15 +147,16 @@ def _loop(configuration: Path, folder: Path, slots: int, overrides: Sequence[str
     commands = [row["command"] for row in json.loads(printed)["trials"]]
     with Watched(storage) as seen, ThreadPoolExecutor(slots) as pool:
         began = time.time()
-        list(pool.map(_run, commands))
+        list(pool.map(_run, map(shlex.split, commands)))
         seconds = time.time() - began
     print(f"  loop: {len(seen.ended())} trials, steps {seen.step_seconds() / (slots * seconds):.0%} of the slots' time")
     return seconds
 
 
-def _run(command: str | Sequence[str]) -> None:
-    words = shlex.split(command) if isinstance(command, str) else list(command)
-    subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+def _run(command: Sequence[str]) -> None:
+    ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if ran.returncode:
+        sys.exit(f"exit status {ran.returncode}: {shlex.join(command)}\n{ran.stdout[-3000:]}")
 
 
 def _spread(values: Sequence[float]) -> str:
