@@ -135,6 +135,12 @@ def test_ranks_are_not_started_again_once_an_end_is_requested(run, location):
     assert made.machines._own.launched == 1
 
 
+def test_a_remark_on_how_ranks_were_started_is_reported_once(run, monkeypatch):
+    monkeypatch.setattr(run_machine.HostMachines, "remark", lambda machines: "started slowly")
+    made = run(SLEEP)
+    assert [made.step().note, made.step().note] == ["started slowly", None]
+
+
 def test_a_full_disk_is_final(run):
     line = "storage full: /some/disk: No space left on device; free space and run the same command again"
     assert last(run(f"echo '{line}'; exit 1")).failure == line

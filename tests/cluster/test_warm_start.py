@@ -14,8 +14,10 @@ from helpers.commands import environment, processes_naming, recorded_losses, wai
 from amscale.cluster import warm_server
 from amscale.cluster.machine import SupervisedCommand, launch_command, launch_environment
 from amscale.cluster.network import Port
+from amscale.cluster.tune_trial import RayMachines
 from amscale.cluster.warm_start import WarmCommand, WarmServer
 from amscale.planning.single_trial import plan_single_trial
+from amscale.trials.location import TrialLocation
 from amscale.trials.records import Placement
 
 PATIENCE = 600.0
@@ -173,12 +175,16 @@ time.sleep(600)
 
 
 def test_a_server_that_cannot_import_is_no_reason_to_fail(tmp_path, monkeypatch):
-    """The command then starts as it does without a server, and the reason is known."""
+    """The command then starts as it does without a server, and the reason is told."""
     (tmp_path / "numpy.py").write_text("raise OSError('no such library')")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     command = WarmCommand(5.0, str(tmp_path), {})
     command.start([sys.executable, "-S", "-c", "raise SystemExit(7)"], {}, tmp_path / "log.txt")
-    assert command.problem == "OSError: no such library"
+    machines = RayMachines(TrialLocation(str(tmp_path), None, "sweep", "trial"), 1.0, TWO_RANKS, warm=True)
+    machines._warm = command
+    assert machines.remark() == (
+        "started by `accelerate launch`, which takes longer: no warm start (OSError: no such library)"
+    )
     assert ended(command) == 7
     WarmServer.of(str(tmp_path), {}).release()
 
