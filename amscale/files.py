@@ -4,6 +4,7 @@ YAML, JSON and text are read as plain data of bounded depth, size and numbers, s
 later step run for hours or out of memory. Whatever is not such data raises an error of one line.
 """
 
+import errno
 import json
 import math
 import os
@@ -140,6 +141,19 @@ def packaged(folder: str) -> Path:
     """Return a folder of the project, such as `configs`: inside an installed package, beside it in a checkout."""
     inside = Path(str(resources.files("amscale"))) / folder
     return inside if inside.is_dir() else inside.parents[1] / folder
+
+
+def sync_folder(folder: Path, *, files: bool = True) -> None:
+    """Have a folder's entries on the disk, and its files' content too, so that no power loss takes them back."""
+    for path in [*(sorted(folder.iterdir()) if files else []), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if path != folder or error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network disks: files only
+                raise
+        finally:
+            os.close(descriptor)
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -21,6 +21,7 @@ from amscale.scaling.capacity import capacity_estimates
 from amscale.scaling.collapse import exponent_from_collapse
 from amscale.scaling.dstar import locate
 from amscale.scaling.estimate import Estimate, interval_test
+from amscale.scaling.isoflop import exponents_from_budgets
 from amscale.scaling.laws.associative import Associative, AssociativeHalf, excess
 from amscale.scaling.laws.chinchilla import Chinchilla
 from amscale.scaling.laws.compare import resample_law
@@ -29,7 +30,7 @@ from amscale.scaling.laws.fitting import fit_law
 from amscale.scaling.laws.kaplan import Kaplan
 from amscale.scaling.laws.law import HUBER_LOG, OBJECTIVES, Law, Objective, Rows
 from amscale.scaling.laws.power import PowerD
-from amscale.scaling.optima import exponent_from_budgets, exponent_from_contours, exponent_from_optima
+from amscale.scaling.optima import exponent_from_contours, exponent_from_optima
 from amscale.scaling.points import Array, Point, PointTable
 from amscale.scaling.power_law import exponent_from_dstar
 from amscale.trials.records import ResultData, ResultFlops, ResultLosses, ResultParameters, ResultShape, TrialResult
@@ -126,7 +127,7 @@ def iso_flop_case(shift: float, noise: float) -> Case:
     mean = Chinchilla().loss(law, rows)
 
     def trial(random: np.random.Generator) -> dict[str, Outcome]:
-        return {"k": outcome(exponent_from_budgets(table_of(N, rows.D, noisy(mean, noise, random)), (k,)))}
+        return {"k": outcome(exponents_from_budgets(table_of(N, rows.D, noisy(mean, noise, random)), (k,))[0])}
 
     return Case(f"iso-FLOP, grid centred at {shift:g} of the optimum", {"k": k}, trial)
 

@@ -4,7 +4,14 @@ from amscale.data.batches import IGNORED, Batches, Sequences
 from amscale.data.build import corpus_content, prepare, store_name
 from amscale.data.corpora import CORPORA, DataSettings
 from amscale.data.corpus import Corpus
-from amscale.data.token_store import Subset, TokenStatistics, TokenStore, open_store, predict_statistics
+from amscale.data.token_store import (
+    Subset,
+    TokenStatistics,
+    TokenStore,
+    describe_sample,
+    open_store,
+    predict_statistics,
+)
 
 __all__ = [
     "CORPORA",
@@ -17,6 +24,7 @@ __all__ = [
     "TokenStatistics",
     "TokenStore",
     "corpus_content",
+    "describe_sample",
     "open_store",
     "predict_statistics",
     "prepare",

@@ -16,6 +16,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,13 @@ from amscale.data.buckets import shuffle_corpus, shuffle_documents
 from amscale.data.corpus import Corpus, Unreachable
 from amscale.data.draft import Draft, content_hashes
 from amscale.data.duplicates import SIGNATURE, first_exact_duplicates, first_near_duplicates, signatures
+from amscale.data.parts import document_blocks, is_empty
+from amscale.data.round_trip import RoundTrip, check_loss, round_trip, sampled
 from amscale.data.split import ValidationSplit, write_in_order
-from amscale.data.token_store import FORMAT, TokenStore, open_store, token_type
+from amscale.data.token_store import FORMAT, DamagedStore, TokenStore, checksums, open_store, token_type
 from amscale.data.tokenizers import Tokenizer, make_tokenizer, saved_tokenizer, tokenizer_identity
 from amscale.errors import InputError
+from amscale.files import sync_folder
 from amscale.locks import FileLock, LockHeld, LocksUnsupported
 from amscale.settings import format_size
 
@@ -42,9 +46,10 @@ _FORGOTTEN = 7 * 86400
 def sole_builder(root: Path, name: str) -> Iterator[Path | None]:
     """Yield the folder in which this process alone builds the store `name`, with what a dead builder finished of it.
 
-    Yield None once the store exists. Another builder on this machine is waited for. Builders on several machines have
-    one folder each, since not every shared disk has locks across machines; the first to finish names the store. On a
-    disk without locks every builder has a folder, and those of dead ones are removed when the store is finished.
+    Yield None once the store exists and is sound. Another builder on this machine is waited for. Builders on several
+    machines have one folder each, since not every shared disk has locks across machines; the first to finish names the
+    store. On a disk without locks every builder has a folder, and those of dead ones are removed when the store is
+    finished.
     """
     building = root / f".{name}-{socket.gethostname()}"
     while True:
@@ -60,7 +65,7 @@ def sole_builder(root: Path, name: str) -> Iterator[Path | None]:
             yield building
             return
         with lock:
-            if (root / name).is_dir():
+            if _is_sound(root / name):
                 if lock.is_current():
                     shutil.rmtree(building)
                 yield None
@@ -71,15 +76,31 @@ def sole_builder(root: Path, name: str) -> Iterator[Path | None]:
 
 
 def finish(building: Path, root: Path, name: str) -> None:
-    """Rename a finished store to its name, and remove the partial stores of other builders."""
+    """Rename a finished store to its name, and remove the partial stores of other builders.
+
+    Its files are on the disk before it has the name. A damaged store that has the name makes room.
+    """
+    place = root / name
     try:
-        os.rename(building, root / name)
-        (root / name / _LOCK).unlink()
+        sync_folder(building)
+        if place.is_dir() and not _is_sound(place):
+            os.rename(place, root / f".{name}-damaged-{uuid.uuid4().hex}")
+        os.rename(building, place)
+        (place / _LOCK).unlink()
+        sync_folder(root, files=False)
     except OSError:
-        if not (root / name).is_dir():  # otherwise a builder on another machine was first, with the same content
+        if not _is_sound(place):  # otherwise a builder on another machine was first, with the same content
             raise
     for leftover in root.glob(f".{name}-*"):
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_sound(folder: Path) -> bool:
+    try:
+        open_store(folder)
+    except InputError:
+        return False
+    return True
 
 
 def remove_forgotten(root: Path) -> None:
@@ -92,6 +113,8 @@ def remove_forgotten(root: Path) -> None:
                     shutil.rmtree(lock.parent, ignore_errors=True)
 
 
+_CLEARLY = 10
+"""A build ends as soon as this multiple of the share that may be lost is lost."""
 _REPORT_EVERY = 10.0
 """Seconds between two lines about a build."""
 
@@ -132,8 +155,19 @@ class BuildProgress:
             print(f"{self._corpus}: {self._stage}{self._counts}", file=sys.stderr, flush=True)
 
 
-Block = tuple[np.ndarray, np.ndarray, int]
-"""Tokens end to end as they are stored, document lengths, and the number of empty documents that were left out."""
+@dataclass(frozen=True)
+class Block:
+    """Documents of a corpus, tokenised."""
+
+    tokens: np.ndarray
+    """End to end as they are stored."""
+    lengths: np.ndarray
+    """Tokens of each document."""
+    empty: int = 0
+    """Documents without tokens, left out."""
+    parts: bool = False
+    """Whether the documents are parts of the only one of the corpus."""
+    round_trip: RoundTrip = field(default_factory=RoundTrip)
 
 
 def corpus_content(corpus: Corpus) -> dict[str, Any]:
@@ -167,7 +201,10 @@ def prepare(corpus: Corpus, root: Path | str) -> TokenStore:
     root = Path(root)
     name = store_name(corpus)
     if (root / name).is_dir():
-        return open_store(root / name)
+        try:
+            return _checked(open_store(root / name), corpus)
+        except DamagedStore as error:
+            print(f"{error}; it is made again", file=sys.stderr, flush=True)
     remove_forgotten(root)
     with sole_builder(root, name) as building:
         if building is not None:
@@ -179,12 +216,17 @@ def prepare(corpus: Corpus, root: Path | str) -> TokenStore:
                 shutil.rmtree(building)
                 raise
             except FileNotFoundError:
-                if not (
-                    root / name
-                ).is_dir():  # otherwise a builder on another machine was first, and removed this folder
+                if not _is_sound(root / name):  # otherwise another machine was first, and removed this folder
                     raise
             finish(building, root, name)
-    return open_store(root / name)
+    return _checked(open_store(root / name), corpus)
+
+
+def _checked(store: TokenStore, corpus: Corpus) -> TokenStore:
+    """Return a store whose tokenizer holds its text; stores of earlier versions do not say so."""
+    if text := store.facts.get("text"):
+        check_loss(text, corpus.tokenizer, corpus.lost_text)
+    return store
 
 
 def _build(corpus: Corpus, folder: Path) -> None:
@@ -204,6 +246,7 @@ def _build(corpus: Corpus, folder: Path) -> None:
             shuffle_corpus(folder / "tokens.bin", draft.dtype, tokenizer.end_token, corpus.split_seed)
     facts = _store_facts(corpus, tokenizer, draft, split, longest)
     draft.remove()
+    facts["checksums"] = checksums(folder)
     (folder / "store.json").write_text(json.dumps(facts, indent=2) + "\n")
 
 
@@ -214,14 +257,13 @@ def _tokenise(corpus: Corpus, draft: Draft, progress: BuildProgress) -> Tokenize
     else:
         progress.enter_stage(f"making the {corpus.tokenizer} tokenizer")
         tokenizer = make_tokenizer(corpus)
-        tokenizer.save(draft.folder)
-        draft.progress.tokenizer = tokenizer.facts
-        draft.write_journal()
+        draft.keep_tokenizer(tokenizer)
     dtype = token_type(tokenizer.vocabulary_size)
     near = corpus.duplicates == "near"
     draft.start(dtype, {"signatures": SIGNATURE} if near else {})
     progress.enter_stage("tokenising")
-    for tokens, lengths, empty in token_blocks(corpus, tokenizer, draft.progress.blocks):
+    for block in token_blocks(corpus, tokenizer, draft.progress.blocks):
+        tokens, lengths = block.tokens, block.lengths
         if len(tokens) and not 0 <= tokens.min() <= tokens.max() < tokenizer.vocabulary_size:
             raise ValueError(f"token {tokens.max()} outside a vocabulary of {tokenizer.vocabulary_size}")
         tokens = tokens.astype(dtype)
@@ -231,7 +273,11 @@ def _tokenise(corpus: Corpus, draft: Draft, progress: BuildProgress) -> Tokenize
         if corpus.shuffle_tokens == "document":
             seeds = (corpus.split_seed, 1, draft.progress.blocks)
             tokens = shuffle_documents(tokens, lengths, tokenizer.end_token, seeds)
-        draft.append(tokens, empty, **rows)
+        draft.progress.round_trip.add(block.round_trip)
+        draft.progress.parts |= block.parts
+        # Clearly too much at any time; the exact bound holds for the whole corpus, once the store is there.
+        check_loss(draft.progress.round_trip.facts(), corpus.tokenizer, corpus.lost_text, _CLEARLY)
+        draft.append(tokens, block.empty, **rows)
         progress.count(draft.progress.documents, draft.progress.tokens)
     return tokenizer
 
@@ -243,24 +289,28 @@ def token_blocks(corpus: Corpus, tokenizer: Tokenizer, skip: int = 0) -> Iterato
     """
     word_tokens = corpus.word_tokens() if corpus.tokenizer == "word" else None
     if word_tokens is not None:
-        yield from ((tokens, lengths, 0) for tokens, lengths in islice(word_tokens, skip, None))
+        yield from (Block(tokens, lengths) for tokens, lengths in islice(word_tokens, skip, None))
         return
     ahead: deque[Future[Block]] = deque()
     with ThreadPoolExecutor(2) as threads:
-        for texts in islice(corpus.texts(), skip, None):
-            ahead.append(threads.submit(_encode, tokenizer, texts))
+        for texts, parts in islice(document_blocks(corpus), skip, None):
+            ahead.append(threads.submit(_encode, corpus, tokenizer, texts, parts))
             if len(ahead) > 2:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
 
 
-def _encode(tokenizer: Tokenizer, texts: list[str]) -> Block:
-    tokens, lengths = tokenizer.encode([text for text in texts if text and not text.isspace()])
+def _encode(corpus: Corpus, tokenizer: Tokenizer, texts: list[str], parts: bool) -> Block:
+    written = [text for text in texts if not is_empty(text)]
+    tokens, lengths = tokenizer.encode(written)
+    chosen = sampled(written, corpus.tokenizer)
+    found = round_trip(tokenizer, chosen, *tokenizer.encode(chosen))
+    found.count_unknown(tokenizer, tokens, len(lengths))
     filled = lengths > 1
     if not filled.all():
         tokens, lengths = tokens[np.repeat(filled, lengths)], lengths[filled]
-    return tokens, lengths, len(texts) - len(lengths)
+    return Block(tokens, lengths, len(texts) - len(lengths), parts, found)
 
 
 def _store_facts(
@@ -271,6 +321,7 @@ def _store_facts(
     # The statistics of the source hold for documents as drawn: not for a choice among them, nor for shuffled tokens.
     as_drawn = corpus.duplicates == "keep" and corpus.shuffle_tokens == "none"
     source = corpus.source_statistics() if as_drawn else None
+    text = draft.progress.round_trip
     mean = (source.tokens_per_document if source else None) or tokens / documents
     return {
         "format": FORMAT,
@@ -281,6 +332,8 @@ def _store_facts(
         "training_documents": split.training_documents,
         "validation_documents": split.validation_documents,
         "empty_documents": draft.progress.empty,
+        "parts_of_one_document": draft.progress.parts,
+        "text": text.facts() if text.characters else None,
         "dropped_duplicates": draft.progress.documents - documents,
         "longest_document": (source.longest_document if source else None) or longest,
         "tokens_per_document": mean,

@@ -103,10 +103,15 @@ class Corpus(Settings):
     `corpus`: those of all documents together. Lengths, end tokens, split and order stay as they are without it."""
     copies: int = Field(default=1, ge=1)
     """How often each training sequence occurs in one epoch. D counts it once, and validation is not copied."""
+    lost_text: float = Field(default=0.01, ge=0, le=1)
+    """Share of a sample's characters that may be lost when they are encoded and decoded again, and share of all tokens
+    that may be unknown ones; a tokenizer that loses more is refused."""
 
     enlarging_setting: ClassVar[str] = "data"
     """Dotted key of the setting that makes a larger corpus, for error messages and larger grids."""
-    usage_settings: ClassVar[frozenset[str]] = frozenset({"size", "packing", "context", "copies"})
+    cuts_single_document: ClassVar[bool] = False
+    """Whether a document that is the only one is cut into parts, so that some of them can be held out."""
+    usage_settings: ClassVar[frozenset[str]] = frozenset({"size", "packing", "context", "copies", "lost_text"})
     """Settings of how tokens are used, not of which they are: corpora that differ in these alone share a store."""
 
     def model_post_init(self, context: Any, /) -> None:
@@ -159,6 +164,8 @@ class Corpus(Settings):
 
 class TextCorpus(Corpus):
     """A corpus of natural text: byte-pair tokens, documents end to end."""
+
+    cuts_single_document: ClassVar[bool] = True
 
     tokenizer: str = "bpe"
     packing: Packing = "stream"

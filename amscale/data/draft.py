@@ -1,14 +1,22 @@
-"""The tokens of a corpus in its order, written block by block, so that an interrupted build can be resumed."""
+"""The tokens of a corpus in its order, written block by block, so that an interrupted build can be resumed.
+
+The journal holds size and checksum of what was written. After a power loss it may be there and the rest not, or with
+zeros in its place; a draft that does not have its checksums is begun again.
+"""
 
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from amscale.data.round_trip import RoundTrip
+from amscale.data.tokenizers import Tokenizer
 
 _CHUNK = 1 << 24
 """Tokens read back at a time, unless one document is longer."""
@@ -28,6 +36,11 @@ class DraftProgress:
     documents: int = 0
     empty: int = 0
     """Documents without tokens, left out."""
+    parts: bool = False
+    """Whether the documents are parts of one."""
+    round_trip: RoundTrip = field(default_factory=RoundTrip)
+    written: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Bytes and checksum (CRC-32) of each file, by its name."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +60,9 @@ class Draft:
     def __init__(self, folder: Path) -> None:
         """Resume what a dead builder left in the folder, if anything; a partial block is cut off."""
         self.folder = folder
-        self.progress = DraftProgress()
-        journal = folder / _JOURNAL
-        if journal.exists():
-            self.progress = DraftProgress(**json.loads(journal.read_text()))
+        self.progress = _resumable(folder) or DraftProgress()
+        if not self.progress.tokenizer:
+            self.remove()
 
     def start(self, dtype: np.dtype, rows: dict[str, np.dtype]) -> None:
         """Open the files for appending.
@@ -61,19 +73,31 @@ class Draft:
         """
         self.dtype = dtype
         self._rows = {"lengths": np.dtype(np.int64), "hashes": np.dtype(np.uint64), **rows}
-        _truncate(self.path("tokens"), self.progress.tokens * dtype.itemsize)
-        for name, kind in self._rows.items():
-            _truncate(self.path(name), self.progress.documents * kind.itemsize)
+        for path in map(self.path, ("tokens", *self._rows)):
+            with path.open("ab") as file:
+                file.truncate(self.progress.written.get(path.name, (0, 0))[0])
 
     def path(self, name: str) -> Path:
         """Return the file of the values of that name."""
         return self.folder / f"draft-{name}.bin"
 
+    def keep_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Save the tokenizer in the draft's folder."""
+        tokenizer.save(self.folder)
+        self.progress.tokenizer = tokenizer.facts
+        for path in self.folder.glob("tokenizer*"):
+            content = path.read_bytes()
+            self.progress.written[path.name] = len(content), zlib.crc32(content)
+        self.write_journal()
+
     def append(self, tokens: np.ndarray, empty: int, **rows: np.ndarray) -> None:
         """Append one block; it counts once it is in the journal."""
         for name, values in {"tokens": tokens, **rows}.items():
-            with self.path(name).open("ab") as file:
-                file.write(values.tobytes())
+            path, content = self.path(name), values.tobytes()
+            with path.open("ab") as file:
+                file.write(content)
+            size, checksum = self.progress.written.get(path.name, (0, 0))
+            self.progress.written[path.name] = size + len(content), zlib.crc32(content, checksum)
         self.progress.blocks += 1
         self.progress.tokens += len(tokens)
         self.progress.documents += len(rows["lengths"])
@@ -128,6 +152,24 @@ def content_hashes(tokens: np.ndarray, lengths: np.ndarray, seed: int) -> np.nda
     return np.frombuffer(digests, dtype=np.uint64)
 
 
-def _truncate(path: Path, size: int) -> None:
-    with path.open("ab") as file:
-        file.truncate(size)
+def _resumable(folder: Path) -> DraftProgress | None:
+    """Return how far the draft of a dead builder is; None where there is none, or not with its checksums."""
+    try:
+        found = DraftProgress(**json.loads((folder / _JOURNAL).read_text()))
+        found.round_trip = RoundTrip(**found.round_trip)  # type: ignore[arg-type]  # a mapping, as it was read
+        for name, (size, checksum) in found.written.items():
+            if _checksum(folder / name, size) != checksum:
+                return None
+    except (OSError, ValueError, TypeError):  # missing, zeros, or of another version
+        return None
+    return found if found.written else None
+
+
+def _checksum(path: Path, size: int) -> int | None:
+    """Return the checksum of the first bytes of a file; None if it is shorter."""
+    checksum = 0
+    with path.open("rb") as file:
+        while size and (block := file.read(min(size, 1 << 22))):
+            checksum = zlib.crc32(block, checksum)
+            size -= len(block)
+    return None if size else checksum

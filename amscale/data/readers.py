@@ -1,10 +1,9 @@
-"""Find and read local files: plain text, and the text column of Parquet, Arrow and JSON Lines files."""
+"""Read local files: plain text, and the text column of Parquet, Arrow and JSON Lines files."""
 
-import glob
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +15,6 @@ _SMALL = 1 << 26
 """Bytes of a file up to which its fingerprint is its whole content."""
 _PIECES, _PIECE = 64, 1 << 15
 """Number and bytes of the pieces of a larger file that are part of its fingerprint."""
-
-
-def find_files(patterns: str | Sequence[str], key: str = "data.files") -> list[Path]:
-    """Return the files that paths or patterns match, sorted and each once.
-
-    Raises:
-        InputError: a pattern matches no file, or no pattern is given.
-    """
-    found: set[Path] = set()
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        matches = {Path(name) for name in glob.glob(str(Path(pattern).expanduser()), recursive=True)}
-        matches = {path for path in matches if path.is_file()}
-        if not matches:
-            raise InputError(f"{key}: {pattern!r} matches no file from {Path.cwd()}; give paths or patterns that do")
-        found |= matches
-    if not found:
-        raise InputError(f"{key} is empty; give at least one path or pattern")
-    return sorted(found)
 
 
 def fingerprint(path: Path) -> str:
@@ -50,7 +31,7 @@ def fingerprint(path: Path) -> str:
         status = path.stat()
         with path.open("rb") as file:
             if status.st_size <= _SMALL:
-                while block := file.read(1 << 20):
+                while block := file.read(_PIECE):
                     digest.update(block)
                 return digest.hexdigest()
             digest.update(f"{status.st_size}:".encode())
@@ -62,14 +43,25 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
+def unusable(text: str) -> str | None:
+    """Return what a text holds that no text file can: zero bytes, or half of a surrogate pair; None if nothing."""
+    if "\0" in text:
+        return "a zero byte"
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"half of a surrogate pair, {text[error.start]!a}"
+    return None
+
+
 def text_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a UTF-8 file with their line ends, without a byte order mark.
+    """Yield the lines of a UTF-8 file, compressed or not, with their line ends, without a byte order mark.
 
     Raises:
         InputError: the file cannot be read, or is not UTF-8 text; names file and line.
     """
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with io.TextIOWrapper(_open_bytes(path), encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if "\0" in line:
                     raise InputError(
@@ -81,12 +73,22 @@ def text_lines(path: Path) -> Iterator[str]:
             f"data.files: {path} is not UTF-8 text (line {_bad_line(path)}: {error.reason}); give UTF-8 text files"
         ) from None
     except OSError as error:
-        raise InputError(f"data.files: {path} cannot be read ({error.strerror}); leave it out") from None
+        reason = error.strerror or str(error).split("\n")[0]
+        raise InputError(f"data.files: {path} cannot be read ({reason}); leave it out") from None
+
+
+def _open_bytes(path: Path) -> io.BufferedReader:
+    """Open a file to read; one with the ending of a compression is decompressed."""
+    if path.suffix.lower() not in _COMPRESSED:
+        return path.open("rb")
+    import pyarrow
+
+    return io.BufferedReader(pyarrow.input_stream(str(path), compression="detect"), 1 << 20)
 
 
 def _bad_line(path: Path) -> int:
     """Return the number of the first line that does not decode; the decoder reads many at once and cannot tell."""
-    with path.open("rb") as file:
+    with _open_bytes(path) as file:
         for number, line in enumerate(file, 1):
             try:
                 line.decode()
@@ -169,16 +171,15 @@ def arrow_texts(path: Path, column: str) -> Iterator[str]:
 
 def json_lines_texts(path: Path, column: str) -> Iterator[str]:
     """Do `column_texts` for JSON Lines, one object a line, compressed or not; blank lines are skipped."""
-    import pyarrow
-
     row = 0
     try:
-        with pyarrow.input_stream(str(path), compression="detect") as source:
-            for line in io.BufferedReader(source, 1 << 20):
+        with _open_bytes(path) as source:
+            for line in source:
                 row += 1
                 if not line.strip():
                     continue
-                record = json.loads(line.rstrip(b"\r\n"))
+                # From bytes, json would read halves of surrogate pairs as if they were characters.
+                record = json.loads(line.rstrip(b"\r\n").decode("utf-8-sig"))
                 if not isinstance(record, dict):
                     raise ValueError("not a JSON object")
                 if column not in record:
@@ -186,9 +187,11 @@ def json_lines_texts(path: Path, column: str) -> Iterator[str]:
                 text = record[column]
                 if not isinstance(text, str):
                     raise ValueError(f"{'null' if text is None else type(text).__name__}, not text")
-                if b"\\ud" in line.lower():
-                    text.encode()  # half of a surrogate pair cannot be stored
+                if reason := unusable(text):
+                    raise ValueError(reason)
                 yield text
+    except RecursionError:
+        raise InputError(f"data.files: {path}, row {row}: nested too deeply; leave the row out") from None
     except (ValueError, OSError) as error:  # errors of pyarrow and bad UTF-8 are among them
         reason = str(error).split("\n")[0]
         raise InputError(
@@ -201,14 +204,33 @@ def _batch_texts(path: Path, column: str, batches: Iterator[Any]) -> Iterator[st
     row = 0
     try:
         for batch in batches:
-            for text in batch.column(column).to_pylist():
+            for text in _decoded(path, batch.column(column), row):
                 row += 1
-                if text is None:
-                    raise InputError(f"data.files: {path}, row {row}: null, not text; mend the file or leave it out")
+                if text is None or (reason := unusable(text)):
+                    reason = "null, not text" if text is None else reason
+                    raise InputError(f"data.files: {path}, row {row}: {reason}; mend the file or leave it out")
                 yield text
+    except InputError:
+        raise
     except (ValueError, OSError) as error:
         reason = str(error).split("\n")[0].rstrip(".")
         raise InputError(f"data.files: {path}, after row {row}: {reason}; mend the file or leave it out") from None
+
+
+def _decoded(path: Path, column: Any, row: int) -> list[str | None]:
+    """Return the texts of some rows; Parquet and Arrow files can hold any bytes as text."""
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:
+        for value in column:
+            row += 1
+            try:
+                value.as_py()
+            except UnicodeDecodeError as error:
+                raise InputError(
+                    f"data.files: {path}, row {row}: not UTF-8 text ({error.reason}); mend the file or leave it out"
+                ) from None
+        raise
 
 
 def _check_column(path: Path, column: str, schema: Any) -> None:

@@ -9,6 +9,7 @@ from amscale.data.buckets import Buckets, bucket_count, bucket_of
 from amscale.data.corpus import Corpus
 from amscale.data.draft import Draft
 from amscale.errors import InputError
+from amscale.settings import format_size
 
 _RECORD = np.dtype([("key", np.uint64), ("length", np.int64)])
 
@@ -34,8 +35,14 @@ class ValidationSplit:
         total = draft.progress.documents if kept is None else int(kept.sum())
         if total == 0:
             raise InputError(
-                f"data: the {corpus.corpus} corpus has no documents ({draft.progress.empty} empty ones left out); "
-                f"give more by {corpus.enlarging_setting}"
+                f"data: the {corpus.corpus} corpus has no documents ({draft.progress.empty} empty left out); "
+                f"give text by {corpus.enlarging_setting}"
+            )
+        if total == 1:
+            raise InputError(
+                f"data.validation: the {corpus.corpus} corpus is one document of {format_size(draft.progress.tokens)} "
+                "tokens, too short to hold a part of it out; give two documents, or one of some hundred characters, "
+                f"by {corpus.enlarging_setting}"
             )
         wanted = int(corpus.validation) if corpus.validation >= 1 else max(1, round(corpus.validation * total))
         if self._last:
@@ -46,6 +53,11 @@ class ValidationSplit:
             left = sum(
                 int((~self.held_out(first, hashes) & _kept_rows(kept, first, len(hashes))).sum())
                 for first, hashes in draft.hashes()
+            )
+        if left == 0 and len(np.unique(np.concatenate([np.unique(hashes) for _, hashes in draft.hashes()]))) == 1:
+            raise InputError(
+                f"data.validation: the {total} documents of the {corpus.corpus} corpus are copies of one, and copies "
+                f"are kept together: nothing can be held out; give others by {corpus.enlarging_setting}"
             )
         if left == 0:
             raise InputError(

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amscale.data.corpus import Corpus, Packing
+from amscale.data.readers import fingerprint
+from amscale.data.round_trip import describe_loss, sample_loss
 from amscale.data.tokenizers import Tokenizer, make_tokenizer, saved_tokenizer
 from amscale.errors import InputError
 from amscale.settings import format_size
@@ -107,6 +109,17 @@ class TokenStore:
         """Tokens of all training documents: the largest D."""
         return int(self.offsets[self.training_documents])
 
+    def describe_text(self) -> str | None:
+        """Return a sentence on documents and on what the tokenizer lost of them; None where no text was tokenised."""
+        text = self.facts.get("text")
+        if text is None:
+            return None
+        parts = " (parts of one document)" if self.facts.get("parts_of_one_document") else ""
+        return (
+            f"Text by {self.facts['settings']['tokenizer']}: {format_size(self.training_documents)} training documents "
+            f"and {format_size(self.facts['validation_documents'])} held out{parts}; {describe_loss(text)}."
+        )
+
     @property
     def entropy_per_document(self) -> float | None:
         """Exact entropy of the source in nats per document, or None where it is not known."""
@@ -166,36 +179,74 @@ class TokenStore:
         return self.tokenizer.decode(ids)
 
 
-_COUNTS = ("vocabulary_size", "tokens")
+_COUNTS = ("vocabulary_size", "end_token", "tokens", "documents", "training_documents", "longest_document")
 """Numbers of store.json without which a store cannot be opened."""
+_CONTENT = ("tokens.bin", "offsets.npy", "tokenizer.json")
+"""Files of a store beside store.json; tokenizers of bytes have none."""
+_ZEROS = 1 << 12
+"""Bytes at the end of a file that are not all zero: less than that is not lost by itself."""
+
+
+class DamagedStore(InputError):
+    """Report a store whose files are not what was written; `prepare` makes it again."""
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """Return the fingerprint of each file of a store but store.json; of large files it covers a part."""
+    return {name: fingerprint(folder / name) for name in _CONTENT if (folder / name).exists()}
 
 
 def open_store(folder: Path | str) -> TokenStore:
     """Open a store that `prepare` made.
 
     Raises:
-        InputError: the folder is not a complete store of this format.
+        DamagedStore: a file is short, or not what was written.
+        InputError: the folder is not a store of this format.
     """
     folder = Path(folder)
     try:
         facts = json.loads((folder / "store.json").read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder} is not a token store ({error}); prepare the data again") from None
+    except FileNotFoundError as error:
+        raise DamagedStore(f"{folder} is not a token store ({error}); prepare the data again") from None
+    except OSError as error:
+        raise InputError(f"{folder}: the token store cannot be read ({error.strerror}); make it readable") from None
+    except ValueError as error:
+        raise DamagedStore(f"{folder} is not a token store (store.json: {error}); prepare the data again") from None
     if not isinstance(facts, dict):
-        raise InputError(f"{folder} is not a token store (store.json is not a mapping); prepare the data again")
+        raise DamagedStore(f"{folder} is not a token store (store.json is not a mapping); prepare the data again")
     if facts.get("format") != FORMAT:
         raise InputError(f"{folder} has store format {facts.get('format')}, not {FORMAT}; prepare the data again")
     missing = [name for name in _COUNTS if not isinstance(facts.get(name), int)]
     if missing:
-        raise InputError(f"{folder}: store.json lacks {missing[0]}; delete the folder and prepare the data again")
+        raise DamagedStore(f"{folder}: store.json lacks {missing[0]}; delete the folder and prepare the data again")
     dtype = token_type(facts["vocabulary_size"])
     path = folder / "tokens.bin"
     if not path.exists() or path.stat().st_size != facts["tokens"] * dtype.itemsize:
-        raise InputError(f"{path} is not {facts['tokens']} tokens long; delete its folder and prepare the data again")
+        raise DamagedStore(f"{path} is not {facts['tokens']} tokens long; delete its folder and prepare the data again")
+    for name in _damaged(folder, facts):
+        raise DamagedStore(f"{folder / name} is not what was written; delete its folder and prepare the data again")
     tokens = np.memmap(path, dtype=dtype, mode="r", shape=(facts["tokens"],))
-    offsets = np.load(folder / "offsets.npy", mmap_mode="r")
+    try:
+        offsets = np.load(folder / "offsets.npy", mmap_mode="r")
+        whole = offsets.shape == (facts["documents"] + 1,) and offsets[-1] == facts["tokens"]
+    except (OSError, ValueError, EOFError):  # missing, short, or not of numpy
+        whole = False
+    if not whole:
+        raise DamagedStore(f"{folder / 'offsets.npy'} is damaged; delete its folder and prepare the data again")
     # As plain arrays over the same pages: slicing a memmap object costs ten times as much.
     return TokenStore(folder, facts, tokens.view(np.ndarray), offsets.view(np.ndarray))
+
+
+def _damaged(folder: Path, facts: dict[str, Any]) -> Iterator[str]:
+    """Yield the names of files that are not what was written; stores of earlier versions have no checksums."""
+    if (expected := facts.get("checksums")) is not None:
+        found = checksums(folder)
+        yield from (name for name, checksum in expected.items() if found.get(name) != checksum)
+        return
+    with (folder / "tokens.bin").open("rb") as file:
+        file.seek(max(0, file.seek(0, 2) - _ZEROS))
+        if facts["tokens"] > _ZEROS and not any(file.read()):
+            yield "tokens.bin"
 
 
 _PUBLISHED = {"gpt2": 50257, "openai-community/gpt2": 50257}
@@ -209,6 +260,18 @@ class TokenStatistics(NamedTuple):
     context: int
     """Tokens of a sequence, at most."""
     mean_tokens_per_sequence: float
+
+
+def describe_sample(corpus: Corpus) -> str | None:
+    """Return a sentence on what the tokenizer loses of the beginning of a corpus; None where that is not known yet.
+
+    Raises:
+        InputError: more is lost than `corpus.lost_text` allows.
+    """
+    if corpus.tokenizer in _PUBLISHED and not Path(corpus.tokenizer).exists():
+        return None
+    text = sample_loss(corpus)
+    return None if text is None else f"Text by {corpus.tokenizer}: {describe_loss(text)}."
 
 
 def predict_statistics(corpus: Corpus) -> TokenStatistics | None:

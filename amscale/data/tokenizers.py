@@ -1,6 +1,8 @@
 """Text to token ids and back: words, bytes, trained byte-level pairs, or a tokenizer from a file or the hub."""
 
 import hashlib
+import json
+import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -9,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from amscale.data.corpus import Corpus
+from amscale.data.file_patterns import expand_home
+from amscale.data.parts import document_blocks
 from amscale.errors import InputError
 from amscale.huggingface import first_line, unavailable
 
@@ -27,6 +31,8 @@ class Tokenizer(Protocol):
 
     vocabulary_size: int
     end_token: int
+    unknown_token: int | None
+    """Id that stands for text outside the vocabulary; None where there is none."""
     facts: dict[str, Any]
 
     def encode(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -44,6 +50,7 @@ class ByteTokenizer:
 
     vocabulary_size = 257
     end_token = 256
+    unknown_token: int | None = None
 
     def __init__(self) -> None:
         self.facts: dict[str, Any] = {"kind": "byte"}
@@ -67,16 +74,26 @@ class LibraryTokenizer:
     """A tokenizer of the `tokenizers` library and the id that ends a document."""
 
     def __init__(self, inner: "tokenizers.Tokenizer", end: str, source: str) -> None:
+        import tokenizers
+
         inner.no_truncation()
         inner.no_padding()
         # The end token's name in a text is text; taken for the token, it would cut the document in two.
         inner.encode_special_tokens = True
         if inner.token_to_id(end) is None:
             inner.add_special_tokens([end])
+        if inner.decoder is None and _is_byte_level(inner):
+            inner.decoder = tokenizers.decoders.ByteLevel()
         self.inner = inner
         vocabulary = inner.get_vocab(with_added_tokens=True)
         self.end_token = vocabulary[end]
+        if twins := [token for token, number in vocabulary.items() if number == self.end_token and token != end]:
+            raise InputError(
+                f"data.tokenizer: in {source} the next free id, {self.end_token}, is that of {twins[0]!r}, since its "
+                "ids have gaps, so no end token can be added; number them from 0 on without gaps"
+            )
         self.vocabulary_size = max(vocabulary.values()) + 1
+        self.unknown_token = _unknown_token(inner)
         self.facts = {"kind": "library", "source": source, "end": end}
 
     def encode(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -92,6 +109,20 @@ class LibraryTokenizer:
 
     def save(self, folder: Path) -> None:
         self.inner.save(str(folder / _FILE))
+
+
+def _is_byte_level(inner: "tokenizers.Tokenizer") -> bool:
+    return inner.pre_tokenizer is not None and b'"ByteLevel"' in inner.pre_tokenizer.__getstate__()
+
+
+def _unknown_token(inner: "tokenizers.Tokenizer") -> int | None:
+    """Return the id for text outside the vocabulary: a unigram model has it by number, the others by name."""
+    import tokenizers
+
+    if isinstance(inner.model, tokenizers.models.Unigram):
+        return json.loads(inner.model.__getstate__()).get("unk_id")
+    name = getattr(inner.model, "unk_token", None)
+    return None if name is None else inner.token_to_id(name)
 
 
 def saved_tokenizer(folder: Path, facts: dict[str, Any]) -> Tokenizer:
@@ -117,13 +148,13 @@ def make_tokenizer(corpus: Corpus) -> Tokenizer:
         return word_tokenizer(corpus.word_types() or _collect_words(corpus))
     if corpus.tokenizer == "bpe":
         return _train_bpe(corpus)
-    path = Path(corpus.tokenizer).expanduser()
+    path = expand_home(corpus.tokenizer)
     return _from_file(path) if path.is_file() else _from_transformers(corpus.tokenizer)
 
 
 def tokenizer_identity(name: str) -> str:
     """Return what determines a tokenizer: the hash of its local files, else its name."""
-    path = Path(name).expanduser()
+    path = expand_home(name)
     if name in ("word", "byte", "bpe") or not path.exists():
         return name
     files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in (".json", ".txt", ".model"))
@@ -148,7 +179,7 @@ def word_tokenizer(words: Iterable[str]) -> LibraryTokenizer:
 
 def _collect_words(corpus: Corpus) -> list[str]:
     words: set[str] = set()
-    for texts in corpus.texts():
+    for texts, _ in document_blocks(corpus):
         for text in texts:
             words.update(text.split())
     return sorted(words)
@@ -156,11 +187,33 @@ def _collect_words(corpus: Corpus) -> list[str]:
 
 def _training_texts(corpus: Corpus) -> Iterator[list[str]]:
     held = 0
-    for texts in corpus.texts():
-        yield texts
+    for texts, _ in document_blocks(corpus):
+        yield [piece for text in texts for piece in split_long_runs(text)]
         held += sum(map(len, texts))
         if held >= _TRAINING_TEXT:
             return
+
+
+_LONGEST = 1024
+"""Characters of a run within which pairs are merged while a tokenizer is trained."""
+_LONG_RUN = re.compile(
+    "|".join(rf"{kind}{{{_LONGEST + 1},}}" for kind in (r"[^\W\d_]", r"\d", r"(?:[^\w\s]|_)", r"\s"))
+)
+"""A longer run of letters, of digits, of other marks or of white space: the trainer takes each for one word."""
+
+
+def split_long_runs(text: str) -> list[str]:
+    """Return a text in pieces that hold no run longer than 1024 characters; text without one is one piece.
+
+    The trainer looks through a whole word for each merge, so that text without blanks (DNA, one line of base64) would
+    take it hours.
+    """
+    pieces, start = [], 0
+    for run in _LONG_RUN.finditer(text):
+        for stop in range(run.start() + _LONGEST, run.end(), _LONGEST):
+            pieces.append(text[start:stop])
+            start = stop
+    return [*pieces, text[start:]]
 
 
 def _train_bpe(corpus: Corpus) -> LibraryTokenizer:
@@ -195,11 +248,12 @@ def _from_file(path: Path) -> LibraryTokenizer:
 def _from_transformers(name: str) -> LibraryTokenizer:
     import transformers
 
-    local = Path(name).expanduser().is_dir()
+    place = expand_home(name)
+    local = place.is_dir()
     missing = None if local else unavailable(name)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
-            name, local_files_only=missing is not None, trust_remote_code=False
+            str(place) if local else name, local_files_only=missing is not None, trust_remote_code=False
         )
     except Exception as error:  # OSError, ValueError, KeyError and more, depending on what is missing
         where = "that folder" if local else "a local path or the Hugging Face hub"

@@ -17,6 +17,7 @@ from amscale.data import (
     TokenStatistics,
     TokenStore,
     corpus_content,
+    describe_sample,
     predict_statistics,
     prepare,
     store_name,
@@ -107,6 +108,8 @@ class SweepPlan:
     """Expected wall time of the sweep on these machines."""
     time_basis: str
     """What the expected times rest on."""
+    texts: tuple[str, ...] = ()
+    """A sentence on each text: its documents, and what its tokenizer lost."""
 
     @property
     def further_axes(self) -> tuple[str, ...]:
@@ -181,6 +184,7 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
         flops_formula=f"{FLOPS_FORMULA}: {models.FLOPS_FORMULAS[FLOPS_FORMULA]}",
         seconds=_makespan(trials, resources, config.launch.concurrent_trials),
         time_basis="speed measured in this sweep" if measured else "an assumed speed, until a trial has been measured",
+        texts=corpora.texts,
     )
 
 
@@ -197,13 +201,21 @@ class _Corpora:
         self._stores: dict[Corpus, TokenStore | None] = {}
         self._contents: dict[Corpus, dict[str, Any]] = {}
         self._facts: dict[Corpus, TokenStatistics] = {}
+        self._texts: dict[str, None] = {}
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """A sentence on each text that was looked at."""
+        return tuple(self._texts)
 
     def tokens(self, settings: Corpus) -> TokenStore | TokenStatistics:
         """Return the token store, or what is known of the corpus without one where that is enough."""
         corpus = _whole(settings)
         # A D that is given needs no tokens; a later cell may want all that there are.
         if corpus not in self._stores or (self._stores[corpus] is None and settings.size is None):
-            self._stores[corpus] = self._store(settings)
+            store = self._stores[corpus] = self._store(settings)
+            if text := describe_sample(settings) if store is None else store.describe_text():
+                self._texts[text] = None
         return self._stores[corpus] or self._known(settings)
 
     def content(self, settings: Corpus) -> dict[str, Any]:

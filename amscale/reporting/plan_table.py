@@ -31,12 +31,13 @@ def print_plan(plan: SweepPlan, console: Console) -> None:
             table.add_row(*row)
         console.print(table)
     for line in (
+        *plan.texts,
         f"N counts {plan.count} parameters, D unique tokens; memory is that of one process.",
         f"FLOPs ({plan.flops_formula}).",
         f"All trials: {sum(t.flops for t in plan.trials):.3g} FLOPs, {_hours(plan.trials)}, about "
         f"{format_duration(plan.seconds)} of wall time ({plan.time_basis}).",
     ):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_commands(plan: SweepPlan, config: str, overrides: list[str], console: Console) -> None:
@@ -70,6 +71,7 @@ def plan_document(plan: SweepPlan, commands: tuple[str, list[str]] | None = None
         "flops": sum(trial.flops for trial in plan.trials),
         "seconds": plan.seconds,
         "time_basis": plan.time_basis,
+        "texts": list(plan.texts),
         "trials": trials,
     }
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 EXPONENT = "N against D: k of N = C·D^k"
 FLOOR = "loss floor, nats per token"
+COMPUTE = "compute-optimal sizes: N_opt ∝ C^a, D_opt ∝ C^b"
 FORM = "form of the law"
 CAPACITY = "memorisation capacity"
 
@@ -66,7 +67,7 @@ class Estimate(FitRecord):
         remarks: what a reader should know besides.
         tests: hypotheses tested against the estimate.
         reason: why the value is not determined; None where it is.
-        group: the heading of the estimate: EXPONENT, FLOOR, FORM or CAPACITY.
+        group: the heading of the estimate: EXPONENT, COMPUTE, FLOOR, FORM or CAPACITY.
         details: intermediate results that figures draw.
     """
 
@@ -138,6 +139,7 @@ def interval_test(name: str, value: float, interval: tuple[float, float], how: s
 _SUBJECTS = {
     EXPONENT: "Exponents k of N ∝ D^k",
     FLOOR: "Loss floors, nats per token",
+    COMPUTE: "Exponents of C",
     FORM: "Form of the law",
     CAPACITY: "Capacity",
 }

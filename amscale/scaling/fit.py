@@ -15,10 +15,11 @@ from amscale.scaling.collapse import exponent_from_collapse
 from amscale.scaling.dstar import Criterion, cell_criteria, check_window, locate_all
 from amscale.scaling.estimate import Estimate, to_json_types, verdict
 from amscale.scaling.floor import floors
+from amscale.scaling.isoflop import exponents_from_budgets
 from amscale.scaling.laws.compare import Comparison, compare
 from amscale.scaling.laws.estimates import law_estimates
 from amscale.scaling.laws.law import rows_of
-from amscale.scaling.optima import exponent_from_budgets, exponent_from_contours, exponent_from_optima
+from amscale.scaling.optima import exponent_from_contours, exponent_from_optima
 from amscale.scaling.points import PointTable, drop_highest, sample
 from amscale.scaling.power_law import (
     HYPOTHESES,
@@ -311,7 +312,7 @@ def _estimates(
     if not large:
         others = [
             exponent_from_optima(table, hypotheses),
-            exponent_from_budgets(table, hypotheses),
+            *exponents_from_budgets(table, hypotheses),
             exponent_from_contours(table, hypotheses),
             exponent_from_collapse(table, hypotheses, min(resamples, 400)),
         ]

@@ -11,6 +11,10 @@ RESULT_VERSION = 1
 """Raised when a change of this software changes what a trial's result would be; part of every trial's identity."""
 
 
+_NO_OUTCOME = {"lost_text"}
+"""Settings of the data that refuse a trial or let it run, and change nothing in it."""
+
+
 def trial_id(cell: Experiment, shape: dict[str, Any], content: dict[str, Any] | None = None) -> str:
     """Return twelve hexadecimal digits from what determines the outcome of one cell of a grid.
 
@@ -23,7 +27,7 @@ def trial_id(cell: Experiment, shape: dict[str, Any], content: dict[str, Any] | 
         content: what identifies the content of the corpus's files, instead of the settings that name their paths: the
             same files elsewhere are one trial, and changed files another.
     """
-    data = cell.data.model_dump(mode="json", exclude_defaults=True) | {"corpus": cell.data.corpus}
+    data = cell.data.model_dump(mode="json", exclude_defaults=True, exclude=_NO_OUTCOME) | {"corpus": cell.data.corpus}
     identity = {
         "result_version": RESULT_VERSION,
         "shape": shape,

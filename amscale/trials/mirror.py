@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+from amscale.files import sync_folder
 from amscale.locks import FileLock, LocksUnsupported
 from amscale.trials.objects import Entry, ObjectStore, checksums, read_checksums, wrong_files
 from amscale.trials.storage_errors import StorageError, storage_errors
@@ -133,6 +134,7 @@ def _fetch(remote: ObjectStore, sums: dict[str, int], store: Path, beside: Path)
                 f"storage damaged: {remote.uri}/{wrong[0]}: not what was uploaded; run the same command again, and "
                 "the token store is made anew"
             )
+        sync_folder(beside)  # with its name it is trusted, whatever happens to the machine
         os.rename(beside, store)
     except OSError:
         if not store.is_dir():  # otherwise another process was first, with the same content

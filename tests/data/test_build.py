@@ -71,6 +71,28 @@ def test_an_interrupted_build_is_resumed_and_gives_the_same_store(tmp_path, line
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "lost"),
+    [
+        ("draft-tokens.bin", "short"),
+        ("draft-hashes.bin", "zeros"),
+        ("tokenizer.json", "zeros"),
+        ("draft.json", "zeros"),
+    ],
+)
+def test_a_draft_that_a_power_loss_damaged_is_begun_again(tmp_path, lines, monkeypatch, name, lost):
+    settings = Text(corpus="text", files=lines, document="line", tokenizer_vocabulary=300)
+    straight = prepare(settings, tmp_path / "straight")
+    skipped = interrupt(monkeypatch, after=5, error=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        prepare(settings, tmp_path / "cut")
+    (path,) = (tmp_path / "cut").glob(f"*/{name}")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] + bytes(0 if lost == "short" else len(content) - len(content) // 2))
+    assert same(prepare(settings, tmp_path / "cut"), straight)
+    assert skipped == [0, 0]
+
+
 def test_bad_input_leaves_nothing_to_resume(tmp_path, lines, monkeypatch):
     interrupt(monkeypatch, after=5, error=InputError("bad"))
     with pytest.raises(InputError, match="bad"):

@@ -162,7 +162,10 @@ def test_tables_hold_the_same_texts(tables, tmp_path, name):
         (b'{"body": "x"}', "no 'text', only 'body'"),
         (b"[1]", "not a JSON object"),
         (b'{"text": "caf\xe9"}', "utf-8"),
-        (b'{"text": "\\ud800"}', "surrogates"),
+        (b'{"text": "\\ud800"}', r"half of a surrogate pair, '\\ud800'"),
+        (b'{"text": "\xed\xa0\xbd"}', "can't decode byte 0xed"),
+        (b'{"text": "a\\u0000b"}', "zero byte"),
+        (b'{"text": "a", "b": ' + b"[" * 100_000 + b"}", "nested too deeply"),
     ],
 )
 def test_a_broken_json_line_is_named_with_its_file_and_row(tmp_path, line, reason):
@@ -195,6 +198,23 @@ def test_a_broken_table_is_named(tables, tmp_path):
     assert_error(r"^data\.files: .*test_.* has an unknown ending", Path(__file__))
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"\xed\xa0\xbd", b"a\0b"])
+@pytest.mark.parametrize("name", ["x.parquet", "x.arrow"])
+def test_a_row_of_a_table_that_is_not_text_is_named(tmp_path, name, content):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    buffers = pa.array([b"fine", content, b"fine"], pa.binary()).buffers()
+    table = pa.table({"text": pa.Array.from_buffers(pa.string(), 3, buffers)})  # pyarrow itself checks no bytes
+    if name == "x.parquet":
+        pq.write_table(table, tmp_path / name)
+    else:
+        with pa.OSFile(str(tmp_path / name), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+    with pytest.raises(InputError, match=rf"^data\.files: .*{name}, row 2: .*(not UTF-8|zero byte)"):
+        prepare(Parquet(corpus="parquet", files=str(tmp_path / name), tokenizer="byte"), tmp_path / "s")
+
+
 def test_a_folder_streams_as_a_data_set_of_the_hub_does(tables, tmp_path):
     for path in tables.iterdir():
         if path.name != "c.parquet":
@@ -203,6 +223,15 @@ def test_a_folder_streams_as_a_data_set_of_the_hub_does(tables, tmp_path):
     assert sorted(documents(prepare(HubCorpus(text_column="content", **settings), tmp_path / "s"))) == sorted(TEXTS)
     with pytest.raises(InputError, match=r"^data\.text_column: .* has no column 'text'; it has 'id', 'content'"):
         prepare(HubCorpus(**settings), tmp_path / "s")
+
+
+def test_a_folder_with_a_broken_row_is_not_called_the_hub(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "x.jsonl").write_bytes(b'{"text": "fine"}\n{"text": "\xed\xa0\xbd"}\n')
+    settings = HubCorpus(corpus="hub", name=str(tmp_path / "folder"), tokenizer="byte")
+    with pytest.raises(InputError, match=r"^data\.name: after row \d+ of the folder .*folder: ") as caught:
+        prepare(settings, tmp_path / "s")
+    assert "Hugging Face" not in str(caught.value)
 
 
 @pytest.mark.parametrize("corpus", ["hub", "openwebtext"])
@@ -307,5 +336,8 @@ def test_gutenberg_says_what_is_missing(gutenberg, tmp_path):
     assert_error(r"none of the 6 books .* language de", folder=str(gutenberg), language="de", metadata=metadata)
     (tmp_path / "bad.csv").write_text("id,title\n")
     assert_error(r"has no column language, type", folder=str(gutenberg), type="Text", metadata=f"{tmp_path}/bad.csv")
+    for row in (b"PG2\n", b"PG2,['en',Text\n", b"PG2,\xff,Text\n"):
+        (tmp_path / "torn.csv").write_bytes(b"id,language,type\n" + row)
+        assert_error(r"torn\.csv.*line 2", folder=str(gutenberg), language="en", metadata=f"{tmp_path}/torn.csv")
     (gutenberg / "PG3_tokens.txt").write_bytes(b"caf\xe9\n")
     assert_error(r"PG3_tokens\.txt is not UTF-8", folder=str(gutenberg))

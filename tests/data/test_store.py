@@ -1,6 +1,7 @@
 """Token stores: nested subsets, no leak into validation, one build, and opening without reading."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from pydantic import TypeAdapter
 
 from amscale.data import DataSettings, open_store, prepare
 from amscale.data.corpora.question_formation import QuestionFormation
+from amscale.data.token_store import DamagedStore
 from amscale.errors import InputError
 
 
@@ -136,6 +138,65 @@ def test_a_damaged_store_is_an_error(tmp_path):
         open_store(store.folder)
     with pytest.raises(InputError, match="not a token store"):
         open_store(tmp_path / "nowhere")
+
+
+def damage(folder, name, how):
+    path = folder / name
+    content = path.read_bytes()
+    kept = {"short": len(content) // 2, "tail of zeros": len(content) - 64, "all zeros": 0}[how]
+    path.write_bytes(content[:kept] + (b"" if how == "short" else bytes(len(content) - kept)))
+
+
+@pytest.mark.parametrize("how", ["short", "tail of zeros", "all zeros"])
+@pytest.mark.parametrize("name", ["tokens.bin", "offsets.npy", "tokenizer.json", "store.json"])
+def test_a_store_that_a_power_loss_damaged_is_named_and_made_again(tmp_path, capsys, name, how):
+    settings = QuestionFormation(documents=3000)
+    folder = prepare(settings, tmp_path).folder
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    damage(folder, name, how)
+    with pytest.raises(DamagedStore, match=rf"{name}|not a token store"):
+        open_store(folder)
+    assert prepare(settings, tmp_path).folder == folder
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+    assert "made again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tail", [0, 1 << 13])
+def test_a_store_of_an_earlier_version_is_opened_unless_it_ends_with_zeros(tmp_path, tail):
+    folder = prepare(QuestionFormation(documents=3000), tmp_path).folder
+    facts = json.loads((folder / "store.json").read_text())
+    for key in ("checksums", "text", "parts_of_one_document"):
+        del facts[key]
+    (folder / "store.json").write_text(json.dumps(facts))
+    path = folder / "tokens.bin"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size - tail] + bytes(tail))
+    if tail:
+        with pytest.raises(DamagedStore, match=r"tokens\.bin is not what was written"):
+            open_store(folder)
+    else:
+        assert open_store(folder).describe_text() is None
+
+
+def test_every_file_is_on_the_disk_before_the_store_has_its_name(tmp_path, monkeypatch):
+    synced, true_fsync, true_rename = set(), os.fsync, os.rename
+
+    def fsync(descriptor):
+        synced.add(os.fstat(descriptor).st_ino)
+        true_fsync(descriptor)
+
+    def rename(source, target):
+        written = [source, *source.iterdir()]
+        unsynced.extend(path.name for path in written if path.stat().st_ino not in synced)
+        renamed.append(target.name)
+        true_rename(source, target)
+
+    unsynced, renamed = [], []
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "rename", rename)
+    store = prepare(QuestionFormation(documents=1500), tmp_path)
+    assert (unsynced, renamed) == ([], [store.folder.name])
+    assert tmp_path.stat().st_ino in synced  # and the name itself, after it
 
 
 @pytest.mark.parametrize(

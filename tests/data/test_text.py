@@ -1,9 +1,13 @@
 """From text files to documents; files and tokenizers that cannot be used are named."""
 
+import gzip
+from typing import Literal
+
 import pytest
 
 from amscale.data import prepare
 from amscale.data.corpora.local_files import Text
+from amscale.data.corpus import TextCorpus
 from amscale.errors import InputError
 
 
@@ -69,7 +73,36 @@ def test_a_trained_tokenizer_serves_from_its_file(tmp_path, files):
     assert second.end_token == first.end_token
 
 
-@pytest.mark.parametrize("content", [b"fine\ncaf\xe9 au lait\n", b"fine\nzero\0bytes\n"])
+def test_compressed_text_is_read(tmp_path, files):
+    for path in files.iterdir():
+        path.with_suffix(".txt.gz").write_bytes(gzip.compress(path.read_bytes()))
+    settings = {"corpus": "text", "document": "line", "tokenizer": "byte", "validation": 1}
+    plain, packed = (prepare(Text(files=f"{files}/*.{end}", **settings), tmp_path / "s") for end in ("txt", "txt.gz"))
+    assert decoded(packed) == decoded(plain)
+    (files / "a.txt.gz").write_bytes(gzip.compress(b"fine\n\xed\xa0\xbd\n"))
+    with pytest.raises(InputError, match=r"^data\.files: .*a\.txt\.gz is not UTF-8 text \(line 2"):
+        prepare(Text(files=f"{files}/*.gz", **settings), tmp_path / "s")
+
+
+class Broken(TextCorpus):
+    """A corpus that yields what no text file can hold."""
+
+    corpus: Literal["broken"] = "broken"
+
+    def texts(self):
+        yield ["fine"]
+        yield ["fine", "half \ud83d of a pair"]
+
+
+@pytest.mark.parametrize("tokenizer", ["byte", "word", "bpe"])
+def test_a_document_of_any_corpus_that_is_not_text_is_named(tmp_path, tokenizer):
+    with pytest.raises(InputError, match=r"^data: document 3 of the broken corpus holds half of a surrogate pair"):
+        prepare(Broken(tokenizer=tokenizer), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"fine\ncaf\xe9 au lait\n", b"fine\nzero\0bytes\n", b"fine\nhalf \xed\xa0\xbd of a pair\n"]
+)
 @pytest.mark.parametrize("tokenizer", ["byte", "word", "bpe"])
 def test_a_file_that_is_not_text_is_named(tmp_path, content, tokenizer):
     (tmp_path / "bad.txt").write_bytes(content)
@@ -99,7 +132,7 @@ def test_missing_files_empty_files_and_single_documents_are_errors(tmp_path):
     assert_error("has no documents", files=f"{tmp_path}/*.txt")
     (tmp_path / "only.txt").write_text("same\nsame\nsame\n")
     assert_error("data.validation", files=f"{tmp_path}/*.txt")
-    assert_error("data.validation: .* of 3 documents", files=f"{tmp_path}/*.txt", document="line")
+    assert_error("data.validation: the 3 documents .* copies of one", files=f"{tmp_path}/*.txt", document="line")
 
 
 def test_missing_tokenizers_are_named(tmp_path, files, monkeypatch):

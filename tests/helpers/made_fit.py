@@ -14,7 +14,8 @@ from amscale.scaling.collapse import exponent_from_collapse
 from amscale.scaling.dstar import DStar
 from amscale.scaling.estimate import Estimate, HypothesisTest
 from amscale.scaling.fit import BaseFit
-from amscale.scaling.optima import exponent_from_budgets, exponent_from_contours
+from amscale.scaling.isoflop import exponents_from_budgets
+from amscale.scaling.optima import exponent_from_contours
 from amscale.scaling.points import Point, PointTable
 from amscale.scaling.reading import read_sweep
 
@@ -70,7 +71,7 @@ def surfaces() -> tuple[Estimate, ...]:
     grid = [(N, D) for N in np.geomspace(1e6, 1e8, 5) for D in np.geomspace(3e7, 3e8, 5)]
     collapsed = [Point("p", N, D, 2 + 0.5 * math.tanh(math.log(N / D**2) + 20)) for N, D in grid]
     return (
-        exponent_from_budgets(PointTable("made", "N", budgets), (1, 2)),
+        *exponents_from_budgets(PointTable("made", "N", budgets), (1, 2)),
         exponent_from_contours(PointTable("made", "N", surface), (1, 2)),
         exponent_from_collapse(PointTable("made", "N", collapsed), (1, 2), 100),
     )

@@ -2,6 +2,7 @@ import io
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -9,10 +10,12 @@ from amscale.reporting.estimates_table import print_fit
 from amscale.scaling.capacity import capacity_estimates
 from amscale.scaling.collapse import exponent_from_collapse
 from amscale.scaling.dstar import DStar
+from amscale.scaling.fit import fit_table
+from amscale.scaling.isoflop import budgets, exponents_from_budgets, with_optimum
 from amscale.scaling.laws import Rows
 from amscale.scaling.laws.chinchilla import Chinchilla
 from amscale.scaling.next_cells import expected_flops, next_cells
-from amscale.scaling.optima import budgets, exponent_from_budgets, exponent_from_contours, fit_budgets
+from amscale.scaling.optima import exponent_from_contours
 from amscale.scaling.points import Point, PointTable
 from amscale.scaling.power_law import dstar_sensitivity, exponent_from_dstar
 from amscale.scaling.reading import read_sweep
@@ -41,21 +44,42 @@ def chinchilla(N, D):
 @pytest.mark.parametrize("shift", [0.3, 1, 3])
 def test_iso_flop_optimum_does_not_lean_to_the_middle_of_the_grid(shift):
     random = np.random.default_rng(0)
-    C = np.repeat(np.geomspace(1e18, 1e21, 6), 7) * np.exp(random.uniform(-0.08, 0.08, 42))
-    N = shift * Chinchilla().compute_optimum(LAW, C) * np.tile(np.geomspace(0.08, 12, 7), 6)
-    result = exponent_from_budgets(table_of(N, C / (6 * N), chinchilla(N, C / (6 * N))), (1, 2))
-    assert result.value == pytest.approx(K, abs=1e-3)
-    assert [test.rejected for test in result.tests] == [True, True]
+    C = np.repeat(np.geomspace(1e18, 1e21, 6), 9) * np.exp(random.uniform(-0.02, 0.02, 54))
+    N = shift * Chinchilla().compute_optimum(LAW, C) * np.tile(np.geomspace(0.05, 20, 9), 6)
+    result, a, b = exponents_from_budgets(table_of(N, C / (6 * N), chinchilla(N, C / (6 * N))), (1, 2))
+    assert result.value == pytest.approx(K, abs=0.03)
+    assert result.interval[0] < K < result.interval[1]
+    assert result.rejected == (1, 2)
+    assert a.value + b.value == pytest.approx(1, abs=0.01)
+    assert b.interval[0] < 1 / (1 + K) < b.interval[1]
+
+
+def test_iso_flop_valleys_whose_skew_drifts_keep_their_exponent():
+    """The bottoms lie on C^0.6; the valleys are steeper on one side, and the more so the larger C: no law has such."""
+    random = np.random.default_rng(3)
+    C = np.repeat(np.geomspace(1e16, 1e20, 9), 11)
+    bottom = 1e5 * (C / 1e16) ** 0.6
+    N = bottom * np.tile(np.geomspace(0.1, 12, 11), 9) * np.exp(random.uniform(-0.1, 0.1))
+    u, skew = np.log(N / bottom), 0.1 + 0.03 * np.log(C / 1e16)
+    valley = 0.04 * np.where(u < 0, (1 - skew / 2), (1 + skew / 2)) * u**2
+    loss = (1.7 + 3 * (C / 1e16) ** -0.1 + valley) * np.exp(0.001 * random.normal(size=len(C)))
+    fitted = fit_table(pd.DataFrame({"N": N, "D": C / (6 * N), "C": C, "loss": loss}), resamples=100)
+    assert fitted["a_isoflop"].value == pytest.approx(0.6, abs=0.03)
+    assert fitted["a_isoflop"].interval[0] < 0.6 < fitted["a_isoflop"].interval[1]
+    assert fitted["k_isoflop"].interval[0] < 1.5 < fitted["k_isoflop"].interval[1]
+    for estimate in fitted.estimates:
+        if estimate.interval and estimate.id.startswith("k_"):
+            assert estimate.interval[0] < 1.5 < estimate.interval[1], estimate.id
 
 
 def test_iso_flop_drops_and_counts_budgets_whose_minimum_is_at_an_edge():
     C = np.repeat(np.geomspace(1e18, 1e21, 6), 7)
     N = Chinchilla().compute_optimum(LAW, C) * np.tile(np.geomspace(0.08, 12, 7), 6)
     N[C > 5e20] *= 30
-    result = exponent_from_budgets(table_of(N, C / (6 * N), chinchilla(N, C / (6 * N))), (1,))
+    result, *_ = exponents_from_budgets(table_of(N, C / (6 * N), chinchilla(N, C / (6 * N))), (1,))
     assert result.used == 5
     assert "least loss at the smallest N" in result.left_out[0]
-    one = fit_budgets(budgets(table_of(N[:3], C[:3] / (6 * N[:3]), np.array([3, 2, 3.0]))))[0]
+    one = [with_optimum(item) for item in budgets(table_of(N[:3], C[:3] / (6 * N[:3]), np.array([3, 2, 3.0])))]
     assert "3 sizes; 4 are needed" in one[0].reason
 
 

@@ -46,7 +46,8 @@ def test_page_lists_every_id_and_no_other(fitted, tmp_path, write_trial):
     assert mixed[0] == "k_all_corpora"
     names, variants = ("train_settled", "validation"), ("half", "whole")
     assert sorted(mixed[1:]) == [f"floor_{name}_variant_{variant}" for name in names for variant in variants]
-    assert set(page) == of_laws | set(fitted.ids) | {"k_all_corpora"}
+    of_compute = {"a_isoflop", "b_isoflop"}  # where there are budgets
+    assert set(page) == of_laws | set(fitted.ids) | {"k_all_corpora"} | of_compute
 
 
 def test_corpora_whose_settings_read_alike_have_different_ids(tmp_path, write_trial):

@@ -37,6 +37,7 @@ def test_identity_follows_what_determines_the_outcome():
         "fit.count=total",
         "storage=elsewhere",
         "train.weight_decay=0",
+        "data.lost_text=0.5",
         "model.count=non_embedding",
     ):
         assert trial_id(cell(same), SHAPE) == base, same

@@ -1,11 +1,11 @@
 """Any data set of the Hugging Face hub, streamed: none of its files is kept on disk."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from amscale.data.corpus import TextCorpus, Unreachable
-from amscale.data.readers import blocks, fingerprint
+from amscale.data.file_patterns import expand_home
+from amscale.data.readers import blocks, fingerprint, unusable
 from amscale.errors import InputError
 from amscale.huggingface import first_line, unavailable
 
@@ -23,14 +23,16 @@ def hub_texts(name: str, configuration: str | None, part: str, revision: str | N
         Unreachable: no data set of that name, no network, or a connection that broke.
         InputError: the column is missing, or a row of it is not text.
     """
-    missing = None if Path(name).expanduser().is_dir() else unavailable(name, "README.md", "dataset")
+    place = expand_home(name)
+    missing = None if place.is_dir() else unavailable(name, "README.md", "dataset")
     if missing is not None:
         raise _unreachable(name, configuration, part, missing)
     import datasets
 
     row = 0
     try:
-        dataset = datasets.load_dataset(name, configuration, split=part, revision=revision, streaming=True)
+        source = str(place) if place.is_dir() else name
+        dataset = datasets.load_dataset(source, configuration, split=part, revision=revision, streaming=True)
         for batch in dataset.iter(batch_size=256):
             for text in _column(batch, column, name, row):
                 row += 1
@@ -38,6 +40,11 @@ def hub_texts(name: str, configuration: str | None, part: str, revision: str | N
     except InputError:
         raise
     except Exception as error:  # the library raises many kinds for a missing name, part, file or network
+        if place.is_dir():
+            raise InputError(
+                f"data.name: after row {row} of the folder {name}: {first_line(error)}; mend its files, or read them "
+                "with corpus: jsonl, parquet or text, which name file and row"
+            ) from None
         raise _unreachable(name, configuration, part, f"row {row}: {first_line(error)}") from None
 
 
@@ -52,11 +59,15 @@ def _unreachable(name: str, configuration: str | None, part: str, reason: str) -
 def _column(batch: dict[str, list[Any]], column: str, name: str, row: int) -> list[str]:
     if column not in batch:
         raise InputError(f"data.text_column: {name} has no column {column!r}; it has {', '.join(map(repr, batch))}")
-    for place, text in enumerate(batch[column]):
+    for place, text in enumerate(batch[column], 1):
         if not isinstance(text, str):
             raise InputError(
                 f"data.text_column: row {row + place} of {name} holds {type(text).__name__}, not text, in {column!r}; "
                 "name another column"
+            )
+        if reason := unusable(text):
+            raise InputError(
+                f"data: row {row + place} of {name} holds {reason} in {column!r}; leave it out, or mend it"
             )
     return batch[column]
 
@@ -80,7 +91,7 @@ class HubCorpus(TextCorpus):
     enlarging_setting: ClassVar[str] = "data.name"
 
     def content(self) -> dict[str, Any]:
-        folder = Path(self.name)
+        folder = expand_home(self.name)
         if not folder.is_dir():
             return {}
         return {"name": [fingerprint(path) for path in sorted(folder.rglob("*")) if path.is_file()]}

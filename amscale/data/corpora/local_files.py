@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from amscale.data.corpus import TextCorpus
-from amscale.data.readers import blocks, column_texts, find_files, fingerprint, json_lines_texts, text_lines
+from amscale.data.file_patterns import find_files
+from amscale.data.readers import blocks, column_texts, fingerprint, json_lines_texts, text_lines
 
 
 class FileCorpus(TextCorpus):

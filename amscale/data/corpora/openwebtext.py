@@ -5,7 +5,8 @@ from typing import Any, ClassVar, Literal
 
 from amscale.data.corpora.hub import hub_texts
 from amscale.data.corpus import PublishedTextCorpus
-from amscale.data.readers import blocks, column_texts, find_files, fingerprint
+from amscale.data.file_patterns import find_files
+from amscale.data.readers import blocks, column_texts, fingerprint
 
 
 class OpenWebText(PublishedTextCorpus):

@@ -13,7 +13,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from amscale.data.corpus import Corpus, ShareOrCount, SourceStatistics
-from amscale.data.readers import blocks, find_files, fingerprint, text_lines
+from amscale.data.file_patterns import find_files
+from amscale.data.readers import blocks, fingerprint, text_lines
 from amscale.errors import InputError
 from amscale.settings import Size
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from amscale.data.corpus import PublishedTextCorpus
+from amscale.data.file_patterns import expand_home
 from amscale.data.readers import blocks, fingerprint, text_lines
 from amscale.errors import InputError
 from amscale.settings import Size
@@ -49,7 +50,7 @@ class Gutenberg(PublishedTextCorpus):
         Raises:
             InputError: the folder holds no books, the metadata cannot be read, or no book is chosen.
         """
-        folder = Path(self.folder).expanduser()
+        folder = expand_home(self.folder)
         found = {}
         if folder.is_dir():
             found = {int(m[1]): path for path in folder.iterdir() if (m := _BOOK.fullmatch(path.name))}
@@ -72,7 +73,7 @@ class Gutenberg(PublishedTextCorpus):
         """Return name and size of each book, since reading tens of thousands would delay every plan."""
         found: dict[str, Any] = {"folder": [(path.name, path.stat().st_size) for path in self.books()]}
         if self.metadata:
-            found["metadata"] = fingerprint(Path(self.metadata).expanduser())
+            found["metadata"] = fingerprint(expand_home(self.metadata))
         return found
 
     def identity(self) -> dict[str, Any]:
@@ -93,19 +94,25 @@ class Gutenberg(PublishedTextCorpus):
                     return
 
     def _chosen(self, metadata: str) -> set[int]:
-        path = Path(metadata).expanduser()
+        path = expand_home(metadata)
         if not path.is_file():
             raise InputError(f"data.metadata: {path} is not a file; give the corpus's metadata.csv")
         numbers = set()
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(file)
+        line = 1
+        try:
+            rows = csv.DictReader(text_lines(path))
             missing = {"id", "language", "type"} - set(rows.fieldnames or ())
             if missing:
                 raise InputError(f"data.metadata: {path} has no column {', '.join(sorted(missing))}; give metadata.csv")
             for row in rows:
+                line = rows.line_num
                 number = row["id"].removeprefix("PG")
                 if number.isdigit() and self._wanted(row):
                     numbers.add(int(number))
+        except (csv.Error, ValueError, SyntaxError, AttributeError, TypeError):  # of a torn row
+            raise InputError(
+                f"data.metadata: {path}, line {line} is not a row with id, language and type; mend it"
+            ) from None
         return numbers
 
     def _wanted(self, row: dict[str, str]) -> bool:

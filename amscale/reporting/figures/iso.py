@@ -95,7 +95,6 @@ def _interval_area(centre: Sequence[float], slopes: Sequence[float], x: Axis, y:
 
 _MIN_SIZES = 3
 _MAX_BUDGETS = 12
-_STEPS = 60
 
 
 def iso_flop(data: FitData) -> Chart | None:
@@ -108,8 +107,7 @@ def iso_flop(data: FitData) -> Chart | None:
         return None
     shown = evenly_spaced(budgets, _MAX_BUDGETS)
     colours = [f"level:{index}" for index in range(len(shown))]
-    exponents = estimate["details"]["curve_exponents"]
-    panels = [_budgets(shown, colours, exponents)]
+    panels = [_budgets(shown, colours)]
     optima = [
         OptimumMark(b["C"], b["optimum"], colour, f"C = {b['C']:.3g}: N_opt = {format_size(b['optimum'])}")
         for b, colour in zip(shown, colours, strict=True)
@@ -120,8 +118,8 @@ def iso_flop(data: FitData) -> Chart | None:
         panels.append(optima_over_compute(optima, estimate))
         legend += line_legend(panels[-1])
     caption = (
-        "Runs whose FLOPs lie within a factor of 1.25 share a budget C. Solid: E + A·N^-α + B·N^β, α and β common to "
-        "all budgets, with a diamond at its minimum; dotted: a budget without a minimum inside its sizes, where the "
+        "Runs whose FLOPs lie within a factor of 1.25 share a budget C. Solid: a cubic in ln N through the runs near "
+        "the least loss, with a diamond at its minimum; dotted: a budget without a minimum inside its sizes, where the "
         "runs are only joined."
     )
     if len(shown) < len(budgets):
@@ -131,7 +129,7 @@ def iso_flop(data: FitData) -> Chart | None:
     return Chart("iso_flop", "Iso-FLOP", caption, [("", panels)], legend, C_TITLE)
 
 
-def _budgets(budgets: list[dict[str, Any]], colours: list[str], exponents: tuple[float, float] | None) -> Panel:
+def _budgets(budgets: list[dict[str, Any]], colours: list[str]) -> Panel:
     x = log_axis(N_TITLE, [N for budget in budgets for N in budget["N"]], sizes=True)
     y = log_axis("loss (nats per token)", [value for budget in budgets for value in budget["loss"]])
     series: list[Series] = []
@@ -139,35 +137,26 @@ def _budgets(budgets: list[dict[str, Any]], colours: list[str], exponents: tuple
         runs = sorted(zip(budget["N"], budget["loss"], strict=True))
         sizes, losses = [N for N, _ in runs], [value for _, value in runs]
         name = f"C = {budget['C']:.3g}"
-        if budget["optimum"] is None or exponents is None:
+        if budget["optimum"] is None:
             values = {N: [value for n, value in runs if n == N] for N in sizes}
             means = [sum(found) / len(found) for found in values.values()]
             series.append(
                 Series(f"{name}: {budget['reason']}", list(values), means, colour, colour, "dotted", width=1.2)
             )
         else:
-            series += _curve(budget, name, exponents, colour)
+            series += _curve(budget, name, colour)
         labels = [f"{name}, N = {format_size(N)}: {value:.4f}" for N, value in runs]
         series.append(Series(name, sizes, losses, colour, colour, "none", marker="circle", size=6, labels=labels))
     return Panel("loss at each budget", x, y, series)
 
 
-def _curve(budget: dict[str, Any], name: str, exponents: tuple[float, float], colour: str) -> list[Series]:
-    """Return the fitted curve of a budget and a mark at its minimum."""
-    E, A, B = budget["shape"]
-    alpha, beta = exponents
-    centre = sum(math.log(N) for N in budget["N"]) / len(budget["N"])
-
-    def loss(log_size: float) -> float:
-        return E + A * math.exp(-alpha * (log_size - centre)) + B * math.exp(beta * (log_size - centre))
-
-    first, last = math.log(min(budget["N"])), math.log(max(budget["N"]))
-    along = [first + (last - first) * step / _STEPS for step in range(_STEPS + 1)]
-    optimum = budget["optimum"]
-    label = f"{name}: N_opt = {format_size(optimum)}"
-    mark = ([optimum], [loss(math.log(optimum))])
+def _curve(budget: dict[str, Any], name: str, colour: str) -> list[Series]:
+    """Return the local cubic of a budget and a mark at its minimum."""
+    sizes, losses = zip(*budget["curve"], strict=True)
+    label = f"{name}: N_opt = {format_size(budget['optimum'])}"
+    mark = ([budget["optimum"]], [min(losses)])
     return [
-        Series(name, [math.exp(u) for u in along], [loss(u) for u in along], colour, colour, width=1.6),
+        Series(name, list(sizes), list(losses), colour, colour, width=1.6),
         Series(label, *mark, colour, colour, "none", marker="diamond", size=11, labels=[label]),
     ]
 

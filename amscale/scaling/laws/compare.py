@@ -159,8 +159,14 @@ def aicc(fit: LawFit, rows: Rows) -> float | None:
     n, p = len(rows), len(fit.theta) + 1
     if fit.objective.robust or n - p - 1 <= 0 or fit.value <= 0:
         return None
-    jacobian = 0.0 if fit.objective.raw else 2 * float(np.log(rows.loss).sum())
-    return n * math.log(2 * math.pi * fit.value / n) + n + jacobian + 2 * p + 2 * p * (p + 1) / (n - p - 1)
+    return gaussian_aicc(fit.value, rows, p, raw=fit.objective.raw)
+
+
+def gaussian_aicc(squares: float, rows: Rows, parameters: int, raw: bool = False) -> float:
+    """Return AICc from a sum of squares of ln loss, or of the loss where `raw`; the deviation counts as a parameter."""
+    n, p = len(rows), parameters
+    jacobian = 0.0 if raw else 2 * float(np.log(rows.loss).sum())
+    return n * math.log(2 * math.pi * squares / n) + n + jacobian + 2 * p + 2 * p * (p + 1) / (n - p - 1)
 
 
 def held_out_error(law: Law, rows: Rows, objective: Objective, axis: str) -> float | str:
