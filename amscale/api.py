@@ -24,6 +24,7 @@ from amscale.errors import InputError
 from amscale.scaling import fit as scaling_fit
 from amscale.scaling.points import counted
 from amscale.scaling.power_law import HYPOTHESES
+from amscale.scaling.table import Columns
 from amscale.trials.objects import ObjectStore, is_uri
 
 if TYPE_CHECKING:
@@ -60,10 +61,8 @@ class Sweep:
         overrides: Sequence[str] | Mapping[str, Any] = (),
         **settings: Any,
     ) -> None:
-        from amscale.config.loading import parse_override
-
-        given = dict(overrides) if isinstance(overrides, Mapping) else dict(map(parse_override, overrides))
-        given |= {key.replace("__", "."): value for key, value in settings.items()}
+        given: list[str | tuple[str, Any]] = list(overrides.items() if isinstance(overrides, Mapping) else overrides)
+        given += [(key.replace("__", "."), value) for key, value in settings.items()]
         self._address: str | None = None
         self._experiment: Experiment | None = None
         if isinstance(source, Experiment):
@@ -152,14 +151,14 @@ class Sweep:
         return self.results()
 
     def status(self) -> "list[TrialStatus]":
-        """Return the state of every trial that has been started, in the order of the labels."""
+        """Return the state of every trial that has been started, by N, D and seed."""
         from amscale.reporting.terminal import trial_status
 
         with self._opened() as path:
             return [trial_status(trial) for trial in _trials(path)]
 
     def trial_results(self) -> "list[TrialResult]":
-        """Return the result of every trial that has one, typed, in the order of the labels."""
+        """Return the result of every trial that has one, typed, by N, D and seed."""
         with self._opened() as path:
             return [result for trial in _trials(path) if (result := trial.read_result()) is not None]
 
@@ -235,19 +234,20 @@ class Sweep:
         with self._opened() as path:
             return fit_folder(path, count, window, threshold, hypotheses, resamples, where)
 
-    def report(self, fit: "Fit | None" = None) -> Path:
-        """Write `report.html` and `figures/` into the sweep's folder, and return the page.
+    def report(self, fit: "Fit | None" = None, output: str | Path | None = None) -> Path:
+        """Write `report.html` and `figures/` into the sweep's folder or another one, and return the page.
 
         Args:
             fit: the estimates to report; otherwise those of fit.json, made anew where the trials have changed.
+            output: the folder to write to; the sweep's own if None.
 
         Raises:
-            InputError: no trial has a result.
+            InputError: no trial has a result, or the folder cannot be written.
         """
         from amscale.reporting.page import write_report
 
         with self._opened() as path:
-            return write_report(path, fit)
+            return write_report(path, fit, output)
 
     def _command(self, name: str, progress: bool) -> dict[str, Any]:
         """Run a command on this experiment in a new process, and return the document that it prints."""
@@ -289,8 +289,9 @@ def fit_table(
     sample: int | None = None,
     loss_unit: str = "nats",
     bytes_per_token: float | None = None,
+    where: str | None = None,
 ) -> Fit:
-    """Estimate from a table of runs: a CSV or Parquet file, or a DataFrame.
+    """Estimate from a table of runs: a CSV, TSV, JSON, JSON Lines or Parquet file, or a DataFrame.
 
     Args:
         source: the table.
@@ -306,6 +307,7 @@ def fit_table(
         sample: fit this many rows, drawn at random.
         loss_unit: nats or bits, both per token, or bits_per_byte.
         bytes_per_token: mean bytes of a token, for a loss in bits_per_byte.
+        where: fit only the rows with these cells, `column=value` or several joined by commas.
 
     Raises:
         InputError: a column that is missing, or a row that is no run, by its number.
@@ -313,18 +315,14 @@ def fit_table(
     return Fit.of(
         scaling_fit.fit_table(
             source,
+            Columns(n, d, loss, flops, seed, tokens),
             hypotheses,
             resamples,
             drop_highest,
             sample,
-            n_column=n,
-            d_column=d,
-            loss_column=loss,
-            flops_column=flops,
-            seed_column=seed,
-            tokens_column=tokens,
-            loss_unit=loss_unit,
-            bytes_per_token=bytes_per_token,
+            loss_unit,
+            bytes_per_token,
+            where,
         )
     )
 

@@ -1,19 +1,28 @@
-"""Run a command: Fire for its arguments, one line and exit status 2 for bad input, one JSON document with --json."""
+"""Run a command: its help, Fire for its arguments, one line and exit status 2 for bad input, JSON with --json."""
 
+import contextlib
+import difflib
+import functools
 import inspect
+import io
 import json
 import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO, get_args
 
+import amscale
 from amscale.errors import EXIT_PREEMPTED, InputError, Preempted
+from amscale.streams import make_readable
+from amscale.usage import flags_of, help_text, usage_line
 
 COMMANDS = ("sweep", "plan", "train", "status", "fit", "report", "probe")
 EXIT_INTERRUPTED = 128 + signal.SIGINT
+_HELP = {"-h", "--help"}
+_VERSION = f"amscale {amscale.__version__}"
 
 _document: TextIO | None = None
 """Standard output, kept apart from everything that prints, while a command runs with --json."""
@@ -30,8 +39,13 @@ def run(function: Callable[..., Any], arguments: list[str] | None = None, name: 
     if sys.platform != "linux":  # process trees are owned by prctl and /proc
         print(f"amscale runs on Linux only, and this is {sys.platform}", file=sys.stderr)
         sys.exit(2)
+    make_readable()
     arguments = sys.argv[1:] if arguments is None else arguments
     name = name or f"python -m amscale.{function.__name__}"
+    if _HELP & set(arguments) or arguments == ["help"]:
+        _tell(help_text(function, name))
+    if arguments == ["--version"]:
+        _tell(_VERSION)
     # Every rank of a trial runs `train`, and the document is rank 0's.
     silent = function.__name__ == "train" and os.environ.get("RANK", "0") != "0"
     with _only_documents("--json" in arguments and not silent):
@@ -39,14 +53,21 @@ def run(function: Callable[..., Any], arguments: list[str] | None = None, name: 
     sys.exit(status)
 
 
-def _run(function: Callable[..., Any], arguments: list[str], name: str) -> int:
-    import fire
+def _tell(text: str) -> NoReturn:
+    """Print what was asked about the program, and exit."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # a pager that has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(0)
 
-    os.environ.setdefault("PAGER", "cat")
+
+def _run(function: Callable[..., Any], arguments: list[str], name: str) -> int:
     short = name.split(".")[-1].split()[-1]
     try:
         _check_flags(function, arguments, name)
-        status = fire.Fire(function, command=_with_switches(function, arguments), name=name, serialize=lambda _: None)
+        operands, flags = _parse(function, _with_switches(function, arguments), name)
+        status = function(*operands, **flags)
     except InputError as error:
         return _end(2, str(error), command=short)
     except Preempted:
@@ -110,20 +131,83 @@ def _only_documents(wanted: bool) -> Iterator[None]:
 
 
 def _check_flags(function: Callable[..., Any], arguments: list[str], name: str) -> None:
-    """Refuse an unknown flag in one line; Fire would answer with a page of usage."""
-    parameters = inspect.signature(function).parameters.values()
-    flags = [p.name for p in parameters if p.kind is not inspect.Parameter.VAR_POSITIONAL]
-    for argument in arguments:
-        if argument.startswith("-") and argument[1:2].isalpha() and argument != "-h":
-            raise InputError(f"unknown flag {argument}; flags are written --name, and settings key=value")
-        if not argument.startswith("--") or argument == "--":
+    """Refuse, in one line, a flag that is unknown or lacks its value; Fire would answer with a page or guess."""
+    flags = {flag.name: flag for flag in flags_of(function)}
+    for index, argument in enumerate(arguments):
+        if not _is_flag(argument):
             continue
-        flag = argument[2:].partition("=")[0].replace("-", "_")
-        if flag == "json" and argument != "--json":
-            raise InputError(f"{argument}: write --json")
-        if flag not in flags and flag.removeprefix("no") not in flags and flag != "help":
-            known = ", ".join(f"--{f}" for f in flags if f not in ("source", "config")) or "none"
-            raise InputError(f"unknown flag {argument}; flags of {name}: {known}; settings are written key=value")
+        written, separator, _ = argument.partition("=")
+        flag = written.lstrip("-").replace("-", "_")
+        if not argument.startswith("--") or flag not in flags:
+            raise InputError(_unknown_flag(argument, flag, list(flags), name))
+        if isinstance(flags[flag].default, bool):
+            if separator:
+                raise InputError(f"{argument}: write --{flag}")
+        elif not separator and (index + 1 == len(arguments) or _is_flag(arguments[index + 1])):
+            raise InputError(f"--{flag} needs a value: --{flag}={flag.upper()}")
+
+
+def _is_flag(argument: str) -> bool:
+    return argument == "--" or (argument.startswith("-") and argument.lstrip("-")[:1].isalpha())
+
+
+def _unknown_flag(argument: str, flag: str, flags: list[str], name: str) -> str:
+    close = difflib.get_close_matches(flag, flags, n=1)
+    meant = f" (did you mean --{close[0]}?)" if close else ""
+    known = ", ".join(f"--{flag}" for flag in flags)
+    return f"unknown flag {argument}{meant}; flags of {name}: {known}; settings are written key=value"
+
+
+def _parse(function: Callable[..., Any], arguments: list[str], name: str) -> tuple[Sequence[Any], dict[str, Any]]:
+    """Return the positional arguments and the flags of a command line, as Fire reads them.
+
+    Fire gets a function that only keeps them, so that nothing runs before the whole line is understood. Arguments are
+    text unless the parameter's annotation says otherwise: Fire would take `run#1` for `run`, and `1_0` for 10.
+
+    Raises:
+        InputError: too few or too many arguments, or a value of the wrong type.
+    """
+    import fire
+    from fire import decorators
+
+    found: list[tuple[Sequence[Any], dict[str, Any]]] = []
+
+    @functools.wraps(function)
+    def keep(*operands: Any, **flags: Any) -> None:
+        found.append((operands, flags))
+
+    signature = inspect.signature(function)
+    flags = flags_of(function)
+    keep.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[p.replace(kind=p.KEYWORD_ONLY) if p in flags else p for p in signature.parameters.values()]
+    )
+    decorators.SetParseFn(str)(keep)
+    decorators.SetParseFns(**{flag.name: functools.partial(_value, flag) for flag in flags})(keep)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            fire.Fire(keep, command=arguments, name=name, serialize=lambda _: None)
+    except fire.core.FireExit:
+        _, is_missing, operand = said.getvalue().partition("\n")[0].partition("required argument: ")
+        _, _, surplus = said.getvalue().partition("\n")[0].partition("arg: ")
+        reason = f"{operand.upper()} is missing" if is_missing else f"one argument too many: {surplus!r}"
+        raise InputError(f"{reason}; {usage_line(function, name)}") from None
+    return found[0]
+
+
+def _value(parameter: inspect.Parameter, text: str) -> Any:
+    """Return the value of a flag: text where its parameter is text, otherwise what Fire reads."""
+    from fire.parser import DefaultParseValue
+
+    kinds = set(get_args(parameter.annotation) or [parameter.annotation]) - {type(None)}
+    if kinds == {str}:
+        return text
+    value = DefaultParseValue(text)
+    if kinds == {int} and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if kinds <= {int, float} and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise InputError(f"--{parameter.name}={text}: not a number")
+    return value
 
 
 def _with_switches(function: Callable[..., Any], arguments: list[str]) -> list[str]:
@@ -137,16 +221,34 @@ def main() -> None:
     """Run the console script `amscale COMMAND …`."""
     from importlib import import_module
 
-    arguments = sys.argv[1:]
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print("usage: amscale COMMAND [CONFIG] [key=value …] [--flag]\n\ncommands:")
-        for command in COMMANDS:
-            module = import_module(f"amscale.{command}")
-            print(f"  {command:8}{(module.__doc__ or '').strip().splitlines()[0]}")
-        print("\n`amscale COMMAND --help` describes one of them.")
-        sys.exit(0 if arguments else 2)
-    command, *rest = arguments
-    if command not in COMMANDS:
-        print(f"amscale: unknown command {command!r}; commands: {', '.join(COMMANDS)}", file=sys.stderr)
+    make_readable()
+    command, *rest = sys.argv[1:] or ["help"]
+    if command == "help" and rest[:1]:
+        command, *rest = rest[0], "--help"
+    if command in _HELP | {"help"}:
+        _tell(_overview())
+    elif command == "--version":
+        _tell(_VERSION)
+    elif command in COMMANDS:
+        run(getattr(import_module(f"amscale.{command}"), command), rest, f"amscale {command}")
+    else:
+        close = difflib.get_close_matches(command, COMMANDS, n=1)
+        meant = f" (did you mean {close[0]}?)" if close else ""
+        print(f"amscale: unknown command {command!r}{meant}; commands: {', '.join(COMMANDS)}", file=sys.stderr)
         sys.exit(2)
-    run(getattr(import_module(f"amscale.{command}"), command), rest, f"amscale {command}")
+
+
+def _overview() -> str:
+    from importlib import import_module
+
+    lines = ["usage: amscale COMMAND [CONFIG] [key=value ...] [--flag]", "", "commands:"]
+    for command in COMMANDS:
+        lines.append(f"  {command:8}{(import_module(f'amscale.{command}').__doc__ or '').partition(chr(10))[0]}")
+    lines += [
+        "",
+        "example:",
+        "  amscale sweep quick.yaml         the sweep that comes with the package, about 4 minutes without a GPU",
+        "",
+        "`amscale COMMAND --help` describes one of them, docs/configuration.md every setting.",
+    ]
+    return "\n".join(lines)

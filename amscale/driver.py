@@ -35,7 +35,7 @@ class SweepOutcome:
 
     plan: SweepPlan
     trials: list[TrialStore]
-    """Of the grid, in its order."""
+    """Of the grid, by N, D and seed."""
     path: Path
     """The sweep's folder on this machine."""
     address: str

@@ -14,6 +14,11 @@ class InputError(Exception):
         super().__init__(one_line(message))
 
 
+def no_sweep(address: object) -> InputError:
+    """Return the error that a folder or a URI holds no sweep."""
+    return InputError(f"{address}: not a sweep folder; give <storage>/<name> of a sweep that has been started")
+
+
 def one_line(text: str, most: int = 1500) -> str:
     """Return a text as one line that a terminal can print: control characters escaped, a long middle left out."""
     line = " ".join(text.split())

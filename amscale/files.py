@@ -4,6 +4,7 @@ YAML, JSON and text are read as plain data of bounded depth, size and numbers, s
 later step run for hours or out of memory. Whatever is not such data raises an error of one line.
 """
 
+import codecs
 import errno
 import json
 import math
@@ -34,22 +35,43 @@ def read_text(path: Path) -> str:
     try:
         if path.stat().st_size > _LARGEST_FILE:
             raise InputError(f"{path}: cannot be read: larger than {_LARGEST_FILE >> 20} MiB")
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
         raise
-    except (OSError, ValueError) as error:  # a ValueError: not UTF-8, or a path with a NUL in it
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: cannot be read: not UTF-8 text ({_odd_bytes(error)}); save it as UTF-8") from None
+    except (OSError, ValueError) as error:  # a ValueError: a path with a NUL in it
+        reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(f"{path}: cannot be read: {reason}") from None
 
 
-def parse_yaml(text: str) -> Any:
+def _odd_bytes(error: UnicodeDecodeError) -> str:
+    """Say what in a text is not UTF-8, and what it may be instead."""
+    data: bytes = error.object
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "it begins as UTF-16 does"
+    line = data.count(b"\n", 0, error.start) + 1
+    return f"byte 0x{data[error.start]:02x} in line {line}"
+
+
+def parse_yaml(text: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
     """Return the plain data that a YAML text holds.
+
+    Args:
+        loader: how scalars are read; by default as `yaml.safe_dump`, with which files of a sweep are written, has it.
 
     Raises:
         ValueError: the text is not YAML, or not plain data within bounds; the message does not name the source.
     """
     try:
-        tree = yaml.safe_load(text)
+        tree = loader(text).get_single_data()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        problem = " ".join(f"{error.context or ''} {error.problem or ''}".split())
+        if "'\\t'" in problem:
+            problem = "a tab; indent with blanks"
+        raise ValueError(f"not valid YAML: {where}{problem}") from None
     except yaml.YAMLError as error:
         raise ValueError(f"not valid YAML: {' '.join(str(error).split())}") from None
     except RecursionError:

@@ -1,8 +1,11 @@
-"""Estimate and fit from a sweep folder, or from any CSV or Parquet file with N, D and loss.
+"""Estimate and fit from a sweep folder, or from any table with N, D and loss.
 
-python -m amscale.fit results/quick
-python -m amscale.fit results/quick --next 3
-python -m amscale.fit points.csv --n_column "Model Size" --flops_column "Training FLOP" --drop_highest 5
+examples:
+  python -m amscale.fit results/quick
+  python -m amscale.fit results/quick --next 3 > next.yaml
+  python -m amscale.fit points.csv --n_column "Model Size" --flops_column "Training FLOP" --drop_highest 5
+
+settings that matter: `fit` in the sweep's configuration; the flags of the same names go before it.
 """
 
 import inspect
@@ -14,6 +17,7 @@ from amscale.errors import InputError
 
 if TYPE_CHECKING:
     from amscale.scaling.fit import BaseFit
+    from amscale.scaling.table import Columns
 
 
 def fit(
@@ -41,7 +45,7 @@ def fit(
     """Fit `source`, print tables of estimates and of laws, and write fit.json and figures/.
 
     Args:
-        source: a sweep's folder or URI, or a CSV or Parquet file.
+        source: a sweep's folder or URI, or a CSV, TSV, JSON, JSON Lines or Parquet file.
         output: the folder for fit.json and figures/; by default the sweep's own, and nothing is written for a file or
             for the trials that --where chooses.
         count: the convention for N of a sweep: non_embedding, non_embedding_with_norms, with_head, total or active; by
@@ -50,7 +54,8 @@ def fit(
         threshold: threshold of the D* criterion, nats² (sweeps).
         hypotheses: exponents k of N ∝ D^k to test; ½, 1, 1.35, 2 and 4 for a file.
         resamples: bootstrap refits.
-        where: fit only the trials with these settings, key=value or several joined by commas (sweeps).
+        where: fit only the trials with these settings, or the rows of a table with these cells, key=value or several
+            joined by commas.
         next: instead of the fit, print as YAML this many cells that would narrow the interval of k the most.
         drop_highest: the number of highest losses to leave out (files).
         sample: fit this many rows, drawn at random (files).
@@ -70,26 +75,17 @@ def fit(
     del given["open_sweep"]
     with open_sweep(str(source)) as path:
         _refuse_misplaced(given, path)
-        columns = {name: given[name] for name in _COLUMNS}
         if next is not None:
-            _propose_next(path, given, columns)
+            _propose_next(path, given)
             return
         folder = _output_folder(output, path, whole=where is None)
-        _show(_fitted(path, given, columns), folder, json)
+        _show(_fitted(path, given), folder, json)
 
 
-_COLUMNS = (
-    "n_column",
-    "d_column",
-    "loss_column",
-    "flops_column",
-    "seed_column",
-    "tokens_column",
-    "loss_unit",
-    "bytes_per_token",
-)
-_OF_A_SWEEP = ("count", "window", "threshold", "where")
-_OF_A_TABLE = (*_COLUMNS, "drop_highest", "sample")
+_COLUMNS = ("n_column", "d_column", "loss_column", "flops_column", "seed_column", "tokens_column")
+_UNIT = ("loss_unit", "bytes_per_token")
+_OF_A_SWEEP = ("count", "window", "threshold")
+_OF_A_TABLE = (*_COLUMNS, *_UNIT, "drop_highest", "sample")
 
 
 def _refuse_misplaced(given: dict[str, Any], source: Path) -> None:
@@ -108,7 +104,7 @@ def _refuse_misplaced(given: dict[str, Any], source: Path) -> None:
             raise InputError(f"{name}={given[name]!r} is for {kind}, and {source} is not one; leave --{name} out")
 
 
-def _fitted(path: Path, given: dict[str, Any], columns: dict[str, Any]) -> "BaseFit":
+def _fitted(path: Path, given: dict[str, Any]) -> "BaseFit":
     from amscale.api import fit_folder, fit_settings
     from amscale.scaling.fit import fit_table
 
@@ -116,25 +112,29 @@ def _fitted(path: Path, given: dict[str, Any], columns: dict[str, Any]) -> "Base
         names = ("count", "window", "threshold", "hypotheses", "resamples", "where")
         return fit_folder(path, **{name: given[name] for name in names})
     hypotheses = fit_settings(path, hypotheses=given["hypotheses"])["hypotheses"]
-    return fit_table(path, hypotheses, given["resamples"], given["drop_highest"], given["sample"], **columns)
+    chosen = (given[name] for name in ("resamples", "drop_highest", "sample", *_UNIT, "where"))
+    return fit_table(path, _columns(given), hypotheses, *chosen)
+
+
+def _columns(given: dict[str, Any]) -> "Columns":
+    from amscale.scaling.table import Columns
+
+    return Columns(*(given[name] for name in _COLUMNS))
 
 
 def _show(found: "BaseFit", folder: Path | None, json: bool) -> None:
     """Print what was found, and write it and its figures into `folder`, if any."""
     from amscale.cli import print_json
     from amscale.reporting.estimates_table import print_fit
-    from amscale.reporting.figures import write_figures
     from amscale.reporting.terminal import make_console
 
-    written = []
-    if folder is not None:
-        found.write(folder / "fit.json")
-        written = [str(folder / "fit.json"), *map(str, write_figures(found, folder))]
     if json:
-        print_json({**found.to_dict(), "written": written})
+        print_json({**found.to_dict(), "written": _write(found, folder)})
         return
     console = make_console()
     print_fit(found, console)
+    # Written last: a disk that is full by now takes the files, not what was found.
+    written = _write(found, folder)
     if folder is None:
         text = "nothing is written: --output FOLDER writes fit.json, with all that was found, and the figures"
     else:
@@ -142,23 +142,38 @@ def _show(found: "BaseFit", folder: Path | None, json: bool) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+def _write(found: "BaseFit", folder: Path | None) -> list[str]:
+    from amscale.reporting.figures import write_figures
+    from amscale.trials.storage_errors import storage_errors
+
+    if folder is None:
+        return []
+    with storage_errors(folder):
+        found.write(folder / "fit.json")
+        return [str(folder / "fit.json"), *map(str, write_figures(found, folder))]
+
+
 def _output_folder(output: str | None, source: Path, whole: bool) -> Path | None:
     """Make and return the folder to write to: by default the sweep's, None for a table or a part of a sweep.
 
     Raises:
-        InputError: it is a file, or cannot be made.
+        InputError: it cannot be made or written; said before anything is fitted.
     """
+    from amscale.trials.storage_errors import check_outputs, make_folder
+
     if output is None:
-        return source if source.is_dir() and whole else None
-    folder = Path(str(output))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"output={output!r}: no folder can be made there ({error.strerror})") from None
+        folder = source if source.is_dir() and whole else None
+    else:
+        folder = Path(str(output)).expanduser()
+        make_folder(folder, f"output={output!r}")
+    if folder is not None:
+        check_outputs(
+            folder, ("fit.json",), ("figures",), "give --output FOLDER, another place for fit.json and figures/"
+        )
     return folder
 
 
-def _propose_next(path: Path, given: dict[str, Any], columns: dict[str, Any]) -> None:
+def _propose_next(path: Path, given: dict[str, Any]) -> None:
     """Print the next cells as YAML, or as the document {"configuration": YAML}."""
     from amscale.api import fit_settings
     from amscale.cli import print_json
@@ -172,7 +187,8 @@ def _propose_next(path: Path, given: dict[str, Any], columns: dict[str, Any]) ->
         settings = fit_settings(path, **{name: given[name] for name in ("count", "window", "threshold")})
         text = next_grid_of_sweep(path, given["next"], **settings)
     else:
-        text = next_grid_of_table(path, given["next"], given["drop_highest"], **columns)
+        unit = (given[name] for name in _UNIT)
+        text = next_grid_of_table(path, given["next"], given["drop_highest"], _columns(given), *unit)
     if given["json"]:
         print_json({"configuration": text})
     else:

@@ -1,4 +1,13 @@
-"""Show what a sweep would run and cost, before anything is spent."""
+"""Show what a sweep would run and cost, before anything is spent.
+
+examples:
+  python -m amscale.plan my.yaml                       the trials, what each costs, and what all of them cost
+  python -m amscale.plan my.yaml grid.model.size=[10M,1B] launch.device_memory=80G
+  python -m amscale.plan my.yaml --commands            also how to start each trial by hand
+  python -m amscale.plan radius_cpu.yaml               what a probe of radii would compute and hold
+
+settings that matter: those of the sweep; `python -m amscale.sweep --help` names them.
+"""
 
 import sys
 
@@ -7,7 +16,8 @@ def plan(*arguments: str, commands: bool = False, json: bool = False) -> int:
     """Print the table of trials: shape, N, D, steps, FLOPs, memory, ZeRO stage, processes, time.
 
     Args:
-        arguments: [CONFIG] [key=value …], as for the sweep.
+        arguments: CONFIG is a YAML file, or the name of one that comes with the package (quick.yaml if none is given);
+            settings go on top of it.
         commands: also print the command that starts each trial by hand.
         json: print one JSON document on standard output instead.
     """

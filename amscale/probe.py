@@ -1,4 +1,15 @@
-"""Measure the sampled radius of a trained model's activations, beside r* and controls."""
+"""Measure the sampled radius of a trained model's activations, beside r* and controls.
+
+examples:
+  python -m amscale.probe radius_cpu.yaml model.path=results/quick
+  python -m amscale.probe my.yaml model.source=pretrained model.path=gpt2 data.corpus=text data.files=input.txt
+
+settings that matter:
+  name, storage                    the summary goes to <storage>/<name>
+  model.source, model.path         a trial of a sweep, or a pretrained model by its name or folder
+  sample.chunks, sample.tokens     how many vectors are measured, and from how long texts
+  sample.layers                    whose output is measured; [-1] is the last
+"""
 
 import sys
 
@@ -10,8 +21,8 @@ def probe(*arguments: str, json: bool = False) -> int:
     the distance against the size of the sample.
 
     Args:
-        arguments: [CONFIG] [key=value …]. CONFIG is a YAML file, or the name of one that comes with the package
-            (radius_cpu.yaml if none is given); settings go on top of it.
+        arguments: CONFIG is a YAML file, or the name of one that comes with the package (radius_cpu.yaml if none is
+            given); settings go on top of it.
         json: print one JSON document, the summary, on standard output; everything else goes to standard error.
 
     Returns:

@@ -13,8 +13,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, Val
 from pydantic_core import PydanticKnownError
 
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
+_WORDS = {"thousand": "k", "million": "m", "bn": "b", "billion": "b", "trillion": "t"}
 _QUOTE = "'"
-_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e\+?([0-9]+))?\s*([kmbgt]?)\s*", re.IGNORECASE)
+_NUMBER = (
+    r"(?P<whole>[0-9][0-9_]*[0-9]|[0-9]|[1-9][0-9]{{0,2}}(?:(?P<group>[{thousands}])[0-9]{{3}})(?:(?P=group)[0-9]{{3}})*)?"
+    r"(?:{decimal}(?P<part>[0-9]*))?(?:e(?P<exponent>[+-]?[0-9]+))?\s*(?P<unit>[a-z]*)"
+)
+_PATTERNS = {
+    ".": re.compile(_NUMBER.format(decimal=r"\.", thousands=", '’\u00a0\u2009\u202f"), re.IGNORECASE),
+    ",": re.compile(_NUMBER.format(decimal=",", thousands=". '’\u00a0\u2009\u202f"), re.IGNORECASE),
+}
 
 
 class Settings(BaseModel):
@@ -23,23 +31,48 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
-def parse_size(value: Any) -> int:
-    """Return the whole number that `400000`, `400k`, `1.5M`, `9B` or `2e6` means.
+def parse_number(text: str, decimal: str = ".") -> float:
+    """Return the number that `3.25`, `-1e-3`, `400k`, `6.7B`, `10.0 M`, `6.7 billion`, `1,000,000` or `1_000` means.
+
+    Args:
+        text: digits with thousands in groups of three or none; a power of ten; a suffix or a word for one.
+        decimal: the decimal sign, `.` or `,`; the other one then groups thousands.
 
     Raises:
-        ValueError: the text is not such a number, or the number is not whole.
+        ValueError: the text is not such a number.
     """
-    if isinstance(value, bool):
-        raise ValueError(f"{value!r} is not a size; write a number such as 400k, 1.5M or 2e6")
-    if isinstance(value, int):
+    stripped = text.strip()
+    sign = -1 if stripped[:1] in ("-", "−") else 1
+    match = _PATTERNS[decimal].fullmatch(stripped[1:] if stripped[:1] in ("-", "−", "+") else stripped)
+    if match is None or (match["whole"] is None and not match["part"]):
+        raise ValueError(f"{text!r} is not a number")
+    unit = match["unit"].lower()
+    suffix = _SUFFIXES.get(_WORDS.get(unit, unit))
+    if suffix is None:
+        raise ValueError(f"{text!r} is not a number: {match['unit']!r} is none of k, M, B, G, T, thousand, million, …")
+    digits = re.sub(r"[^0-9]", "", match["whole"] or "0")
+    if len(match["exponent"] or "") > 4 or len(digits) > 20:
+        raise ValueError(f"{text!r} is too large a number")
+    return sign * float(f"{digits}.{match['part'] or 0}e{match['exponent'] or 0}") * suffix
+
+
+def parse_size(value: Any) -> int:
+    """Return the whole number that `400000`, `400k`, `1.5M`, `9B`, `2e6` or `1,000,000` means; see `parse_number`.
+
+    Raises:
+        ValueError: the text is not such a number, or the number is negative or not whole.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
         return value
-    match = _SIZE.fullmatch(format(value, ".15g") if isinstance(value, float) else str(value))
-    if match is None:
+    text = format(value, ".15g") if isinstance(value, float) else str(value)
+    try:
+        number = -1.0 if isinstance(value, bool) else parse_number(text)
+    except ValueError as error:
+        if "too large" in str(error):
+            raise
+        number = -1.0
+    if number < 0:
         raise ValueError(f"{value!r} is not a size; write a number such as 400k, 1.5M or 2e6")
-    mantissa, exponent, suffix = match.groups()
-    if len(exponent or "") > 2 or len(mantissa) > 20:
-        raise ValueError(f"{value!r} is too large a number")
-    number = float(mantissa) * 10 ** int(exponent or 0) * _SUFFIXES[suffix.lower()]
     if number >= 2**63:
         raise ValueError(f"{value!r} is too large a number")
     if abs(number - round(number)) > 1e-6 * max(1.0, number):
@@ -105,16 +138,23 @@ def select_settings(key: str, names: Collection[str], find: Callable[[str], type
     return PlainValidator(validate)
 
 
-def describe_error(error: ValidationError, tree: dict[str, Any], section: str = "") -> str:
+def describe_error(
+    error: ValidationError, tree: dict[str, Any], section: str = "", hint: Callable[[str, Any], str] = lambda *_: ""
+) -> str:
     """Describe the first fault that pydantic found in some settings: the key as written, the value, what is allowed.
 
     Args:
         tree: the settings that were validated.
         section: dotted key of `tree` in the whole configuration.
+        hint: returns what may have been meant, from the dotted key and the fault as pydantic has it.
     """
     first = error.errors()[0]
     parts = [section] * bool(section) + _written_location(first["loc"], tree)
     key = ".".join(parts)
+    return _description(error, first, parts, key) + hint(key, first)
+
+
+def _description(error: ValidationError, first: Any, parts: list[str], key: str) -> str:
     others = f" ({error.error_count() - 1} more like it)" if error.error_count() > 1 else ""
     context = first.get("ctx", {})
     match first["type"]:
@@ -127,6 +167,11 @@ def describe_error(error: ValidationError, tree: dict[str, Any], section: str = 
         case "union_tag_invalid":
             tag = ".".join([*parts, context["discriminator"].strip(_QUOTE)])
             return f"{tag}={context['tag']!r}; allowed are {context['expected_tags']}"
+        case "string_pattern_mismatch":  # of a name
+            allowed = "letters, digits, '.', '_' and '-', and begins with a letter or a digit"
+            return f"{key}={first['input']!r}: a name has {allowed}{others}"
+        case "tuple_type" | "list_type":
+            return f"{key}={first['input']!r}: not a list; write {key}=[{format_value(first['input'])}]{others}"
     return f"{key}={first['input']!r}: {first['msg'].removeprefix('Value error, ')}{others}"
 
 

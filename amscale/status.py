@@ -1,4 +1,11 @@
-"""Show a running or finished sweep at a glance, from its folder alone."""
+"""Show a running or finished sweep at a glance, from its folder alone.
+
+examples:
+  python -m amscale.status results/quick
+  python -m amscale.status s3://bucket/sweeps/quick --json
+
+states: finished and diverged have a result; running, failed, stopped and waiting have none yet.
+"""
 
 import sys
 
@@ -11,13 +18,13 @@ def status(sweep: str = "results/quick", json: bool = False) -> int:
         json: print one JSON document on standard output instead.
     """
     from amscale.cli import print_json
-    from amscale.errors import InputError
+    from amscale.errors import no_sweep
     from amscale.reporting.terminal import make_console, print_results, status_rows
     from amscale.trials.sweep_store import SweepStore, open_sweep
 
     with open_sweep(str(sweep)) as path:
         if not (path / "sweep.yaml").is_file():
-            raise InputError(f"{sweep}: not a sweep folder; give <storage>/<name> of a sweep")
+            raise no_sweep(sweep)
         trials = SweepStore(path).all_trials()
         if json:
             print_json({"sweep": str(sweep), "trials": status_rows(trials)})

@@ -11,9 +11,8 @@ import threading
 from pathlib import Path
 from typing import IO, Any
 
-import yaml
-
 from amscale.errors import EXIT_PREEMPTED, InputError, Preempted
+from amscale.streams import readable
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
@@ -37,7 +36,7 @@ def run_command(name: str, configuration: dict[str, Any], progress: bool) -> dic
     """
     with tempfile.TemporaryDirectory(prefix="amscale-") as folder:
         file = Path(folder) / "experiment.yaml"
-        file.write_text(yaml.safe_dump(configuration, sort_keys=False), encoding="utf-8")
+        file.write_text(json.dumps(configuration), encoding="utf-8")  # which is YAML, and quotes every text
         process = subprocess.Popen(
             [sys.executable, "-m", f"amscale.{name}", str(file), "--json"],
             stdin=subprocess.DEVNULL,
@@ -46,6 +45,7 @@ def run_command(name: str, configuration: dict[str, Any], progress: bool) -> dic
             text=True,
             encoding="utf-8",
             errors="replace",
+            env={**os.environ, "PYTHONIOENCODING": "utf-8"},
             start_new_session=True,
             preexec_fn=_end_with_parent,
         )
@@ -83,7 +83,8 @@ def _pass_on(stream: IO[str], lines: list[str], progress: bool) -> None:
         del lines[:-_LAST_LINES]
         if progress:
             try:
-                print(line, end="", file=sys.stderr, flush=True)
+                shown = readable(line, getattr(sys.stderr, "encoding", None))
+                print(shown, end="", file=sys.stderr, flush=True)
             except (OSError, ValueError):  # closed; the rest is read all the same, or the command would wait
                 progress = False
 

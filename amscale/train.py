@@ -1,9 +1,11 @@
 """Train one trial: what `accelerate launch` starts on every rank.
 
-    accelerate launch --use_deepspeed … --module amscale.train SPEC            as the sweep starts it
-    accelerate launch --use_deepspeed … --module amscale.train CONFIG key=value …   by hand, as `amscale.plan` prints it
+examples:
+  accelerate launch --use_deepspeed ... --module amscale.train SPEC                  as the sweep starts it
+  accelerate launch --use_deepspeed ... --module amscale.train CONFIG key=value ...  by hand
 
-CONFIG with its overrides must name one cell. Everything is written into the trial's folder; `result.json` comes last.
+`python -m amscale.plan CONFIG --commands` prints the whole command of every trial. CONFIG with its overrides must name
+one cell. Everything is written into the trial's folder; result.json comes last.
 """
 
 import os
@@ -23,8 +25,8 @@ def train(spec: str, *overrides: str, json: bool = False) -> None:
     marker `out_of_memory` in the trial's folder.
 
     Args:
-        spec: `spec.yaml` of a trial folder that a sweep has made, or a configuration.
-        overrides: `key=value`, with a configuration.
+        spec: spec.yaml of a trial folder that a sweep has made, or a configuration.
+        overrides: settings on top of a configuration, so that it names one cell.
         json: rank 0 prints one JSON document on standard output, the result or {"state": "preempted" | "failed"};
             everything else goes to standard error.
     """

@@ -17,7 +17,7 @@ from amscale.scaling.laws.compare import resample_law
 from amscale.scaling.laws.fitting import fit_law
 from amscale.scaling.laws.law import HUBER_LOG, Rows, rows_of
 from amscale.scaling.points import drop_highest
-from amscale.scaling.reading import read_table
+from amscale.scaling.table import Columns, read_table
 
 ROUNDS = 3
 
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("points")
     parser.add_argument("--refits", type=int, default=4000)
     arguments = parser.parse_args()
-    table = read_table(arguments.points, n_column="Model Size", flops_column="Training FLOP")
+    table = read_table(arguments.points, Columns(n="Model Size", flops="Training FLOP"))
     rows = rows_of(drop_highest(table, 5))
     law, ones = Chinchilla(), np.ones(len(rows))
     starts = law.problem(rows).starts

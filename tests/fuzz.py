@@ -1,4 +1,7 @@
-"""Give damaged configurations, specs, metrics and checkpoints by the thousand to the functions that commands call.
+"""Give damaged inputs by the thousand to the functions that commands call.
+
+Configurations, specs, metrics, checkpoints, tables, texts and tokenizers, the environment, and what outside programs
+answer; standard output has another encoding each time.
 
     python tests/fuzz.py --examples 10000 --seed 0
     python tests/fuzz.py --seed 0 --only 1234          # one example again, with the traceback of what it broke
@@ -16,7 +19,7 @@ import time
 import traceback
 from pathlib import Path
 
-TARGETS = ("configuration", "spec", "metrics", "checkpoint")
+TARGETS = ("configuration", "spec", "metrics", "checkpoint", "table", "text", "environment", "program")
 _FULL = 100
 """One example in so many runs all of fit and report."""
 

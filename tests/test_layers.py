@@ -7,7 +7,7 @@ import amscale
 
 ROOT = Path(amscale.__file__).parent
 LAYERS = (
-    ("errors", "locks"),
+    ("errors", "locks", "streams", "usage"),
     ("registry", "settings", "files", "huggingface"),
     ("hopfield", "models", "data"),
     ("probes",),
@@ -20,6 +20,7 @@ LAYERS = (
     ("api",),
     ("plan", "train", "status", "fit", "report", "probe"),
     ("sweep",),
+    ("__main__",),
 )
 """Packages and modules, lowest first; a layer imports from lower ones only."""
 LAYER = {name: index for index, names in enumerate(LAYERS) for name in names}

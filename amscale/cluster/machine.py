@@ -129,7 +129,7 @@ class SupervisedCommand:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, **environment},
+            env={**os.environ, **environment, "PYTHONIOENCODING": "utf-8"},  # logs are read as UTF-8
             start_new_session=True,
         )
 

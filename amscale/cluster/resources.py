@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import psutil
 
 from amscale.config import LaunchSettings
+from amscale.errors import InputError
 
 # Training FLOP/s: a first guess for the plan's time column, replaced by what the sweep's own trials reach.
 _GPU_FLOPS = 1.2e14
@@ -92,14 +93,22 @@ def cluster() -> Resources:
     return Resources(tuple(hosts))
 
 
+_MOST_DIGITS = 12
+
+
 def _nvidia() -> tuple[int, int]:
     """Return the number of NVIDIA GPUs here and the least memory of one in bytes, without importing torch."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return 0, 0
     query = [program, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
-    sizes = [int(line) for line in answer.stdout.split() if line.strip().isdigit()]
+    try:
+        answer = subprocess.run(query, capture_output=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        reason = f"no answer in {error.timeout:g} s" if isinstance(error, subprocess.TimeoutExpired) else error.strerror
+        raise InputError(f"{program} cannot say which GPUs are here: {reason}; mend it or take it off PATH") from None
+    lines = answer.stdout.decode("utf-8", "replace").split()
+    sizes = [int(line) for line in lines if line.isascii() and line.isdigit() and len(line) < _MOST_DIGITS]
     return len(sizes), min(sizes, default=0) * 2**20
 
 

@@ -31,6 +31,7 @@ _JOIN_SECONDS = 120.0
 _LONGEST_FOLDER = 44
 # Trials exchange files, not objects; this is Ray's least.
 _OBJECT_STORE_BYTES = 78_643_200
+_MOST_DIGITS = 12
 
 
 def start_command(head: str, address: str, temporary: str, client_port: int) -> list[str]:
@@ -47,14 +48,14 @@ def start_command(head: str, address: str, temporary: str, client_port: int) -> 
     if host == address:
         role = ["--head", f"--port={port}", f"--ray-client-server-port={client_port}", "--dashboard-host=127.0.0.1"]
     # MB of memory that Slurm grants the job on each node, where it was asked for.
-    granted = os.environ.get("SLURM_MEM_PER_NODE")
+    granted = _granted("SLURM_MEM_PER_NODE")
     return [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", *role),
         f"--node-ip-address={address}",
         f"--num-cpus={cpus()}",
         f"--temp-dir={temporary}",
         f"--object-store-memory={_OBJECT_STORE_BYTES}",
-        *([f"--memory={int(granted) * 2**20}"] if granted else []),
+        *([f"--memory={granted * 2**20}"] if granted else []),
         *("--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"),
         "--disable-usage-stats",
         "--block",
@@ -64,7 +65,13 @@ def start_command(head: str, address: str, temporary: str, client_port: int) -> 
 def cpus() -> int:
     """Return the CPU cores of this job on this machine: what the process is bound to, and no more than Slurm grants."""
     bound = len(os.sched_getaffinity(0))
-    return min(bound, int(os.environ.get("SLURM_CPUS_ON_NODE", bound)))
+    return min(bound, _granted("SLURM_CPUS_ON_NODE") or bound)
+
+
+def _granted(variable: str) -> int | None:
+    """Return the number that Slurm sets for what it grants; None where it sets none, or 0, which stands for all."""
+    text = os.environ.get(variable, "").strip()
+    return int(text) or None if text.isascii() and text.isdigit() and len(text) < _MOST_DIGITS else None
 
 
 def temporary_folder() -> Path:

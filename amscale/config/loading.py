@@ -9,16 +9,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
+from amscale.config.checking import check, known_keys
 from amscale.config.schema import Experiment
+from amscale.config.written import parse_written, text_at
 from amscale.errors import InputError
-from amscale.files import packaged, parse_yaml, read_text
-from amscale.settings import Settings, describe_error
+from amscale.files import packaged, read_text
+from amscale.settings import Settings
 
 _SECTIONS: dict[str, TypeAdapter[Any]] = {
     name: TypeAdapter(field.rebuild_annotation()) for name, field in Experiment.model_fields.items()
 }
+_SCHEMA = TypeAdapter(Experiment)
 _MOST_CELLS = 100_000
 
 
@@ -84,10 +87,7 @@ def _validate(name: str, base: str, assigned: str) -> Any:
     tree = {name: json.loads(base)}
     for key, value in json.loads(assigned).items():
         assign(tree, key, value)
-    try:
-        return _SECTIONS[name].validate_python(tree[name])
-    except ValidationError as error:
-        raise InputError(describe_error(error, tree[name], name)) from None
+    return check(_SECTIONS[name], tree[name], tree[name], name)
 
 
 def _as_written(value: Any) -> Any:
@@ -104,50 +104,71 @@ def split_arguments(arguments: Sequence[str]) -> tuple[str, list[str]]:
     return path, words
 
 
-def load(source: str | Mapping[str, Any], overrides: Sequence[str] | Mapping[str, Any] = ()) -> Experiment:
+Override = str | tuple[str, Any]
+"""`key=value`, or a dotted key and a value of Python's."""
+
+
+def load(source: str | Mapping[str, Any], overrides: Sequence[Override] | Mapping[str, Any] = ()) -> Experiment:
     """Read an experiment, apply overrides, and check the whole.
 
     Args:
         source: a YAML file, of which a bare name is also looked for among the configurations that come with the
             package; or its content as a mapping.
-        overrides: `dotted.key=value`, the value read as YAML, or dotted keys to values. A key that is an axis of the
+        overrides: `dotted.key=value`, the value read as YAML, or dotted keys and values. A key that is an axis of the
             grid is narrowed to the value (or to the values, for a list).
 
     Raises:
         InputError: a key or a value is not allowed; names it and what is allowed.
     """
-    tree = copy.deepcopy(dict(source)) if isinstance(source, Mapping) else read_yaml(source)
-    grid = tree.get("grid") or {}
-    tree["grid"] = grid
-    for key, value in overrides.items() if isinstance(overrides, Mapping) else map(parse_override, overrides):
-        if isinstance(grid, dict) and (key in grid or key.startswith("grid.")):
-            grid[key.removeprefix("grid.")] = value
-        else:
-            assign(tree, key, value)
-    return parse(tree)
+    if isinstance(source, Mapping):
+        tree = copy.deepcopy(dict(source))
+        written = copy.deepcopy(tree)
+    else:
+        tree, written = read_configuration(source)
+    pairs = overrides.items() if isinstance(overrides, Mapping) else overrides
+    for key, value, as_written in map(parse_override, pairs):
+        _override(tree, key, value)
+        _override(written, key, as_written)
+    return parse(tree, written)
 
 
-def parse_override(override: str) -> tuple[str, Any]:
-    """Return the dotted key and the value, read as YAML, of `key=value`.
+def _override(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key, or narrow the axis of that name."""
+    grid = tree["grid"] = tree.get("grid") or {}
+    if isinstance(grid, dict) and (key in grid or key.startswith("grid.")):
+        grid[key.removeprefix("grid.")] = value
+    else:
+        assign(tree, key, value)
+
+
+def parse_override(override: Override) -> tuple[str, Any, Any]:
+    """Return the dotted key, the value, and the value with its scalars as they are written.
 
     Raises:
         InputError: the key or the `=` is missing, or the value is not YAML.
     """
+    if not isinstance(override, str):
+        return (*override, override[1])
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise InputError(f"{override!r} is not an override; write key=value, for example model.size=25k")
     try:
-        return key, parse_yaml(text)
+        return (key, *parse_written(text))
     except ValueError as error:
-        raise InputError(f"{override!r}: the value is not valid YAML: {error}") from None
+        raise InputError(f"{override!r}: {error}") from None
 
 
-def parse(tree: dict[str, Any]) -> Experiment:
+def parse(tree: dict[str, Any], written: Mapping[str, Any] | None = None) -> Experiment:
     """Validate a tree of settings, and every value of every axis of its grid.
+
+    Args:
+        tree: plain data.
+        written: the same with scalars as they are written, for settings that are text.
 
     Raises:
         InputError: a key or a value is not allowed; names the first and what is allowed.
     """
+    written = copy.deepcopy(dict(tree if written is None else written))
     tree = copy.deepcopy(tree)
     grid = tree.get("grid") or {}
     for key, values in grid.items() if isinstance(grid, dict) else ():
@@ -156,14 +177,29 @@ def parse(tree: dict[str, Any]) -> Experiment:
         if values == []:
             raise InputError(f"grid.{key}=[]: an axis needs at least one value")
         # A section is validated with its axes in place: one of them may give a setting that the section requires.
-        assign(tree, str(key), values[0] if isinstance(values, list) else values)
-    try:
-        experiment = Experiment.model_validate(tree)
-    except ValidationError as error:
-        raise InputError(describe_error(error, tree)) from None
+        for each, axis in ((tree, values), (written, written["grid"][key])):
+            assign(each, str(key), axis[0] if isinstance(axis, list) else axis)
+    experiment = check(_SCHEMA, tree, written, known=tuple(known_keys(Experiment, tree)))
+    experiment = experiment.model_copy(update={"grid": _axes_as_written(experiment.grid, tree, written)})
     for key, values in experiment.grid.items():
         expand(experiment.model_copy(update={"grid": {key: values}}))
     return experiment
+
+
+def _axes_as_written(
+    axes: Mapping[str, tuple[Any, ...]], tree: dict[str, Any], written: dict[str, Any]
+) -> dict[str, tuple[Any, ...]]:
+    """Return the axes of a checked tree; the numbers of those whose setting is text, as they are written."""
+    found = dict(axes)
+    for key, values in axes.items():
+        setting: Any = tree
+        for part in key.split("."):
+            setting = setting[part]
+        if isinstance(setting, str) and not isinstance(values[0], str):
+            given = written["grid"][key]
+            texts = given if isinstance(given, list) else [given]
+            found[key] = tuple(text_at(texts, (index,)) or value for index, value in enumerate(values))
+    return found
 
 
 def read_yaml(path: str) -> dict[str, Any]:
@@ -172,15 +208,26 @@ def read_yaml(path: str) -> dict[str, Any]:
     Raises:
         InputError: the file is missing, cannot be read, or is not a mapping.
     """
+    return read_configuration(path)[0]
+
+
+def read_configuration(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a YAML file as a tree, and the same with its scalars as they are written.
+
+    Raises:
+        InputError: as `read_yaml`.
+    """
     try:
-        loaded = parse_yaml(_configuration_text(Path(path)))
+        tree, written = parse_written(_configuration_text(Path(path)))
     except FileNotFoundError:
         raise InputError(f"{path}: no such configuration; give a YAML file, for example configs/quick.yaml") from None
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
-    if not isinstance(loaded, dict):
-        raise InputError(f"{path}: a configuration is a mapping of keys, found {type(loaded).__name__}")
-    return loaded
+    if tree is None:
+        raise InputError(f"{path}: empty; a configuration is a mapping of keys, for example configs/quick.yaml")
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: a configuration is a mapping of keys, found {type(tree).__name__}")
+    return tree, written
 
 
 def _configuration_text(file: Path) -> str:

@@ -17,7 +17,9 @@ _INTRODUCTION = """# Configuration
 
 One YAML file is one experiment. Every key can be overridden on the command line by `key=value`; a key of `model`,
 `data`, `train`, `probes`, `launch`, and `seed` can be an axis of `grid`. Sizes are written in full or as `400k`,
-`1.5M`, `9B`, `2e6`. An unknown key is an error. This page comes from the schema: `python -m amscale.config.reference`.
+`1.5M`, `9B`, `2e6`. Scalars are read by YAML 1.2: `010` is 10, `1e-3` a number, `on` and `2026-11-28` are text; a
+number where text is wanted, as in `name: 20261128`, is taken as it is written. An unknown key, or one given twice, is
+an error. This page comes from the schema: `python -m amscale.config.reference`.
 """
 
 

@@ -247,7 +247,7 @@ def _build(corpus: Corpus, folder: Path) -> None:
     facts = _store_facts(corpus, tokenizer, draft, split, longest)
     draft.remove()
     facts["checksums"] = checksums(folder)
-    (folder / "store.json").write_text(json.dumps(facts, indent=2) + "\n")
+    (folder / "store.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def _tokenise(corpus: Corpus, draft: Draft, progress: BuildProgress) -> Tokenizer:

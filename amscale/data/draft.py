@@ -107,7 +107,7 @@ class Draft:
     def write_journal(self) -> None:
         """Write the journal, whole or not at all."""
         draft = self.folder / f"{_JOURNAL}.new"
-        draft.write_text(json.dumps(asdict(self.progress)))
+        draft.write_text(json.dumps(asdict(self.progress)), encoding="utf-8")
         os.replace(draft, self.folder / _JOURNAL)
 
     def hashes(self) -> Iterator[tuple[int, np.ndarray]]:
@@ -155,7 +155,7 @@ def content_hashes(tokens: np.ndarray, lengths: np.ndarray, seed: int) -> np.nda
 def _resumable(folder: Path) -> DraftProgress | None:
     """Return how far the draft of a dead builder is; None where there is none, or not with its checksums."""
     try:
-        found = DraftProgress(**json.loads((folder / _JOURNAL).read_text()))
+        found = DraftProgress(**json.loads((folder / _JOURNAL).read_text(encoding="utf-8")))
         found.round_trip = RoundTrip(**found.round_trip)  # type: ignore[arg-type]  # a mapping, as it was read
         for name, (size, checksum) in found.written.items():
             if _checksum(folder / name, size) != checksum:

@@ -205,7 +205,7 @@ def open_store(folder: Path | str) -> TokenStore:
     """
     folder = Path(folder)
     try:
-        facts = json.loads((folder / "store.json").read_text())
+        facts = json.loads((folder / "store.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DamagedStore(f"{folder} is not a token store ({error}); prepare the data again") from None
     except OSError as error:

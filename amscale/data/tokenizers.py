@@ -98,7 +98,11 @@ class LibraryTokenizer:
 
     def encode(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         tokens, lengths = array("I"), []
-        for encoding in self.inner.encode_batch_fast(texts, False, False):
+        try:
+            encodings = self.inner.encode_batch_fast(texts, False, False)
+        except Exception as error:  # the library raises nothing narrower
+            raise InputError(f"data.tokenizer: {self.facts['source']} cannot encode the texts: {error}") from None
+        for encoding in encodings:
             tokens.extend(ids := encoding.ids)
             tokens.append(self.end_token)
             lengths.append(len(ids) + 1)

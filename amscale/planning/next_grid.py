@@ -18,8 +18,9 @@ from amscale.planning.plan import tokens_folder
 from amscale.scaling.dstar import cell_criteria, check_window, locate_all
 from amscale.scaling.next_cells import NextCells, candidates, next_cells
 from amscale.scaling.points import PointTable, drop_highest
-from amscale.scaling.reading import read_sweep, read_table
+from amscale.scaling.reading import read_sweep
 from amscale.scaling.several_corpora import by_corpus
+from amscale.scaling.table import Columns, read_table
 from amscale.settings import format_duration, format_size
 from amscale.trials.sweep_store import SweepStore
 
@@ -78,20 +79,26 @@ def next_grid_of_sweep(
     return "".join(f"# {line}\n" for line in lines) + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
 
-def next_grid_of_table(path: str | Path, number: int, highest: int = 0, **reading: Any) -> str:
+def next_grid_of_table(
+    path: str | Path,
+    number: int,
+    highest: int = 0,
+    columns: Columns | None = None,
+    loss_unit: str = "nats",
+    bytes_per_token: float | None = None,
+) -> str:
     """Return the next cells for a table of points, as settings to put on a configuration.
 
     Args:
         path: the table.
         number: cells to propose.
         highest: rows of highest loss to leave out.
-        reading: as for `read_table`.
-
+        columns, loss_unit, bytes_per_token: as for `read_table`.
 
     Raises:
         InputError: as `read_table` and `next_cells`.
     """
-    table = drop_highest(read_table(path, **reading), highest)
+    table = drop_highest(read_table(path, columns, loss_unit, bytes_per_token), highest)
     chosen = next_cells(table, number)
     ((sizes, amounts),) = chosen.blocks()
     grid = {_SIZE: [_round(N) for N in sizes], _AMOUNT: [_round(D) for D in amounts]}

@@ -95,7 +95,7 @@ class TrialPlan:
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """All trials of a sweep, in the order of the grid."""
+    """All trials of a sweep, by N, D and seed; those that agree in these in the order of the grid."""
 
     trials: tuple[TrialPlan, ...]
     axes: tuple[str, ...]
@@ -117,7 +117,7 @@ class SweepPlan:
         return tuple(key for key in self.axes if key not in _AXES_IN_COLUMNS)
 
     def to_frame(self) -> "DataFrame":
-        """Return a table with one row a trial, in the order of the grid.
+        """Return a table with one row a trial, in the order of `trials`.
 
         Columns: label, shape, family, N, D, seed, steps, flops (all steps), memory_bytes (of one process), zero_stage,
         machines, processes (of all machines), device, seconds (expected), and the value of each further axis by its
@@ -176,6 +176,7 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
         for cell in expand(config)
     ]
     _check_distinct(trials, tuple(config.grid))
+    trials.sort(key=lambda trial: (trial.N, trial.D, trial.cell.seed))
     return SweepPlan(
         trials=tuple(trials),
         axes=tuple(config.grid),

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, TypeAdapter, field_validator, model_validator
 
-from amscale.config.loading import assign, parse_override, read_yaml
+from amscale.config.checking import check, known_keys
+from amscale.config.loading import assign, parse_override, read_configuration
 from amscale.data import DataSettings
-from amscale.errors import InputError
-from amscale.settings import Settings, Size, describe_error
+from amscale.settings import Settings, Size
 
 
 class TrialModel(Settings):
@@ -80,15 +80,20 @@ def load(path: str, overrides: Sequence[str] = ()) -> RadiusSettings:
     Raises:
         InputError: naming the key, the value and what is allowed.
     """
-    tree = read_yaml(path)
+    tree, written = read_configuration(path)
     for override in overrides:
-        key, value = parse_override(override)
+        key, value, as_written = parse_override(override)
         assign(tree, key, value)
-    return parse(tree)
+        assign(written, key, as_written)
+    return parse(tree, written)
 
 
-def parse(tree: dict[str, Any]) -> RadiusSettings:
+def parse(tree: dict[str, Any], written: dict[str, Any] | None = None) -> RadiusSettings:
     """Check a tree of settings.
+
+    Args:
+        tree: plain data.
+        written: the same with scalars as they are written, for settings that are text.
 
     Raises:
         InputError: naming the key, the value and what is allowed.
@@ -96,12 +101,8 @@ def parse(tree: dict[str, Any]) -> RadiusSettings:
     model, data = tree.get("model"), tree.get("data")
     if isinstance(model, dict) and model.get("source") == "pretrained" and isinstance(data, dict):
         tree = {**tree, "data": {"tokenizer": model.get("path"), **data}}
-    try:
-        return RadiusSettings.model_validate(tree)
-    except ValidationError as error:
-        if not error.errors()[0]["loc"]:
-            raise InputError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
-        raise InputError(describe_error(error, tree)) from None
+    known = tuple(known_keys(RadiusSettings, tree))
+    return check(TypeAdapter(RadiusSettings), tree, tree if written is None else written, known=known)
 
 
 def is_radius(tree: dict[str, Any]) -> bool:

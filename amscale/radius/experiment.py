@@ -26,6 +26,7 @@ from amscale.radius.figure import draw
 from amscale.radius.sample import Chunks, choose_chunks, places, vectors
 from amscale.radius.subject import Subject, TrainedTrial, find_trial, pretrained_subject, trial_subject
 from amscale.reporting.terminal import make_console
+from amscale.trials import storage_errors
 
 _ROWS = 4096
 
@@ -34,13 +35,11 @@ def make_folder(storage: str, name: str) -> Path:
     """Make the experiment's folder if it is missing.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: it cannot be made or written.
     """
     folder = Path(storage).expanduser() / name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"storage={storage!r}: cannot be made ({error.strerror}); give a writable folder") from None
+    storage_errors.make_folder(folder, f"storage={storage!r}")
+    storage_errors.check_outputs(folder, (), (), "give a writable folder as storage=FOLDER")
     return folder
 
 

@@ -16,28 +16,36 @@ from amscale.reporting.chart import Chart, Palette, palette_of
 from amscale.reporting.figures import report_charts
 from amscale.reporting.interactive import html_formula, to_plotly
 from amscale.reporting.report_data import ReportData, read_report_data
+from amscale.trials.storage_errors import check_outputs, make_folder
 
 if TYPE_CHECKING:
     from amscale.scaling.fit import BaseFit
 
 
-def write_report(folder: str | Path, fit: "BaseFit | None" = None) -> Path:
-    """Write `<folder>/report.html` and `<folder>/figures/`; return the page's path.
+def write_report(folder: str | Path, fit: "BaseFit | None" = None, output: str | Path | None = None) -> Path:
+    """Write `report.html` and `figures/` into a sweep's folder or another one; return the page's path.
 
     Args:
         folder: `<storage>/<name>` of a sweep with at least one finished trial.
         fit: its estimates; by default those of its fit.json, fitted again if the trials have changed.
+        output: the folder to write to, which is made if it is missing; the sweep's own if None.
 
     Raises:
-        InputError: not a sweep folder, or no finished trial in it.
+        InputError: not a sweep folder, no finished trial in it, or no right to write, which is said before the work.
     """
     from amscale.reporting.static import write_charts
 
-    report = read_report_data(folder, fit)
+    target = Path(folder if output is None else output).expanduser().absolute()
+    if output is not None:
+        make_folder(target, f"output={str(output)!r}")
+    if target.is_dir():
+        files, advice = ("report.html", "fit.json"), "give another folder for report.html and figures/, --output FOLDER"
+        check_outputs(target, files, ("figures",), advice)
+    report = read_report_data(folder, fit, target)
     charts = report_charts(report)
     palette = palette_of(charts)
-    write_charts(charts, palette, report.folder / "figures")
-    page = report.folder / "report.html"
+    write_charts(charts, palette, target / "figures")
+    page = target / "report.html"
     write_atomically(page, render_page(report, charts, palette))
     return page
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 import amscale
-from amscale.errors import InputError
+from amscale.errors import InputError, no_sweep
 from amscale.reporting.fit_data import FitData, RunLoss, run_label, with_infinite_ends
 from amscale.reporting.terminal import TrialStatus, trial_status
 from amscale.scaling.floor import common_value
@@ -108,12 +108,13 @@ class ReportData(FitData):
         return common_value([getattr(trial.result.data, name) if trial.result else None for trial in chosen])
 
 
-def read_report_data(folder: str | Path, fit: "BaseFit | None" = None) -> ReportData:
+def read_report_data(folder: str | Path, fit: "BaseFit | None" = None, output: Path | None = None) -> ReportData:
     """Read a sweep's folder.
 
     Args:
         folder: `<storage>/<name>` of a sweep.
         fit: its estimates; by default those of fit.json, fitted again if the trials have changed.
+        output: the folder for fit.json where it is made anew; the sweep's own if None.
 
     Raises:
         InputError: not a sweep folder, or no finished trial.
@@ -121,14 +122,14 @@ def read_report_data(folder: str | Path, fit: "BaseFit | None" = None) -> Report
     sweep = SweepStore(Path(folder).absolute())
     marker = sweep.path / "sweep.yaml"
     if not marker.is_file():
-        raise InputError(f"{folder}: not a sweep folder; give <storage>/<name> of a sweep")
+        raise no_sweep(folder)
     folders = sweep.all_trials()
     states = Counter(trial_status(trial).state for trial in folders)
     if not states["finished"]:
         found = ", ".join(f"{number} {state}" for state, number in sorted(states.items())) or "it has no trials"
         raise InputError(f"{folder}: no trial has finished yet ({found}); wait for one, or run the sweep again")
     tree = sweep.read_marker()
-    document = fit.to_dict() if fit is not None else _fit_document(sweep)
+    document = fit.to_dict() if fit is not None else _fit_document(sweep, output or sweep.path)
     count = document["settings"]["count"]
     trials = [_read_trial(trial, count) for trial in folders]
     return ReportData(
@@ -149,8 +150,8 @@ def _radius_experiments(storage: Path, labels: set[str]) -> list[dict[str, Any]]
     return [item for item in found if item is not None and item.get("model") in labels and "spreads" in item]
 
 
-def _fit_document(sweep: SweepStore) -> dict[str, Any]:
-    """Return fit.json where it is of the trials that are finished now; otherwise fit again and write it."""
+def _fit_document(sweep: SweepStore, output: Path) -> dict[str, Any]:
+    """Return fit.json where it is of the trials that are finished now; otherwise fit again and write it to `output`."""
     file = sweep.path / "fit.json"
     document = _read_json(file)
     if document is not None and _is_current(document, sweep.path):
@@ -159,7 +160,7 @@ def _fit_document(sweep: SweepStore) -> dict[str, Any]:
 
     settings = sweep.fit_settings()
     fit = fit_sweep(sweep.path, settings.count, settings.window, settings.threshold, settings.hypotheses)
-    fit.write(file)
+    fit.write(output / "fit.json")
     return fit.to_dict()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from amscale.scaling.bootstrap import bias_corrected_interval, cells_of, redrawn_residuals
-from amscale.scaling.design import follows
+from amscale.scaling.design import no_exponent
 from amscale.scaling.estimate import Estimate, interval_test
 from amscale.scaling.points import Array, PointTable
 from amscale.scaling.power_law import hypothesis_name
@@ -87,10 +87,10 @@ def exponent_from_collapse(table: PointTable, hypotheses: Sequence[float], resam
         "used": len(loss),
         "left_out": table.reasons,
     }
+    if reason := no_exponent(table):
+        return Estimate(**shared, reason=reason)
     if len(loss) < 9 or len(set(N)) < 3 or len(set(D)) < 3:
         reason = f"{len(loss)} cells, {len(set(N))} N and {len(set(D))} D; at least 9, 3 and 3 are needed"
-        return Estimate(**shared, reason=reason)
-    if reason := follows(N, D):
         return Estimate(**shared, reason=reason)
     best = float(best_exponents(N, D, loss[None])[0])
     grid = np.unique(np.concatenate([_GRID, [best], [k for k in hypotheses if _GRID[0] < k < _GRID[-1]]]))

@@ -2,7 +2,6 @@
 
 import html
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import amscale
 from amscale.errors import InputError
+from amscale.files import write_atomically
 from amscale.scaling.capacity import capacity_estimates
 from amscale.scaling.collapse import exponent_from_collapse
 from amscale.scaling.dstar import Criterion, cell_criteria, check_window, locate_all
@@ -29,8 +29,10 @@ from amscale.scaling.power_law import (
     seed_remark,
     sensitivity_remark,
 )
-from amscale.scaling.reading import read_sweep, read_table
+from amscale.scaling.reading import read_sweep
 from amscale.scaling.several_corpora import by_corpus, estimates_of_corpora
+from amscale.scaling.table import Columns, read_table
+from amscale.trials.storage_errors import storage_errors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -185,14 +187,13 @@ class BaseFit:
         """Write fit.json whole or not at all.
 
         Raises:
-            InputError: its folder does not exist.
+            InputError: its folder does not exist, or takes no file.
         """
         path = Path(path)
         if not path.parent.is_dir():
             raise InputError(f"output={str(path)!r}: there is no folder {path.parent}")
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        partial.write_text(self.to_json())
-        partial.replace(path)
+        with storage_errors(path.parent):
+            write_atomically(path, self.to_json())
 
     def __repr__(self) -> str:
         determined = sum(estimate.value is not None for estimate in self.estimates)
@@ -265,29 +266,36 @@ def fit_sweep(
 
 def fit_table(
     source: "str | Path | pd.DataFrame",
+    columns: Columns | None = None,
     hypotheses: Sequence[float] = tuple(HYPOTHESES),
     resamples: int = 400,
     highest: int = 0,
     rows: int | None = None,
-    **reading: Any,
+    loss_unit: str = "nats",
+    bytes_per_token: float | None = None,
+    where: str | None = None,
 ) -> BaseFit:
-    """Fit the rows of a CSV or Parquet file, or of a DataFrame.
+    """Fit the rows of a file, or of a DataFrame.
 
     Args:
+        source: a file that `read_table` reads, or a DataFrame.
+        columns: names of its columns.
         hypotheses: exponents k of N ∝ D^k to test.
         resamples: bootstrap refits.
         highest: number of highest losses to leave out, by name.
         rows: number of rows to draw at random of what remains; None for all.
-        reading: names of columns and the unit of the loss, as for `read_table`.
+        loss_unit, bytes_per_token, where: as for `read_table`.
 
     Raises:
         InputError: as `read_table`, or a setting is out of range.
     """
     _check(0.04, hypotheses, resamples)
-    table = sample(drop_highest(read_table(source, **reading), highest), rows)
+    columns = columns or Columns()
+    table = sample(drop_highest(read_table(source, columns, loss_unit, bytes_per_token, where), highest), rows)
     estimates, laws = _estimates(table, hypotheses, resamples)
     settings = {"hypotheses": list(hypotheses), "resamples": resamples, "drop_highest": highest, "sample": rows}
-    return BaseFit(table, estimates, laws, settings | reading)
+    settings |= {**columns.to_dict(), "loss_unit": loss_unit, "bytes_per_token": bytes_per_token, "where": where}
+    return BaseFit(table, estimates, laws, settings)
 
 
 def _estimates(

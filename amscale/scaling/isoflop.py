@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from amscale.scaling.design import no_variation
 from amscale.scaling.estimate import COMPUTE, Estimate, interval_test
 from amscale.scaling.points import Array, PointTable
 from amscale.scaling.power_law import hypothesis_name
@@ -205,6 +206,8 @@ def exponents_from_budgets(table: PointTable, hypotheses: Sequence[float]) -> li
         "estimand": "k at N_opt(C), iso-FLOP optimum",
         "details": {"budgets": found},
     }
+    if reason := no_variation(table.loss):
+        return [Estimate(**k, **shared, reason=reason)]
     if len(interior) < 3:
         reason = f"an interior minimum in N at {len(interior)} of {len(found)} budgets; at least 3 are needed"
         return [Estimate(**k, **shared, reason=reason)]

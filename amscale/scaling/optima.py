@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from amscale.scaling.bootstrap import cells_of, percentile_interval, redrawn_residuals
+from amscale.scaling.design import equal_losses, no_exponent
 from amscale.scaling.estimate import Estimate, interval_test
 from amscale.scaling.isoflop import compute_exponent
 from amscale.scaling.laws.chinchilla import Chinchilla
@@ -45,6 +46,8 @@ def optimum(D: float, N: Sequence[float] | Array, loss: Sequence[float] | Array)
     least = float(sizes[best])
     if len(sizes) < 3:
         return Optimum(D, None, None, len(sizes), least, f"{len(sizes)} sizes; a minimum needs 3")
+    if equal_losses(losses):
+        return Optimum(D, None, None, len(sizes), least, "the same loss at every N: no minimum")
     if best in (0, len(sizes) - 1):
         edge = "smallest" if best == 0 else "largest"
         return Optimum(D, None, None, len(sizes), least, f"least loss at the {edge} N: no interior minimum")
@@ -83,10 +86,14 @@ def exponent_from_optima(table: PointTable, hypotheses: Sequence[float]) -> Esti
         "left_out": table.reasons + dropped,
     }
     details = {"optima": found}
+    if reason := no_exponent(table):
+        return Estimate(**shared, reason=reason, details=details)
     if len(interior) < 3:
         reason = f"an interior minimum in N at {len(interior)} of {len(found)} D; at least 3 are needed"
         return Estimate(**shared, reason=reason, details=details)
     fit = fit_loglog([item.D for item in interior], [item.N for item in interior])  # type: ignore[misc]
+    if fit.slope <= 0:
+        return Estimate(**shared, reason="N_opt does not grow with D", details=details)
     tests = tuple(fit.test(hypothesis_name(k), k) for k in hypotheses)
     remark = (f"{len(found) - len(interior)} of {len(found)} D dropped",) if dropped else ()
     return Estimate(
@@ -184,6 +191,8 @@ def exponent_from_contours(table: PointTable, hypotheses: Sequence[float], seed:
         "left_out": table.reasons + dropped,
         "details": {"contours": found},
     }
+    if reason := no_exponent(table):
+        return Estimate(**shared, reason=reason)
     slope = _slope(found)
     if slope is None:
         reason = f"an interior minimum of compute on {len(interior)} of {len(found)} contours; "

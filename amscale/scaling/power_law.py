@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from amscale.scaling.dstar import DStar, cell_criteria, locate_all
-from amscale.scaling.estimate import Estimate, HypothesisTest, interval_text
+from amscale.scaling.estimate import ACCURACY, Estimate, HypothesisTest, interval_text, outside
 from amscale.scaling.points import Array, PointTable
 
 _DRAWS = 4096
@@ -138,13 +138,15 @@ class LogLogFit:
         """Return the two-sided p value of `slope`."""
         from scipy.stats import t
 
+        if abs(self.slope - slope) <= ACCURACY * abs(slope):
+            return 1.0
         if self.standard_error == 0:
-            return 1.0 if math.isclose(slope, self.slope) else 0.0
+            return 0.0
         return float(2 * t.sf(abs(self.slope - slope) / self.standard_error, self.n - 2))
 
     def test(self, name: str, slope: float) -> HypothesisTest:
         """Test `slope` by the t interval."""
-        rejected = not self.interval[0] <= slope <= self.interval[1]
+        rejected = outside(slope, self.interval)
         return HypothesisTest(name=name, value=float(slope), rejected=rejected, how="t interval", p=self.p_value(slope))
 
 

@@ -2,10 +2,14 @@
 
 import hashlib
 import json
+import math
+import re
 from typing import Any
 
 from amscale.config import Experiment
-from amscale.settings import Settings, format_size
+from amscale.settings import Settings, format_size, parse_size
+
+_LABEL = re.compile(r"-N([^-]+)-D([^-]+)-seed([0-9]{1,18})(?:-[0-9a-f]+)?$")
 
 RESULT_VERSION = 1
 """Raised when a change of this software changes what a trial's result would be; part of every trial's identity."""
@@ -42,6 +46,22 @@ def trial_id(cell: Experiment, shape: dict[str, Any], content: dict[str, Any] | 
 def trial_label(cell: Experiment, non_embedding: int, tokens: int, identity: str) -> str:
     """Return a folder name that a person can read: family, N, D, seed, and the identity that makes it unique."""
     return f"{cell.model.family}-N{format_size(non_embedding)}-D{format_size(tokens)}-seed{cell.seed}-{identity}"
+
+
+def label_order(label: str) -> tuple[float, float, int, str]:
+    """Return what sorts labels by N, D and seed, as numbers; a name that is no label comes last."""
+    found = _LABEL.search(label)
+    if found is None:
+        return math.inf, math.inf, 0, label
+    size, tokens, seed = found.groups()
+    return _size(size), _size(tokens), int(seed), label
+
+
+def _size(text: str) -> float:
+    try:
+        return parse_size(text)
+    except ValueError:
+        return math.inf
 
 
 def settings_of(cell: Settings) -> dict[str, Any]:

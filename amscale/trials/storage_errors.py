@@ -4,7 +4,7 @@ import errno
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -58,6 +58,44 @@ def check_writable(folder: Path) -> StorageError | None:
         if error.errno in _SENTENCES:
             return StorageError(sentence(error.errno, folder))
     return None
+
+
+def make_folder(folder: Path, setting: str) -> None:
+    """Make a folder for outputs if it is missing.
+
+    Args:
+        setting: what named it, as the user wrote it.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:  # a ValueError: a NUL in it
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{setting}: no folder can be made there ({reason}); give a writable folder") from None
+
+
+def check_outputs(folder: Path, files: Sequence[str], folders: Sequence[str], advice: str) -> None:
+    """Check that a command can write its outputs into a folder, before it does the work that they are of.
+
+    Args:
+        folder: a folder that exists.
+        files: names of files in it that will be replaced, or made.
+        folders: names of folders in it that will be made, or written into.
+        advice: what to do otherwise.
+
+    Raises:
+        InputError: the folder or one in it takes no file, or something else is in the way; ends in the advice.
+    """
+    for name in files:
+        if (folder / name).is_dir():
+            raise InputError(f"{folder / name} is a folder and in the way of a file; {advice}")
+    for path in (folder, *(folder / name for name in folders if (folder / name).exists())):
+        if not path.is_dir():
+            raise InputError(f"{path} is a file and in the way of a folder; {advice}")
+        if (error := check_writable(path)) is not None:
+            raise InputError(f"{str(error).partition(';')[0]}; {advice}")
 
 
 def storage_error_in(error: BaseException, folder: Path) -> StorageError | None:

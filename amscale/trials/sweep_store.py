@@ -12,11 +12,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from amscale.config import Experiment, FitSettings, expand
 from amscale.data import store_name
-from amscale.errors import InputError
+from amscale.errors import InputError, no_sweep
 from amscale.files import parse_yaml, read_text, write_atomically
 from amscale.locks import FileLock, LockHeld, LocksUnsupported
 from amscale.settings import describe_error
 from amscale.trials import lease, mirror
+from amscale.trials.identity import label_order
 from amscale.trials.location import TrialLocation, storage_folder, working_folder
 from amscale.trials.objects import ObjectStore, is_uri
 from amscale.trials.records import FORMAT
@@ -48,10 +49,11 @@ class SweepStore:
         return TrialStore(self.trials / label)
 
     def all_trials(self) -> list[TrialStore]:
-        """Return every trial that has a spec, in order of name."""
+        """Return every trial that has a spec, by N, D and seed as its label has them."""
         if not self.trials.is_dir():
             return []
-        return [TrialStore(path) for path in sorted(self.trials.iterdir()) if (path / "spec.yaml").is_file()]
+        paths = sorted(self.trials.iterdir(), key=lambda path: label_order(path.name))
+        return [TrialStore(path) for path in paths if (path / "spec.yaml").is_file()]
 
     def location(self, label: str) -> TrialLocation:
         """Return where one trial is kept, for its machines."""
@@ -130,7 +132,10 @@ class SweepStore:
             StorageError: storage is full or read-only.
         """
         with storage_errors(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+            except FileExistsError:
+                raise InputError(f"{self.path}: is a file; choose another name or storage") from None
             try:
                 lock = FileLock(self.path / lease.KEY)
             except LockHeld as held:
@@ -250,7 +255,7 @@ def open_sweep(sweep: str) -> Iterator[Path]:
         return
     objects = ObjectStore(sweep)
     if objects.entry("sweep.yaml") is None:
-        raise InputError(f"{sweep}: not a sweep; give <storage>/<name> of a sweep")
+        raise no_sweep(sweep)
     folder = working_folder(sweep)
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from amscale import config
 from amscale.config.loading import _validate
 from amscale.errors import InputError
+from amscale.files import packaged
 from amscale.settings import format_duration, format_size, parse_size
 
 QUICK = "quick.yaml"
@@ -21,6 +22,10 @@ QUICK = "quick.yaml"
         ("2e6", 2_000_000),
         ("9B", 9 * 10**9),
         ("12", 12),
+        ("10.0 M", 10_000_000),
+        ("1,000,000", 1_000_000),
+        ("1_000", 1000),
+        ("6.7 billion", 6_700_000_000),
         (300, 300),
         (2e3, 2000),
     ],
@@ -29,7 +34,9 @@ def test_sizes(text, size):
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "k", "1.5", "-3", "4 0", "1e-3", "nan", "inf", True, None, [1]])
+@pytest.mark.parametrize(
+    "text", ["", "k", "1.5", "-3", "4 0", "1,00", "1.000.000", "5%", "1e-3", "nan", "inf", True, None, [1]]
+)
 def test_what_is_not_a_size(text):
     with pytest.raises(ValueError, match=r"size|whole"):
         parse_size(text)
@@ -68,6 +75,14 @@ def test_a_formatted_size_reads_back_to_three_digits(number):
         ("train", "'train' is not an override"),
         ("train.steps=[", "not valid YAML"),
         ("seed.more=1", "seed is a section here, with more; remove these keys"),
+        ("name=a/b", "name='a/b': a name has letters, digits"),
+        ("name=null", "name=None"),
+        ("train.steps=1:30", "train.steps='1:30': '1:30' is not a size"),
+        ("train.steps=[1,2]", "make it an axis: grid.train.steps=[1, 2]"),
+        ("train.learning_rate=.nan", "train.learning_rate=nan"),
+        ("seed=on", "seed='on'"),
+        ("fit.hypotheses=1.5", "fit.hypotheses=1.5: not a list; write fit.hypotheses=[1.5]"),
+        ("train.steps=0b1", "'0b1' is not a size"),
     ],
 )
 def test_bad_settings_are_named_in_one_line(override, words):
@@ -78,7 +93,86 @@ def test_bad_settings_are_named_in_one_line(override, words):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("a: [", "not valid YAML"), ("- 1", "a configuration is a mapping"), ("name: x", "is missing")]
+    ("override", "value"),
+    [
+        ("name=20261128", "20261128"),
+        ("name=on", "on"),
+        ("name=true", "true"),
+        ("name=1.10", "1.10"),
+        ("name=1e5", "1e5"),
+        ("name=010", "010"),
+        ("name=1_000", "1_000"),
+        ("name=0x10", "0x10"),
+        ("name=2026-11-28", "2026-11-28"),
+        ("storage=20261128", "20261128"),
+        ("storage=~", "~"),
+        ("data.tokenizer=123", "123"),
+        ("train.steps=010", 10),
+        ("train.steps=1e2", 100),
+        ("train.steps=1_000", 1000),
+        ("train.steps='100'", 100),
+        ("train.learning_rate=1e-3", 0.001),
+        ("train.learning_rate=.5", 0.5),
+        ("train.patience=null", None),
+        ("train.patience=~", None),
+        ("train.patience=", None),
+    ],
+)
+def test_scalars_are_read_as_they_are_meant(override, value):
+    found = config.load(QUICK, [override])
+    for part in override.partition("=")[0].split("."):
+        found = getattr(found, part)
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_a_file_is_read_as_overrides_are(tmp_path):
+    text = (packaged("configs") / QUICK).read_text(encoding="utf-8").replace("name: quick", "name: 20261128")
+    (tmp_path / "my.yaml").write_bytes(b"\xef\xbb\xbf" + text.encode() + b"seed: 010\nstorage: 2026-11-28\n")
+    experiment = config.load(str(tmp_path / "my.yaml"))
+    assert (experiment.name, experiment.storage) == ("20261128", "2026-11-28")
+    again = config.parse(yaml.safe_load(yaml.safe_dump(experiment.model_dump(mode="json"))))
+    assert again.name == "20261128"
+    assert config.load({**yaml.safe_load(text), "name": 7}, {"storage": 1.5, "name": 8}).name == "8"
+
+
+def test_an_axis_of_texts_that_look_like_numbers():
+    cells = config.expand(config.load(QUICK, ["grid.data.tokenizer=[007, 1.10]"]))
+    assert {cell.data.tokenizer for cell in cells} == {"007", "1.10"}
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("model.sise", "model.size"),
+        ("modle", "model"),
+        ("size", "model.size or data.size"),
+        ("lr", "train.learning_rate"),
+        ("train.lr", "train.learning_rate"),
+        ("train.batch_size", "train.batch_tokens"),
+        ("model.learning_rate", "train.learning_rate"),
+        ("learning_rates", "train.learning_rate"),
+        ("data.documets", "data.documents"),
+        ("grid.model.sise", "model.size"),
+    ],
+)
+def test_a_mistyped_key_gets_a_suggestion(key, meant):
+    with pytest.raises(InputError, match=rf"^unknown key .*; did you mean {meant}\?$"):
+        config.load(QUICK, [f"{key}=1"])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [", "not valid YAML: line 1, column 5"),
+        ("- 1", "a configuration is a mapping"),
+        ("name: x", "is missing"),
+        ("", "empty"),
+        ("# nothing\n", "empty"),
+        ("name: a\nseed: 1\nname: b\n", "the key 'name' is given twice, in lines 1 and 3"),
+        ("train: {steps: 1, steps: 2}", "the key 'steps' is given twice"),
+        ("train:\n\tsteps: 1\n", "line 2, column 1: a tab; indent with blanks"),
+        ("just words", "a configuration is a mapping"),
+    ],
 )
 def test_bad_files(tmp_path, text, words):
     path = tmp_path / "bad.yaml"
@@ -88,6 +182,12 @@ def test_bad_files(tmp_path, text, words):
 
 
 def test_a_file_that_is_not_text_or_not_there(tmp_path):
+    (tmp_path / "latin.yaml").write_bytes("name: x\n# café\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"latin\.yaml: cannot be read: not UTF-8 text \(byte 0xe9 in line 2\)"):
+        config.load(str(tmp_path / "latin.yaml"))
+    (tmp_path / "utf16.yaml").write_text("name: x", encoding="utf-16")
+    with pytest.raises(InputError, match="it begins as UTF-16 does"):
+        config.load(str(tmp_path / "utf16.yaml"))
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="cannot be read"):
         config.load(str(tmp_path / "binary.yaml"))

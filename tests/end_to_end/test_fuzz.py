@@ -24,6 +24,10 @@ def test_what_is_whole_passes(targets):
         pytest.param("spec", marks=pytest.mark.slow),
         pytest.param("metrics", marks=pytest.mark.slow),
         "checkpoint",
+        "table",
+        pytest.param("text", marks=pytest.mark.slow),
+        "environment",
+        pytest.param("program", marks=pytest.mark.slow),
     ],
 )
 def test_no_input_brings_a_traceback_or_changes_a_result(targets, target):

@@ -7,11 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from amscale import cli
 from amscale.cluster import supervisor
 
 # What a script starts in the background ignores Ctrl-C, and so would the commands that the tests start there.
@@ -33,16 +36,26 @@ def environment() -> dict[str, str]:
     return {**os.environ, "COLUMNS": "160", "NO_COLOR": "1"}
 
 
-def command(name: str, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+def command(
+    name: str, *arguments: str, timeout: float = 600, interpreter: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
     """Run `python -m amscale.<name>` to its end."""
     return subprocess.run(
-        [sys.executable, "-m", f"amscale.{name}", *arguments],
+        [sys.executable, *interpreter, "-m", f"amscale.{name}", *arguments],
         capture_output=True,
         text=True,
         timeout=timeout,
         env=environment(),
         check=False,
     )
+
+
+def ended(function: Callable[..., Any], *arguments: str, name: str | None = None) -> int:
+    """Run a command's function in this process as its command line does; return the exit status."""
+    try:
+        cli.run(function, list(arguments), name)
+    except SystemExit as end:
+        return int(end.code or 0)
 
 
 def processes_naming(path: Path) -> list[psutil.Process]:

@@ -1,7 +1,11 @@
 """The fit command: what it writes, how it prints, and which arguments are errors."""
 
+import ctypes
 import io
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +14,8 @@ from rich.console import Console
 from amscale.errors import InputError
 from amscale.fit import fit
 from amscale.reporting.estimates_table import print_fit
-from amscale.scaling.reading import read_sweep, read_table
+from amscale.scaling.reading import read_sweep
+from amscale.trials.storage_errors import check_outputs
 
 
 @pytest.fixture(scope="module")
@@ -94,14 +99,6 @@ def test_output_that_is_a_file_is_an_error(points):
         fit(str(points), output=str(points))
 
 
-def test_two_columns_of_one_name_are_warned_of(tmp_path):
-    path = tmp_path / "points.csv"
-    path.write_text("N,D,loss,loss\n1,2,3,9\n2,2,3,9\n")
-    table = read_table(path)
-    assert table.loss.tolist() == [3, 3]
-    assert table.warnings == ["of the columns called loss the first is used"]
-
-
 def test_active_counts_the_experts_in_use(tmp_path, write_trial):
     write_trial(tmp_path, "dense", 3e6, 1e6, [2.0], [2.0] * 10)
     path = write_trial(tmp_path, "experts", 3e6, 2e6, [2.0], [2.0] * 10)
@@ -125,3 +122,40 @@ def test_a_sweep_is_fitted_as_its_configuration_says_and_arguments_come_first(tm
     (tmp_path / "sweep.yaml").write_text("format: 1\nfit: {count: most}\n")
     with pytest.raises(InputError, match=r"fit\.count"):
         settings()
+
+
+@pytest.mark.slow
+def test_a_folder_that_takes_no_file_is_noticed_before_the_work(tmp_path, write_trial):
+    """Another user's sweep: one line that names --output, and nothing is written or lost."""
+    sweep = tmp_path / "sweep"
+    write_trial(sweep, "a", 1e6, 1e6, [2.0], [2.0] * 10)
+    (sweep / "sweep.yaml").write_text("format: 1\n")
+    sweep.chmod(0o555)
+    for command in ("fit", "report"):
+        done = subprocess.run(
+            [sys.executable, "-m", f"amscale.{command}", str(sweep)],
+            capture_output=True,
+            text=True,
+            check=False,
+            preexec_fn=_give_up_rights_of_root,
+        )
+        assert done.returncode == 2
+        assert (done.stdout, done.stderr.count("\n")) == ("", 1)
+        assert f"storage not writable: {sweep}: Permission denied; give" in done.stderr
+        assert "--output FOLDER" in done.stderr
+    assert sorted(path.name for path in sweep.iterdir()) == ["sweep.yaml", "trials"]
+    sweep.chmod(0o755)
+
+
+def _give_up_rights_of_root():
+    if os.geteuid() == 0:
+        drop, write_anywhere = 24, 1  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
+        ctypes.CDLL(None).prctl(drop, write_anywhere, 0, 0, 0)
+
+
+def test_what_is_in_the_way_of_an_output_is_named_before_the_work(tmp_path):
+    (tmp_path / "fit.json").mkdir()
+    (tmp_path / "figures").touch()
+    for files, folders in ((("fit.json",), ()), ((), ("figures",))):
+        with pytest.raises(InputError, match=f"{[*files, *folders][0]} is .* in the way .*; give another"):
+            check_outputs(tmp_path, files, folders, "give another")

@@ -14,6 +14,7 @@ from amscale.scaling.estimate import FLOOR, Estimate, HypothesisTest
 from amscale.scaling.fit import BaseFit, fit_sweep, fit_table
 from amscale.scaling.laws import all_laws, predict
 from amscale.scaling.points import PointTable
+from amscale.scaling.table import Columns
 
 PAGE = Path(__file__).parents[2] / "docs" / "estimates.md"
 SHARED = {"convention": "N counts something", "objective": "an objective", "method": "a method", "used": 3}
@@ -151,7 +152,7 @@ def test_data_frame_is_fitted_as_its_file_is(tmp_path):
     N, D = (axis.ravel() for axis in np.meshgrid([1e6, 4e6], [1e6, 4e6]))
     frame = pd.DataFrame({"params": N, "tokens": D, "val": 3 - 1e-7 * D, "note": "x"})
     frame.to_csv(tmp_path / "points.csv", index=False)
-    reading = {"n_column": "params", "d_column": "tokens", "loss_column": "val", "resamples": 100}
+    reading = {"columns": Columns(n="params", d="tokens", loss="val"), "resamples": 100}
     fits = fit_table(tmp_path / "points.csv", **reading), fit_table(frame.set_index("note"), **reading)
     documents = [fit.to_dict() for fit in fits]
     assert documents[1].pop("source") == "DataFrame"

@@ -14,7 +14,7 @@ from amscale.scaling.laws.fitting import fit_law
 from amscale.scaling.laws.law import HUBER_LOG, SQUARED
 from amscale.scaling.points import drop_highest
 from amscale.scaling.power_law import fit_loglog
-from amscale.scaling.reading import read_table
+from amscale.scaling.table import Columns, read_table
 
 
 def fit_chinchilla(N, D, loss, objective):
@@ -23,7 +23,7 @@ def fit_chinchilla(N, D, loss, objective):
 
 def test_filtered_points_agree_with_the_published_intervals(published):
     """234 of the 240 points: each parameter is inside its published 95 % interval, the exponent of iso-FLOP is ½."""
-    table = read_table(published / "kyotakano" / "points.csv", flops_column="C")
+    table = read_table(published / "kyotakano" / "points.csv", Columns(flops="C"))
     fit = fit_chinchilla(table.N, table.D, table.loss, HUBER_LOG)
     assert 1.769 < fit.parameters["E"] < 1.871
     assert 0.317 < fit.parameters["alpha"] < 0.373
@@ -115,11 +115,7 @@ def test_recipe_2_to_four_digits(points, limit, expected):
 
 
 def test_iso_flop_on_the_published_points_gives_the_published_half(digitised):
-    table = read_table(
-        digitised,
-        n_column="Model Size",
-        flops_column="Training FLOP",
-    )
+    table = read_table(digitised, Columns(n="Model Size", flops="Training FLOP"))
     result = exponents_from_budgets(drop_highest(table, 5), (1,))[0]
     # Hoffmann et al. 2022, approach 2: N ∝ C^0.49, by parabolas on the runs behind these points.
     assert result.details["slope_on_C"] == pytest.approx(0.49, abs=0.02)
@@ -127,13 +123,7 @@ def test_iso_flop_on_the_published_points_gives_the_published_half(digitised):
 
 @pytest.mark.slow
 def test_published_points_through_the_table_reader(digitised):
-    result = fit_table(
-        digitised,
-        n_column="Model Size",
-        flops_column="Training FLOP",
-        highest=5,
-        resamples=100,
-    )
+    result = fit_table(digitised, Columns(n="Model Size", flops="Training FLOP"), highest=5, resamples=100)
     row = result["k_chinchilla"]
     assert row.used == 240
     assert row.value == pytest.approx(1.057, abs=0.001)

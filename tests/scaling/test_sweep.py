@@ -7,7 +7,7 @@ import pytest
 from amscale.errors import InputError
 from amscale.fit import fit
 from amscale.scaling.fit import fit_sweep, fit_table
-from amscale.scaling.reading import read_sweep, read_table
+from amscale.scaling.reading import read_sweep
 
 
 def test_sweep_with_k_2_is_recovered(fitted):
@@ -107,40 +107,9 @@ def test_seeds_enter_by_their_mean(tmp_path, write_trial):
     assert {item.kind for item in found} == {"left"}
 
 
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("N,D\n1,2\n", "no column 'loss'"),
-        ("N,loss\n1,2\n", "--d_column"),
-        ("N,D,loss\n0,2,3\n", "row 1, column 'N' holds 0"),
-        ("N,D,loss\n1,-2,3\n", "row 1, column 'D' holds -2"),
-        ("N,D,loss\n1,x,3\n", "a number is needed"),
-        ("N,D,loss\n1,2,3\n1,4,3\n", "fewer than two sizes"),
-        ("N,D,loss\n", "no rows"),
-        ("N,D,loss,seed\n1,2,3,0.5\n2,2,3,1\n", "column 'seed' holds 0.5; a whole number is needed"),
-        ("N;D;loss\n1;2;3\n", "has commas between them"),
-    ],
-)
-def test_bad_tables_are_one_line(tmp_path, text, says):
-    path = tmp_path / "points.csv"
-    path.write_text(text)
-    with pytest.raises(InputError, match=says) as caught:
-        read_table(path)
-    assert "\n" not in str(caught.value)
-
-
 def test_not_a_file():
     with pytest.raises(InputError, match="is not a file"):
         fit("nowhere.csv")
-
-
-def test_rows_without_a_loss_and_repeats_are_left_out_by_name(tmp_path):
-    path = tmp_path / "points.csv"
-    path.write_text("n,C,L\n1,12,3\n2,24,nan\n2,24,2.5\n2,24,2.5\n2,24,2.6\n")
-    table = read_table(path, n_column="n", loss_column="L", flops_column="C")
-    assert table.D.tolist() == [2, 2, 2]
-    assert dict(table.left_out) == {"row 2": "loss is nan", "row 4": "repeats row 3 exactly"}
-    assert any("2 of 5 rows left out" in warning for warning in table.warnings)
 
 
 def test_highest_losses_are_dropped_by_name_and_few_cells_determine_no_law(tmp_path):

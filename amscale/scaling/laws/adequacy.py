@@ -36,6 +36,9 @@ error of a surface; on iso-FLOP valleys whose skew drifts, which no law here des
 _PROFILE = np.geomspace(0.05, 20.0, 25)
 """Exponents k at which the profile likelihood is taken."""
 
+_ROUNDING = 1e-9
+"""Error of ln loss that is always taken to be there: runs without noise would divide by zero."""
+
 _STARTS = 5
 """Starts of a law's own from which the profile is searched, besides the fit."""
 
@@ -165,7 +168,7 @@ def profile(fit: LawFit, rows: Rows) -> Profile | None:
     def excess(log_k: Array) -> Array:
         """Return by how much the sum of squares at each k exceeds its least, as multiples of what 5 % allow."""
         sums = _at_each(problem, above, below, np.vstack([end, starts]), rows, weights, log_k)
-        least = min(float(best.min()), float(sums.min())) - within
+        least = max(min(float(best.min()), float(sums.min())) - within, _ROUNDING**2 * len(rows))
         return (sums - within - least) / least * free / float(f.ppf(0.95, 1, free)) - 1
 
     return Profile(_where_below(log_k, excess))
@@ -206,7 +209,7 @@ def _at_each(
 def _where_below(log_k: Array, excess: Callable[[Array], Array]) -> tuple[float, float]:
     """Return the outermost k at which the excess is 0; where it is below 0 at an end of the grid, that end is open."""
     values = excess(log_k)
-    inside = np.flatnonzero(values <= 0)
+    inside = np.flatnonzero(values <= max(0.0, float(values.min())))
     first, last = int(inside[0]), int(inside[-1])
     low, high = 0.0, math.inf
     if first > 0:

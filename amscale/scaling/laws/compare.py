@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from amscale.scaling.bootstrap import cell_weights, cells_of, percentile_interval, redrawn_residuals
+from amscale.scaling.design import no_variation
 from amscale.scaling.estimate import FitRecord
 from amscale.scaling.laws import all_laws
 from amscale.scaling.laws.fitting import LawFit, at_bound, fit_law
@@ -201,7 +202,7 @@ def compare(rows: Rows, resamples: int, laws: Mapping[str, Law] | None = None, l
     """
     found = []
     for id, law in (all_laws() if laws is None else laws).items():
-        reason = law.unsupported(rows)
+        reason = no_variation(rows.loss) or law.unsupported(rows)
         for objective in OBJECTIVES:
             if reason:
                 found.append(_not_fitted(id, law, rows, objective, reason))

@@ -2,19 +2,20 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from amscale.scaling.bootstrap import percentile_interval
-from amscale.scaling.design import follows
-from amscale.scaling.estimate import EXPONENT, FLOOR, FORM, Estimate, HypothesisTest, interval_test
+from amscale.scaling.design import no_curvature, no_variation, not_told_apart, one_value
+from amscale.scaling.estimate import EXPONENT, FLOOR, FORM, Estimate, HypothesisTest, interval_test, outside
 from amscale.scaling.floor import references
 from amscale.scaling.laws.adequacy import misfits, profile
 from amscale.scaling.laws.compare import Comparison, Fitted, Resampled
 from amscale.scaling.laws.fitting import LawFit, fit_law
 from amscale.scaling.laws.law import HUBER_LOG, OBJECTIVES, SQUARED, SQUARED_LOG, rows_of
-from amscale.scaling.points import PointTable
+from amscale.scaling.points import Array, PointTable
 from amscale.scaling.power_law import hypothesis_name
 
 _LEAST_R_SQUARED = 0.5
@@ -39,7 +40,8 @@ def law_estimates(table: PointTable, fitted: Sequence[Fitted], hypotheses: Seque
     for items in by_law.values():
         first, squared = items[HUBER_LOG.name], items[SQUARED.name]
         if first.comparison.reason is not None:
-            estimates += _estimates(table, first, hypotheses) if first.law.reported_unfitted else []
+            reported = first.law.reported_unfitted or no_variation(table.loss)
+            estimates += _estimates(table, first, hypotheses) if reported else []
             continue
         misfit = _poor_fit(first.comparison) or reasons.get(first.comparison.id)
         estimates += _estimates(table, first, hypotheses, misfit)
@@ -78,7 +80,7 @@ def disagree(one: Comparison, other: Comparison) -> bool:
     """Return whether k or the floor of one fit is outside the interval of the other."""
     for a, b in ((one, other), (other, one)):
         for name, value in (("k", a.k), ("floor", a.floor)):
-            if value is not None and name in b.intervals and not b.intervals[name][0] <= value <= b.intervals[name][1]:
+            if value is not None and name in b.intervals and outside(value, b.intervals[name]):
                 return True
     return False
 
@@ -99,7 +101,9 @@ def _estimates(
     floor = {"id": f"floor_{suffix}", "estimand": f"loss floor ({law.name})", "group": FLOOR}
     if item.fit is None:
         shared |= {"method": "no fit", "reason": found.reason, "remarks": (law.formula,)}
-        return [Estimate(**names, **shared) for names in ((exponent, floor) if law.optimum else (floor,))]
+        has_floor = law.floor(np.ones(len(law.parameters))) is not None
+        both = ((exponent, law.optimum), (floor, has_floor))
+        return [Estimate(**names, **shared) for names, wanted in both if wanted]
     shared["method"] = "no interval"
     if found.intervals:
         shared["method"] = f"percentile interval, {found.bootstrap}, {found.resamples} refits"
@@ -107,14 +111,14 @@ def _estimates(
     text = f"{law.formula}: {parameters}; objective {found.value:.6g}"
     shared["remarks"] = (text, *found.flags, *_outliers(table, found, item.fit))
     shared["details"] = {"id": found.id, "law": law.name, "objective": found.objective}
-    estimates, design = [], follows(table.N, table.D) or None
+    estimates, design = [], _design(table, item) or None
     if law.optimum:
-        estimates.append(_exponent(table, item, hypotheses, exponent | shared, misfit or design))
+        estimates.append(_exponent(table, item, hypotheses, exponent | shared, design or misfit))
     if found.floor is not None:
-        estimates.append(_floor(table, item, floor | shared, misfit or (design if law.optimum else None)))
+        estimates.append(_floor(table, item, floor | shared, design or misfit))
     for parameter, (name, value) in law.tested.items():
         form = {"id": f"{parameter}_{suffix}", "estimand": f"{parameter} ({law.name})", "group": FORM}
-        estimates.append(_parameter(found, parameter, name, value, form | shared, misfit or design))
+        estimates.append(_parameter(found, parameter, name, value, form | shared, design or misfit))
     return estimates
 
 
@@ -141,11 +145,36 @@ def _undetermined(found: Comparison) -> str | None:
     return None
 
 
+def _at_bound(item: Fitted) -> str | None:
+    """Return which parameter ended at a bound of its search; a floor at its lower one leaves the exponent as it is."""
+    for flag in item.comparison.flags:
+        if " at its " in flag and flag != f"{item.law.floor_parameter} at its lower bound":
+            return f"{flag} of the search: these points do not determine the law"
+    return None
+
+
+def _design(table: PointTable, item: Fitted) -> str:
+    """Return why the table cannot determine a law in both N and D (or the tokens seen), or an empty text."""
+    assert item.fit is not None
+    rows, natural = rows_of(table), item.fit.natural
+    predicted = item.law.loss(natural, rows)
+
+    def depends(**changed: Array) -> bool:
+        return not np.allclose(item.law.loss(natural, replace(rows, **changed)), predicted)
+
+    amounts = [rows.D] if depends(D=2 * rows.D) else []
+    if rows.tokens is not None and depends(tokens=2 * rows.tokens):
+        amounts.append(rows.tokens)
+    reasons = [not_told_apart(rows.N, amount) for amount in amounts]
+    return reasons[0] if depends(N=2 * rows.N) and reasons and all(reasons) else ""
+
+
 def _exponent(
     table: PointTable, item: Fitted, hypotheses: Sequence[float], shared: dict[str, Any], misfit: str | None
 ) -> Estimate:
     found, rows = item.comparison, rows_of(table)
-    if reason := misfit or _undetermined(found):
+    reason = misfit or _at_bound(item) or _undetermined(found)
+    if reason := reason or no_curvature(rows.N, rows.D, rows.loss, found.rmse):
         return Estimate(**shared, reason=reason)
     interval = found.intervals.get("k")
     tests: tuple[HypothesisTest, ...] = ()
@@ -177,7 +206,9 @@ def _compute_optima(table: PointTable, fit: LawFit, resampled: Resampled) -> lis
 
 def _floor(table: PointTable, item: Fitted, shared: dict[str, Any], misfit: str | None) -> Estimate:
     found = item.comparison
-    reason = misfit
+    same = one_value(table.N, table.D)
+    reason = f"{same}: what more of the other one would leave there is no floor" if same else None
+    reason = reason or misfit or _at_bound(item)
     # A floor at the bound of the search, or a fit that mostly ends at bounds, does not measure a floor.
     if reason is None and f"{item.law.floor_parameter} at its lower bound" in found.flags:
         reason = "the floor is at the lower bound of the search: these points do not determine it"

@@ -10,6 +10,12 @@ from typing import Any
 
 from amscale import cli
 
+ENCODINGS = ("utf-8", "utf-8", "ascii", "latin-1", "cp1252", "cp437", "koi8-r", "shift_jis", "utf-16-le")
+"""Encodings that standard output may have."""
+
+encoding = "utf-8"
+"""That of the present example."""
+
 SECONDS = 20
 """Processor time that an example may take: an input of a few lines must not stop a command."""
 
@@ -30,7 +36,7 @@ def command(function: Callable[..., Any], arguments: list[str]) -> int:
     Raises:
         Broken: it raised anything, ended with an unknown status, or printed more than one line about an input.
     """
-    out, error = io.StringIO(), io.StringIO()
+    out, error = (io.TextIOWrapper(io.BytesIO(), encoding, write_through=True) for _ in range(2))
     status: Any = None
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
@@ -41,10 +47,11 @@ def command(function: Callable[..., Any], arguments: list[str]) -> int:
         raise Broken(f"{type(failure).__name__}: {str(failure)[:300]}") from failure
     if status not in (0, 1, 2):
         raise Broken(f"exit status {status!r}")
-    if "Traceback" in out.getvalue() + error.getvalue():
+    said, complained = (stream.buffer.getvalue().decode(encoding) for stream in (out, error))
+    if "Traceback" in said + complained:
         raise Broken("a traceback was printed")
     if status == 2:
-        one_line(error.getvalue().removesuffix("\n"))
+        one_line(complained.removesuffix("\n"))
     return int(status)
 
 

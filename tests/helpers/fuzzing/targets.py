@@ -1,4 +1,4 @@
-"""The four parts of the program that read what a user or a crash may have left; each runs one example.
+"""The parts of the program that read what a user or a crash may have left in a sweep; each runs one example.
 
     configuration   a YAML file and overrides, through `plan`
     spec            a trial's spec.yaml and a sweep's sweep.yaml, through what a rank reads and through `status`
@@ -22,8 +22,10 @@ import yaml
 
 from amscale import config
 from amscale.errors import InputError
+from helpers.fuzzing import checks
 from helpers.fuzzing.checks import Broken, command, contents, inside, limited, one_line, passes, same
 from helpers.fuzzing.mutate import ODD, change_bytes, change_place, change_text, change_tree, damage_json, damage_yaml
+from helpers.fuzzing.outside import Outside
 from helpers.made_sweep import write_sweep
 
 _CONFIGURATIONS = ("quick.yaml", "vanilla_question_formation_cpu.yaml", "capacity_random_tokens_cpu.yaml")
@@ -66,6 +68,7 @@ class Targets:
         unfinished = max(self._made.glob("trials/*"))
         (unfinished / "result.json").unlink()
         self._unfinished = unfinished.name
+        self._outside = Outside(self._made)
         self._canary = folder / "canary"
 
     def check_undamaged(self) -> None:
@@ -89,6 +92,7 @@ class Targets:
             passes(plan, [str(place / "experiment.yaml"), f"storage={place / 'plans'}"])
         for function in (status, self._read, lambda path: self._gather(path, False)):
             passes(function, [str(sweep)])
+        self._outside.check_undamaged(place)
         passes(lambda path: resolve(path, []) and None, [str(trial / "spec.yaml")])
         self._resume(trial)
         checkpoints = self._checkpoints(_FACTS)
@@ -108,8 +112,10 @@ class Targets:
         place = self._folder / "example"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
+        checks.encoding = rng.choice(checks.ENCODINGS)
+        run = getattr(self, f"_{target}", None) or getattr(self._outside, target)
         with limited():
-            getattr(self, f"_{target}")(place, rng, full)
+            run(place, rng, full)
         if self._canary.exists():
             raise Broken("an input ran code")
 

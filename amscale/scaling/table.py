@@ -1,0 +1,349 @@
+"""Read points from the rows of a table: a CSV, TSV, JSON, JSON Lines or Parquet file, or a DataFrame."""
+
+import difflib
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from amscale.errors import InputError
+from amscale.scaling.points import Point, PointTable
+from amscale.scaling.table_file import Cells, read_cells
+from amscale.scaling.table_rows import differing_columns, select_rows
+from amscale.settings import parse_number
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LOSS_UNITS = ("nats", "bits", "bits_per_byte")
+
+
+def nats_per_token(unit: str, bytes_per_token: float | None) -> float:
+    """Return the factor that turns a loss into nats per token.
+
+    Args:
+        unit: nats or bits, both per token, or bits_per_byte.
+        bytes_per_token: mean bytes of a token; needed for bits_per_byte, and only there.
+
+    Raises:
+        InputError: the unit is unknown, or bytes per token are missing or not wanted.
+    """
+    if unit not in LOSS_UNITS:
+        raise InputError(f"loss_unit={unit!r} is not a unit of loss; choose one of {', '.join(LOSS_UNITS)}")
+    if unit == "bits_per_byte":
+        number = isinstance(bytes_per_token, int | float) and not isinstance(bytes_per_token, bool)
+        if bytes_per_token is None or not number or not 0 < bytes_per_token < math.inf:
+            raise InputError(f"loss_unit=bits_per_byte needs --bytes_per_token, above 0 (got {bytes_per_token!r})")
+        return math.log(2) * bytes_per_token
+    if bytes_per_token is not None:
+        raise InputError(f"bytes_per_token={bytes_per_token!r} is for loss_unit=bits_per_byte, not for {unit}")
+    return 1.0 if unit == "nats" else math.log(2)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The names of a table's columns: N, D (unique tokens), the loss, training FLOPs, the seed and the tokens seen.
+
+    A command has an option for each, such as `--n_column`.
+    """
+
+    n: str = "N"
+    d: str = "D"
+    loss: str = "loss"
+    flops: str = "flops"
+    seed: str = "seed"
+    tokens: str = "tokens"
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the names by the command's options."""
+        return {f"{field.name}_column": getattr(self, field.name) for field in fields(self)}
+
+
+def read_table(
+    source: "str | Path | pd.DataFrame",
+    columns: Columns | None = None,
+    loss_unit: str = "nats",
+    bytes_per_token: float | None = None,
+    where: str | None = None,
+) -> PointTable:
+    """Read the rows of a file or a DataFrame as points.
+
+    Where there is no column of D, D is the tokens seen, or else FLOPs / (6 N). A row without N, D or a finite loss, and
+    a row that repeats another in full, are left out by name. Values of N or D that agree to nine digits are one value.
+
+    Args:
+        loss_unit, bytes_per_token: as for `nats_per_token`.
+        where: read only the rows with these cells, `column=value` or several joined by commas.
+
+    Raises:
+        InputError: the file or a column is missing, a cell is not the number it must be, all N are equal, or the unit
+            of the loss is unclear.
+    """
+    factor = nats_per_token(loss_unit, bytes_per_token)
+    reader = _Reader(select_rows(read_cells(source), where), columns or Columns())
+    unit = "nats per token" if factor == 1 else f"nats per token, {factor:.4g} times the file's {loss_unit}"
+    table = PointTable(
+        reader.cells.source, f"N as given in column {reader.names['n']!r}; loss in {unit}", [], [], reader.warnings
+    )
+    if where is not None:
+        table.convention += f"; rows with {where}"
+    N, D, tokens, flops = (reader.positive(key) for key in ("n", "d", "tokens", "flops"))
+    if D is None:
+        D, tokens = _amounts(reader, N, tokens, flops)
+    loss = [None if value is None else factor * value for value in reader.losses()]
+    seeds = reader.seeds()
+    rows = [_merged(N), _merged(D), loss, seeds, flops, tokens]
+    _collect(table, reader.cells, [column or [None] * reader.cells.rows for column in rows])
+    table.warnings += differing_columns(reader.cells, set(reader.names.values()), _merged(N), _merged(D))
+    for key, column in (("flops", flops), ("tokens", tokens)):
+        if column is not None and None in column and any(value is not None for value in column):
+            lacking = sum(value is None for value in column)
+            table.warnings.append(f"{reader.names[key]!r} is missing in {lacking} rows, and is used for none")
+    if len({point.N for point in table.points}) < 2:
+        left_out = f"; left out: {'; '.join(table.reasons[:3])}" if table.left_out else ""
+        raise InputError(
+            f"{table.source} has {len(table.points)} usable rows and fewer than two sizes N; a fit of N and D needs "
+            f"more{left_out}"
+        )
+    return table
+
+
+def _amounts(
+    reader: "_Reader", N: list[float | None] | None, tokens: list[float | None] | None, flops: list[float | None] | None
+) -> tuple[list[float | None], list[float | None] | None]:
+    """Return D for a table without a column of it, and the tokens seen where they are something else than D."""
+    if tokens is not None:
+        reader.warnings.append(f"D is not in the file: taken as the tokens seen, {reader.names['tokens']}, each once")
+        return tokens, None
+    if flops is None:
+        raise InputError(f"{reader.no_column('d')}, or --flops_column")
+    reader.warnings.append(f"D is not in the file: taken as {reader.names['flops']} / (6 {reader.names['n']})")
+    pairs = zip(N or [], flops, strict=True)
+    return [None if n is None or c is None else c / (6 * n) for n, c in pairs], None
+
+
+_SCALES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12, "thousand": 1e3, "million": 1e6, "billion": 1e9}
+_SCALE = re.compile(
+    r"(?:(?i:.*[(\[]\s*(?:in )?(k|m|b|g|t|thousand|million|billion)s?( (params|parameters|tokens))?\s*[)\]])"
+    r"|.*_([kKMBGT])|(?i:.*[ _](thousand|million|billion)s?))"
+)
+_SIZES = ("n", "d", "flops", "tokens")
+_WORDS_OF = {"n": ("param", "size", "model"), "d": ("token", "data"), "loss": ("loss", "nll", "entropy")}
+
+
+class _Reader:
+    """Finds the columns of a table and turns their cells into numbers."""
+
+    def __init__(self, cells: Cells, columns: Columns) -> None:
+        self.cells = cells
+        self.columns = columns
+        self.warnings = list(cells.warnings)
+        defaults = Columns()
+        self.names: dict[str, str] = {}
+        for key in ("n", "loss", "d", "flops", "seed", "tokens"):
+            wanted = getattr(columns, key)
+            name = self._find(key, wanted)
+            if name is not None:
+                self.names[key] = name
+            elif key in ("n", "loss") or wanted != getattr(defaults, key):
+                raise InputError(self.no_column(key))
+        self.decimal = self._decimal_sign()
+
+    def _find(self, key: str, wanted: Any) -> str | None:
+        """Return the column of that name, or the only one whose name differs from it by case alone."""
+        text = " ".join(str(wanted).split())
+        same = [name for name in self.cells.columns if name.casefold() == text.casefold()]
+        found = text if text in same else same[0] if len(same) == 1 else None
+        if found is None and same:
+            raise InputError(
+                f"{self.cells.source}: --{key}_column {text!r} may be {' or '.join(map(repr, same))}; write one of them"
+            )
+        if found in self.cells.twice:
+            raise InputError(
+                f"{self.cells.source} has two columns {found!r} with different cells; rename or remove one"
+            )
+        return found
+
+    def no_column(self, key: str) -> str:
+        """Return that a column is missing, which ones there are, and which may be meant."""
+        wanted = str(getattr(self.columns, key))
+        names = list(self.cells.columns)
+        folded = {name.casefold(): name for name in names}
+        near = [folded[name] for name in difflib.get_close_matches(wanted.casefold(), folded, cutoff=0.7)]
+        near += [name for name in names if any(word in name.casefold() for word in _WORDS_OF.get(key, ()))]
+        near = list(dict.fromkeys(near))[:3]
+        hint = f" (perhaps {' or '.join(map(repr, near))})" if near else ""
+        has = f"{self.cells.source} has no column {wanted!r}; its columns are {', '.join(names)}"
+        if len(names) == 1:
+            return f"{has}: put commas, semicolons or tabs between the columns"
+        return f"{has}: name one with --{key}_column{hint}"
+
+    def _decimal_sign(self) -> str:
+        """Return the decimal sign of the numbers that are written as text: the only one with which all can be read."""
+        used = [self.cells.columns[name] for name in self.names.values()]
+        if not any(isinstance(cell, str) and ("," in cell or cell.count(".") > 1) for cells in used for cell in cells):
+            return "."
+        signs: dict[str, tuple[int, str, str]] = {}
+        comma = None
+        for key, name in self.names.items():
+            for row, cell in zip(self.cells.numbers, self.cells.columns[name], strict=True):
+                if not isinstance(cell, str) or cell.isalnum() or not ("," in cell or "." in cell):
+                    continue
+                valid = {sign for sign in ".," if _is_number(cell, sign, grouped=key in _SIZES)}
+                if comma is None and "," in cell and len(valid) == 2:
+                    comma = (row, name, cell)
+                for sign in valid if len(valid) == 1 else ():
+                    signs.setdefault(sign, (row, name, cell))
+        if len(signs) == 2:
+            (row, name, cell), (other_row, other_name, other) = signs["."], signs[","]
+            raise InputError(
+                f"{self.cells.source}: row {row}, column {name!r} holds {cell!r} and row {other_row}, column "
+                f"{other_name!r} holds {other!r}: is the comma a decimal sign? write all numbers with a point"
+            )
+        if comma and not signs:
+            row, name, cell = comma
+            raise InputError(
+                f"{self.cells.source}: row {row}, column {name!r} holds {cell!r}, which may be "
+                f"{parse_number(cell):g} or {parse_number(cell, ','):g}; write it without a comma"
+            )
+        if "," in signs:
+            self.warnings.append("numbers are read with a decimal comma, and points as separators of thousands")
+        return "," if "," in signs else "."
+
+    def _numbers(self, key: str) -> list[float | None] | None:
+        """Return a column's numbers, None for missing ones; only sizes may be text with a suffix or thousands."""
+        name = self.names.get(key)
+        if name is None:
+            return None
+        sizes = key in _SIZES
+        scale = self._scale(name) if sizes and key != "flops" else 1.0
+        found: list[float | None] = []
+        for row, cell in zip(self.cells.numbers, self.cells.columns[name], strict=True):
+            try:
+                found.append(None if cell is None else _number(cell, self.decimal, sizes, scale))
+            except (ValueError, OverflowError):
+                example = "a number such as 2e8, 400M or 1,000,000" if sizes else "a number"
+                raise self._fault(row, name, cell, f"{example} is needed") from None
+        if key != "loss":
+            found = [None if value is not None and math.isnan(value) else value for value in found]
+        return found
+
+    def _scale(self, name: str) -> float:
+        match = _SCALE.fullmatch(name)
+        if match is None:
+            return 1.0
+        unit = next(group for group in (match[1], match[4], match[5]) if group).lower()
+        scale = _SCALES[unit]
+        self.warnings.append(f"the numbers of column {name!r} are taken times {scale:g}, as its name says")
+        return scale
+
+    def _fault(self, row: int, name: str, cell: Any, what: str) -> InputError:
+        return InputError(f"{self.cells.source}: row {row}, column {name!r} holds {cell!r}; {what}")
+
+    def positive(self, key: str) -> list[float | None] | None:
+        """Return the positive numbers of a column, None for a missing one; None where there is no such column."""
+        values = self._numbers(key)
+        for row, value in zip(self.cells.numbers, values or [], strict=values is not None):
+            if value is not None and not 1 / _LARGEST < value < _LARGEST:
+                most = f" below {_LARGEST:g}" if value >= _LARGEST else ""
+                raise self._fault(row, self.names[key], value, f"it must be a positive number{most}")
+        return values
+
+    def losses(self) -> list[float | None]:
+        """Return the losses in the table's unit; a missing one is None, and that of a diverged run not finite."""
+        values = self._numbers("loss") or []
+        for row, value in zip(self.cells.numbers, values, strict=True):
+            if value is not None and math.isfinite(value) and not 1 / _LARGEST < value < _LARGEST:
+                raise InputError(f"{self.cells.source}: row {row} has loss {value:g}; a cross-entropy must be positive")
+        return values
+
+    def seeds(self) -> list[float | None] | None:
+        """Return the seeds, whole numbers."""
+        values = self._numbers("seed")
+        for row, value in zip(self.cells.numbers, values or [], strict=values is not None):
+            if value is not None and not value.is_integer():
+                raise self._fault(row, self.names["seed"], value, "a whole number is needed")
+        return values
+
+
+_LARGEST = 1e40
+"""No count is as large: products of larger ones would overflow."""
+
+_PLAIN = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
+_UNITLESS = re.compile(r"[^a-z]*(?:[0-9]e[+-]?[0-9]+)?", re.IGNORECASE)
+_NOT_FINITE = {"nan": math.nan, "inf": math.inf, "+inf": math.inf, "infinity": math.inf, "-inf": -math.inf}
+
+
+def _number(cell: Any, decimal: str, sizes: bool, scale: float) -> float:
+    """Return the number in a cell.
+
+    Raises:
+        ValueError: there is none; a truth value, a date or a list is no number.
+    """
+    if isinstance(cell, str):
+        if decimal == "." and _PLAIN.fullmatch(cell):
+            return scale * float(cell)
+        if cell.lower() in _NOT_FINITE:
+            return _NOT_FINITE[cell.lower()]
+        unitless = _UNITLESS.fullmatch(cell) is not None
+        if not sizes and not (unitless and _is_number(cell, decimal, grouped=False)):
+            raise ValueError(f"{cell!r} is not a plain number")
+        return (scale if unitless else 1.0) * parse_number(cell, decimal)
+    if isinstance(cell, bool | np.bool_) or not isinstance(cell, int | float | np.integer | np.floating | Decimal):
+        raise ValueError(f"{cell!r} is not a number")
+    return scale * float(cell)
+
+
+def _is_number(text: str, decimal: str, grouped: bool) -> bool:
+    """Return whether a text is a number with that decimal sign; the other one may group thousands if `grouped`."""
+    try:
+        parse_number(text, decimal)
+    except ValueError:
+        return False
+    return grouped or {".": ",", ",": "."}[decimal] not in text
+
+
+_ONE_VALUE = 1e-9
+"""Values that differ by less than this share of themselves are one value: D = C/(6N) leaves such differences."""
+
+
+def _merged(values: Sequence[float | None] | None) -> list[float | None]:
+    """Return the values with each run of neighbours that agree to nine digits replaced by its least."""
+    least: dict[float, float] = {}
+    before = first = -math.inf
+    for value in sorted({value for value in values or [] if value is not None}):
+        if value - before > _ONE_VALUE * value:
+            first = value
+        before = value
+        least[value] = first
+    return [None if value is None else least[value] for value in values or []]
+
+
+def _collect(table: PointTable, cells: Cells, columns: Sequence[Sequence[float | None]]) -> None:
+    """Add points from the columns N, D, loss, seed, flops and tokens; a repeat equals another row in every cell."""
+    seen: dict[tuple[float | None, ...], list[int]] = {}
+    for row, values in enumerate(zip(*columns, strict=True)):
+        N, D, loss, seed, flops, tokens = values
+        name = f"row {cells.numbers[row]}"
+        lacking = [key for key, value in (("N", N), ("D", D), ("loss", loss)) if value is None]
+        if N is None or D is None or loss is None:
+            table.left_out.append((name, f"{' and '.join(lacking)} missing"))
+        elif not math.isfinite(loss):
+            table.left_out.append((name, f"loss is {loss}"))
+        else:
+            like = seen.setdefault(values, [])
+            same = [other for other in like if all(each[other] == each[row] for each in cells.columns.values())]
+            if same:
+                table.left_out.append((name, f"repeats row {cells.numbers[same[0]]} exactly"))
+                continue
+            like.append(row)
+            whole = None if seed is None else int(seed)
+            table.points.append(Point(name, N, D, loss, whole, flops, tokens))
+    if table.left_out:
+        reasons = "; ".join(table.reasons[:5])
+        table.warnings.append(f"{len(table.left_out)} of {cells.rows} rows left out: {reasons}")

@@ -1,0 +1,57 @@
+"""Print any text, whatever the encoding of standard output: a character that it lacks becomes a readable substitute.
+
+β becomes `beta`, − `-` and é `e`; what has no such name, or no place in any encoding, becomes its escape. Python would
+end the command at the first such character; encodings come from the locale, PYTHONIOENCODING and batch systems.
+"""
+
+import codecs
+import sys
+import unicodedata
+from io import TextIOWrapper
+
+_HANDLER = "amscale.readable"
+_SUBSTITUTES = {
+    **dict.fromkeys("−–—‐‑", "-"),
+    **dict.fromkeys("·•", "*"),
+    **dict.fromkeys("“”", '"'),
+    **dict.fromkeys("‘’′", "'"),
+    **{"‖": "||", "∝": "~", "√": "sqrt", "≤": "<=", "≥": ">=", "≈": "~", "×": "x", "±": "+-", "∞": "inf"},
+    **{"→": "->", "←": "<-", "∫": "int", "∇": "grad", "⁻": "^-", "ᵀ": "^T", "ⁿ": "^n", "\u0302": "_hat"},
+}
+_GREEK = ("GREEK SMALL LETTER ", "GREEK CAPITAL LETTER ")
+
+
+def make_readable() -> None:
+    """Let standard output and standard error print any text from now on."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors=_HANDLER)
+
+
+def readable(text: str, encoding: str | None) -> str:
+    """Return a text with substitutes for the characters that an encoding, UTF-8 if None, lacks."""
+    return text.encode(encoding or "utf-8", _HANDLER).decode(encoding or "utf-8")
+
+
+def _substitute(error: UnicodeError) -> tuple[str, int]:
+    """Replace the characters that an encoding lacks, as the codecs module asks of an error handler."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(map(_substitute_of, error.object[error.start : error.end])), error.end
+
+
+def _substitute_of(character: str) -> str:
+    if character in _SUBSTITUTES:
+        return _SUBSTITUTES[character]
+    name = unicodedata.name(character, "")
+    for prefix in _GREEK:
+        if name.startswith(prefix):
+            letter = name.removeprefix(prefix).split()[0].lower()
+            return letter if prefix == _GREEK[0] else letter.capitalize()
+    plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+    if plain and name.startswith(("SUPERSCRIPT ", "SUBSCRIPT ")):
+        return ("^" if name.startswith("SUPERSCRIPT") else "_") + plain
+    return plain or character.encode("ascii", "backslashreplace").decode()
+
+
+codecs.register_error(_HANDLER, _substitute)

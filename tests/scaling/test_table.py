@@ -1,0 +1,221 @@
+"""What a table says: every way to write one is read in the one way that it allows, or is an error of one line."""
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from amscale.errors import InputError
+from amscale.scaling.table import Columns, read_table
+
+N, D, LOSS = [1e7, 2e7], [2e8, 4e8], [3.25, 3.125]
+PLAIN = "N,D,loss\n10000000,200000000,3.25\n20000000,400000000,3.125\n"
+BODY = PLAIN.split("\n", 1)[1]
+
+
+def zipped(*names):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in names:
+            archive.writestr(name, PLAIN)
+    return file.getvalue()
+
+
+def parquet(frame):
+    file = io.BytesIO()
+    frame.to_parquet(file)
+    return file.getvalue()
+
+
+WRITTEN = [
+    PLAIN,
+    PLAIN.replace("\n", ",\n"),
+    PLAIN.replace("\n", ",\n").replace("loss,", "loss"),
+    PLAIN.replace(",", ", "),
+    PLAIN.replace("N,D,loss", " n , D ,Loss"),
+    PLAIN.replace(",", "\t"),
+    PLAIN.replace(",", "|"),
+    PLAIN.replace(",", "  "),
+    "sep=;\n" + PLAIN.replace(",", ";"),
+    PLAIN.replace("\n", "\r\n"),
+    PLAIN.replace("\n", "\r"),
+    ",N,D,loss\n0,1e7,2e8,3.25\n1,2e7,4e8,3.125\n",
+    "# made by hand\n" + PLAIN.replace("\n2", "\n# a gap\n\n,,\n2"),
+    "N;D;loss\n10000000;200000000;3,25\n20000000;400000000;3,125\n",
+    "N;D;loss\n10.000.000;200.000.000;3,250\n20.000.000;400.000.000;3,125\n",
+    'N;D;"loss";"a, b"\n10000000;200000000;3,25;c\n20000000;4e8;3,125;d\n',
+    'N,D,loss\n"10,000,000",0.2B,3.25\n20.0 M,0.4 billion,3.125\n',
+    "N,D,loss\n1_0000_000,200 000 000,3.25\n2e7,400M,3.125\n",
+    "N,D,loss,loss\n1e7,2e8,3.25,3.25\n2e7,4e8,3.125,3.125\n",
+    "\ufeff" + PLAIN,
+    PLAIN.encode("utf-16"),
+    gzip.compress(PLAIN.encode()),
+    bz2.compress(PLAIN.encode()),
+    lzma.compress(PLAIN.encode()),
+    zipped("points.csv"),
+    json.dumps([{"N": n, "D": d, "loss": loss} for n, d, loss in zip(N, D, LOSS, strict=True)]),
+    '{"N": 1e7, "D": 2e8, "loss": 3.25}\n{"N": "20M", "D": 400000000, "loss": 3.125}\n',
+    json.dumps({"N": N, "D": D, "loss": LOSS}),
+    pd.DataFrame({"N": N, "D": D, "loss": LOSS}).to_json(),
+    parquet(pd.DataFrame({"N": N, "D": pd.array([200_000_000, 400_000_000], "Int64"), "loss": LOSS})),
+    parquet(pd.DataFrame({"N": N, "D": D, "loss": LOSS}).set_index("N")),
+]
+
+BAD = [
+    ("N,D\n1,2\n", "no column 'loss'"),
+    ("N,loss\n1,2\n", "--d_column"),
+    ("params,tokens,val_loss\n1,2,3\n", r"no column 'N'.*--n_column \(perhaps 'params'\)"),
+    ("N,D,loses\n1,2,3\n", "perhaps 'loses'"),
+    ("LOSS,Loss,N,D\n1,1,2,3\n", "may be 'LOSS' or 'Loss'"),
+    ("N,D,loss\n0,2,3\n", "row 1, column 'N' holds 0"),
+    ("N,D,loss\n1,-2,3\n", "row 1, column 'D' holds -2"),
+    ("N,D,loss\ninf,2,3\n", "column 'N' holds inf"),
+    ("N,D,loss\n1,2,0\n", "row 1 has loss 0"),
+    ("N,D,loss\n1e99,2,3\n", "column 'N' holds 1e.99; it must be a positive number below 1e.40"),
+    ("N,D,loss,seed\n1,2,3,inf\n", "column 'seed' holds inf"),
+    ('[{"N": 1' + 400 * "0" + ', "D": 2, "loss": 3}]', "column 'N' holds 1000.*is needed"),
+    ("N,D,loss\n1,x,3\n", "row 1, column 'D' holds 'x'; a number such as 2e8"),
+    ("N,D,loss\n1,2,3M\n", "column 'loss' holds '3M'; a number is needed"),
+    ("N,D,loss\n1,2,5%\n", "column 'loss' holds '5%'"),
+    ("N,D,loss\nTrue,2,3\n", "holds 'True'"),
+    ("N,D,loss\n2024-11-28,2,3\n", "holds '2024-11-28'"),
+    ("N,D,loss\n1,2,3\n1,4,3\n", "fewer than two sizes"),
+    ("N,D,loss\n1,2,3\n2,,3\n", "fewer than two sizes.*row 2: D missing"),
+    ("N,D,loss\n", "no rows"),
+    ("N,D,loss", "no rows"),
+    ("", "is empty"),
+    (" \n\n", "is empty"),
+    (BODY, "line 1 holds numbers where the names"),
+    ("# N,D,loss\n" + BODY, "line 2 holds numbers.*begin with # are comments"),
+    ("N,D,loss\n1,2,3,4\n", "line 2 has 4 cells and the line of names 3"),
+    ("N,D,loss,note\n1,2,3,a\n\n2,3,4\n", "line 4 has 3 cells and the line of names 4"),
+    ("N,D,loss\n1,1e7,2e8,\n2,2e7,2e8,3\n", "line 3 has 4 cells"),
+    ("N,D,loss,loss\n1,2,3,9\n", "two columns 'loss'"),
+    ("N,D,loss,seed\n1,2,3,0.5\n2,2,3,1\n", "column 'seed' holds 0.5; a whole number is needed"),
+    ('N,D,loss\n"1,000","2,000",3\n', "may be 1000 or 1;"),
+    ("N;D;loss\n1e7;2e8;3,25\n2e7;2e8;3.125\n", "holds '3.125'.*holds '3,25'"),
+    ('N,D,loss\n"1,2,3\n', "line 2 cannot be read"),
+    (b"N,D,loss\n\xe9,2,3\n", "line 2 is not UTF-8"),
+    (b"N,D,loss\n1\x00,2,3\n", "NUL"),
+    (gzip.compress(PLAIN.encode())[:-9], "cannot be decompressed"),
+    (zipped("a.csv", "[Content_Types].xml"), "save one table as CSV"),
+    ('{"N": 1, "D": 2, "loss": 3}\n{"N": 1, "D": 2, "loss"\n', "line 2"),
+    ('{"N": true, "D": 2, "loss": 3}\n', "holds True"),
+    ('[{"N": 1, "N": 2, "D": 2, "loss": 3}]\n', "'N' occurs twice"),
+    ('{"N": [1, 2], "D": [2], "loss": [3, 4]}', "different lengths"),
+    ("[1, 2]", "row 1 is '1'; a row is an object"),
+    (parquet(pd.DataFrame({"N": pd.to_datetime(["2024-01-01"]), "D": 1, "loss": 2})), "holds Timestamp"),
+    (parquet(pd.DataFrame({"N": N}))[:60], "cannot be read as Parquet"),
+]
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Read a file of some content."""
+
+    def read(content, columns=None, name="points.csv", **unit):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return read_table(path, columns, **unit)
+
+    return read
+
+
+@pytest.mark.parametrize("content", WRITTEN, ids=range(len(WRITTEN)))
+def test_one_table_written_in_many_ways_is_one_table(read, content):
+    table = read(content)
+    assert (table.N.tolist(), table.D.tolist(), table.loss.tolist()) == (N, D, LOSS)
+
+
+@pytest.mark.parametrize(("content", "says"), BAD, ids=range(len(BAD)))
+def test_what_cannot_be_read_in_one_way_is_one_line(read, content, says):
+    with pytest.raises(InputError, match=says) as caught:
+        read(content)
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_without_a_number_and_repeats_are_left_out_by_name(read):
+    rows = "1,12,3\n2,24,nan\n2,24,2.5\n2,24,2.5\n2,24,2.6\n3,36,NA\n,36,2\n4,48,inf\n5,,2\n"
+    table = read("n,C,L\n" + rows, Columns(n="n", loss="L", flops="C"))
+    assert table.D.tolist() == [2, 2, 2]
+    assert dict(table.left_out) == {
+        "row 2": "loss is nan",
+        "row 4": "repeats row 3 exactly",
+        "row 6": "loss missing",
+        "row 7": "N and D missing",
+        "row 8": "loss is inf",
+        "row 9": "D missing",
+    }
+    assert any("6 of 9 rows left out" in warning for warning in table.warnings)
+
+
+def test_units_in_names_are_used_and_said(read):
+    table = read("params (M),tokens_B,loss\n10,.2,3.25\n20,.4,3.125\n", Columns(n="params (M)", d="tokens_B"))
+    assert (table.N.tolist(), table.D.tolist()) == (N, D)
+    assert table.warnings == [
+        "the numbers of column 'params (M)' are taken times 1e+06, as its name says",
+        "the numbers of column 'tokens_B' are taken times 1e+09, as its name says",
+    ]
+
+
+def test_rounding_makes_no_new_cells(read):
+    """D = C/(6N) differs between sizes in its last digits."""
+    noise = np.random.default_rng(0)
+    rows = [f"{n},{6 * n * d * (1 + 1e-12 * noise.normal())!r},3" for n in (1e7, 3e7, 7e7) for d in (2e8, 3e8)]
+    table = read("\n".join(["N,flops,loss", *rows]))
+    assert sorted(set(table.D.tolist())) == pytest.approx([2e8, 3e8])
+
+
+CORPORA = "corpus,batch,N,D,loss\nweb,2e6,1e7,2e8,3\ncode,2e6,1e7,2e8,3\nweb,2e6,2e7,4e8,2.5\ncode,2e6,2e7,4e8,2\n"
+CORPORA += "web,1e6,3e7,4e8,2.1\ncode,1e6,3e7,4e8,1.9\n"
+
+
+def test_rows_that_differ_in_another_column_are_named_and_selected(read):
+    table = read(CORPORA)
+    assert len(table.points) == 6, "equal numbers of two corpora are no repeat"
+    (warning,) = table.warnings
+    assert "rows of one N and D differ in 'corpus' (code, web), and are fitted together" in warning
+    assert "--where 'corpus=web' fits one kind" in warning
+    table = read(CORPORA, where="Corpus=code, batch=2M")
+    assert [point.name for point in table.points] == ["row 2", "row 4"]
+    assert not table.warnings
+    assert table.convention.endswith("; rows with Corpus=code, batch=2M")
+    for where, says in (
+        ("corpus=books", "no row is left; corpus is one of code, web"),
+        ("corpora=web", "no column 'corpora'"),
+        ("web", "column=value"),
+    ):
+        with pytest.raises(InputError, match=says):
+            read(CORPORA, where=where)
+
+
+def test_text_that_is_no_label_of_n_or_d_is_named_without_a_shared_cell(read):
+    rows = [
+        f"{corpus},{n},{d * shift},{3 + n / 1e9}"
+        for corpus, shift in (("a", 1), ("b", 1.1))
+        for n in (1e7, 2e7)
+        for d in (1e8, 2e8)
+    ]
+    assert "rows differ in 'corpus' (a, b)" in read("\n".join(["corpus,N,D,loss", *rows])).warnings[0]
+    labelled = [f"{'small' if row.split(',')[1] == '10000000.0' else 'large'},{row.split(',', 1)[1]}" for row in rows]
+    assert not read("\n".join(["model,N,D,loss", *labelled])).warnings
+
+
+@pytest.mark.parametrize(
+    ("frame", "says"),
+    [
+        (pd.DataFrame({"N": [True, False], "D": [2, 3], "loss": [3, 2]}), "row 1, column 'N' holds True"),
+        (pd.DataFrame({"N": ["1", "b"], "D": [2, 3], "loss": [3, 2]}), "row 2, column 'N' holds 'b'"),
+        (pd.DataFrame({("a", "N"): [1, 2]}), "no column 'N'"),
+        ([1, 2], "a path or a DataFrame, not a list"),
+    ],
+)
+def test_bad_frames_are_one_line(frame, says):
+    with pytest.raises(InputError, match=says):
+        read_table(frame)
