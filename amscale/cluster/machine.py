@@ -93,6 +93,10 @@ def interface_of(address: str) -> str:
     raise RuntimeError(f"no network interface of {socket.gethostname()} has the address {address}")
 
 
+LOG_VARIABLES = {"PYTHONIOENCODING": "utf-8"}
+"""Environment variables of whatever writes a trial's log, which is read as UTF-8."""
+
+
 def begin_log(log: Path, command: list[str]) -> None:
     """Add the line to a trial's log by which an attempt begins.
 
@@ -129,7 +133,7 @@ class SupervisedCommand:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, **environment, "PYTHONIOENCODING": "utf-8"},  # logs are read as UTF-8
+            env={**os.environ, **environment, **LOG_VARIABLES},
             start_new_session=True,
         )
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from amscale.cluster import warm_server
-from amscale.cluster.machine import SupervisedCommand, begin_log, launch_environment
+from amscale.cluster.machine import LOG_VARIABLES, SupervisedCommand, begin_log, launch_environment
 from amscale.cluster.warm_connection import peer, read_line, write_line
 from amscale.trials.location import TrialLocation, is_uri
 from amscale.trials.records import Placement
@@ -170,7 +170,7 @@ class WarmServer:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env={**os.environ, **self._imported},
+                env={**os.environ, **self._imported, **LOG_VARIABLES},
                 pass_fds=numbers,
                 start_new_session=True,
             )
@@ -235,7 +235,7 @@ class WarmCommand:
     def _ask(self, connection: socket.socket, command: list[str], environment: dict[str, str], log: Path) -> None:
         request = {
             "command": command,
-            "environment": {**os.environ, **environment},
+            "environment": {**os.environ, **environment, **LOG_VARIABLES},
             "folder": os.getcwd(),
             "log": str(log.absolute()),
             "grace": self._grace,
