@@ -13,6 +13,7 @@ import sys
 import traceback
 from contextlib import suppress
 
+from amscale.cluster.environment import clean_rank
 from amscale.cluster.supervisor import die_with_parent
 from amscale.errors import EXIT_PREEMPTED, InputError
 
@@ -21,8 +22,9 @@ def train(spec: str, *overrides: str, json: bool = False) -> None:
     """Train one trial on this rank, and end the process.
 
     Its exit status is 0 when the trial has a result (a diverged one included); 75 when it was asked to end by SIGTERM
-    or SIGUSR1, wrote a checkpoint, and can be continued; 1 when it failed. A rank that ran out of memory leaves the
-    marker `out_of_memory` in the trial's folder.
+    or SIGUSR1, wrote a checkpoint, and can be continued (0 in a sweep, which knows by the file `preempted`: torch's
+    launcher reports any other status as a failure); 2 when it was refused, as it would be again; 1 when it failed. A
+    rank that ran out of memory leaves the marker `out_of_memory` in the trial's folder.
 
     Args:
         spec: spec.yaml of a trial folder that a sweep has made, or a configuration.
@@ -37,33 +39,45 @@ def train(spec: str, *overrides: str, json: bool = False) -> None:
         )
     # A rank whose launcher is killed must not live on.
     die_with_parent()
-    from amscale.training.run import is_out_of_memory, report_out_of_memory, resolve, run_trial
-    from amscale.trials.attempt import AttemptReplaced
+    clean_rank()
+    from amscale.training.run import is_out_of_memory, refusal, report_out_of_memory, resolve, run_trial
+    from amscale.trials.attempt import REFUSED_MARK, AttemptReplaced, attempt_of_environment
     from amscale.trials.storage_errors import StorageError, storage_error_in
 
-    store, cell, placement, tokens = resolve(str(spec), [str(o) for o in overrides])
-    status = 1
+    store, status = None, 1
     try:
         try:
+            store, cell, placement, tokens = resolve(str(spec), [str(o) for o in overrides])
             status = run_trial(store, cell, placement, tokens)
         except Exception as error:
-            if isinstance(error, InputError) and not isinstance(error, StorageError):
+            storage = error if isinstance(error, StorageError) else None
+            refused = None if storage else refusal(error)
+            # In a sweep the runner reads the log; by hand a person reads one line.
+            if not attempt_of_environment() and (refused or storage):
                 raise
             with suppress(OSError):  # the log is on a disk that may be full
-                traceback.print_exc()
-            if is_out_of_memory(error):
+                if not isinstance(error, InputError):
+                    traceback.print_exc()
+            if store is not None and is_out_of_memory(error):
                 report_out_of_memory(store, error)
-            elif (failure := storage_error_in(error, store.path)) is not None:
-                with suppress(OSError):
-                    print(failure, file=sys.stderr, flush=True)
+            elif store is not None and not refused:
+                storage = storage_error_in(error, store.path)
+            with suppress(OSError):
+                if storage is not None:
+                    print(storage, file=sys.stderr, flush=True)
+                if refused:
+                    print(f"{REFUSED_MARK}{refused}", file=sys.stderr, flush=True)
+                    status = 2
     except AttemptReplaced as replaced:
         with suppress(OSError):
             print(replaced, file=sys.stderr, flush=True)
     if json and os.environ["RANK"] == "0":
         from amscale.cli import print_json
 
-        result = store.read_result() if status == 0 else None
+        result = store.read_result() if store and status == 0 else None
         print_json(result.to_tree() if result else {"state": "preempted" if status == EXIT_PREEMPTED else "failed"})
+    if status == EXIT_PREEMPTED and attempt_of_environment():
+        status = 0
     # Everything is on disk and the process group is gone. Left is the interpreter's shutdown around gloo's threads, in
     # which a rank now and then aborts ("terminate called without an active exception"), or waits for another rank.
     with suppress(OSError):

@@ -39,9 +39,11 @@ def test_fit_finds_the_same_estimates(folder):
     new = {(row["law"], row["objective"]): row for row in after["laws"]}
     for row in before["laws"]:
         found = new[row["law"], row["objective"]]
-        assert found["used"] == row["used"]
-        assert found["parameters"] == pytest.approx(row["parameters"], rel=1e-3)
-        assert found["value"] == pytest.approx(row["value"], rel=1e-6)
+        assert (found["used"], found["refusal"]) == (row["used"], row["refusal"])
+        if row["refusal"]:
+            continue
+        # Parameters slide along flat valleys: what was minimised is what must be no greater.
+        assert found["value"] <= row["value"] * (1 + 1e-6)
     rows = {row["estimand"]: row for row in after["estimates"]}
     same = {name for row in before["estimates"] if (name := row["estimand"]) in rows}
     assert same == {row["estimand"] for row in before["estimates"]}

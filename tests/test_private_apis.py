@@ -267,6 +267,11 @@ def test_the_engine_tells_what_it_is():
         "fp16_enabled",
         "train_micro_batch_size_per_gpu",
         "gradient_accumulation_steps",
+        "get_data_types",
+        "gradient_clipping",
+        "zero_cpu_offload",
+        "zero_offload_param",
+        "was_step_applied",
     ):
         assert inspect.signature(getattr(DeepSpeedEngine, name)).parameters.keys() == {"self"}
 

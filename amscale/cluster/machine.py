@@ -13,6 +13,7 @@ from typing import Protocol
 import psutil
 
 from amscale.cluster import network, supervisor
+from amscale.cluster.environment import rank_environment
 from amscale.cluster.network import Port
 from amscale.files import packaged
 from amscale.trials.attempt import ATTEMPT_MARK, ATTEMPT_VARIABLE, Diagnosis
@@ -22,20 +23,26 @@ from amscale.trials.storage_errors import storage_errors
 from amscale.trials.trial_store import TrialStore
 
 
-def launch_command(placement: Placement, arguments: list[str], *, rank: int, address: str, port: int) -> list[str]:
+def launch_command(
+    placement: Placement, arguments: list[str], *, rank: int, address: str, port: int, module: str = "amscale.train"
+) -> list[str]:
     """Return the argument vector of `accelerate launch` for one machine.
 
     Args:
         placement: machines, processes and stage of the whole trial.
-        arguments: arguments of `amscale.train`.
+        arguments: of the module.
         rank: this machine's rank, 0 for the one at `address`.
         address: rendezvous address, machine 0's.
         port: rendezvous port on machine 0.
+        module: what every rank runs.
     """
     return [
         sys.executable,
         "-m",
         "accelerate.commands.launch",
+        # Without a file Accelerate reads the answers that this user once gave to `accelerate config`.
+        "--config_file",
+        str(packaged("launch") / "accelerate.yaml"),
         "--use_deepspeed",
         "--deepspeed_config_file",
         str(packaged("launch") / f"zero{placement.zero_stage}.json"),
@@ -61,19 +68,9 @@ def launch_command(placement: Placement, arguments: list[str], *, rank: int, add
         "--dynamo_backend",
         "no",
         "--module",
-        "amscale.train",
+        module,
         *arguments,
     ]
-
-
-def launch_environment(placement: Placement) -> dict[str, str]:
-    """Return the environment variables that the ranks need, the same on every machine."""
-    threads = str(placement.cpus_per_process)
-    environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
-    if placement.device == "cpu":
-        # Without this DeepSpeed looks for an accelerator, and Accelerate for MPI.
-        environment |= {"DS_ACCELERATOR": "cpu", "ACCELERATE_USE_CPU": "false", "CUDA_VISIBLE_DEVICES": ""}
-    return environment
 
 
 _INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
@@ -123,7 +120,7 @@ class SupervisedCommand:
 
         Args:
             command: argument vector.
-            environment: variables on top of this process's.
+            environment: all variables of the command.
             log: path on this machine.
         """
         self.stop()
@@ -133,7 +130,7 @@ class SupervisedCommand:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, **environment, **LOG_VARIABLES},
+            env={**environment, **LOG_VARIABLES},
             start_new_session=True,
         )
 
@@ -222,7 +219,7 @@ class Machine:
         Raises:
             StorageError: the log cannot be written.
         """
-        environment = launch_environment(placement) | {ATTEMPT_VARIABLE: attempt}
+        environment = rank_environment(placement) | {ATTEMPT_VARIABLE: attempt}
         environment |= dict.fromkeys(_INTERFACE_VARIABLES, interface_of(address))
         command = launch_command(placement, [str(self.store.spec)], rank=self._index, address=head, port=port)
         self._command.start(command, environment, self.store.log_of(self._index))

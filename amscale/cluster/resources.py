@@ -27,6 +27,8 @@ class Host:
     """Bytes of main memory."""
     gpu_memory: int = 0
     """Bytes of one GPU's memory."""
+    bf16: bool = True
+    """Whether all of its GPUs compute in bf16."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class Resources:
     def has_gpus(self) -> bool:
         """Whether any machine has a GPU."""
         return any(host.gpus for host in self.hosts)
+
+    @property
+    def has_bf16(self) -> bool:
+        """Whether every GPU of these machines computes in bf16."""
+        return all(host.bf16 for host in self.hosts if host.gpus)
 
     def processes(self, device: str, cpus_per_process: int) -> list[int]:
         """Return how many processes each machine can run at a time, most first."""
@@ -61,6 +68,14 @@ class Resources:
             return f"machines of {host.gpus} GPUs with {host.gpu_memory / 1e9:.0f} GB each (assumed: no GPU is here)"
         machines = f"{len(self.hosts)} machine{'s' if len(self.hosts) > 1 else ''}"
         return f"{machines}, {sum(h.cpus for h in self.hosts)} CPU cores, {gpus} GPUs"
+
+
+def computes_bf16(capability: tuple[int, int]) -> bool:
+    """Return whether NVIDIA cards of a compute capability have units for bf16: from 8.0 (Ampere) on.
+
+    torch says so of older ones too (V100 is 7.0, T4 7.5), and emulates it at a fraction of the speed of fp32.
+    """
+    return capability >= (8, 0)
 
 
 def assumed_flops(device: str, cpus_per_process: int) -> float:

@@ -182,7 +182,7 @@ def _follow(
             if store.attempt and status is None:
                 waits_since = time.monotonic()
             limit = decision_seconds if store.attempt else FIRST_RECORD_SECONDS
-            if status == 0 or time.monotonic() > waits_since + limit:
+            if (status == 0 and not store.preempted.exists()) or time.monotonic() > waits_since + limit:
                 break
             time.sleep(_POLL_SECONDS)
         if not store.attempt and not requested() and not store.done():
@@ -192,10 +192,12 @@ def _follow(
         return 1
     finally:
         machine.stop()
-    if status == 0 or store.done():
+    if store.done():
         return 0
     if store.preempted.exists():
         return EXIT_PREEMPTED
+    if status == 0:
+        return 0
     ending = "asked to end" if status is None else f"exit status {status}"
     print(f"machine {rank}: {ending}\n{store.reason(rank)}", file=sys.stderr)
     return status or 1

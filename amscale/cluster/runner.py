@@ -7,7 +7,8 @@ What can go wrong, and when it is noticed:
   before the first record of an attempt;
 * ranks were asked to end, wrote a checkpoint and ended: they go on in another attempt;
 * a rank runs out of memory: as when it ends; the trial goes on with half the micro-batch;
-* storage is full, read-only or not shared: as when a rank ends; another attempt would only repeat that;
+* storage is full, read-only or not shared, or a rank refuses to train (a checkpoint of another number of ranks, a
+  spec of another version): as when a rank ends; another attempt would only repeat that;
 * the trial was begun anew elsewhere, since this machine was given up but still runs: at the next poll.
 """
 
@@ -163,7 +164,7 @@ class TrialRunner:
             statuses = self._ask(self.machines.poll)
             if self.store.current_attempt() != self.store.attempt:
                 raise TrialFailed(str(AttemptReplaced()))
-            if any(statuses) or all(status == 0 for status in statuses):
+            if self._has_ended(statuses):
                 if self.store.done() or self.end_requested():
                     continue
                 if self.store.preempted.exists():
@@ -178,6 +179,15 @@ class TrialRunner:
             limit = f"launch.stalled_after={self.stalled_after:g}"
             raise self._failed(f"no record for {silent:.0f} s ({limit})\n{self.store.reason()}")
         return Report(self.latest)
+
+    def _has_ended(self, statuses: list[int | None]) -> bool:
+        """Return whether the attempt has ended, by what is known of its launchers.
+
+        Ranks that were preempted end with 0 on every machine, and of other hosts nothing may be known.
+        """
+        if any(statuses) or all(status == 0 for status in statuses):
+            return True
+        return 0 in statuses and self.store.preempted.exists()
 
     def release(self) -> None:
         """End the trial's processes on every machine that answers."""
@@ -218,6 +228,9 @@ class TrialRunner:
         storage = next((found.storage for found in diagnoses if found.storage), None)
         if storage is not None:
             return self._final(storage)
+        refused = next((found.refused for found in diagnoses if found.refused), None)
+        if refused is not None:
+            return self._final(refused)
         memory = next((found.out_of_memory for found in diagnoses if found.out_of_memory), None)
         if memory is not None:
             return self._halve(memory.strip())

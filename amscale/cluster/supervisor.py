@@ -4,9 +4,11 @@
 
 The supervisor is started by the process that owns a trial on one machine, with a pipe as standard input. When that pipe
 closes (the owner ended, was killed, or asks for an end) or the supervisor gets SIGTERM, every descendant of the command
-is ended: by SIGTERM first, and by SIGKILL after GRACE seconds. Descendants that moved to other sessions are found too:
-the supervisor is their subreaper, so a process that loses its parent becomes its child. If the supervisor itself is
-killed, the kernel kills the command (parent-death signal), and `accelerate launch`'s ranks end in the same way.
+is ended: by SIGTERM first, and by SIGKILL after GRACE seconds. The command itself, a launcher, ends by itself once what
+it started has ended: by SIGTERM it would end its ranks a second time, and leave a traceback in the log. Descendants
+that moved to other sessions are found too: the supervisor is their subreaper, so a process that loses its parent
+becomes its child. If the supervisor itself is killed, the kernel kills the command (parent-death signal), and
+`accelerate launch`'s ranks end in the same way.
 
 Standard library only, so that it starts in a few milliseconds and imports nothing that could hang.
 """
@@ -22,6 +24,8 @@ import time
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+_LAST_SECONDS = 3.0
+"""How long a command that has nothing below it any more may take to end by itself."""
 
 
 def die_with_parent() -> None:
@@ -49,11 +53,21 @@ def descendants(root: int) -> list[int]:
     return found
 
 
-def end_descendants(root: int, grace: float) -> None:
-    """End everything below `root`: SIGTERM, `grace` seconds, then SIGKILL until nothing is left."""
-    _signal_all(descendants(root), signal.SIGTERM)
-    deadline = time.monotonic() + grace
-    while (left := descendants(root)) and time.monotonic() < deadline:
+def end_descendants(root: int, grace: float, command: int | None = None) -> None:
+    """End everything below `root`: SIGTERM, `grace` seconds, then SIGKILL until nothing is left.
+
+    Args:
+        root: process id.
+        grace: seconds.
+        command: the process below `root` that started all others: it gets SIGTERM only if it stays behind alone.
+    """
+    _signal_all([process for process in descendants(root) if process != command], signal.SIGTERM)
+    began = alone_since = time.monotonic()
+    while (left := descendants(root)) and time.monotonic() < began + grace:
+        if left != [command]:
+            alone_since = time.monotonic()
+        elif time.monotonic() > alone_since + _LAST_SECONDS:
+            _signal_all(left, signal.SIGTERM)
         _reap()
         time.sleep(0.05)
     while left:
@@ -101,7 +115,7 @@ def main(log: str, grace: float, command: list[str]) -> int:
         if 0 in ready and not os.read(0, 1):
             break
     status = child.poll()
-    end_descendants(os.getpid(), grace)
+    end_descendants(os.getpid(), grace, child.pid)
     if status is None:
         return 128 + signal.SIGTERM
     return status if status >= 0 else 128 - status

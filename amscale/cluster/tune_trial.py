@@ -15,7 +15,7 @@ from ray import tune
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from amscale.cluster.machine import Machine, launch_environment
+from amscale.cluster.machine import Machine
 from amscale.cluster.network import LOOPBACK
 from amscale.cluster.runner import MachineLost, TrialFailed, TrialRunner
 from amscale.cluster.warm_start import WarmCommand, can_start_warm, name_of_sweep
@@ -44,7 +44,7 @@ class RayMachines:
         self._grace = grace
         self._warm: WarmCommand | None = None
         if warm and can_start_warm(placement):
-            self._warm = WarmCommand(grace, name_of_sweep(location), launch_environment(placement))
+            self._warm = WarmCommand(grace, name_of_sweep(location), placement)
         self._own = Machine(location, 0, grace, self._warm)
         self._others: list[Any] = []
 

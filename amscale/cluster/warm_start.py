@@ -14,13 +14,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 
 from amscale.cluster import warm_server
-from amscale.cluster.machine import LOG_VARIABLES, SupervisedCommand, begin_log, launch_environment
+from amscale.cluster.environment import rank_environment, set_variables
+from amscale.cluster.machine import LOG_VARIABLES, SupervisedCommand, begin_log
 from amscale.cluster.warm_connection import peer, read_line, write_line
 from amscale.trials.location import TrialLocation, is_uri
 from amscale.trials.records import Placement
@@ -53,7 +54,7 @@ def started_ahead(location: TrialLocation, placement: Placement) -> Iterator[Non
 
     Where it cannot be started nothing is said yet: the trials try again, and tell.
     """
-    server = WarmServer.of(name_of_sweep(location), launch_environment(placement))
+    server = WarmServer.of(name_of_sweep(location), placement)
     if can_start_warm(placement):
         with suppress(NoWarmStart):
             server.hold()
@@ -73,23 +74,23 @@ class WarmServer:
 
     Args:
         sweep: a name that its trials on this machine share; the process list shows it.
-        imported: environment variables that libraries read when they are imported. Trials with others have another
-            server.
+        placement: of the trials. Libraries read some variables when they are imported: trials whose placement sets
+            others have another server.
     """
 
     _of_this_process: ClassVar["dict[bytes, WarmServer]"] = {}
 
-    def __init__(self, sweep: str, imported: Mapping[str, str]) -> None:
+    def __init__(self, sweep: str, placement: Placement) -> None:
         self._sweep = sweep
-        self._imported = dict(imported)
+        self._placement = placement
         self._owned: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self.name = self._name()
 
     @classmethod
-    def of(cls, sweep: str, imported: Mapping[str, str]) -> "WarmServer":
+    def of(cls, sweep: str, placement: Placement) -> "WarmServer":
         """Return the one of this process, which keeps it as long as it lives."""
-        made = cls(sweep, imported)
+        made = cls(sweep, placement)
         return cls._of_this_process.setdefault(made.name, made)
 
     def hold(self) -> None:
@@ -124,17 +125,22 @@ class WarmServer:
         Raises:
             NoWarmStart: it is not, and will not be.
         """
-        self.hold()
-        try:
-            connection = self._connected()
-            connection.settimeout(_READY_SECONDS)
-            greeting = read_line(connection)
-        except (OSError, ValueError) as error:
-            raise NoWarmStart(f"it does not answer ({type(error).__name__}: {error})") from None
-        if not greeting or "problem" in greeting:
+        for _ in range(3):  # one that is just ending still takes connections
+            self.hold()
+            try:
+                connection = self._connected()
+                connection.settimeout(_READY_SECONDS)
+                greeting = read_line(connection)
+            except ConnectionRefusedError:
+                continue
+            except (OSError, ValueError) as error:
+                raise NoWarmStart(f"it does not answer ({type(error).__name__}: {error})") from None
+            if greeting and "problem" not in greeting:
+                return connection
             connection.close()
-            raise NoWarmStart(greeting["problem"] if greeting else "it ended while it started")
-        return connection
+            if greeting:
+                raise NoWarmStart(greeting["problem"])
+        raise NoWarmStart("it ended while it started")
 
     def release(self) -> None:
         """Let the server end; where this process started it, end it, even if it is still importing."""
@@ -170,7 +176,7 @@ class WarmServer:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env={**os.environ, **self._imported, **LOG_VARIABLES},
+                env={**rank_environment(self._placement), **LOG_VARIABLES},
                 pass_fds=numbers,
                 start_new_session=True,
             )
@@ -178,7 +184,8 @@ class WarmServer:
 
     def _name(self) -> bytes:
         spaces = [os.stat(f"/proc/self/ns/{kind}").st_ino for kind in ("net", "mnt", "pid", "user")]
-        told = [self._sweep, sorted(self._imported.items()), sys.executable, warm_server.__file__, spaces]
+        imported = sorted(set_variables(self._placement).items())
+        told = [self._sweep, imported, sys.executable, warm_server.__file__, spaces]
         return b"\0amscale-" + hashlib.sha256(json.dumps([os.getuid(), *told]).encode()).hexdigest().encode()
 
 
@@ -200,13 +207,13 @@ class WarmCommand:
     Args:
         grace: seconds that processes have to end by themselves.
         sweep: a name that its trials on this machine share; the process list shows it.
-        imported: environment variables that libraries read when they are imported.
+        placement: of the trial.
     """
 
-    def __init__(self, grace: float, sweep: str, imported: Mapping[str, str]) -> None:
+    def __init__(self, grace: float, sweep: str, placement: Placement) -> None:
         self._grace = grace
         self._sweep = sweep
-        self._imported = imported
+        self._placement = placement
         self._cold = SupervisedCommand(grace)
         self._connection: socket.socket | None = None
         self._supervisor = 0
@@ -219,13 +226,13 @@ class WarmCommand:
 
         Args:
             command: argument vector of `accelerate launch`.
-            environment: variables on top of this process's.
+            environment: all variables of the ranks.
             log: path on this machine.
         """
         self.stop()
         self.problem = ""
         try:
-            connection = WarmServer.of(self._sweep, self._imported).connect()
+            connection = WarmServer.of(self._sweep, self._placement).connect()
             begin_log(log, command)
             self._ask(connection, command, environment, log)
         except NoWarmStart as problem:
@@ -235,7 +242,7 @@ class WarmCommand:
     def _ask(self, connection: socket.socket, command: list[str], environment: dict[str, str], log: Path) -> None:
         request = {
             "command": command,
-            "environment": {**os.environ, **environment, **LOG_VARIABLES},
+            "environment": {**environment, **LOG_VARIABLES},
             "folder": os.getcwd(),
             "log": str(log.absolute()),
             "grace": self._grace,

@@ -81,9 +81,10 @@ class LaunchSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the tensors live. auto: cuda where the machines have it."""
     zero_stage: Literal["auto", 0, 1, 2, 3] = "auto"
-    """DeepSpeed ZeRO stage. auto: the smallest whose memory estimate fits the device."""
+    """DeepSpeed ZeRO stage. auto: the smallest whose memory estimate fits the device; at least 1 with bf16."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the model. auto: bf16 on a GPU, fp32 on a CPU. What was asked for is part of a trial's identity."""
+    """Arithmetic of the model. auto: bf16 on GPUs that compute in it, fp32 elsewhere. What was asked for is part of a
+    trial's identity."""
     micro_batch: AutoOrSize = "auto"
     """Sequences per process and forward pass. auto: the largest power of two whose memory estimate fits. Halved, with
     the global batch unchanged, where a rank still runs out of memory."""

@@ -10,7 +10,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from amscale.errors import InputError
 from amscale.huggingface import load_configuration
-from amscale.models.hub_settings import HubOptions, HubSettings
+from amscale.models.hub_fields import derived, first_problem, token_ids
+from amscale.models.hub_settings import DerivedOptions, HubOptions, HubSettings
 from amscale.models.shape import Dimensions
 
 _OWN = {
@@ -38,7 +39,7 @@ def read_options(settings: HubSettings) -> HubOptions:
     if name in CONFIG_MAPPING:
         if name not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
             raise InputError(f"model.architecture = {name}: transformers has no causal language model of that type")
-        base, source, fields = CONFIG_MAPPING[name](), None, {}
+        base, source, fields = _defaults(name), None, {}
     else:
         if "/" not in name and not name.startswith((".", "~")):
             near = difflib.get_close_matches(name, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, n=3)
@@ -51,12 +52,28 @@ def read_options(settings: HubSettings) -> HubOptions:
                 f"model.architecture = {name}: {base.model_type} is not a causal language model that transformers has"
             )
     _check_fields(base, settings.options)
-    return HubOptions(
+    options = HubOptions(
         architecture=base.model_type,
         base=json.dumps(fields, sort_keys=True),
         given=json.dumps(settings.options, sort_keys=True),
         remote_code=source if settings.trust_remote_code else None,
     )
+    problem = first_problem(base_configuration(options))
+    if problem:
+        raise InputError(f"model.architecture = {name}: {problem}")
+    names = sorted(set(derived(base, 1, base.hidden_size, base.num_attention_heads, 1)) - set(settings.options))
+    return DerivedOptions(**vars(options), derived=tuple(names)) if names else options
+
+
+def _defaults(name: str) -> PretrainedConfig:
+    try:
+        return CONFIG_MAPPING[name]()
+    except Exception as error:  # the classes check their fields with exceptions of many kinds
+        said = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"model.architecture = {name}: transformers has no working default configuration of that type ({said}); "
+            "give a folder with config.json"
+        ) from None
 
 
 def _only_if_there(name: str, hint: str) -> None:
@@ -97,27 +114,27 @@ def _make(options: HubOptions, **fields: Any) -> PretrainedConfig:
         return cls(**fields)
     except Exception as error:  # the classes check their fields with exceptions of many kinds
         said = " ".join(str(error).split())[:200]
-        raise InputError(f"model.options: {options.architecture} refuses its fields: {said}") from None
+        lists = [name for name in ("layers_block_type", "layer_types") if name in said]
+        advice = f"; give model.options.{lists[0]} with one entry a layer" if lists else ""
+        raise InputError(f"model.options: {options.architecture} refuses its fields: {said}{advice}") from None
 
 
 @lru_cache(maxsize=256)
 def base_configuration(options: HubOptions) -> PretrainedConfig:
     """Return the configuration before scaling, with the given fields."""
-    return _make(options, **{**json.loads(options.base), **json.loads(options.given)})
+    fields, given = json.loads(options.base), json.loads(options.given)
+    try:
+        return _make(options, **{**fields, **given})
+    except InputError:  # a given list can have one entry for each layer of the shape, not of the base
+        plain = {name: value for name, value in given.items() if not isinstance(value, list)}
+        if len(plain) == len(given):
+            raise
+        return _make(options, **{**fields, **plain})
 
 
 def base_dimensions(options: HubOptions) -> tuple[int, int, int]:
-    """Return (layers, width, heads) of the configuration before scaling.
-
-    Raises:
-        InputError: it lacks one of them.
-    """
+    """Return (layers, width, heads) of the configuration before scaling."""
     base = base_configuration(options)
-    for name in ("num_hidden_layers", "hidden_size", "num_attention_heads"):
-        if not isinstance(getattr(base, name, None), int):
-            raise InputError(
-                f"model.architecture: {base.model_type} has no {name}; choose one that has attention heads"
-            )
     return base.num_hidden_layers, base.hidden_size, base.num_attention_heads
 
 
@@ -140,6 +157,13 @@ def scaled(value: int, width: int, base_width: int) -> int:
     return max(step, round(wanted / step) * step)
 
 
+def _scaled_widths(value: Any, layers: int, width: int, base_width: int) -> Any:
+    """Return a hidden width, or those of each layer, in proportion to the width."""
+    if not isinstance(value, list):
+        return scaled(int(value), width, base_width)
+    return [scaled(int(value[i * len(value) // layers]), width, base_width) for i in range(layers)]
+
+
 def feed_forward(width: int, options: HubOptions) -> int:
     """Return the hidden width of a feed-forward block, of one expert where there are several."""
     base = base_configuration(options)
@@ -147,7 +171,8 @@ def feed_forward(width: int, options: HubOptions) -> int:
     for name in WIDTHS:
         value = getattr(base, name, None)
         if value is not None:
-            return int(value) if name in given else scaled(int(value), width, base.hidden_size)
+            widths = value if isinstance(value, list) else [value]
+            return max(int(w) if name in given else scaled(int(w), width, base.hidden_size) for w in widths)
     return 4 * width
 
 
@@ -181,14 +206,24 @@ def scaled_configuration(
     values = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
     values |= {"vocab_size": vocabulary, "max_position_embeddings": context}
     new: dict[str, Any] = {base.attribute_map.get(name, name): value for name, value in values.items()}
-    new |= {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None, "use_cache": False}
+    new |= {**token_ids(type(base)), "use_cache": False}
     if getattr(base, "num_key_value_heads", None) is not None:
         new["num_key_value_heads"] = _key_value_heads(base, heads)
-    if base.to_dict().get("head_dim") is not None:  # elsewhere it can be a property that follows
+    elif "num_key_value_heads" in vars(base):
+        new["num_key_value_heads"] = heads
+    follows = derived(base, layers, width, heads, vocabulary)
+    own_head = base.to_dict().get("head_dim", 0)  # 0: it has no such field, or a property that follows
+    if "qk_rope_head_dim" in follows:
+        if vars(base).get("head_dim") == base.qk_rope_head_dim:
+            new["head_dim"] = follows["qk_rope_head_dim"]
+    elif own_head is None:
+        new["head_dim"] = width // heads
+    elif own_head:
         ratio = base.head_dim * base.num_attention_heads / base.hidden_size
         new["head_dim"] = max(2, 2 * round(width / heads * ratio / 2))
     for name in WIDTHS:
         value = getattr(base, name, None)
         if value is not None:
-            new[name] = scaled(int(value), width, base.hidden_size)
+            new[name] = _scaled_widths(value, layers, width, base.hidden_size)
+    new |= follows
     return _make(options, **{**fields, **{name: value for name, value in new.items() if name not in given}})

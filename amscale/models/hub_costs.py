@@ -27,7 +27,7 @@ from amscale.models.hub_configuration import (
     scaled_configuration,
 )
 from amscale.models.hub_settings import HubOptions
-from amscale.models.networks.hub import layers_of, model_class
+from amscale.models.networks.hub import layers_of, model_class, wrap
 from amscale.models.shape import ParameterCounts, Shape
 
 _NORM = re.compile(r"norm|^ln_?\w{0,5}$|layer_?norm")
@@ -67,12 +67,21 @@ def meta_model(config: PretrainedConfig, remote_code: str | None) -> nn.Module:
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             model: nn.Module = model_class(config, remote_code)(config)
-    except (ValueError, TypeError, AttributeError, ZeroDivisionError, RuntimeError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"model.options: transformers cannot build {config.model_type} of this shape: {said}"
-        ) from None
+    except Exception as error:  # the classes fail with exceptions of many kinds
+        raise _cannot("build", config, error) from None
     return model
+
+
+def _cannot(what: str, config: PretrainedConfig, error: Exception) -> InputError:
+    said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    unset = [name for name in UNSET if vars(config).get(name, 0) is None]
+    if isinstance(error, KeyError) and "attention" in str(error):  # a kind of layers that so few layers do not have
+        unset = ["layer_types"]
+    advice = f"give model.options.{unset[0]}" if unset else "give other fields in model.options"
+    return InputError(
+        f"model.architecture = {config.model_type}: transformers cannot {what} this shape ({said}); {advice}, or "
+        "choose another architecture"
+    )
 
 
 def _count_layer(layer: nn.Module, config: PretrainedConfig) -> _Part:
@@ -102,8 +111,8 @@ def _active(layer: nn.Module, words: list[str], parameter: nn.Parameter, config:
     chosen = experts_per_token(config)
     if chosen is None:
         raise InputError(
-            f"model.architecture: {config.model_type} has experts but no field of {', '.join(EXPERTS)}, so its active "
-            "parameters are not known; choose another architecture"
+            f"model.architecture = {config.model_type}: no field says how many experts a token is sent to; give "
+            f"model.options.{next((name for name in EXPERTS if name in vars(config)), EXPERTS[0])}"
         )
     return parameter.numel() * min(chosen, experts) // experts
 
@@ -116,6 +125,12 @@ def _parts(
     config = scaled_configuration(options, layers, width, heads, vocabulary, context)
     model: Any = meta_model(config, options.remote_code)
     name, stack = layers_of(model)
+    if len(stack) != layers:
+        lists = [key for key in ("layers_block_type", "layer_types") if vars(config).get(key)]
+        advice = f", or model.options.{lists[0]} with as many entries" if lists else ""
+        raise InputError(
+            f"model.layers = {layers}: {config.model_type} makes {len(stack)} of it; give another number{advice}"
+        )
     head = model.get_output_embeddings()
     inside = name + "."
     embedding = output_head = rest = 0
@@ -190,6 +205,15 @@ def count_many(
     return _whole(outside, [(1, _Part(*rows[3:7])), (layers - 1, _Part(*rows[7:11]))])
 
 
+UNSET = (
+    "n_routed_experts",
+    "num_local_experts",
+    "num_experts",
+    "num_experts_per_tok",
+    "layer_types",
+    "default_language",
+)
+"""Fields that configurations leave unset although their models need them."""
 _HEAD_WIDTH, _HIDDEN, _CONTEXT, _BATCH, _VOCABULARY = 16, 64, 16, 2, 16
 
 
@@ -242,18 +266,21 @@ def _tiny(options: HubOptions, keys: int, head_dimension: int, hidden: int) -> H
     reference = next(iter(widths.values()), 1)
     given |= {name: max(2, round(value * hidden / reference)) for name, value in widths.items()}
     given |= {"num_key_value_heads": keys} if getattr(base, "num_key_value_heads", None) else {}
-    given |= {"head_dim": head_dimension} if base.to_dict().get("head_dim") else {}
+    own_head = base.to_dict().get("head_dim") and "qk_rope_head_dim" not in vars(base)
+    given |= {"head_dim": head_dimension} if own_head else {}
     return replace(options, given=json.dumps(given, sort_keys=True))
 
 
 def _kept_bytes(options: HubOptions, layers: int, heads: int, context: int, dtype: torch.dtype) -> int:
     """Return the bytes of the distinct storages that one forward pass saves, parameters aside."""
+    given = json.loads(options.given)
+    kinds = {name: given[name][:layers] for name in ("layer_types", "layers_block_type") if given.get(name)}
+    options = replace(options, given=json.dumps(given | kinds, sort_keys=True))
     config = scaled_configuration(options, layers, heads * _HEAD_WIDTH, heads, _VOCABULARY, context)
     sizes: dict[int, int] = {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model: Any = model_class(config, options.remote_code)(config).to(dtype).train()
-        own = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
+        own: set[int] = set()
         held = []
 
         def pack(x: torch.Tensor) -> torch.Tensor:
@@ -264,6 +291,30 @@ def _kept_bytes(options: HubOptions, layers: int, heads: int, context: int, dtyp
             return x
 
         tokens_BT = torch.randint(_VOCABULARY, (_BATCH, context))
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-            model(input_ids=tokens_BT, use_cache=False)
+        try:
+            model: Any = wrap(config, options.remote_code, context)
+            moved = _moved_by_later_tokens(model.eval(), tokens_BT)
+            model.to(dtype).train()
+            own = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+                model(tokens_BT)
+        except Exception as error:  # the models fail with exceptions of many kinds
+            raise _cannot("run", config, error) from None
+    if not moved < 1e-3:
+        raise InputError(
+            f"model.architecture = {config.model_type}: no causal language model: a later token changes the logits of "
+            "an earlier one, which then would be trained on what it is to predict; choose another architecture"
+        )
     return sum(sizes.values())
+
+
+def _moved_by_later_tokens(model: nn.Module, tokens_BT: torch.Tensor) -> float:
+    """Return the largest change of the logits of the first half when the second half changes, relative to the logits.
+
+    An architecture that sees later tokens moves them by its own size; a causal one by rounding."""
+    half = tokens_BT.shape[1] // 2
+    other_BT = tokens_BT.clone()
+    other_BT[:, half:] = (other_BT[:, half:] + 1) % _VOCABULARY
+    with torch.no_grad():
+        first_BTV, second_BTV = model(tokens_BT)[:, :half], model(other_BT)[:, :half]
+    return float((first_BTV - second_BTV).abs().max() / first_BTV.std())

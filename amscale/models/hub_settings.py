@@ -38,3 +38,13 @@ class HubOptions:
     """Fields that the settings give, as JSON."""
     remote_code: str | None
     """Folder or hub name that trusted code comes from; None: the library's own classes."""
+
+
+@dataclass(frozen=True)
+class DerivedOptions(HubOptions):
+    """Options of an architecture with fields of its own that follow the shape (`hub_fields.derived`).
+
+    They are part of a trial's identity. A class of their own leaves the identities of all other trials as they were."""
+
+    derived: tuple[str, ...]
+    """Names of these fields, without those that the settings give."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,14 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from amscale.errors import InputError
-from amscale.models.family import Family
 from amscale.models.shape import Dimensions, ParameterCounts
+
+if TYPE_CHECKING:
+    from amscale.models.family import Family
 
 
 @contextmanager
-def _on_meta(family: Family, methods: str) -> Iterator[None]:
+def _on_meta(family: "Family", methods: str) -> Iterator[None]:
     """Work on the meta device, and leave torch's random state as it was.
 
     Args:
@@ -44,7 +46,7 @@ def _is_norm(module: nn.Module) -> bool:
     return "norm" in type(module).__name__.lower()
 
 
-def _classified(family: Family, model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+def _classified(family: "Family", model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Yield every parameter of a network once, with its component.
 
     Outside the layers: embeddings, the output head, and the rest. In a layer: norms are rest, what is in the attention
@@ -73,7 +75,7 @@ def _within(name: str, modules: list[str]) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _measured(family: Family, dimensions: Dimensions) -> tuple[ParameterCounts, int]:
+def _measured(family: "Family", dimensions: Dimensions) -> tuple[ParameterCounts, int]:
     """Return the counts of a network, and the elements of its layers' matrices."""
     with _on_meta(family, "counts and matmul_weights"):
         model = family.build(dimensions)
@@ -88,12 +90,12 @@ def _measured(family: Family, dimensions: Dimensions) -> tuple[ParameterCounts, 
     return ParameterCounts(**sizes, tied=any(id(p) in embeddings for p in head.parameters())), matrices
 
 
-def count_parameters(family: Family, dimensions: Dimensions) -> ParameterCounts:
+def count_parameters(family: "Family", dimensions: Dimensions) -> ParameterCounts:
     """Return the exact counts of the network that a family builds."""
     return _measured(family, _plain(dimensions))[0]
 
 
-def count_layer_matrices(family: Family, dimensions: Dimensions) -> int:
+def count_layer_matrices(family: "Family", dimensions: Dimensions) -> int:
     """Return the elements of all parameters of two or more dimensions in the layers, norms left out."""
     return _measured(family, _plain(dimensions))[1]
 
@@ -162,7 +164,7 @@ class _Kernels(TorchFunctionMode):
 
 
 @lru_cache(maxsize=1024)
-def _saved_bytes(family: Family, dimensions: Dimensions, element: int, mask: int) -> SavedBytes:
+def _saved_bytes(family: "Family", dimensions: Dimensions, element: int, mask: int) -> SavedBytes:
     dtype = torch.float32 if element == 4 else torch.bfloat16
     sizes: dict[int, int] = {}
     held: list[Any] = []
@@ -185,7 +187,7 @@ def _saved_bytes(family: Family, dimensions: Dimensions, element: int, mask: int
     return SavedBytes(sum(sizes.values()) / dimensions.context, scores)
 
 
-def saved_bytes(family: Family, dimensions: Dimensions, element: int, mask: int) -> SavedBytes:
+def saved_bytes(family: "Family", dimensions: Dimensions, element: int, mask: int) -> SavedBytes:
     """Return what a network keeps of each token for its backward pass, run once in training mode on one sequence.
 
     Attention scores are left out where the network calls `scaled_dot_product_attention`, and counted in `per_token`

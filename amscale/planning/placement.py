@@ -43,7 +43,7 @@ def model_states(parameters: int, stage: int, world_size: int, precision: str) -
     """Return the bytes of weights, gradients and AdamW's state that one process holds.
 
     fp32: 4 + 4 + 8 bytes a parameter; ZeRO 1 to 3 keep one more fp32 copy of the shard that they update.
-    bf16: 2 + 2 + 12 (fp32 weights and two moments). DeepSpeed accumulates gradients in the precision of the weights.
+    bf16: 2 + 2 + 12 (fp32 weights and two moments).
     """
     element = 2 if precision == "bf16" else 4
     weights = gradients = element
@@ -56,11 +56,19 @@ def model_states(parameters: int, stage: int, world_size: int, precision: str) -
     )
 
 
+def gradient_sums(parameters: int, stage: int, world_size: int, precision: str) -> float:
+    """Return the bytes of the float32 sums of bf16 gradients: 4 a parameter, sharded from stage 2 on; 0 under fp32."""
+    if precision != "bf16":
+        return 0.0
+    return 4 * parameters * (1 / world_size if stage >= 2 else 1)
+
+
 def estimate_memory(shape: Shape, placement: Placement) -> Memory:
     """Estimate the peak memory of one process of a trial."""
     element = 2 if placement.precision == "bf16" else 4
+    kept = (shape.parameters.total, placement.zero_stage, placement.world_size, placement.precision)
     return Memory(
-        states=model_states(shape.parameters.total, placement.zero_stage, placement.world_size, placement.precision),
+        states=model_states(*kept) + gradient_sums(*kept),
         activations=models.activation_bytes(shape, placement.micro_batch, element, placement.device),
         process=_PROCESS_BYTES[placement.device],
     )
@@ -91,7 +99,7 @@ def choose_placement(cell: Experiment, shape: Shape, sequences: int, resources: 
         resources: what the machines have.
 
     Raises:
-        InputError: no placement fits the machines.
+        InputError: no placement fits the machines, or DeepSpeed does not train as the settings say under it.
     """
     launch = cell.launch
     device = _device(cell, resources)
@@ -99,6 +107,7 @@ def choose_placement(cell: Experiment, shape: Shape, sequences: int, resources: 
     forced = launch.micro_batch != "auto" and launch.zero_stage != "auto"
     memory = None
     for placement in _candidates(cell, device, sequences, resources):
+        check_supported(placement)
         memory = estimate_memory(shape, placement)
         if forced or fits(memory, device_memory):
             return Choice(placement, memory)
@@ -109,15 +118,28 @@ def choose_placement(cell: Experiment, shape: Shape, sequences: int, resources: 
     )
 
 
+def check_supported(placement: Placement) -> None:
+    """Refuse a placement under which DeepSpeed does not train what the settings say.
+
+    Raises:
+        InputError: bf16 without sharding. DeepSpeed takes AdamW's first step there on gradients of zero, while it makes
+            the optimiser, so that every bias correction is that of the step after, and sums gradients in bf16.
+    """
+    if placement.precision == "bf16" and placement.zero_stage == 0:
+        raise InputError(
+            "launch.zero_stage=0 with bf16: DeepSpeed makes other updates there than AdamW's and sums gradients in "
+            "bf16; give 1 (on one device it shards nothing), auto, or launch.precision=fp32"
+        )
+
+
 def _candidates(
     cell: Experiment, device: Literal["cpu", "cuda"], sequences: int, resources: Resources
 ) -> Iterator[Placement]:
     """Yield the placements that the settings allow, the preferred ones first."""
     launch = cell.launch
-    precision: Literal["fp32", "bf16"] = "bf16" if device == "cuda" else "fp32"
-    if launch.precision != "auto":
-        precision = launch.precision
-    stages = (0, 1, 2, 3) if launch.zero_stage == "auto" else (launch.zero_stage,)
+    precision = choose_precision(launch.precision, device, resources)
+    every_stage = (1, 2, 3) if precision == "bf16" else (0, 1, 2, 3)
+    stages = every_stage if launch.zero_stage == "auto" else (launch.zero_stage,)
     for machines, processes in _process_counts(cell, device, resources):
         world_size = machines * processes
         for stage in stages:
@@ -132,6 +154,25 @@ def _candidates(
                     micro_batch=micro_batch,
                     accumulation=math.ceil(sequences / (world_size * micro_batch)),
                 )
+
+
+def choose_precision(asked: str, device: Literal["cpu", "cuda"], resources: Resources) -> Literal["fp32", "bf16"]:
+    """Return the precision of trials on a device: bf16 on GPUs that all compute in it, else fp32.
+
+    Args:
+        asked: `launch.precision`.
+        device: of the trials.
+        resources: what the machines have.
+
+    Raises:
+        InputError: bf16 is asked for, and a GPU does not compute in it.
+    """
+    able = device == "cuda" and resources.has_bf16
+    if asked == "bf16" and device == "cuda" and not able:
+        raise InputError("launch.precision=bf16: a GPU here has no bf16 (it is older than Ampere); give fp32 or auto")
+    if asked == "auto":
+        return "bf16" if able else "fp32"
+    return "bf16" if asked == "bf16" else "fp32"
 
 
 def _device(cell: Experiment, resources: Resources) -> Literal["cpu", "cuda"]:

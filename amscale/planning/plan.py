@@ -120,8 +120,8 @@ class SweepPlan:
         """Return a table with one row a trial, in the order of `trials`.
 
         Columns: label, shape, family, N, D, seed, steps, flops (all steps), memory_bytes (of one process), zero_stage,
-        machines, processes (of all machines), device, seconds (expected), and the value of each further axis by its
-        dotted key.
+        machines, processes (of all machines), device, precision, seconds (expected), and the value of each further axis
+        by its dotted key.
         """
         import pandas
 
@@ -140,6 +140,7 @@ class SweepPlan:
                 "machines": trial.placement.machines,
                 "processes": trial.placement.world_size,
                 "device": trial.placement.device,
+                "precision": trial.placement.precision,
                 "seconds": trial.seconds,
                 **{key: trial.setting(key) for key in self.further_axes},
             }

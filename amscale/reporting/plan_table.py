@@ -7,7 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from amscale.cluster.machine import launch_command, launch_environment
+from amscale.cluster.environment import set_variables
+from amscale.cluster.machine import launch_command
 from amscale.planning.plan import SweepPlan, TrialPlan
 from amscale.settings import format_duration, format_size, format_value
 
@@ -38,6 +39,11 @@ def print_plan(plan: SweepPlan, console: Console) -> None:
         f"{format_duration(plan.seconds)} of wall time ({plan.time_basis}).",
     ):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+    on_gpu = [trial.placement for trial in plan.trials if trial.placement.device == "cuda"]
+    if on_gpu and not plan.resources.has_bf16:
+        console.print(
+            "Precision fp32: a GPU here has no bf16 (it is older than Ampere).", highlight=False, soft_wrap=True
+        )
 
 
 def print_commands(plan: SweepPlan, config: str, overrides: list[str], console: Console) -> None:
@@ -50,7 +56,7 @@ def print_commands(plan: SweepPlan, config: str, overrides: list[str], console: 
 def _command(plan: SweepPlan, trial: TrialPlan, config: str, overrides: list[str]) -> str:
     arguments = [config, *overrides, *(f"{key}={trial.setting(key)}" for key in plan.axes)]
     command = launch_command(trial.placement, arguments, rank=0, address="127.0.0.1", port=0)
-    environment = [f"{name}={value}" for name, value in launch_environment(trial.placement).items()]
+    environment = [f"{name}={value}" for name, value in set_variables(trial.placement).items()]
     return shlex.join(["env", *environment, *command])
 
 

@@ -43,6 +43,9 @@ class Progress:
     validation_least: float = float("inf")
     validation_least_step: int = 0
     validations_since_least: int = 0
+    skipped: int = 0
+    """Updates that DeepSpeed did not apply, since their gradients were not finite."""
+    skipped_in_a_row: int = 0
     engine: dict[str, Any] = field(default_factory=dict)
 
 
@@ -126,21 +129,23 @@ def restore(engine: Any, checkpoint: Path, facts: dict[str, Any]) -> Progress:
     """Load a checkpoint into the engine, and return its progress.
 
     Raises:
-        EngineError: it was written by another number of processes, ZeRO stage or precision, or holds more than tensors
-            and DeepSpeed's own classes.
+        EngineError: it was written by another number of processes, ZeRO stage or precision, is one of another model, or
+            holds more than tensors and DeepSpeed's own classes.
     """
     progress = _read_progress(checkpoint)
     if progress is None:
         raise EngineError(f"{checkpoint} cannot be continued: no readable {_PROGRESS}")
+    # Earlier versions did not write down of which model a checkpoint is.
+    known = {"model": facts.get("model")} | progress.engine
     different = [
-        f"{key} {progress.engine.get(key)!r} there, {facts[key]!r} here"
-        for key in ("world_size", "zero_stage", "precision")
-        if progress.engine.get(key) != facts[key]
+        f"{key} {known.get(key)!r} there, {facts[key]!r} here"
+        for key in ("world_size", "zero_stage", "precision", "model")
+        if known.get(key) != facts.get(key)
     ]
     if different:
         raise EngineError(
-            f"{checkpoint} cannot be continued: {'; '.join(different)}. Give the same launch settings, or remove the "
-            "trial's checkpoints to start it again"
+            f"{checkpoint} cannot be continued: {'; '.join(different)}. Give the launch settings (machines, "
+            "processes_per_machine, zero_stage, precision) of then, or remove the trial's checkpoints to start it again"
         )
     try:
         with _tensors_only():

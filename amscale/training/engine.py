@@ -5,6 +5,8 @@ loss curve shows it. So the engine's settings are read back, and a run whose eng
 ends.
 """
 
+import hashlib
+import json
 import os
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,10 +15,12 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 
 from amscale.config import TrainSettings
+from amscale.errors import InputError
+from amscale.trials.records import Placement
 
 
-class EngineError(RuntimeError):
-    """DeepSpeed does not run as it was asked to."""
+class EngineError(InputError):
+    """DeepSpeed does not run as it was asked to, and would not the next time."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,8 @@ class EngineFacts:
         return asdict(self)
 
 
-def start_accelerator(device: str, accumulation: int) -> Accelerator:
-    """Make the Accelerator of this rank, with the process group of its device.
-
-    Args:
-        device: `cpu` (gloo) or `cuda` (NCCL).
-        accumulation: forward passes per optimiser step.
+def start_accelerator(placement: Placement) -> Accelerator:
+    """Make the Accelerator of this rank, with the process group of its device: gloo's on CPUs, NCCL's on GPUs.
 
     Raises:
         EngineError: the process was not started by `accelerate launch` with DeepSpeed.
@@ -52,11 +52,11 @@ def start_accelerator(device: str, accumulation: int) -> Accelerator:
             "this process was not started by `accelerate launch --use_deepspeed`; `python -m amscale.plan` prints the "
             "command that starts a trial by hand"
         )
-    if device == "cpu":
+    if placement.device == "cpu":
         _without_shared_memory_extension()
-    backend = "gloo" if device == "cpu" else "nccl"
+    backend = "gloo" if placement.device == "cpu" else "nccl"
     return Accelerator(
-        gradient_accumulation_steps=accumulation, kwargs_handlers=[InitProcessGroupKwargs(backend=backend)]
+        gradient_accumulation_steps=placement.accumulation, kwargs_handlers=[InitProcessGroupKwargs(backend=backend)]
     )
 
 
@@ -80,7 +80,7 @@ def optimizer_for(model: torch.nn.Module, settings: TrainSettings) -> torch.opti
         for group, decay in ((matrices, settings.weight_decay), (vectors, 0.0))
         if group
     ]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.epsilon)
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.epsilon, fused=True)
 
 
 def prepare(
@@ -91,13 +91,13 @@ def prepare(
     config["train_micro_batch_size_per_gpu"] = micro_batch
     config["gradient_clipping"] = settings.gradient_clip
     engine, optimizer = accelerator.prepare(model, optimizer_for(model, settings))
+    if accelerator.num_processes == 1 and not engine.zero_optimization_stage() and not engine.bfloat16_enabled():
+        engine.enable_backward_allreduce = False  # one rank's gradients are the sum; DeepSpeed would copy them all
     return engine, optimizer
 
 
-def check(
-    accelerator: Accelerator, engine: Any, *, world_size: int, zero_stage: int, precision: str, micro_batch: int
-) -> EngineFacts:
-    """Read the engine's settings and compare them with what was asked for.
+def check(accelerator: Accelerator, engine: Any, placement: Placement, settings: TrainSettings) -> EngineFacts:
+    """Read the engine's settings and compare all of them with the placement and the settings of the trial.
 
     Raises:
         EngineError: naming every difference.
@@ -119,20 +119,63 @@ def check(
         accumulation=int(engine.gradient_accumulation_steps()),
         device=str(engine.device),
     )
+    inner = _adamw(engine.optimizer)
+    compiler = accelerator.state.dynamo_plugin.backend.value
+    found = facts.to_dict() | {
+        "device": engine.device.type,
+        "gradients": str(engine.get_data_types()[1]),
+        "gradient_clip": float(engine.gradient_clipping()),
+        "betas": {tuple(group["betas"]) for group in inner.param_groups},
+        "epsilon": {group["eps"] for group in inner.param_groups},
+        "weight_decay": {group["weight_decay"] for group in inner.param_groups} - {0.0},
+        "offload": engine.zero_cpu_offload() or engine.zero_offload_param() is not None,
+        "compiler": None if compiler == "NO" else compiler,
+        "Accelerate's processes": accelerator.num_processes,
+        "Accelerate's accumulation": accelerator.gradient_accumulation_steps,
+    }
     wanted = {
         "distributed_type": "DEEPSPEED",
-        "world_size": world_size,
-        "zero_stage": zero_stage,
-        "precision": precision,
-        "micro_batch": micro_batch,
-        "accumulation": accelerator.gradient_accumulation_steps,
+        "world_size": placement.world_size,
+        "zero_stage": placement.zero_stage,
+        "precision": placement.precision,
+        "micro_batch": placement.micro_batch,
+        "accumulation": placement.accumulation,
+        "device": placement.device,
+        "gradients": str(torch.float32),
+        "gradient_clip": settings.gradient_clip,
+        "betas": {settings.betas},
+        "epsilon": {settings.epsilon},
+        "weight_decay": {settings.weight_decay} - {0.0},
+        "offload": False,
+        "compiler": None,
+        "Accelerate's processes": placement.world_size,
+        "Accelerate's accumulation": placement.accumulation,
     }
-    wrong = [f"{k} is {getattr(facts, k)!r}, asked for {v!r}" for k, v in wanted.items() if getattr(facts, k) != v]
-    if accelerator.num_processes != world_size:
-        wrong.append(f"Accelerate counts {accelerator.num_processes} processes, asked for {world_size}")
+    wrong = [f"{k} is {found[k]!r}, asked for {v!r}" for k, v in wanted.items() if found[k] != v]
     if wrong:
         raise EngineError("DeepSpeed does not run as asked: " + "; ".join(wrong))
     return facts
+
+
+def _adamw(optimizer: Any) -> torch.optim.AdamW:
+    """Return the AdamW within the optimisers of Accelerate and DeepSpeed."""
+    while not isinstance(optimizer, torch.optim.AdamW):
+        optimizer = optimizer.optimizer
+    return optimizer
+
+
+def tensors(engine: Any) -> str:
+    """Return a digest of the names and whole shapes of the model's parameters, twelve hexadecimal digits."""
+    shapes = [(name, list(getattr(p, "ds_shape", p.shape))) for name, p in engine.module.named_parameters()]
+    return hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:12]
+
+
+def gradient_norm(engine: Any) -> float | None:
+    """Return the global gradient norm before clipping; None where DeepSpeed reports it: not under stage 0 in fp32."""
+    if engine.zero_optimization_stage() or engine.bfloat16_enabled():
+        return None
+    gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
+    return float(torch.nn.utils.get_total_norm(gradients))
 
 
 def optimizer_elements(optimizer: Any) -> int:
@@ -140,7 +183,5 @@ def optimizer_elements(optimizer: Any) -> int:
 
     They are read from the optimiser's state after its first step, so they show what is really sharded.
     """
-    inner = optimizer
-    while not isinstance(inner, torch.optim.AdamW):
-        inner = inner.optimizer
-    return sum(state["exp_avg"].numel() for state in inner.state.values() if "exp_avg" in state)
+    states = _adamw(optimizer).state.values()
+    return sum(state["exp_avg"].numel() for state in states if "exp_avg" in state)

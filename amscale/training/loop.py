@@ -18,6 +18,8 @@ from amscale.data import Batches
 from amscale.probes.measurement import Measurement
 from amscale.training import checkpoint
 from amscale.training.checkpoint import Progress
+from amscale.training.engine import gradient_norm
+from amscale.training.first_update import FirstUpdate
 from amscale.training.loss import Evaluation, objective
 from amscale.training.metrics_writer import MetricsWriter
 from amscale.trials.trial_store import TrialStore
@@ -44,6 +46,10 @@ def learning_rate(settings: TrainSettings, step: int, steps: int) -> float:
     return settings.learning_rate * share
 
 
+MOST_SKIPPED = 10
+"""Updates in a row that may be skipped, since their gradients are not finite, before a run counts as diverged."""
+
+
 @dataclass(frozen=True)
 class Run:
     """What the loop works on; `run.run_trial` makes it on every rank."""
@@ -58,6 +64,8 @@ class Run:
     validation: Evaluation
     micro_batch: int
     """Sequences per forward pass of one rank."""
+    accumulation: int
+    """Forward passes of one rank per optimiser step."""
     probe: Callable[[], Measurement] | None
     """Measures the probes, on every rank at once; None where nothing is probed."""
     probe_every: int
@@ -85,7 +93,7 @@ class LoopOutcome:
 
 
 def train(run: Run, progress: Progress) -> LoopOutcome:
-    """Train from `progress` to the last step, to a plateau, or to the first loss that is not finite.
+    """Train from `progress` to the last step, to a plateau, or to a loss or MOST_SKIPPED gradients that are not finite.
 
     `progress` is advanced in place.
     """
@@ -101,7 +109,7 @@ def train(run: Run, progress: Progress) -> LoopOutcome:
         rate = learning_rate(run.settings, step, run.steps)
         for group in run.optimizer.param_groups:
             group["lr"] = rate
-        loss, targets, norm = _optimiser_step(run, step)
+        loss, targets, norm, applied = _optimiser_step(run, step)
         if not math.isfinite(loss):
             outcome.state, outcome.reason = "diverged", f"the training loss of step {step} is {loss}"
             break
@@ -112,13 +120,19 @@ def train(run: Run, progress: Progress) -> LoopOutcome:
         progress.seconds += elapsed
         outcome.step_seconds += elapsed
         if run.records:
-            run.records.train(step, progress.tokens, loss, rate, float(norm), progress.seconds)
+            run.records.train(step, progress.tokens, loss, rate, norm, progress.seconds, applied)
+        progress.skipped += not applied
+        progress.skipped_in_a_row = 0 if applied else progress.skipped_in_a_row + 1
+        if progress.skipped_in_a_row == MOST_SKIPPED:
+            outcome.state = "diverged"
+            outcome.reason = f"the gradients of {MOST_SKIPPED} steps in a row, up to step {step}, were not finite"
+            break
         if _between_steps(run, progress, outcome):
             break
     return outcome
 
 
-def _optimiser_step(run: Run, step: int) -> tuple[float, int, float]:
+def _optimiser_step(run: Run, step: int) -> tuple[float, int, float, bool]:
     """Train on one global batch.
 
     Each rank knows the whole batch, so it knows how many targets the batch has: the sum of losses divided by that
@@ -126,11 +140,15 @@ def _optimiser_step(run: Run, step: int) -> tuple[float, int, float]:
 
     Returns:
         The mean cross-entropy before the update in nats per token, without the terms that are minimised beside it;
-        the targets in the batch; the global gradient norm before clipping.
+        the targets in the batch; the global gradient norm before clipping; whether the update was applied: DeepSpeed
+        skips one whose gradients are not finite.
+
+    Raises:
+        EngineError: the engine's first update is not AdamW's.
     """
     accelerator, engine = run.accelerator, run.engine
     world, rank = accelerator.num_processes, accelerator.process_index
-    accumulation = accelerator.gradient_accumulation_steps
+    accumulation = run.accumulation
     inputs, targets = run.batches.batch(step - 1)
     counted = int((targets != -100).sum())
     total = torch.zeros((), dtype=torch.float64, device=accelerator.device)
@@ -138,7 +156,7 @@ def _optimiser_step(run: Run, step: int) -> tuple[float, int, float]:
         first = (micro * world + rank) * run.micro_batch
         inputs_BT, targets_BT = _cut(inputs, targets, first, run.micro_batch, accelerator.device)
         # Dropout follows from (seed, step, place in the batch), so checkpoints need no random state.
-        torch.manual_seed(_mix(run.seed, step, micro * world + rank))
+        _seed(_mix(run.seed, step, micro * world + rank), accelerator.device)
         minimised, summed = objective(engine(inputs_BT), targets_BT, run.settings.z_loss, run.settings.label_smoothing)
         # accelerator.backward would set this boundary and step at once; the gradients are read before the step.
         engine.set_gradient_accumulation_boundary(is_boundary=micro == accumulation - 1)
@@ -148,10 +166,19 @@ def _optimiser_step(run: Run, step: int) -> tuple[float, int, float]:
     if world > 1:
         total = accelerator.reduce(total, reduction="sum")
     if not math.isfinite(float(total)):
-        return float(total), counted, math.nan
-    norm = _gradient_norm(engine)
+        return float(total), counted, math.nan, False
+    norm = gradient_norm(engine)
+    if norm is not None and not math.isfinite(norm):
+        # Where DeepSpeed does not look at the gradients, its update would leave no weight finite.
+        engine.optimizer.zero_grad()
+        return float(total) / counted, counted, norm, False
+    first = FirstUpdate(engine, run.settings, run.optimizer.param_groups[0]["lr"]) if step == 1 else None
     engine.step()
-    return float(total) / counted, counted, engine.get_global_grad_norm() if norm is None else norm
+    norm = float(engine.get_global_grad_norm()) if norm is None else norm
+    applied = bool(engine.was_step_applied())
+    if first and applied:
+        first.check(norm)
+    return float(total) / counted, counted, norm, applied
 
 
 def _cut(
@@ -169,12 +196,11 @@ def _mix(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, dtype=np.uint64)[0] >> 1)
 
 
-def _gradient_norm(engine: Any) -> float | None:
-    """Return the global gradient norm before clipping; None where DeepSpeed reports it: not under stage 0 in fp32."""
-    if engine.zero_optimization_stage() or engine.bfloat16_enabled():
-        return None
-    gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
-    return float(torch.nn.utils.get_total_norm(gradients))
+def _seed(seed: int, device: torch.device) -> None:
+    """Seed the generators that dropout draws from: `torch.manual_seed` without its search for other devices."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def _between_steps(run: Run, progress: Progress, outcome: LoopOutcome) -> bool:

@@ -17,11 +17,53 @@ def token_losses(logits_BTV: torch.Tensor, targets_BT: torch.Tensor) -> torch.Te
     return functional.cross_entropy(logits_BTV[counted_BT].float(), targets_BT[counted_BT], reduction="none")
 
 
+LARGE = 2**24
+"""Logits from which on the cross-entropy is taken in pieces."""
+_PIECE = 2**21
+"""Logits of a piece: 8 MB."""
+
+
+class _SummedInPieces(torch.autograd.Function):
+    """The summed cross-entropy of logits_NV, row by row in pieces.
+
+    PyTorch's own keeps the log-probabilities beside the logits until the gradient, a third array of their size, is
+    made. This keeps Σ exp of each row alone; the results differ by rounding.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
+        counted_N = targets_N != -100
+        chosen_N = torch.where(counted_N, targets_N, 0)
+        rows = max(1, _PIECE // logits_NV.shape[1])
+        log_Z_N = torch.cat([piece.logsumexp(-1) for piece in logits_NV.split(rows)])
+        ctx.save_for_backward(logits_NV, chosen_N, counted_N, log_Z_N)
+        ctx.rows = rows
+        losses_N = log_Z_N - logits_NV.gather(1, chosen_N[:, None])[:, 0]
+        return torch.where(counted_N, losses_N, 0.0).sum()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        logits_NV, chosen_N, counted_N, log_Z_N = ctx.saved_tensors
+        gradient_NV = torch.empty_like(logits_NV)
+        weight_N = counted_N * gradients[0]
+        pieces = zip(*(x.split(ctx.rows) for x in (gradient_NV, logits_NV, chosen_N, log_Z_N, weight_N)), strict=True)
+        for gradient_PV, logits_PV, chosen_P, log_Z_P, weight_P in pieces:
+            torch.sub(logits_PV, log_Z_P[:, None], out=gradient_PV).exp_()
+            gradient_PV.scatter_add_(1, chosen_P[:, None], torch.full_like(log_Z_P, -1.0)[:, None])
+            gradient_PV.mul_(weight_P[:, None])
+        return gradient_NV, None
+
+
 def summed_loss(logits_BTV: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
-    """Return the sum over the counted targets of −ln p(target): a float32 scalar in nats, 0 without counted targets."""
-    return functional.cross_entropy(
-        logits_BTV.float().flatten(0, 1), targets_BT.flatten(), ignore_index=-100, reduction="sum"
-    )
+    """Return the sum over the counted targets of −ln p(target): a float32 scalar in nats, 0 without counted targets.
+
+    From LARGE logits on it is taken in pieces, so that a large vocabulary is held twice and not three times.
+    """
+    logits_NV, targets_N = logits_BTV.float().flatten(0, 1), targets_BT.flatten()
+    if logits_NV.numel() >= LARGE:
+        loss: torch.Tensor = _SummedInPieces.apply(logits_NV, targets_N)
+        return loss
+    return functional.cross_entropy(logits_NV, targets_N, ignore_index=-100, reduction="sum")
 
 
 def objective(

@@ -1,6 +1,7 @@
 """Write what a run measures: `metrics.jsonl` and TensorBoard. Rank 0 only."""
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -63,22 +64,27 @@ class MetricsWriter:
         for name, value in self._lines.items():
             self._board.add_scalar(name, value, step)
 
-    def train(self, step: int, tokens: int, loss: float, rate: float, norm: float, seconds: float) -> None:
-        """Write one optimiser step: the mean loss over its global batch in nats per token, before the update."""
-        self._write(
-            {
-                "kind": "train",
-                "step": step,
-                "tokens": tokens,
-                "loss": loss,
-                "learning_rate": rate,
-                "gradient_norm": norm,
-                "time": round(seconds, 3),
-            }
-        )
+    def train(
+        self, step: int, tokens: int, loss: float, rate: float, norm: float, seconds: float, applied: bool
+    ) -> None:
+        """Write one optimiser step: the mean loss over its global batch in nats per token, before the update.
+
+        A step whose update was not applied, since its gradients were not finite, says so by `"skipped": true`.
+        """
+        record = {
+            "kind": "train",
+            "step": step,
+            "tokens": tokens,
+            "loss": loss,
+            "learning_rate": rate,
+            "gradient_norm": norm if math.isfinite(norm) else None,
+            "time": round(seconds, 3),
+        }
+        self._write(record if applied else {**record, "skipped": True})
         self._board.add_scalar("loss/train", loss, step)
         self._board.add_scalar("optimiser/learning_rate", rate, step)
-        self._board.add_scalar("optimiser/gradient_norm", norm, step)
+        if math.isfinite(norm):
+            self._board.add_scalar("optimiser/gradient_norm", norm, step)
 
     def validation(self, step: int, loss: float) -> None:
         """Write the mean loss over the validation tokens, in nats per token."""

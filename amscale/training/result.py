@@ -96,6 +96,7 @@ def make_result(
             **facts.to_dict(),
             optimizer_elements=shards,
             out_of_memory_at=[entry.placement.micro_batch for entry in folder.out_of_memory()],
+            skipped_updates=progress.skipped,
         ),
         versions={
             "amscale": __version__,

@@ -4,8 +4,10 @@ import math
 import os
 import re
 import signal
+import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,9 +19,10 @@ from accelerate import Accelerator
 from amscale import config, models
 from amscale.config import Experiment
 from amscale.data import Batches, Sequences, Subset, TokenStore, open_store
-from amscale.errors import EXIT_PREEMPTED, InputError
+from amscale.errors import EXIT_PREEMPTED, InputError, one_line
 from amscale.files import write_atomically
 from amscale.models import Shape
+from amscale.planning.placement import check_supported
 from amscale.planning.plan import plan_steps
 from amscale.probes.interface import Probe
 from amscale.probes.registry import build_probes
@@ -70,6 +73,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(message in str(error) for message in _MESSAGES)
+
+
+_COMPILER = re.compile("Ninja is required|Error building extension|Unable to find (nvcc|a C)|CUDA_HOME .* not set")
+
+
+def refusal(error: BaseException) -> str | None:
+    """Return, in one line, why no other attempt would do better after an exception; None where one might."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, ImportError):
+        return one_line(f"{error}; install what is missing in the environment of every machine", most=300)
+    if isinstance(error, RuntimeError) and _COMPILER.search(str(error)):
+        return one_line(f"a compiler is missing ({error}); install it on every machine", most=300)
+    return None
 
 
 def report_out_of_memory(store: TrialStore, error: BaseException) -> None:
@@ -159,22 +176,16 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
         AttemptReplaced: a newer attempt of the trial has begun.
     """
     began = time.time()
+    check_supported(placement)
     torch.set_num_threads(placement.cpus_per_process)
-    accelerator = engine.start_accelerator(placement.device, placement.accumulation)
+    accelerator = engine.start_accelerator(placement)
     subset = tokens.training(cell.data.size, cell.data.packing, cell.data.copies)
     steps = plan_steps(cell, tokens, subset)
     shape = models.solve(cell.model, tokens.vocabulary_size, steps.context)
     torch.manual_seed(cell.seed)
     model = models.build(shape)
     prepared, optimizer = engine.prepare(accelerator, model, cell.train, placement.micro_batch)
-    facts = engine.check(
-        accelerator,
-        prepared,
-        world_size=placement.world_size,
-        zero_stage=placement.zero_stage,
-        precision=placement.precision,
-        micro_batch=placement.micro_batch,
-    )
+    facts = engine.check(accelerator, prepared, placement, cell.train)
     progress = _restored_progress(accelerator, prepared, store, facts)
     records = None
     probes = build_probes(cell.probes)
@@ -191,6 +202,7 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
         batches=Batches(subset, steps.context, steps.sequences, cell.seed),
         validation=_evaluation(cell, tokens.validation(cell.data.packing), steps.context, placement.micro_batch),
         micro_batch=placement.micro_batch,
+        accumulation=placement.accumulation,
         probe=_probe(cell, probes, prepared, shape, subset, tokens, placement.micro_batch, accelerator.device),
         probe_every=cell.probes.every,
         store=store,
@@ -205,6 +217,7 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
             records.close()
             store.preempted.touch()
         accelerator.end_training()
+        _say(accelerator, f"preempted at step {progress.step}: a checkpoint is written, and the trial can go on")
         return EXIT_PREEMPTED
     training_part = _evaluation(cell, subset, steps.context, placement.micro_batch)
     train_evaluated = training_part.loss(accelerator, prepared) if outcome.state == "finished" else None
@@ -236,15 +249,24 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
         store.remove_checkpoints()
     accelerator.wait_for_everyone()
     accelerator.end_training()
+    _say(accelerator, f"{outcome.state} at step {progress.step}{f': {outcome.reason}' if outcome.reason else ''}")
     return 0
+
+
+def _say(accelerator: Accelerator, line: str) -> None:
+    """Write one line into the trial's log, from rank 0."""
+    if accelerator.is_main_process:
+        with suppress(OSError):  # the log is on a disk that may be full
+            print(line, file=sys.stderr, flush=True)
 
 
 def _restored_progress(accelerator: Accelerator, prepared: Any, store: TrialStore, facts: EngineFacts) -> Progress:
     """Load the newest whole checkpoint into the engine and return its progress; without one, that of a new run."""
     newest = checkpoint.newest_whole(accelerator, store)
+    written = facts.to_dict() | {"model": engine.tensors(prepared)}
     if newest is None:
-        return Progress(engine=facts.to_dict())
-    progress = checkpoint.restore(prepared, newest, facts.to_dict())
+        return Progress(engine=written)
+    progress = checkpoint.restore(prepared, newest, written)
     accelerator.wait_for_everyone()
     return progress
 

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 ATTEMPT_MARK = "=== start "
 """Begins the line that every attempt adds to a trial's log."""
 
+REFUSED_MARK = "=== refused: "
+"""Begins the line by which a rank says why it refuses to train: no other attempt would do better."""
+
 ATTEMPT_VARIABLE = "AMSCALE_ATTEMPT"
 """Environment variable that tells a rank the name of its attempt."""
 
@@ -34,8 +37,16 @@ class Diagnosis:
     """What the rank said that ran out of memory."""
     reason: str
     """The last lines that the machine's ranks wrote."""
+    refused: str | None = None
+    """Why a rank refused to train; another attempt would only repeat it."""
 
 
 def attempt_of_environment() -> str:
     """Return the attempt that this process was started for; empty where it was started by hand."""
     return os.environ.get(ATTEMPT_VARIABLE, "")
+
+
+def refusal_in_log(text: str) -> str | None:
+    """Return why a rank refused to train, from the lines of its attempt; None where none did."""
+    lines = (line for line in text.splitlines() if line.startswith(REFUSED_MARK))
+    return next((line.removeprefix(REFUSED_MARK) for line in lines), None)

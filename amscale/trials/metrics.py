@@ -42,6 +42,8 @@ class TrainRecord(MetricsRecord):
     loss: Number
     learning_rate: Number | None = None
     gradient_norm: Number | None = None
+    skipped: bool = False
+    """Whether the update was not applied, since its gradients were not finite."""
     time: Number | None = None
     """Seconds of training so far."""
 

@@ -269,6 +269,8 @@ class ResultEngine(Record):
     optimizer_elements: list[Count] | None = None
     """Elements of AdamW's first moment on each rank."""
     out_of_memory_at: list[Count] | None = None
+    skipped_updates: Count | None = None
+    """Updates that were not applied, since their gradients were not finite."""
 
 
 class TrialResult(Record):

@@ -21,7 +21,7 @@ from pathlib import Path
 from amscale.config import Experiment
 from amscale.errors import InputError
 from amscale.files import read_text, write_atomically
-from amscale.trials.attempt import ATTEMPT_MARK, AttemptReplaced, Diagnosis
+from amscale.trials.attempt import ATTEMPT_MARK, AttemptReplaced, Diagnosis, refusal_in_log
 from amscale.trials.identity import settings_of
 from amscale.trials.metrics import R, read_records
 from amscale.trials.objects import checkpoint_damage, manifest_name
@@ -296,6 +296,7 @@ class TrialStore:
             storage=str(storage) if storage else None,
             out_of_memory=marker.read_text(encoding="utf-8") if marker.is_file() else None,
             reason=self.reason(self.machine) if log else "",
+            refused=refusal_in_log(log),
         )
 
     def push_records(self) -> None:

@@ -59,7 +59,7 @@ def all_up(log) -> bool:
 
 
 def started(supervised: SupervisedCommand, command: list[str], folder) -> None:
-    supervised.start(command, {}, folder / "log.txt")
+    supervised.start(command, dict(os.environ), folder / "log.txt")
     wait(lambda: all_up(folder / "log.txt"))
     assert len(alive(folder)) >= 3
 
@@ -73,10 +73,10 @@ def test_stop_ends_even_what_ignores_it_and_left_its_session(stubborn, tmp_path)
 
 def test_an_owner_that_is_killed_takes_everything_along(stubborn, tmp_path):
     owner = f"""
-import pathlib, sys, time
+import os, pathlib, sys, time
 from amscale.cluster.machine import SupervisedCommand
 supervised = SupervisedCommand(0.5)
-supervised.start({stubborn!r}, {{}}, pathlib.Path({str(tmp_path / "log.txt")!r}))
+supervised.start({stubborn!r}, dict(os.environ), pathlib.Path({str(tmp_path / "log.txt")!r}))
 time.sleep(600)
 """
     process = subprocess.Popen([sys.executable, "-c", owner])
@@ -90,7 +90,7 @@ time.sleep(600)
 def test_a_supervisor_that_is_killed_takes_the_command_along(tmp_path):
     supervised = SupervisedCommand(0.5)
     script = f"import time; open({str(tmp_path / 'up')!r}, 'w'); time.sleep(600)"
-    supervised.start([sys.executable, "-c", script], {}, tmp_path / "log.txt")
+    supervised.start([sys.executable, "-c", script], dict(os.environ), tmp_path / "log.txt")
     wait((tmp_path / "up").exists)
     (watcher,) = [p for p in alive(tmp_path) if "supervisor.py" in " ".join(p.info["cmdline"])]
     watcher.kill()
@@ -101,7 +101,7 @@ def test_a_supervisor_that_is_killed_takes_the_command_along(tmp_path):
 
 def test_the_exit_status_of_the_command_is_the_supervisors(tmp_path):
     supervised = SupervisedCommand(0.5)
-    supervised.start([sys.executable, "-c", "raise SystemExit(7)"], {}, tmp_path / "log.txt")
+    supervised.start([sys.executable, "-c", "raise SystemExit(7)"], dict(os.environ), tmp_path / "log.txt")
     wait(lambda: supervised.poll() is not None)
     assert supervised.poll() == 7
     supervised.stop()

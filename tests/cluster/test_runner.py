@@ -1,6 +1,7 @@
 """The runner of a trial, on machines whose ranks are small scripts: what follows when an attempt ends."""
 
 import json
+import os
 import threading
 import time
 from dataclasses import replace
@@ -30,7 +31,7 @@ class ScriptedMachine(Machine):
     def launch(self, placement, attempt, head, port, address):
         script = f"cd {self.store.path}; {self.scripts[min(self.launched, len(self.scripts) - 1)]}"
         self.launched += 1
-        self._command.start(["sh", "-c", script], {}, self.store.log_of(self._index))
+        self._command.start(["sh", "-c", script], dict(os.environ), self.store.log_of(self._index))
 
 
 @pytest.fixture
@@ -54,10 +55,10 @@ def run(location):
     """Start a runner on one machine whose attempts run the given scripts, one after the other."""
     started = []
 
-    def start(*scripts: str, stalled_after: float = 60.0, **options) -> TrialRunner:
+    def start(*scripts: str, stalled_after: float = 60.0, hosts: int = 1, **options) -> TrialRunner:
         machines = run_machine.HostMachines(location, 1.0, ("127.0.0.1", 0))
         machines._own = scripted(location, *scripts)
-        made = TrialRunner(location.store(), PLACEMENT, machines, stalled_after, **options)
+        made = TrialRunner(location.store(), replace(PLACEMENT, machines=hosts), machines, stalled_after, **options)
         started.append(made)
         made.start()
         return made
@@ -115,9 +116,11 @@ def test_ranks_that_were_preempted_go_on(run, location):
     assert not location.store().failures()
 
 
-def test_without_ray_preempted_ranks_end_the_trial_to_be_continued_later(run, location):
+@pytest.mark.parametrize("hosts", [1, 2])
+@pytest.mark.parametrize("status", [0, 75])
+def test_without_ray_preempted_ranks_end_the_trial_to_be_continued_later(status, hosts, run, location):
     """One of its hosts may have been asked to leave, and no other takes its place."""
-    made = run("touch preempted; exit 75", "touch result.json", resumes=False)
+    made = run(f"touch preempted; exit {status}", "touch result.json", resumes=False, hosts=hosts)
     report = last(made)
     assert (report.done, report.failure) == (True, None)
     assert location.store().preempted.exists()
@@ -133,6 +136,14 @@ def test_ranks_are_not_started_again_once_an_end_is_requested(run, location):
     assert not made.step().done
     assert location.store().preempted.exists()
     assert made.machines._own.launched == 1
+
+
+def test_a_refusal_is_final_and_comes_without_the_launchers_page(run, location):
+    """A checkpoint of another number of ranks, say: another attempt would only repeat it."""
+    made = run("echo '=== refused: give 2 processes'; echo 'E torch/distributed/elastic failed'; exit 2", SLEEP)
+    assert last(made).failure == "give 2 processes"
+    assert made.machines._own.launched == 1
+    assert [failure.reason for failure in location.store().failures()] == ["give 2 processes"]
 
 
 def test_a_remark_on_how_ranks_were_started_is_reported_once(run, monkeypatch):

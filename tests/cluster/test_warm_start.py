@@ -12,7 +12,8 @@ import pytest
 from helpers.commands import environment, processes_naming, recorded_losses, wait_until
 
 from amscale.cluster import warm_server
-from amscale.cluster.machine import SupervisedCommand, launch_command, launch_environment
+from amscale.cluster.environment import rank_environment
+from amscale.cluster.machine import SupervisedCommand, launch_command
 from amscale.cluster.network import Port
 from amscale.cluster.tune_trial import RayMachines
 from amscale.cluster.warm_start import WarmCommand, WarmServer
@@ -74,7 +75,7 @@ def start(command, folder, module: str, argument: str) -> None:
     port = Port("127.0.0.1")
     line = launch_command(TWO_RANKS, [argument], rank=0, address="127.0.0.1", port=port.number)
     line[line.index("amscale.train")] = module
-    command.start(line, launch_environment(TWO_RANKS) | {"GIVEN": argument}, folder / "log.txt")
+    command.start(line, rank_environment(TWO_RANKS) | {"GIVEN": argument}, folder / "log.txt")
 
 
 def ended(command) -> int:
@@ -87,8 +88,8 @@ def ended(command) -> int:
 @pytest.mark.slow
 def test_ranks_have_what_the_launcher_would_give_them(folder, sweep, monkeypatch):
     monkeypatch.setenv("OF_THE_SERVER", "1")
-    warm = WarmCommand(5.0, sweep, launch_environment(TWO_RANKS))
-    WarmServer.of(sweep, launch_environment(TWO_RANKS)).connect().close()
+    warm = WarmCommand(5.0, sweep, TWO_RANKS)
+    WarmServer.of(sweep, TWO_RANKS).connect().close()
     monkeypatch.delenv("OF_THE_SERVER")
     for name, command in (("warm", warm), ("cold", SupervisedCommand(5.0))):
         start(command, folder, "tell", name)
@@ -111,11 +112,11 @@ def test_ranks_have_what_the_launcher_would_give_them(folder, sweep, monkeypatch
 @pytest.mark.slow
 @pytest.mark.parametrize(("how", "status"), [("exit 3", 3), ("kill 9", 137)])
 def test_a_rank_that_ends_takes_the_others_along_and_nothing_else(folder, sweep, how, status):
-    bystander = WarmCommand(5.0, sweep, launch_environment(TWO_RANKS))
+    bystander = WarmCommand(5.0, sweep, TWO_RANKS)
     start(bystander, folder, "end", "exit 0")
     wait_until((folder / "up1").exists, PATIENCE, "a start of the ranks")
     (server,) = servers(sweep)
-    command = WarmCommand(5.0, sweep, launch_environment(TWO_RANKS))
+    command = WarmCommand(5.0, sweep, TWO_RANKS)
     start(command, folder, "end", how)
     assert ended(command) == status
     assert bystander.poll() is None
@@ -135,13 +136,13 @@ def servers(sweep: str) -> list[psutil.Process]:
 
 @pytest.mark.slow
 def test_a_server_that_is_killed_leaves_its_trials_and_another_follows(folder, sweep):
-    command = WarmCommand(5.0, sweep, launch_environment(TWO_RANKS))
+    command = WarmCommand(5.0, sweep, TWO_RANKS)
     start(command, folder, "end", "exit 0")
     wait_until((folder / "up1").exists, PATIENCE, "a start of the ranks")
     (server,) = servers(sweep)
     server.kill()
     wait_until(lambda: not servers(sweep), PATIENCE, "an end of the server")
-    next_one = WarmCommand(5.0, sweep, launch_environment(TWO_RANKS))
+    next_one = WarmCommand(5.0, sweep, TWO_RANKS)
     start(next_one, folder, "end", "exit 3")
     assert next_one.problem == ""
     assert ended(next_one) == 3
@@ -158,9 +159,9 @@ sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!
 from test_warm_start import *
 from amscale.cluster import warm_start
 warm_start.MOST_TRIALS = 1
-command = WarmCommand(5.0, {str(folder)!r}, launch_environment(TWO_RANKS))
+command = WarmCommand(5.0, {str(folder)!r}, TWO_RANKS)
 start(command, pathlib.Path({str(folder)!r}), "end", "exit 0")
-WarmServer.of({str(folder)!r}, launch_environment(TWO_RANKS)).connect()
+WarmServer.of({str(folder)!r}, TWO_RANKS).connect()
 open("started", "w").close()
 time.sleep(600)
 """
@@ -178,15 +179,15 @@ def test_a_server_that_cannot_import_is_no_reason_to_fail(tmp_path, monkeypatch)
     """The command then starts as it does without a server, and the reason is told."""
     (tmp_path / "numpy.py").write_text("raise OSError('no such library')")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    command = WarmCommand(5.0, str(tmp_path), {})
-    command.start([sys.executable, "-S", "-c", "raise SystemExit(7)"], {}, tmp_path / "log.txt")
+    command = WarmCommand(5.0, str(tmp_path), TWO_RANKS)
+    command.start([sys.executable, "-S", "-c", "raise SystemExit(7)"], dict(os.environ), tmp_path / "log.txt")
     machines = RayMachines(TrialLocation(str(tmp_path), None, "sweep", "trial"), 1.0, TWO_RANKS, warm=True)
     machines._warm = command
     assert machines.remark() == (
         "started by `accelerate launch`, which takes longer: no warm start (OSError: no such library)"
     )
     assert ended(command) == 7
-    WarmServer.of(str(tmp_path), {}).release()
+    WarmServer.of(str(tmp_path), TWO_RANKS).release()
 
 
 @pytest.mark.slow
@@ -206,10 +207,9 @@ probes: {every: 20, sequences: 16}
         store = planned.sweep.location(planned.plan.label).store()
         planned.write(store)
         placement = planned.plan.placement
-        imported = launch_environment(placement)
-        command = WarmCommand(5.0, sweep, imported) if way == "warm" else SupervisedCommand(5.0)
+        command = WarmCommand(5.0, sweep, placement) if way == "warm" else SupervisedCommand(5.0)
         line = launch_command(placement, [str(store.spec)], rank=0, address="127.0.0.1", port=Port("127.0.0.1").number)
-        command.start(line, imported, store.log)
+        command.start(line, rank_environment(placement), store.log)
         assert ended(command) == 0, store.log.read_text()
         assert way == "cold" or command.problem == ""
         result = store.read_result()

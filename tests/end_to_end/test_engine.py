@@ -4,9 +4,11 @@ Each trial is started by the very command that `plan --commands` prints.
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from helpers.commands import command, environment
@@ -14,13 +16,45 @@ from helpers.commands import command, environment
 pytestmark = pytest.mark.slow
 
 
-def run_by_hand(tiny, storage, *settings: str) -> tuple[dict, list[float]]:
-    """Start one trial by the printed command; return its result and its training losses."""
+HOSTILE_ANSWERS = """
+compute_environment: LOCAL_MACHINE
+distributed_type: DEEPSPEED
+deepspeed_config: {zero_stage: 3, gradient_accumulation_steps: 7, offload_optimizer_device: cpu, zero3_init_flag: true}
+gpu_ids: "3"
+num_processes: 8
+num_machines: 4
+main_process_ip: 10.9.8.7
+mixed_precision: fp16
+dynamo_config: {dynamo_backend: INDUCTOR}
+use_cpu: false
+debug: false
+"""
+OUTER_JOB = {
+    **dict.fromkeys(["ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "ACCELERATE_GRADIENT_CLIPPING"], "1"),
+    **{"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3", "ACCELERATE_DYNAMO_BACKEND": "INDUCTOR", "PET_NNODES": "4"},
+    **{"OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_LOCAL_RANK": "2", "OMPI_COMM_WORLD_SIZE": "4"},
+    **{"PMI_RANK": "2", "PMI_SIZE": "4", "PMIX_RANK": "2", "SLURM_PROCID": "2", "SLURM_NTASKS": "4"},
+    **{"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "2", "MASTER_ADDR": "10.9.8.7", "MASTER_PORT": "1"},
+    **{"CUDA_VISIBLE_DEVICES": "7", "CUDA_LAUNCH_BLOCKING": "1", "OMP_THREAD_LIMIT": "1", "OMP_NUM_THREADS": "9"},
+    **{"http_proxy": "http://10.9.8.7:1", "LOGLEVEL": "nonsense", "ONEDNN_DEFAULT_FPMATH_MODE": "BF16"},
+}
+
+
+def run_by_hand(tiny, storage, *settings: str, outer: dict[str, str] | None = None) -> tuple[dict, list[float]]:
+    """Start one trial by the printed command; return its result and its training losses.
+
+    Args:
+        tiny: the configuration.
+        storage: folder.
+        settings: that name one trial.
+        outer: what the shell has set besides.
+    """
     cell = [f"storage={storage}", "model.size=6.6k", "data.size=8k", *settings]
     planned = command("plan", str(tiny), *cell, "--commands")
     assert planned.returncode == 0, planned.stderr
     (line,) = re.findall(r"^env .*$", planned.stdout, re.MULTILINE)
-    ran = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=600, env=environment(), check=False)
+    shell = environment() | (outer or {})
+    ran = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=600, env=shell, check=False)
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
     (path,) = storage.glob("tiny/trials/*/result.json")
     losses = [json.loads(line) for line in path.with_name("metrics.jsonl").read_text().splitlines()]
@@ -64,11 +98,40 @@ def test_bf16_on_two_processes(tiny, tmp_path, one_process):
         "launch.zero_stage=2",
         "launch.processes_per_machine=2",
         "launch.precision=bf16",
+        "launch.micro_batch=4",
         "model.dropout=0",
+        outer={name: value for name, value in OUTER_JOB.items() if name not in ("PET_NNODES", "LOGLEVEL")},
     )
     assert result["engine"]["precision"] == "bf16"
+    assert result["engine"]["accumulation"] > 1
     assert losses != pytest.approx(one_process[1], rel=1e-6)
-    assert losses == pytest.approx(one_process[1], rel=0.05)
+    assert losses == pytest.approx(one_process[1], rel=0.002)
+
+
+def test_an_outer_job_and_a_former_questionnaire_change_nothing(tiny, tmp_path, one_process):
+    answers = tmp_path / "hf" / "accelerate" / "default_config.yaml"
+    answers.parent.mkdir(parents=True)
+    answers.write_text(HOSTILE_ANSWERS)
+    outer = environment() | OUTER_JOB | {"HF_HOME": str(tmp_path / "hf")}
+
+    def run(*arguments: str) -> str:
+        line = [sys.executable, "-m", *arguments]
+        ran = subprocess.run(line, stdin=hold, capture_output=True, text=True, timeout=600, env=outer, check=False)
+        assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
+        return ran.stdout
+
+    settings = ["model.size=6.6k", "data.size=8k", "launch.zero_stage=0", "launch.micro_batch=4", "model.dropout=0"]
+    read, write = os.pipe()  # the part of a host runs as long as its standard input is open
+    with os.fdopen(read) as hold, os.fdopen(write, "w"):
+        spec = run("amscale.planning.single_trial", "1", str(tiny), f"storage={tmp_path}", *settings).strip()
+        run("amscale.cluster.run_machine", "0", "127.0.0.1:0", "attempt", spec, "localhost")
+    folder = Path(spec).parent
+    result = json.loads((folder / "result.json").read_text())
+    assert result["engine"]["accumulation"] > 1
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    losses = [record["loss"] for record in records if record["kind"] == "train"]
+    assert losses == pytest.approx(one_process[1], rel=2e-4)
+    assert (folder / "log.txt").read_text().splitlines()[-1] == f"finished at step {result['steps']}"
 
 
 def test_a_run_without_deepspeed_ends(tiny, tmp_path):

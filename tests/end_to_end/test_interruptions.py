@@ -10,6 +10,7 @@ import psutil
 import pytest
 from helpers.commands import command, processes_naming, ranks_of, recorded_losses, wait_until
 
+from amscale.trials.attempt import ATTEMPT_MARK
 from amscale.trials.trial_store import TrialStore
 
 pytestmark = [pytest.mark.slow]
@@ -85,7 +86,13 @@ def test_preempted_then_killed_and_resumed_gives_the_losses_of_an_undisturbed_ru
     damaged.write_bytes(damaged.read_bytes()[:-100])
     assert driver.process.wait(timeout=PATIENCE) == 0
     assert len((trial / "failures.jsonl").read_text().splitlines()) == 1  # a preemption is no failure
-    assert f"{newest.name} is damaged" in (trial / "log.txt").read_text()
+    log = (trial / "log.txt").read_text()
+    assert f"{newest.name} is damaged" in log
+    preempted, killed, finished = log.split(ATTEMPT_MARK)[1:]
+    # torch's launcher has nothing to add where ranks ended as they should.
+    assert preempted.splitlines()[-1].startswith("preempted at step ")
+    assert "torch/distributed/elastic" in killed
+    assert finished.splitlines()[-1] == "finished at step 240"
     assert recorded_losses(trial) == recorded_losses(calm)
     assert not processes_naming(driver.folder)
 

@@ -9,6 +9,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig
 from amscale.errors import InputError
 from amscale.models import build, solve
 from amscale.models.families.gpt2 import GPT2Settings
+from amscale.models.networks.activations import fuse_activations
 
 
 def test_gpt2_equals_the_librarys_model():
@@ -20,6 +21,32 @@ def test_gpt2_equals_the_librarys_model():
     with torch.no_grad():
         expected = reference.eval()(input_ids=tokens).logits
         torch.testing.assert_close(model.eval()(tokens), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_a_pass_is_the_librarys_bit_for_bit(dropout):
+    """Initial weights, logits and gradients, under dropout too, where the library's GELU is the same kernel."""
+    shape = solve(GPT2Settings(layers=3, width=48, heads=3, dropout=dropout), 68, 32)
+    torch.manual_seed(7)
+    model = build(shape).train()
+    torch.manual_seed(7)
+    rates = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), dropout)
+    size = {"vocab_size": 68, "n_positions": 32, "n_embd": 48, "n_layer": 3, "n_head": 3}
+    reference = GPT2LMHeadModel(GPT2Config(**size, **rates, bos_token_id=None, eos_token_id=None)).train()
+    ours, theirs = model.model.state_dict(), reference.state_dict()
+    assert list(ours) == list(theirs)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    fuse_activations(reference)
+    tokens = torch.randint(68, (4, 32), generator=torch.Generator().manual_seed(1))
+    torch.manual_seed(3)
+    logits = model(tokens)
+    torch.manual_seed(3)
+    expected = reference(input_ids=tokens).logits
+    assert torch.equal(logits, expected)
+    logits.square().sum().backward()
+    expected.square().sum().backward()
+    gradients = {name.removeprefix("model."): p.grad for name, p in model.named_parameters()}
+    assert all(torch.equal(gradients[name], p.grad) for name, p in reference.named_parameters())
 
 
 @pytest.fixture

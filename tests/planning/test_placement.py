@@ -3,7 +3,7 @@
 import pytest
 
 from amscale import config, models
-from amscale.cluster.resources import Host, Resources
+from amscale.cluster.resources import Host, Resources, computes_bf16
 from amscale.errors import InputError
 from amscale.planning.placement import choose_placement, model_states
 
@@ -22,7 +22,7 @@ GPUS = Resources(tuple(Host(cpus=64, gpus=8, memory=10**12, gpu_memory=80 * 10**
 
 def test_the_smallest_stage_and_fewest_processes_that_fit():
     small = placed(resources=GPUS, size="100M").placement
-    assert (small.processes_per_machine, small.zero_stage, small.device, small.precision) == (1, 0, "cuda", "bf16")
+    assert (small.processes_per_machine, small.zero_stage, small.device, small.precision) == (1, 1, "cuda", "bf16")
     tight = placed("launch.device_memory=8G", resources=GPUS)
     assert tight.placement.zero_stage >= 2
     assert tight.placement.processes_per_machine > 1
@@ -47,6 +47,24 @@ def test_a_gpu_that_is_not_there_gives_one_line():
     laptop = Resources((Host(cpus=2, gpus=0, memory=16 * 10**9),))
     with pytest.raises(InputError, match=r"launch\.device=cuda: the machines have no GPU"):
         placed("launch.device=cuda", resources=laptop, size="100M")
+
+
+def test_bf16_is_never_placed_without_sharding():
+    """DeepSpeed's updates are not AdamW's there."""
+    for override in ("launch.precision=bf16", "launch.device=cuda"):
+        with pytest.raises(InputError, match=r"launch\.zero_stage=0 with bf16: .* give 1"):
+            placed(override, "launch.zero_stage=0", resources=GPUS, size="100M")
+    fp32 = placed("launch.precision=fp32", resources=GPUS, size="100M").placement
+    assert (fp32.zero_stage, fp32.precision) == (0, "fp32")
+
+
+def test_cards_without_bf16_train_in_fp32():
+    assert [computes_bf16(card) for card in ((7, 0), (7, 5), (8, 0), (9, 0))] == [False, False, True, True]
+    old = Resources((*GPUS.hosts[:1], Host(cpus=64, gpus=8, memory=10**12, gpu_memory=16 * 10**9, bf16=False)))
+    placement = placed(resources=old, size="10M").placement
+    assert (placement.device, placement.precision) == ("cuda", "fp32")
+    with pytest.raises(InputError, match=r"launch\.precision=bf16: a GPU here has no bf16"):
+        placed("launch.precision=bf16", resources=old, size="10M")
 
 
 def test_model_states_follow_the_published_table():

@@ -126,10 +126,10 @@ class GPT2(DenseFamily):
     def activations_per_token(self, shape: Shape, element: int, mask: int) -> float:
         """Return the bytes that one token keeps for the backward pass, without attention scores and logits.
 
-        Each layer keeps both norms' inputs and outputs, q, k, v, attention output, and of the hidden layer the input of
-        GELU, its three factors (tanh and two products) and its output.
+        Each layer keeps both norms' inputs and outputs, q, k, v, attention output, and and of the hidden
+        layer the input and the output of GELU.
         """
-        elements = 8 * shape.width + 5 * shape.feed_forward
+        elements = 8 * shape.width + 2 * shape.feed_forward
         masks = mask * 2 * shape.width if shape.options.dropout else 0
         statistics = 4 * (4 + shape.heads)  # float32: mean and deviation of two norms, logsumexp of each head
         return shape.layers * (elements * element + masks + statistics) + 2 * shape.width * element
@@ -146,4 +146,5 @@ class GPT2(DenseFamily):
         """
         from amscale.models.networks.gpt2 import build
 
-        return build(shape)
+        name = shape.options.pretrained
+        return build(shape, None if name is None else published_configuration(name))

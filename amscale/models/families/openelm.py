@@ -236,4 +236,6 @@ class OpenELM(Family):
         """
         from amscale.models.networks.openelm import build
 
-        return build(shape)
+        heads = query_heads(shape.layers, shape.width, shape.options)
+        hidden = feed_forward_widths(shape.layers, shape.width, shape.options)
+        return build(shape, heads.tolist(), hidden.tolist())

@@ -95,7 +95,7 @@ class Vanilla(DenseFamily):
         """Return the network, freshly initialised."""
         from amscale.models.networks.vanilla import VanillaNetwork
 
-        return VanillaNetwork(shape)
+        return VanillaNetwork(shape, RELATIVE_BUCKETS)
 
     def final_norm_name(self, model: "nn.Module") -> str | None:
         """Return the final norm of a pre-LN network; a post-LN network has no such norm."""

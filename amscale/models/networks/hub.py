@@ -3,11 +3,13 @@
 import re
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from amscale.errors import InputError
+from amscale.models.networks.activations import fuse_activations
 from amscale.models.shape import Dimensions
 
 _ATTENTION = re.compile(r"attn|attention|mixer|mamba")
@@ -49,12 +51,17 @@ class HubNetwork(nn.Module):
         super().__init__()
         self.model = model
         self.context = context
+        # Where positions are counted from the tokens that are not padding, and no token is padding.
+        self.own_positions = any(hasattr(part, "create_position_ids_from_input_ids") for part in model.modules())
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         length = tokens_BT.shape[1]
         if length > self.context:
             raise ValueError(f"a sequence of {length} tokens is longer than the model's context of {self.context}")
-        logits_BTV: Tensor = self.model(input_ids=tokens_BT, use_cache=False).logits
+        positions = {}
+        if self.own_positions:
+            positions["position_ids"] = torch.arange(length, device=tokens_BT.device).expand_as(tokens_BT)
+        logits_BTV: Tensor = self.model(input_ids=tokens_BT, use_cache=False, **positions).logits
         return logits_BTV.float()
 
 
@@ -90,9 +97,16 @@ def output_head_name(model: HubNetwork) -> str:
     return next(name for name, module in model.named_modules() if module is head)
 
 
+def wrap(config: PretrainedConfig, remote_code: str | None, context: int) -> HubNetwork:
+    """Return the model of a configuration, freshly initialised by the library's own rules."""
+    model = model_class(config, remote_code)(config)
+    fuse_activations(model)
+    return HubNetwork(model, context)
+
+
 def build(shape: Dimensions) -> HubNetwork:
-    """Return the model, freshly initialised by the library's own rules."""
+    """Return the network of a shape."""
     from amscale.models.hub_configuration import configuration
 
     config = configuration(shape)
-    return HubNetwork(model_class(config, shape.options.remote_code)(config), shape.context)
+    return wrap(config, shape.options.remote_code, shape.context)

@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from amscale.errors import InputError
 from amscale.huggingface import weights_file
-from amscale.models.families.openelm import feed_forward_widths, query_heads
 from amscale.models.networks.vanilla import Rotary
 from amscale.models.shape import Dimensions
 
@@ -91,13 +90,11 @@ class Layer(nn.Module):
 class OpenELMNetwork(nn.Module):
     """tokens_BT -> logits_BTV."""
 
-    def __init__(self, shape: Dimensions) -> None:
+    def __init__(self, shape: Dimensions, heads: list[int], hidden: list[int]) -> None:
         super().__init__()
         self.context = shape.context
         self.embedding = nn.Embedding(shape.vocabulary, shape.width)
         self.dropout = nn.Dropout(shape.options.dropout)
-        heads = query_heads(shape.layers, shape.width, shape.options).tolist()
-        hidden = feed_forward_widths(shape.layers, shape.width, shape.options).tolist()
         self.layers = nn.ModuleList(Layer(shape, h, f) for h, f in zip(heads, hidden, strict=True))
         self.final_norm = nn.RMSNorm(shape.width, eps=_EPSILON)
         self.head = nn.Linear(shape.width, shape.vocabulary, bias=False)
@@ -117,13 +114,17 @@ class OpenELMNetwork(nn.Module):
         return logits_BTV.float()
 
 
-def build(shape: Dimensions) -> OpenELMNetwork:
+def build(shape: Dimensions, heads: list[int], hidden: list[int]) -> OpenELMNetwork:
     """Return the model, freshly initialised or with released weights.
+
+    Args:
+        heads: query heads of each layer.
+        hidden: feed-forward width of each layer.
 
     Raises:
         InputError: the weights cannot be had or do not fit the shape.
     """
-    model = OpenELMNetwork(shape)
+    model = OpenELMNetwork(shape, heads, hidden)
     if shape.options.pretrained is not None:
         load_released(model, weights_file(shape.options.pretrained))
     return model

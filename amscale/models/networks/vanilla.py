@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from amscale.models.families.vanilla import RELATIVE_BUCKETS
 from amscale.models.shape import Dimensions
 
 _LONGEST_DISTANCE = 128
@@ -55,13 +54,13 @@ class RelativeBias(nn.Module):
 
     bucket_T: Tensor
 
-    def __init__(self, context: int, heads: int) -> None:
+    def __init__(self, context: int, heads: int, buckets: int) -> None:
         super().__init__()
-        self.table = nn.Embedding(RELATIVE_BUCKETS, heads)
-        exact = RELATIVE_BUCKETS // 2
+        self.table = nn.Embedding(buckets, heads)
+        exact = buckets // 2
         distance_T = torch.arange(context)
         scale = (distance_T.clamp(min=1) / exact).log() / math.log(_LONGEST_DISTANCE / exact)
-        wide_T = (exact + (scale * (RELATIVE_BUCKETS - exact)).long()).clamp(max=RELATIVE_BUCKETS - 1)
+        wide_T = (exact + (scale * (buckets - exact)).long()).clamp(max=buckets - 1)
         self.register_buffer("bucket_T", torch.where(distance_T < exact, distance_T, wide_T), persistent=False)
 
     def forward(self, length: int) -> Tensor:
@@ -136,14 +135,15 @@ class VanillaNetwork(nn.Module):
 
     sinusoid_TD: Tensor
 
-    def __init__(self, shape: Dimensions) -> None:
+    def __init__(self, shape: Dimensions, relative_buckets: int) -> None:
         super().__init__()
         positions = shape.options.positions
         self.context = shape.context
         self.scale = math.sqrt(shape.width)
         self.embedding = nn.Embedding(shape.vocabulary, shape.width)
         self.positions = nn.Embedding(shape.context, shape.width) if positions == "learned" else None
-        self.relative_bias = RelativeBias(shape.context, shape.heads) if positions == "relative" else None
+        relative = positions == "relative"
+        self.relative_bias = RelativeBias(shape.context, shape.heads, relative_buckets) if relative else None
         self.sinusoidal = positions == "sinusoidal"
         if self.sinusoidal:
             self.register_buffer("sinusoid_TD", sinusoids(shape.context, shape.width), persistent=False)
