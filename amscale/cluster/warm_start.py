@@ -125,7 +125,9 @@ class WarmServer:
         Raises:
             NoWarmStart: it is not, and will not be.
         """
-        for _ in range(3):  # one that is just ending still takes connections
+        for number in range(10):
+            if number:  # one that is just ending takes connections until its memory is given back
+                time.sleep(0.1)
             self.hold()
             try:
                 connection = self._connected()
