@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TextIO, get_args
 
 import amscale
 from amscale.errors import EXIT_PREEMPTED, InputError, Preempted
+from amscale.folders import set_cache_folders
 from amscale.streams import make_readable
 from amscale.usage import flags_of, help_text, usage_line
 
@@ -46,6 +47,13 @@ def run(function: Callable[..., Any], arguments: list[str] | None = None, name: 
         _tell(help_text(function, name))
     if arguments == ["--version"]:
         _tell(_VERSION)
+    try:
+        note = set_cache_folders(os.environ)  # before any library looks for its own
+    except InputError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    if note and function.__name__ == "sweep":
+        print(note, file=sys.stderr)
     # Every rank of a trial runs `train`, and the document is rank 0's.
     silent = function.__name__ == "train" and os.environ.get("RANK", "0") != "0"
     with _only_documents("--json" in arguments and not silent):

@@ -1,7 +1,6 @@
 """Drive a sweep: plan it, prepare its tokens, train what has no result, estimate, and write the report."""
 
 import shlex
-import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -126,18 +125,29 @@ def _run_missing(
 ) -> tuple[SweepPlan, dict[str, str]]:
     """Plan, print the plan, and train the trials without a result; return the plan, and reasons of failure by label."""
     from amscale.cluster import tune
+    from amscale.cluster.ray_cluster import ray_cluster
+
+    def lost(reason: str) -> None:
+        print_line(console, reason, style="red")
+        if on_lost is not None:
+            on_lost(reason)
 
     address = config.launch.address
     sweep.fetch_tokens(config)
+    offered = resources.Host(cpus=0, gpus=0, memory=0)
     if address is None:
-        plan = plan_sweep(config, sweep.path.parent, resources.this_machine())
+        here = resources.this_machine(config.launch.device)
+        (offered,) = here.hosts
+        plan = plan_sweep(config, sweep.path.parent, here)
         print_plan(plan, console)
     missing = [] if address else _missing(plan, sweep)
     if address is None and not missing:
         console.print("every trial has its result already; nothing to run")
         return plan, {}
-    cpus = sum(host.cpus for host in resources.this_machine().hosts)
-    with _warm_server(missing, sweep), tune.ray_cluster(address, cpus):
+    with (
+        _warm_server(missing, sweep),
+        ray_cluster(address, offered.cpus, offered.gpus, offered.gpu_slices, lost) as head,
+    ):
         if address is not None:
             plan = plan_sweep(config, sweep.path.parent, resources.cluster())
             print_plan(plan, console)
@@ -146,16 +156,14 @@ def _run_missing(
         steps = {trial.label: trial.steps for trial in missing}
         stores = {trial.store.folder for trial in missing if trial.store}
         sweep.push_trials({trial.label: sweep.trial(trial.label) for trial in missing}, stores)
-        with (
-            tempfile.TemporaryDirectory(prefix="amscale-ray-") as notes,
-            _Progress(console, steps, len(plan.trials) - len(missing), on_lost) as progress,
-        ):
+        with _Progress(console, steps, len(plan.trials) - len(missing), on_lost) as progress:
             tune.run_jobs(
                 jobs,
                 progress,
                 retries=config.launch.retries,
                 concurrent=config.launch.concurrent_trials,
-                state=Path(notes) / "ray",
+                state=head.notes / "ray",
+                head=head,
             )
     sweep.pull()
     failed = [trial.label for trial in missing if not sweep.trial(trial.label).done()]

@@ -82,6 +82,7 @@ def _sweep(folder: Path, trials: int, machines: int, slots: int, records: int) -
     from rich.console import Console
 
     from amscale.cluster import tune
+    from amscale.cluster.ray_cluster import ray_cluster
     from amscale.reporting.progress import LiveProgress
 
     jobs = _jobs(folder, trials, records)
@@ -91,13 +92,19 @@ def _sweep(folder: Path, trials: int, machines: int, slots: int, records: int) -
     for _ in range(machines - 1):
         cluster.add_node(num_cpus=slots)
     try:
-        with tune.ray_cluster(cluster.address, cpus=0):
+        with ray_cluster(cluster.address, cpus=0) as head:
             assert len(ray.nodes()) == machines
             console = Console(file=io.StringIO())
             before, began, cpu = _peak(), time.monotonic(), time.process_time()
             with LiveProgress(console, {job.label: 2 for job in jobs}, done=0) as progress:
                 tune.run_jobs(
-                    jobs, progress, retries=0, concurrent=None, state=folder / "ray", trainable=_reporting_trial()
+                    jobs,
+                    progress,
+                    retries=0,
+                    concurrent=None,
+                    state=folder / "ray",
+                    head=head,
+                    trainable=_reporting_trial(),
                 )
             cost = {"cpu": time.process_time() - cpu, "wall": time.monotonic() - began, "memory": _peak() - before}
     finally:

@@ -37,7 +37,9 @@ trap 'exec 9>&-' INT TERM HUP
 
 spec=$(on "${hosts[0]}" -m amscale.planning.single_trial "${#hosts[@]}" "$@" </dev/null) || exit
 [ -n "$spec" ] || exit 0 # it has its result
-head=$(on "${hosts[0]}" -m amscale.cluster.network "${peers[@]}" </dev/null) || exit 1
+# The port is this trial's until the pipe closes.
+exec 7< <(on "${hosts[0]}" -m amscale.cluster.network "${peers[@]}" <&8 8<&- 9>&-)
+read -r head <&7 || exit 1
 attempt="$(date +%s)-$$"
 declare -A machine=()
 for rank in "${!hosts[@]}"; do

@@ -8,7 +8,7 @@ import amscale
 ROOT = Path(amscale.__file__).parent
 LAYERS = (
     ("errors", "locks", "streams", "usage"),
-    ("registry", "settings", "files", "huggingface"),
+    ("registry", "settings", "files", "folders", "huggingface"),
     ("hopfield", "models", "data"),
     ("probes",),
     ("config",),

@@ -223,6 +223,17 @@ def test_the_head_has_an_address():
     assert isinstance(RuntimeContext.gcs_address, property)
 
 
+def test_a_local_cluster_takes_a_token():
+    import ray
+    from ray._private import worker
+    from ray._private.authentication import authentication_token_setup as setup
+
+    assert setup.AUTH_MODE_ENV_VAR == "RAY_AUTH_MODE"
+    assert "enable_token_auth_by_default()" in inspect.getsource(worker.init)
+    assert "Config.initialize" in inspect.getsource(setup._enable_token_auth)
+    assert b"RAY_AUTH_TOKEN" in Path(ray._raylet.__file__).read_bytes()
+
+
 # --- Accelerate and DeepSpeed
 
 

@@ -2,15 +2,12 @@
 
 import os
 import shlex
-import socket
 import subprocess
 import sys
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
-
-import psutil
 
 from amscale.cluster import network, supervisor
 from amscale.cluster.environment import rank_environment
@@ -71,23 +68,6 @@ def launch_command(
         module,
         *arguments,
     ]
-
-
-_INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
-
-
-def interface_of(address: str) -> str:
-    """Return the name of the network interface that carries an address.
-
-    gloo and NCCL otherwise choose by host name, and hang where that resolves to loopback.
-
-    Raises:
-        RuntimeError: no interface of this machine has the address.
-    """
-    for name, addresses in psutil.net_if_addrs().items():
-        if any(entry.family == socket.AF_INET and entry.address == address for entry in addresses):
-            return name
-    raise RuntimeError(f"no network interface of {socket.gethostname()} has the address {address}")
 
 
 LOG_VARIABLES = {"PYTHONIOENCODING": "utf-8"}
@@ -220,7 +200,7 @@ class Machine:
             StorageError: the log cannot be written.
         """
         environment = rank_environment(placement) | {ATTEMPT_VARIABLE: attempt}
-        environment |= dict.fromkeys(_INTERFACE_VARIABLES, interface_of(address))
+        environment |= network.interface_variables(address, os.environ)
         command = launch_command(placement, [str(self.store.spec)], rank=self._index, address=head, port=port)
         self._command.start(command, environment, self.store.log_of(self._index))
 

@@ -1,6 +1,8 @@
 """Addresses, ports and the rendezvous of a trial's machines.
 
-    python -m amscale.cluster.network PEER …        prints ADDRESS:PORT, a free port on this machine's address
+    python -m amscale.cluster.network PEER …        prints ADDRESS:PORT, a port that is free on this machine's address
+
+The command keeps the port from other jobs on this host until its standard input ends. Machines meet by IPv4.
 
 A host name may resolve to loopback on the host itself, and a machine may have several networks. What counts is the
 address under which the other machines of the job reach this one.
@@ -13,14 +15,14 @@ import os
 import random
 import socket
 import sys
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
+from amscale.errors import InputError
+from amscale.folders import private_folder
 from amscale.locks import FileLock, LockHeld, LocksUnsupported
 
 if TYPE_CHECKING:
@@ -43,11 +45,12 @@ class Port:
 
     Raises:
         RuntimeError: no port is free, or the temporary folder has no file locks.
+        InputError: the folder of the locks is another user's.
     """
 
     def __init__(self, address: str) -> None:
-        folder = Path(tempfile.gettempdir()) / f"amscale-ports-{os.getuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
+        # Not below TMPDIR, which may differ between jobs that share this host.
+        folder = private_folder("amscale-ports", "/tmp")
         for number in random.Random().sample(range(_FIRST, _LAST), 200):
             try:
                 lock = FileLock(folder / str(number), mode=0o600)
@@ -154,7 +157,8 @@ def own_address(peers: Sequence[str]) -> str:
         for entry in addresses
         if entry.family == socket.AF_INET
     }
-    found = [address for address in map(_resolve, peers) if address and not address.startswith("127.")]
+    resolved = [address for address in map(_resolve, peers) if address]
+    found = [address for address in resolved if not address.startswith("127.")]
     for address in found:
         if address in own:
             return address
@@ -166,7 +170,42 @@ def own_address(peers: Sequence[str]) -> str:
             except OSError:
                 continue
             return str(probe.getsockname()[0])
-    raise RuntimeError(f"{socket.gethostname()} reaches none of {', '.join(peers)}")
+    only_ipv6 = not resolved and any(map(_has_ipv6, peers))
+    why = (
+        ": they have IPv6 addresses only, and machines meet by IPv4; give names or addresses of it" if only_ipv6 else ""
+    )
+    raise RuntimeError(f"{socket.gethostname()} reaches none of {', '.join(peers)}{why}")
+
+
+INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+
+
+def interface_variables(address: str, site: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables by which collectives use the network interface that carries an address.
+
+    gloo and NCCL otherwise choose by host name, and hang where that resolves to loopback.
+
+    Args:
+        address: of this machine.
+        site: the environment; what it says of an interface is kept, for a site may have a faster network beside.
+
+    Raises:
+        RuntimeError: no interface of this machine has the address.
+    """
+    missing = [name for name in INTERFACE_VARIABLES if not site.get(name)]
+    return dict.fromkeys(missing, interface_of(address)) if missing else {}
+
+
+def interface_of(address: str) -> str:
+    """Return the name of the network interface that carries an address.
+
+    Raises:
+        RuntimeError: no interface of this machine has the address.
+    """
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(entry.family == socket.AF_INET and entry.address == address for entry in addresses):
+            return name
+    raise RuntimeError(f"no network interface of {socket.gethostname()} has the address {address}")
 
 
 def check_reachable(address: str, seconds: float) -> None:
@@ -186,14 +225,25 @@ def _resolve(name: str) -> str | None:
         return None
 
 
+def _has_ipv6(name: str) -> bool:
+    try:
+        return bool(socket.getaddrinfo(name, None, socket.AF_INET6))
+    except OSError:
+        return False
+
+
 def main(peers: Sequence[str]) -> None:
-    """Print this machine's address and a port that is free on it."""
+    """Print this machine's address and a port that is free on it, and keep the port until standard input ends."""
     address = own_address(peers)
-    print(f"{address}:{Port(address).number}")
+    port = Port(address)
+    print(f"{address}:{port.number}", flush=True)
+    while os.read(0, 4096):
+        continue
+    port.release()
 
 
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except RuntimeError as error:
+    except (InputError, RuntimeError) as error:
         sys.exit(str(error))

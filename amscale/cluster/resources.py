@@ -1,13 +1,12 @@
 """What machines have: processes, memory and devices; of a Ray cluster, of this machine, or assumed."""
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-import psutil
-
+from amscale.cluster.gpus import GpuSearch, find_gpus
+from amscale.cluster.limits import granted_cpus, granted_memory
 from amscale.config import LaunchSettings
 from amscale.errors import InputError
 
@@ -26,9 +25,24 @@ class Host:
     memory: int
     """Bytes of main memory."""
     gpu_memory: int = 0
-    """Bytes of one GPU's memory."""
+    """Bytes of the memory of one GPU, of the smallest one where they differ."""
+    gpu_name: str = ""
+    """What its driver calls its GPUs, several names joined by a plus."""
     bf16: bool = True
     """Whether all of its GPUs compute in bf16."""
+    gpu_slices: tuple[str, ...] = ()
+    """UUIDs of its GPUs where they are slices (MIG), of which processes that see several can use the first only."""
+    trouble: str = ""
+    """Why it is not known whether it has GPUs."""
+    note: str = ""
+    """What a user should know of it."""
+
+    def slots(self, device: str, cpus_per_process: int) -> int:
+        """Return how many processes it can run at a time: each needs its CPU cores, beside its GPU where it has one."""
+        cpus = self.cpus // cpus_per_process
+        if device != "cuda":
+            return cpus
+        return min(self.gpus, cpus, 1 if self.gpu_slices else cpus)
 
 
 @dataclass(frozen=True)
@@ -49,10 +63,14 @@ class Resources:
         """Whether every GPU of these machines computes in bf16."""
         return all(host.bf16 for host in self.hosts if host.gpus)
 
+    @property
+    def trouble(self) -> str:
+        """Why it is not known whether there are GPUs; empty where it is."""
+        return next((host.trouble for host in self.hosts if host.trouble), "")
+
     def processes(self, device: str, cpus_per_process: int) -> list[int]:
         """Return how many processes each machine can run at a time, most first."""
-        slots = [h.gpus if device == "cuda" else h.cpus // cpus_per_process for h in self.hosts]
-        return sorted(slots, reverse=True)
+        return sorted((host.slots(device, cpus_per_process) for host in self.hosts), reverse=True)
 
     def device_memory(self, device: str) -> int:
         """Return the bytes for one process: a GPU's memory, or an even share of a machine's main memory per core."""
@@ -67,15 +85,20 @@ class Resources:
             host = self.hosts[0]
             return f"machines of {host.gpus} GPUs with {host.gpu_memory / 1e9:.0f} GB each (assumed: no GPU is here)"
         machines = f"{len(self.hosts)} machine{'s' if len(self.hosts) > 1 else ''}"
-        return f"{machines}, {sum(h.cpus for h in self.hosts)} CPU cores, {gpus} GPUs"
-
-
-def computes_bf16(capability: tuple[int, int]) -> bool:
-    """Return whether NVIDIA cards of a compute capability have units for bf16: from 8.0 (Ampere) on.
-
-    torch says so of older ones too (V100 is 7.0, T4 7.5), and emulates it at a fraction of the speed of fp32.
-    """
-    return capability >= (8, 0)
+        kinds = {(h.gpu_name, h.gpu_memory): 0 for h in self.hosts if h.gpus and h.gpu_name}
+        for host in self.hosts:
+            if host.gpus and host.gpu_name:
+                kinds[host.gpu_name, host.gpu_memory] += host.gpus
+        largest_first = sorted(kinds.items(), key=lambda kind: (-kind[0][1], kind[0][0]))
+        cards = [f"{count} {name} of {memory / 1e9:.0f} GB" for (name, memory), count in largest_first]
+        words = f"{machines}, {sum(h.cpus for h in self.hosts)} CPU cores, {gpus} GPUs"
+        if cards:
+            words += f" ({', '.join(cards)}{'; planned for the smallest' if len(cards) > 1 else ''})"
+        idle = sum(max(0, h.gpus - h.cpus) for h in self.hosts)
+        if idle:
+            words += f"; {idle} of them cannot be used: each needs a CPU core beside it"
+        notes = {host.note for host in self.hosts if host.note and not gpus}
+        return "; ".join([words, *sorted(notes)])
 
 
 def assumed_flops(device: str, cpus_per_process: int) -> float:
@@ -83,48 +106,93 @@ def assumed_flops(device: str, cpus_per_process: int) -> float:
     return _GPU_FLOPS if device == "cuda" else _CPU_CORE_FLOPS * cpus_per_process
 
 
-def this_machine() -> Resources:
-    """Return what the machine has that this process runs on."""
-    gpus, memory = _nvidia()
-    affinity = len(psutil.Process().cpu_affinity() or [0])
-    return Resources((Host(cpus=affinity, gpus=gpus, memory=psutil.virtual_memory().total, gpu_memory=memory),))
+def this_machine(device: str = "auto") -> Resources:
+    """Return what this process is granted of the machine that it runs on.
+
+    Args:
+        device: `launch.device`; for cpu no driver is asked, which may hang.
+    """
+    return Resources((_granted_here(device),))
+
+
+def _granted_here(device: str = "auto") -> Host:
+    memory = granted_memory()
+    found = GpuSearch(note="not asked for GPUs: launch.device=cpu") if device == "cpu" else find_gpus()
+    names = dict.fromkeys(gpu.name for gpu in found.gpus)
+    return Host(
+        cpus=granted_cpus(),
+        gpus=len(found.gpus),
+        memory=memory,
+        gpu_memory=min((gpu.memory or memory // len(found.gpus) for gpu in found.gpus), default=0),
+        gpu_name=" + ".join(names),
+        bf16=all(gpu.bf16 for gpu in found.gpus),
+        gpu_slices=tuple(gpu.uuid for gpu in found.gpus) if any(gpu.is_slice for gpu in found.gpus) else (),
+        trouble=found.trouble,
+        note=found.note,
+    )
+
+
+_NODE_ANSWER_SECONDS = 90.0
+"""A node starts a process, which imports amscale: some seconds, more on a machine that is busy."""
 
 
 def cluster() -> Resources:
-    """Return what the Ray cluster has that this process is connected to."""
-    import ray
+    """Return what the Ray cluster gives that this process is connected to, as each of its nodes sees itself.
 
-    _, gpu_memory = _nvidia()
-    hosts = [
-        Host(
-            cpus=int(node["Resources"].get("CPU", 0)),
-            gpus=int(node["Resources"].get("GPU", 0)),
-            memory=int(node["Resources"].get("memory", 0)),
-            gpu_memory=gpu_memory,
-        )
-        for node in ray.nodes()
-        if node["Alive"]
+    Raises:
+        InputError: a node does not answer, or has not this version of amscale.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    ask = ray.remote(num_cpus=0, max_retries=0)(_seen_by_node)
+    asked = [
+        ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote()
+        for node in nodes
     ]
+    _, late = ray.wait(asked, num_returns=len(asked), timeout=_NODE_ANSWER_SECONDS)
+    hosts = []
+    for node, answer in zip(nodes, asked, strict=True):
+        address = node["NodeManagerAddress"]
+        if answer in late:
+            raise InputError(
+                f"node {address} of the cluster has not said within {_NODE_ANSWER_SECONDS:.0f} s what it has; look at "
+                "its Ray (`ray status`), or take it out of the cluster"
+            )
+        try:
+            hosts.append(_given_by_ray(ray.get(answer), node))
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise InputError(f"node {address} of the cluster cannot say what it has ({reason})") from None
     return Resources(tuple(hosts))
 
 
-_MOST_DIGITS = 12
+def _seen_by_node() -> Host:
+    """Return what a node of the cluster has; Ray takes CUDA_VISIBLE_DEVICES from processes that reserve no GPU."""
+    import os
+
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    return _granted_here()
 
 
-def _nvidia() -> tuple[int, int]:
-    """Return the number of NVIDIA GPUs here and the least memory of one in bytes, without importing torch."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return 0, 0
-    query = [program, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    try:
-        answer = subprocess.run(query, capture_output=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        reason = f"no answer in {error.timeout:g} s" if isinstance(error, subprocess.TimeoutExpired) else error.strerror
-        raise InputError(f"{program} cannot say which GPUs are here: {reason}; mend it or take it off PATH") from None
-    lines = answer.stdout.decode("utf-8", "replace").split()
-    sizes = [int(line) for line in lines if line.isascii() and line.isdigit() and len(line) < _MOST_DIGITS]
-    return len(sizes), min(sizes, default=0) * 2**20
+def _given_by_ray(host: Host, node: dict[str, Any]) -> Host:
+    """Return what Ray gives of what a node has: `ray start` may have been told other numbers."""
+    given = node["Resources"]
+    gpus = int(given.get("GPU", 0))
+    trouble = f"node {node['NodeManagerAddress']}: {host.trouble}" if gpus and host.trouble else ""
+    if gpus and not host.gpus and not trouble:
+        trouble = (
+            f"node {node['NodeManagerAddress']}: Ray gives {gpus} GPUs, and {host.note or 'no nvidia-smi is there'}"
+        )
+    return replace(
+        host,
+        cpus=int(given.get("CPU", 0)),
+        gpus=gpus,
+        memory=int(given.get("memory", 0)) or host.memory,
+        trouble=trouble,
+        note="" if gpus else host.note,
+    )
 
 
 _ASSUMED_GPU_MEMORY = 80 * 10**9
@@ -139,12 +207,12 @@ def planned_resources(launch: LaunchSettings) -> Iterator[Resources]:
     Starts nothing: an experiment for GPUs can be planned on a laptop.
     """
     if launch.address is None:
-        here = this_machine()
-        yield _assumed(launch) if launch.device == "cuda" and not here.has_gpus else here
+        here = this_machine(launch.device)
+        yield _assumed(launch) if launch.device == "cuda" and not here.has_gpus and not here.trouble else here
         return
-    from amscale.cluster import tune
+    from amscale.cluster.ray_cluster import ray_cluster
 
-    with tune.ray_cluster(launch.address, cpus=0):
+    with ray_cluster(launch.address, cpus=0):
         yield cluster()
 
 

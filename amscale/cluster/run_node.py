@@ -17,21 +17,19 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from amscale.cluster import supervisor
+from amscale.cluster.limits import granted_cpus, slurm_memory
 from amscale.cluster.network import LOOPBACK, Port, check_reachable, own_address
+from amscale.cluster.ray_cluster import OBJECT_STORE_BYTES
+from amscale.errors import InputError
+from amscale.folders import ray_folder
 
 _END_SECONDS = 15.0
 _JOIN_SECONDS = 120.0
-# Ray's sockets lie about 60 characters below its folder, and a socket's path has at most 107.
-_LONGEST_FOLDER = 44
-# Trials exchange files, not objects; this is Ray's least.
-_OBJECT_STORE_BYTES = 78_643_200
-_MOST_DIGITS = 12
 
 
 def start_command(head: str, address: str, temporary: str, client_port: int) -> list[str]:
@@ -47,39 +45,18 @@ def start_command(head: str, address: str, temporary: str, client_port: int) -> 
     role = [f"--address={head}"]
     if host == address:
         role = ["--head", f"--port={port}", f"--ray-client-server-port={client_port}", "--dashboard-host=127.0.0.1"]
-    # MB of memory that Slurm grants the job on each node, where it was asked for.
-    granted = _granted("SLURM_MEM_PER_NODE")
+    memory = slurm_memory()
     return [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", *role),
         f"--node-ip-address={address}",
-        f"--num-cpus={cpus()}",
+        f"--num-cpus={granted_cpus()}",
         f"--temp-dir={temporary}",
-        f"--object-store-memory={_OBJECT_STORE_BYTES}",
-        *([f"--memory={granted * 2**20}"] if granted else []),
+        f"--object-store-memory={OBJECT_STORE_BYTES}",
+        *([f"--memory={memory}"] if memory else []),
         *("--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"),
         "--disable-usage-stats",
         "--block",
     ]
-
-
-def cpus() -> int:
-    """Return the CPU cores of this job on this machine: what the process is bound to, and no more than Slurm grants."""
-    bound = len(os.sched_getaffinity(0))
-    return min(bound, _granted("SLURM_CPUS_ON_NODE") or bound)
-
-
-def _granted(variable: str) -> int | None:
-    """Return the number that Slurm sets for what it grants; None where it sets none, or 0, which stands for all."""
-    text = os.environ.get(variable, "").strip()
-    return int(text) or None if text.isascii() and text.isdigit() and len(text) < _MOST_DIGITS else None
-
-
-def temporary_folder() -> Path:
-    """Make a folder for Ray's files, below TMPDIR where that is writable and short enough for a socket's path."""
-    parent = os.environ.get("TMPDIR", "")
-    if not os.access(parent, os.W_OK | os.X_OK) or len(parent) > _LONGEST_FOLDER - len("/ray-12345678"):
-        parent = "/tmp"
-    return Path(tempfile.mkdtemp(prefix="ray-", dir=parent))
 
 
 def _wait_for_head(head: str) -> None:
@@ -109,7 +86,7 @@ def main(head: str, peers: Sequence[str]) -> int:
         _wait_for_head(head)
     signals: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
-    temporary = temporary_folder()
+    temporary = ray_folder()
     client_port = Port(address)
     environment = {
         # Ranks are children of Ray's workers, which would run at the lowest priority on a host that others share.
@@ -151,4 +128,7 @@ def main(head: str, peers: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2:]))
+    try:
+        sys.exit(main(sys.argv[1], sys.argv[2:]))
+    except (InputError, RuntimeError) as error:
+        sys.exit(f"run_node: {error}")

@@ -1,13 +1,7 @@
-"""Run trials by Ray Tune: start or join a Ray cluster, hand over the trials, report what happens to them.
+"""Run trials by Ray Tune: hand them over, report what happens to them, end them in order on SIGTERM and Ctrl-C."""
 
-While trials run, the driver watches the head of its cluster (without it Ray gives up only after a minute, with pages of
-logs), and ends its trials in order when SIGTERM or Ctrl-C asks for it.
-"""
-
-import os
 import signal
-import sys
-import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,8 +15,8 @@ from ray import tune
 from ray.exceptions import RayActorError
 from ray.tune.search import Searcher
 
-from amscale.cluster.network import check_reachable
-from amscale.errors import InputError, Preempted
+from amscale.cluster.ray_cluster import HeadMonitor
+from amscale.errors import Preempted
 from amscale.trials.location import TrialLocation
 from amscale.trials.records import Placement
 
@@ -76,12 +70,17 @@ class JobQueue(Searcher):  # type: ignore[misc]
         """Restore nothing."""
 
 
+_WAITING_SECONDS = 60.0
+"""How long no trial runs before it is said that they wait."""
+
+
 class ListenerCallback(tune.Callback):  # type: ignore[misc]
     """Passes on what Tune does to a listener."""
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._reasons: dict[str, str] = {}
+        self._waits_since = time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the listener out: Tune pickles its settings for a restore that amscale never asks for."""
@@ -113,6 +112,20 @@ class ListenerCallback(tune.Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._failed(trial, again=False)
 
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Say that trials wait for machines, which Ray does not, however long that takes."""
+        waiting = [trial for trial in trials if trial.status == "PENDING"]
+        if not waiting or len(waiting) < sum(not trial.is_finished() for trial in trials):
+            self._waits_since = time.monotonic()
+        elif time.monotonic() > self._waits_since + _WAITING_SECONDS:
+            self._waits_since = time.monotonic()
+            placement = Placement(**waiting[0].config["job"]["placement"])
+            self._listener.noted(
+                _label(waiting[0]),
+                f"has waited {_WAITING_SECONDS:.0f} s for {placement.machines} machine(s) with "
+                f"{describe_bundle(placement)} free on each: something else holds them, or a node has left the cluster",
+            )
+
     def _failed(self, trial: Any, again: bool) -> None:
         reason = self._reasons.pop(_label(trial), None)
         if reason is None:  # the actor ended before it could say anything
@@ -139,11 +152,15 @@ def _reason_of_lost_actor(trial: Any) -> str:
     return reason
 
 
+def describe_bundle(placement: Placement) -> str:
+    """Return what a trial reserves on each of its machines, in words."""
+    processes = placement.processes_per_machine
+    cores = f"{processes * placement.cpus_per_process} CPU core(s)"
+    return f"{processes} GPU(s) and {cores}" if placement.device == "cuda" else cores
+
+
 def _label(trial: Any) -> str:
     return str(trial.config["job"]["label"])
-
-
-_ANSWER_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -165,75 +182,6 @@ class Job:
         return {**asdict(self), "location": self.location.to_dict(), "placement": self.placement.to_dict()}
 
 
-@contextmanager
-def ray_cluster(address: str | None, cpus: int) -> Iterator[None]:
-    """Join the Ray cluster at `address`, or start one on this machine that ends with this block.
-
-    Args:
-        address: of a running cluster, or `auto`; None starts Ray here, reachable on loopback only.
-        cpus: CPU cores to offer where Ray is started here.
-
-    Raises:
-        InputError: no cluster answers at the address.
-    """
-    # Tune must neither catch Ctrl-C nor keep records: the sweep's folder is the record.
-    os.environ |= {
-        "TUNE_DISABLE_SIGINT_HANDLER": "1",
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-        "TUNE_GLOBAL_CHECKPOINT_S": "inf",
-        # Trials that wait for machines at a time: enough to fill a cluster, few enough to keep their order.
-        "TUNE_MAX_PENDING_TRIALS_PG": "16",
-        "RAY_AIR_NEW_OUTPUT": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    # A trial's processes descend from Ray's workers, which would run at the lowest priority but one.
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    import ray
-
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL", "configure_logging": True}
-    if address is None:
-        _listen_on_loopback()
-        # `local` starts one even where RAY_ADDRESS or an earlier `ray start` on this machine names another.
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
-    else:
-        try:
-            _check_answers(address)
-            ray.init(address=address, **quiet)
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"launch.address={address!r}: no Ray cluster answers there ({reason})") from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _listen_on_loopback() -> None:
-    """Let a Ray that is started here, and the processes that it starts, listen on loopback and nowhere else."""
-    from ray._private import ray_constants
-
-    # Despite its name this is Ray's switch between a machine's address and loopback. Ray reads the environment when it
-    # is imported, which it is here already; its other processes read it when they start.
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-
-
-def _check_answers(address: str) -> None:
-    """Check that something listens at an address; Ray itself would go on trying for minutes.
-
-    Raises:
-        OSError: nothing listens.
-        ValueError: not an address.
-    """
-    if address == "auto":
-        return
-    host, separator, port = address.removeprefix("ray://").rpartition(":")
-    if not separator or not port.isdigit():
-        raise ValueError("write host:port, or auto")
-    check_reachable(f"{host}:{port}", _ANSWER_SECONDS)
-
-
 def run_jobs(
     jobs: Sequence[Job],
     listener: Listener,
@@ -241,6 +189,7 @@ def run_jobs(
     retries: int,
     concurrent: int | None,
     state: Path,
+    head: HeadMonitor,
     trainable: type | None = None,
 ) -> None:
     """Run every job, in the order given where machines are short; return when all have ended or failed.
@@ -251,6 +200,7 @@ def run_jobs(
         retries: how often a failed trial begins again.
         concurrent: at most this many at a time, or None.
         state: folder for Ray's notes.
+        head: watches the cluster's head, and tells the listener when it is gone.
         trainable: the `tune.Trainable` that runs a job; `amscale.cluster.tune_trial.TrainingTrial` if None.
     """
     import logging
@@ -282,58 +232,12 @@ def run_jobs(
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
         ),
     )
-    with head_monitored(listener), graceful_shutdown():
+    with head.reporting_to(listener.lost), graceful_shutdown(head):
         tuner.fit()
 
 
-_LOOK_SECONDS = 1.0
-_REFUSALS = 3
-"""A head that refuses connections this many times in a row is dead."""
-_HEAD_ANSWER_SECONDS = 30.0
-"""A head that cannot be reached this long is given up: a network may come back."""
-
-
 @contextmanager
-def head_monitored(listener: Listener) -> Iterator[None]:
-    """End this process with status 1 when the head of its Ray cluster is gone, while the block runs."""
-    import ray
-
-    address = ray.get_runtime_context().gcs_address
-    over = threading.Event()
-    threading.Thread(target=_monitor, args=(address, listener, over), daemon=True).start()
-    try:
-        yield
-    finally:
-        over.set()
-
-
-def _monitor(address: str, listener: Listener, over: threading.Event) -> None:
-    refused = silent = 0.0
-    while not over.wait(_LOOK_SECONDS):
-        try:
-            check_reachable(address, _HEAD_ANSWER_SECONDS / 3)
-            refused = silent = 0
-        except TimeoutError:
-            silent += _HEAD_ANSWER_SECONDS / 3
-        except OSError:  # refused, or no way to the host
-            refused += 1
-        if refused >= _REFUSALS or silent >= _HEAD_ANSWER_SECONDS:
-            break
-    if not over.is_set():
-        try:
-            listener.lost(
-                f"the Ray cluster is gone: its head at {address} does not answer. Trials end by themselves within a "
-                "minute; start the cluster and give the same command again to go on from their checkpoints"
-            )
-            sys.stdout.flush()
-            sys.stderr.flush()
-        finally:
-            # The main thread is inside Ray, which would wait for the head; what Ray started here ends with it.
-            os._exit(1)
-
-
-@contextmanager
-def graceful_shutdown() -> Iterator[None]:
+def graceful_shutdown(head: HeadMonitor) -> Iterator[None]:
     """While the block runs Tune, SIGTERM and Ctrl-C end its trials in order: ranks write checkpoints within the grace.
 
     Not by an exception: one that is raised in a callback or a destructor is lost. A second Ctrl-C raises one.
@@ -342,14 +246,12 @@ def graceful_shutdown() -> Iterator[None]:
         Preempted: after the block, if SIGTERM came.
         KeyboardInterrupt: the same after Ctrl-C.
     """
-    requested: type[BaseException] | None = None
 
     def receive(number: int, frame: FrameType | None) -> None:
-        nonlocal requested
-        again = requested is not None and number == signal.SIGINT
-        requested = requested or (KeyboardInterrupt if number == signal.SIGINT else Preempted)
+        again = head.requested is not None and number == signal.SIGINT
+        head.requested = head.requested or (KeyboardInterrupt if number == signal.SIGINT else Preempted)
         if again or signal.getsignal(signal.SIGUSR1) == before[signal.SIGUSR1]:  # or no trial runs yet
-            raise requested
+            raise head.requested
         # Tune's own handler of this one: it leaves its loop and stops every trial.
         signal.raise_signal(signal.SIGUSR1)
 
@@ -362,5 +264,5 @@ def graceful_shutdown() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if requested is not None:
-        raise requested
+    if head.requested is not None:
+        raise head.requested

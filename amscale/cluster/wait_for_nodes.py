@@ -34,4 +34,7 @@ def wait_for_nodes(address: str, count: int, seconds: float = _SECONDS) -> None:
 
 
 if __name__ == "__main__":
-    wait_for_nodes(sys.argv[1], int(sys.argv[2]))
+    try:
+        wait_for_nodes(sys.argv[1], int(sys.argv[2]))
+    except RuntimeError as error:
+        sys.exit(f"wait_for_nodes: {error}")

@@ -129,6 +129,7 @@ class WarmServer:
             if number:  # one that is just ending takes connections until its memory is given back
                 time.sleep(0.1)
             self.hold()
+            began = time.monotonic()
             try:
                 connection = self._connected()
                 connection.settimeout(_READY_SECONDS)
@@ -142,6 +143,8 @@ class WarmServer:
             connection.close()
             if greeting:
                 raise NoWarmStart(greeting["problem"])
+            if time.monotonic() > began + 1:  # it had begun to import
+                break
         raise NoWarmStart("it ended while it started")
 
     def release(self) -> None:

@@ -182,6 +182,10 @@ def _device(cell: Experiment, resources: Resources) -> Literal["cpu", "cuda"]:
         InputError: a GPU is asked for, and there is none.
     """
     device = cell.launch.device
+    if device != "cpu" and resources.trouble:
+        raise InputError(
+            f"launch.device={device}: {resources.trouble}; mend it, or give launch.device=cpu to train without GPUs"
+        )
     if device == "auto":
         return "cuda" if resources.has_gpus else "cpu"
     if device == "cuda" and not resources.has_gpus:
@@ -197,9 +201,14 @@ def _process_counts(cell: Experiment, device: str, resources: Resources) -> list
     """
     launch = cell.launch
     slots = resources.processes(device, launch.cpus_per_process)
-    unit = "GPUs" if device == "cuda" else f"slots of {launch.cpus_per_process} CPU core(s)"
-    if not slots or slots[0] < 1:
-        raise InputError(f"launch.cpus_per_process={launch.cpus_per_process}: no machine has that many CPU cores")
+    unit = f"slots of {'a GPU and ' if device == 'cuda' else ''}{launch.cpus_per_process} CPU core(s)"
+    slots = [count for count in slots if count]  # a head without CPU cores or GPUs is no machine of a trial
+    if not slots:
+        beside = " beside a GPU" if device == "cuda" else ""
+        raise InputError(
+            f"launch.cpus_per_process={launch.cpus_per_process}: no machine gives that many CPU cores{beside}; give "
+            "fewer, or ask the scheduler for more (sbatch --cpus-per-task, a container's CPU limit)"
+        )
     if launch.machines != "auto" and launch.machines > len(slots):
         raise InputError(f"launch.machines={launch.machines}: the cluster has {len(slots)}; give at most that many")
     counts = range(1, len(slots) + 1) if launch.machines == "auto" else [launch.machines]

@@ -56,7 +56,7 @@ def plan_single_trial(path: str, overrides: list[str], machines: int = 1) -> Sin
         raise InputError(f"{path}: names {len(cells)} trials; choose one by {axes}")
     sweep = sweep_store(experiment)
     tokens = prepare(cells[0].data, tokens_folder(sweep.path.parent))
-    resources = Resources(this_machine().hosts * machines)
+    resources = Resources(this_machine(experiment.launch.device).hosts * machines)
     return SingleTrial(experiment, sweep, plan_trial(cells[0], tokens, resources, experiment.fit.count), tokens)
 
 

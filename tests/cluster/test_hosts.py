@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from helpers import hosts as fleet
-from helpers.commands import environment, is_loopback, wait_until
+from helpers.commands import TINY, environment, is_loopback, wait_until
 
 WHY_NOT = fleet.missing()
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))]
@@ -131,3 +131,55 @@ def test_a_rank_of_another_machine_hangs(cluster, calm, tmp_path):
 def first_host(cluster):
     """The host on which the trial's machine 0 runs: the one whose rank has the rendezvous."""
     return next(host for host in cluster.hosts if ranks(host))
+
+
+@pytest.mark.parametrize("token", [None, "0" * 64])
+def test_a_driver_without_the_clusters_token_is_told_what_to_set(cluster, tmp_path, token):
+    variables = {name: value for name, value in environment().items() if not name.startswith("RAY_")}
+    variables |= {"HOME": str(tmp_path)} | ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {})
+    driver = cluster.hosts[1].run(
+        *(sys.executable, "-m", "amscale.sweep", "quick.yaml", f"launch.address={cluster.address}", "storage=."),
+        cwd=tmp_path,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    said = driver.communicate(timeout=600)[0]
+    assert driver.returncode == 2, said
+    assert "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to the cluster's" in said.splitlines()[-1]
+    assert "Traceback" not in said
+
+
+NOTEBOOK = """
+import sys
+import amscale
+
+one_trial = {"model.size": "1.7k", "data.size": "4k", "train.steps": 3000, "storage": "."}
+sweep = amscale.Sweep("tiny.yaml", one_trial, launch__address=sys.argv[1])
+try:
+    sweep.run()
+except amscale.ClusterLost as lost:
+    print("caught:", lost)
+print("goes on")
+"""
+
+
+def test_a_notebook_is_told_that_its_cluster_is_gone(cluster, tmp_path):
+    """The last test of this file: it kills the cluster's head."""
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    output = tmp_path / "output.txt"
+    notebook = cluster.hosts[1].run(
+        *(sys.executable, "-c", NOTEBOOK, cluster.address),
+        cwd=tmp_path,
+        env={**environment(), **cluster.environment},
+        stdout=output.open("w"),
+        stderr=subprocess.STDOUT,
+    )
+    wait_until(lambda: any(tmp_path.glob("tiny/trials/*/metrics.jsonl")), 600, "a step")
+    (head,) = cluster.hosts[0].ray_processes("gcs_server")
+    head.kill()
+    assert notebook.wait(timeout=600) == 0, output.read_text()
+    caught, last = output.read_text().splitlines()[-2:]
+    assert caught.startswith(f"caught: the Ray cluster is gone: its head at {cluster.address} does not answer.")
+    assert last == "goes on"

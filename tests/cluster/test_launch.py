@@ -11,8 +11,10 @@ import time
 import psutil
 import pytest
 
-from amscale.cluster.machine import SupervisedCommand, interface_of, launch_command
-from amscale.cluster.network import Port
+from amscale.cluster.machine import SupervisedCommand, launch_command
+from amscale.cluster.network import Port, interface_of, interface_variables, own_address
+from amscale.folders import private_folder
+from amscale.locks import FileLock, LockHeld
 from amscale.trials.records import Placement
 
 # A process that ignores SIGTERM, moves to a session of its own, and starts another that does the same.
@@ -121,6 +123,33 @@ def test_the_interface_is_the_one_that_carries_the_address():
     assert interface_of("127.0.0.1") == "lo"
     with pytest.raises(RuntimeError, match=r"203\.0\.113\.7"):
         interface_of("203.0.113.7")
+
+
+def test_the_interface_that_a_site_names_is_kept():
+    site = {"NCCL_SOCKET_IFNAME": "ib0", "GLOO_SOCKET_IFNAME": ""}
+    assert interface_variables("127.0.0.1", site) == {"GLOO_SOCKET_IFNAME": "lo", "TP_SOCKET_IFNAME": "lo"}
+
+
+def test_machines_that_have_ipv6_only_are_named():
+    with pytest.raises(RuntimeError, match="reaches none of 2001:db8::1, 2001:db8::2: they have IPv6 addresses only"):
+        own_address(["2001:db8::1", "2001:db8::2"])
+
+
+def test_the_port_of_a_job_is_kept_until_its_script_ends():
+    """The helper once dropped its lock before the head had begun to listen: two jobs could take one port."""
+    helper = subprocess.Popen(
+        [sys.executable, "-m", "amscale.cluster.network", "here"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    number = int(helper.stdout.readline().rpartition(":")[2])
+    lock = private_folder("amscale-ports", "/tmp") / str(number)
+    with pytest.raises(LockHeld):
+        FileLock(lock, mode=0o600)
+    helper.stdin.close()
+    assert helper.wait(timeout=600) == 0
+    FileLock(lock, mode=0o600).release()
 
 
 def test_nothing_in_the_launch_command_is_implied():

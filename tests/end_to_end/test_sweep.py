@@ -192,6 +192,5 @@ def test_what_listens_does_so_on_loopback(finished):
 
 
 def test_no_attempt_of_a_trial_leaves_a_temporary_file(finished):
-    """What remains are folders of fixed names, which do not grow in number: port locks, Ray's own, torch's cache."""
-    left = finished.temporary
-    assert not [name for name in left if not name.startswith(("amscale-ports-", "torchinductor_")) and name != "ray"]
+    """What remains is a folder of a fixed name, torch's cache."""
+    assert not [name for name in finished.temporary if not name.startswith("torchinductor_")]

@@ -130,8 +130,8 @@ class Hosts:
         """Address of the Ray cluster."""
         return f"{self.hosts[0].address}:{HEAD_PORT}"
 
-    def start_ray(self, host: Host, cpus: int = 1) -> None:
-        """Start the Ray node of a host; the first host is the head."""
+    def start_ray(self, host: Host, cpus: int = 1, gpus: int = 0, path: str = "") -> None:
+        """Start the Ray node of a host, with a folder of programs first on its PATH; the first host is the head."""
         role = ["--head", f"--port={HEAD_PORT}", "--include-dashboard=false"] if host.index == 1 else []
         role = role or [f"--address={self.address}"]
         host.node = host.run(
@@ -142,11 +142,11 @@ class Hosts:
             *role,
             f"--node-ip-address={host.address}",
             f"--num-cpus={cpus}",
-            "--num-gpus=0",
+            f"--num-gpus={gpus}",
             f"--temp-dir={self.folder}/ray{host.index}",
             "--disable-usage-stats",
             "--block",
-            env={**os.environ, **self.environment},
+            env={**os.environ, **self.environment, "PATH": f"{path}:{os.environ['PATH']}"},
             stdout=(self.folder / f"node{host.index}.log").open("ab"),
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -3,7 +3,8 @@
 import pytest
 
 from amscale import config, models
-from amscale.cluster.resources import Host, Resources, computes_bf16
+from amscale.cluster.gpus import computes_bf16
+from amscale.cluster.resources import Host, Resources
 from amscale.errors import InputError
 from amscale.planning.placement import choose_placement, model_states
 

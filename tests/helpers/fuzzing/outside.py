@@ -113,7 +113,7 @@ class Outside:
             corpus = {"corpus": "text", "files": str(place / "text.txt"), "tokenizer": name}
             tree = _experiment(corpus | {"document": "line", "validation": 0.1})
             passes(lambda tree=tree: _prepare(tree, place / "tokens"), [])
-        with _answering(place, b"81559\n", "exit 0"):
+        with _answering(place, b"GPU-0, H100, 81559, 9.0, Disabled\n", "exit 0"):
             if this_machine().hosts[0].gpus != 1:
                 raise Broken("nvidia-smi is not asked")
 
@@ -158,11 +158,12 @@ class Outside:
     def environment(self, place: Path, rng: random.Random, full: bool) -> None:
         """Run one example of environment variables."""
         from amscale.cluster import run_node
+        from amscale.folders import ray_folder
         from amscale.plan import plan
         from amscale.status import status
 
         def start() -> None:
-            folder = run_node.temporary_folder()
+            folder = ray_folder()
             folder.rmdir()
             run_node.start_command("10.0.0.1:6379", "10.0.0.2", str(folder), 1000)
 
