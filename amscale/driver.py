@@ -1,8 +1,11 @@
 """Drive a sweep: plan it, prepare its tokens, train what has no result, estimate, and write the report."""
 
 import shlex
+import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,14 +55,33 @@ class SweepOutcome:
         return 1 if self.failed else 0
 
 
+_NEEDED_LAST = ("pandas", "scipy.optimize", "scipy.stats", "matplotlib.figure", "plotly.offline", "amscale.scaling.fit")
+"""What estimates and the report import."""
+
+
+def _import_ahead() -> None:
+    for name in _NEEDED_LAST:
+        import_module(name)
+
+
 class _Progress(LiveProgress):
-    """Live progress that also passes on the loss of the cluster, after which the process ends."""
+    """Live progress that also passes on the loss of the cluster, after which the process ends.
+
+    While the first trials run, estimates and report are imported.
+    """
 
     def __init__(
         self, console: Console, steps: dict[str, int], done: int, on_lost: Callable[[str], None] | None
     ) -> None:
         super().__init__(console, steps, done=done)
         self._on_lost = on_lost
+        self._idle = True
+
+    def started(self, label: str) -> None:
+        super().started(label)
+        if self._idle:
+            self._idle = False
+            threading.Thread(target=_import_ahead, daemon=True).start()
 
     def lost(self, reason: str) -> None:
         super().lost(reason)
@@ -129,7 +151,10 @@ def _run_missing(
     if address is None and not missing:
         console.print("every trial has its result already; nothing to run")
         return plan, {}
-    with ray_cluster(address, offered.cpus, offered.gpus, offered.gpu_slices, lost) as head:
+    with (
+        _warm_server(missing, sweep),
+        ray_cluster(address, offered.cpus, offered.gpus, offered.gpu_slices, lost) as head,
+    ):
         if address is not None:
             plan = plan_sweep(config, sweep.path.parent, resources.cluster())
             print_plan(plan, console)
@@ -157,6 +182,19 @@ def _run_missing(
     return plan, {label: progress.reasons.get(label, "ended without a result") for label in failed}
 
 
+def _warm_server(missing: list[TrialPlan], sweep: SweepStore) -> AbstractContextManager[None]:
+    """Return a block in which this machine's trials find a server for their ranks, which starts while Ray does.
+
+    On a cluster that runs already the trials start one on their machines.
+    """
+    from amscale.cluster import warm_start
+
+    if not missing or not missing[0].cell.launch.warm_starts:
+        return nullcontext()
+    longest = max(missing, key=lambda trial: trial.seconds)
+    return warm_start.started_ahead(sweep.location(longest.label), longest.placement)
+
+
 def _missing(plan: SweepPlan, sweep: SweepStore) -> list[TrialPlan]:
     return [trial for trial in plan.trials if not sweep.trial(trial.label).done()]
 
@@ -171,7 +209,15 @@ def _job(trial: TrialPlan, sweep: SweepStore) -> "Job":
     launch = trial.cell.launch
     schedule = Schedule.of(trial.cell, trial.steps)
     location = replace(sweep.location(trial.label), visible_seconds=launch.visible_after)
-    return Job(trial.label, location, trial.placement, launch.least_grace, launch.stalled_after, schedule)
+    return Job(
+        trial.label,
+        location,
+        trial.placement,
+        launch.least_grace,
+        launch.stalled_after,
+        schedule,
+        warm=launch.warm_starts,
+    )
 
 
 def _estimate(config: Experiment, sweep: SweepStore) -> "tuple[BaseFit | None, str]":

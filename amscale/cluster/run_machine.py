@@ -94,6 +94,9 @@ class HostMachines:
         """Return the diagnosis of every machine from its log, which is in the shared folder."""
         return [self._location.store(machine).diagnose() for machine in range(self._machines)]
 
+    def remark(self) -> None:
+        """Return nothing: ranks are started by `accelerate launch`."""
+
     def stop(self) -> None:
         """End the ranks of this host; the others end theirs when the next attempt begins."""
         self._own.stop()

@@ -65,6 +65,9 @@ class Machines(Protocol):
     def diagnose(self) -> list[Diagnosis]:
         """Return what each machine knows of why the attempt ended."""
 
+    def remark(self) -> str | None:
+        """Return what the trial's user should know of how the ranks were started, or None."""
+
     def stop(self) -> None:
         """End the ranks on every machine; they may be started again.
 
@@ -117,6 +120,7 @@ class TrialRunner:
     _metrics: MetricsTail = field(init=False)
     _patience: Patience = field(init=False)
     _storage_failure: str = field(init=False, default="")
+    _remark: str | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self._metrics = MetricsTail(self.store.metrics)
@@ -157,6 +161,9 @@ class TrialRunner:
         """
         if self._storage_failure:
             return self._final(self._storage_failure)
+        if self._remark is not None:
+            remark, self._remark = self._remark, None
+            return Report(self.latest, note=remark)
         deadline = time.monotonic() + _REPORT_SECONDS
         while time.monotonic() < deadline:
             if self.store.done():
@@ -211,6 +218,7 @@ class TrialRunner:
                 name = self.name_attempt() if self.name_attempt else None
                 attempt = self.store.begin_attempt(self.placement, name)
                 self.machines.start(self.placement, attempt)
+                self._remark = self.machines.remark()
         except StorageError as error:
             self._note_storage_failure(error)
         except MachineLost as error:

@@ -216,6 +216,8 @@ class Job:
     """Seconds without a record after which it counts as hung, whatever was learned from its intervals."""
     schedule: Schedule | None = None
     """What it does after which step; nothing is learned of its intervals without it."""
+    warm: bool = False
+    """Whether its ranks are forked from the machine's warm server."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the job as plain data, for the trial's actor."""

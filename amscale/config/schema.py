@@ -96,6 +96,9 @@ class LaunchSettings(Settings):
     """Memory in bytes of one process's device (`80G`). auto: read from the machines."""
     concurrent_trials: int | None = Field(None, ge=1)
     """At most this many trials at a time. None: as many as fit the cluster."""
+    warm_starts: bool = True
+    """Whether trials of one machine's CPUs are forked from a process of the sweep that has imported everything already,
+    which saves seconds a trial. Otherwise, and on GPUs and several machines, `accelerate launch` starts each."""
     retries: int = Field(2, ge=0)
     """How often a failed trial is restarted from its newest checkpoint without having got on: a newer checkpoint than
     at the failure before makes the count begin anew."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from amscale import models
 from amscale.cluster.resources import Resources, assumed_flops
 from amscale.cluster.supervisor import measured_grace
+from amscale.cluster.warm_start import can_start_warm
 from amscale.config import Experiment, LaunchSettings, expand
 from amscale.data import (
     Corpus,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 _ATTEMPT_SECONDS = 9.0
 """What a trial takes beside its steps: `accelerate launch`, imports, DeepSpeed's engine, evaluation; once in a while
 Ray's actor, which runs several trials."""
+_WARM_ATTEMPT_SECONDS = 2.5
+"""The same where its ranks are forked from a process that has imported everything."""
 _STEP_SECONDS = 0.006
 """What a step takes beside its arithmetic: Python, the optimiser's many small tensors, records."""
 _AXES_IN_COLUMNS = {"model.size", "model.layers", "model.width", "data.size", "seed", "train.steps"}
@@ -299,6 +302,7 @@ def _plan_cell(
     flops = models.flops_per_token(shape) * steps.steps * steps.sequences * steps.mean_tokens
     speed = measured or assumed_flops(placement.device, placement.cpus_per_process)
     identity = trial_id(cell, _dimensions(shape), content)
+    attempt = _WARM_ATTEMPT_SECONDS if cell.launch.warm_starts and can_start_warm(placement) else _ATTEMPT_SECONDS
     return TrialPlan(
         cell=cell,
         identity=identity,
@@ -310,7 +314,7 @@ def _plan_cell(
         flops=flops,
         placement=placement,
         memory=choice.memory,
-        seconds=_ATTEMPT_SECONDS + steps.steps * _STEP_SECONDS + flops / (speed * placement.world_size),
+        seconds=attempt + steps.steps * _STEP_SECONDS + flops / (speed * placement.world_size),
         store=corpus if isinstance(corpus, TokenStore) else None,
     )
 

@@ -147,6 +147,12 @@ def test_a_refusal_is_final_and_comes_without_the_launchers_page(run, location):
     assert [failure.reason for failure in location.store().failures()] == ["give 2 processes"]
 
 
+def test_a_remark_on_how_ranks_were_started_is_reported_once(run, monkeypatch):
+    monkeypatch.setattr(run_machine.HostMachines, "remark", lambda machines: "started slowly")
+    made = run(SLEEP)
+    assert [made.step().note, made.step().note] == ["started slowly", None]
+
+
 def test_a_full_disk_is_final(run):
     line = "storage full: /some/disk: No space left on device; free space and run the same command again"
     assert last(run(f"echo '{line}'; exit 1")).failure == line

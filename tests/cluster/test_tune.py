@@ -56,6 +56,9 @@ class Noted(list):
     def ended(self, label):
         self.append((label, "ended"))
 
+    def lost(self, reason):
+        self.append((None, reason))
+
     def failed(self, label, reason, again):
         self.append((label, "again" if again else "failed"))
 
