@@ -189,13 +189,14 @@ def test_cores_that_slurm_grants():
 @pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 def test_every_node_is_asked_for_its_own_cards(tmp_path):
     """A head without GPUs and CPU cores, where the driver runs, and workers with unlike cards."""
-    cards = {2: "GPU-0, NVIDIA H100 80GB HBM3, 81559, 9.0, Disabled", 3: "GPU-0, Tesla T4, 15360, 7.5, [N/A]"}
+    cards = {2: "GPU-{}, NVIDIA H100 80GB HBM3, 81559, 9.0, Disabled", 3: "GPU-{}, Tesla T4, 15360, 7.5, [N/A]"}
     with fleet.hosts(3, subnet=60) as made:
         for host in made.hosts:
             folder = tmp_path / str(host.index)
             folder.mkdir()
             program = folder / "nvidia-smi"
-            program.write_text(f"#!/bin/sh\necho '{cards.get(host.index, 'No devices were found')}'\n")
+            answer = cards.get(host.index, "No devices were found")
+            program.write_text("#!/bin/sh\n" + "".join(f"echo '{answer.format(i)}'\n" for i in range(2)))
             program.chmod(0o755)
             gpus = 2 if host.index in cards else 0
             made.start_ray(host, cpus=2 * gpus, gpus=gpus, path=str(folder))
@@ -212,7 +213,6 @@ def test_every_node_is_asked_for_its_own_cards(tmp_path):
     assert planner.returncode == 0, said
     plan = json.loads(output)
     assert plan["resources"] == (
-        "3 machines, 8 CPU cores, 4 GPUs (2 NVIDIA H100 80GB HBM3 of 86 GB, 2 Tesla T4 of 16 GB; "
-        "planned for the smallest)"
+        "3 machines, 8 CPU cores, 4 GPUs (2 NVIDIA H100 80GB HBM3 of 86 GB, 2 Tesla T4 of 16 GB)"
     )
     assert plan["trials"][0]["device"] == "cuda"
