@@ -120,13 +120,15 @@ def choose_placement(cell: Experiment, shape: Shape, sequences: int, resources: 
     assert memory is not None
     if forced:
         return Choice(placement, memory)
-    part = "" if placement.gpu_fraction == 1 else f"launch.gpu_fraction={placement.gpu_fraction:g} of "
-    advice = "a smaller model, or launch.device_memory" if not part else "a smaller model, or a larger part"
-    if precision == "fp32" and launch.precision == "auto" and any(host.gpus and host.bf16 for host in resources.hosts):
+    part, advice = "a device", "give more machines, a smaller model, or launch.device_memory"
+    if placement.gpu_fraction < 1:
+        part = f"launch.gpu_fraction={placement.gpu_fraction:g} of one"
+        advice = "give a larger part, or a smaller model"
+    elif precision == "fp32" and launch.precision == "auto" and any(h.gpus and h.bf16 for h in resources.hosts):
         advice += "; launch.precision=bf16 leaves out the GPUs without bf16, for which all trials train in fp32"
     raise InputError(
         f"model.size: {shape.parameters.total:,} parameters need {memory.total / 1e9:.1f} GB a process at best, and "
-        f"{part}a device has {device_memory * placement.gpu_fraction / 1e9:.1f} GB; give more machines, {advice}"
+        f"{part} has {device_memory * placement.gpu_fraction / 1e9:.1f} GB; {advice}"
     )
 
 

@@ -25,12 +25,13 @@ def share_gpus(trials: "list[TrialPlan]", resources: Resources, at_a_time: int) 
         resources: what the machines have.
         at_a_time: how many may run at a time, if there were GPUs for all.
     """
+    machines: dict[Placement, Resources] = {}
 
     def shared(trial: "TrialPlan") -> "TrialPlan":
         placement, launch = trial.placement, trial.cell.launch
         if placement.device == "cpu" or launch.gpu_fraction != "auto":
             return trial
-        suited = resources.suited(placement)
+        suited = machines.get(placement) or machines.setdefault(placement, resources.suited(placement))
         memory = suited.device_memory("cuda") if launch.device_memory == "auto" else launch.device_memory
         computing = trial.flops / trial.steps / assumed_flops("cuda", placement.cpus_per_process)
         busy = computing / (computing + STEP_SECONDS)

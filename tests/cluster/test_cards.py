@@ -15,10 +15,11 @@ from amscale import config
 from amscale.cluster.environment import rank_environment
 from amscale.cluster.ray_cluster import ray_cluster
 from amscale.cluster.resources import cluster
-from amscale.cluster.tune import Job, run_jobs
+from amscale.cluster.tune import run_jobs
+from amscale.driver import _job
 from amscale.planning.plan import plan_sweep
-from amscale.trials.location import TrialLocation
 from amscale.trials.records import Placement
+from amscale.trials.sweep_store import sweep_store
 
 CARDS = {
     "small": ["NVIDIA RTX A4000, 16376, 8.6, [N/A]"] * 2,
@@ -33,8 +34,8 @@ class Looking(tune.Trainable):
     def setup(self, config):
         job = config["job"]
         seen = rank_environment(Placement(**job["placement"]))["CUDA_VISIBLE_DEVICES"]
-        self.folder = Path(job["location"]["storage"])
-        (self.folder / job["label"]).write_text(json.dumps([Path(os.environ["PATH"].split(":")[0]).name, seen]))
+        self.folder = Path(os.environ["SEEN"])
+        (self.folder / job["label"]).write_text(json.dumps([os.environ["NODE"], seen]))
 
     def step(self):
         time.sleep(0.1)
@@ -67,33 +68,26 @@ def run_on_two_nodes(folder: Path) -> None:
     """Start two Ray nodes with GPUs of their own, plan for them, run the trials, and print what they saw."""
     from ray.cluster_utils import Cluster
 
+    seen = folder / "seen"
+    seen.mkdir()
     made = Cluster()
     for name, cards in CARDS.items():
         program = folder / name / "nvidia-smi"
         program.parent.mkdir()
         program.write_text("#!/bin/sh\n" + "".join(f"echo 'GPU-{i}, {card}'\n" for i, card in enumerate(cards)))
         program.chmod(0o755)
-        path = {"PATH": f"{program.parent}:{os.environ['PATH']}"}
-        made.add_node(num_cpus=8, num_gpus=len(cards), env_vars=path, include_dashboard=False)
-    seen = folder / "seen"
-    seen.mkdir()
+        variables = {"PATH": f"{program.parent}:{os.environ['PATH']}", "SEEN": str(seen), "NODE": name}
+        made.add_node(num_cpus=8, num_gpus=len(cards), env_vars=variables, include_dashboard=False)
     try:
         with ray_cluster(made.address, cpus=0) as head:
-            sizes = ["grid.model.size=[25k, 1B]", "grid.data.size=[8k]", "grid.seed=[0,1,2,3]"]
-            plan = plan_sweep(config.load("quick.yaml", sizes), folder, cluster(), build=False)
+            grid = ["grid.model.size=[25k, 1B]", "grid.data.size=[8k]", "grid.seed=[0,1,2,3]"]
+            few = ["data.documents=2k", "data.validation=100", f"storage={folder}"]
+            settings = config.load("quick.yaml", [*grid, *few])
+            plan = plan_sweep(settings, folder, cluster())
             assert [trial.placement.gpu_fraction for trial in plan.trials] == [0.3333] * 4 + [1.0] * 4
             trials = [plan.trials[-1], *plan.trials[:4]]
-            jobs = [
-                Job(
-                    trial.label,
-                    TrialLocation(str(seen), None, "sweep", trial.label),
-                    trial.placement,
-                    1.0,
-                    60.0,
-                    avoided=plan.resources.unsuited_nodes(trial.placement),
-                )
-                for trial in trials
-            ]
+            sweep = sweep_store(settings)
+            jobs = [_job(trial, sweep, plan.resources) for trial in trials]
             run_jobs(jobs, Silent(), retries=0, concurrent=None, state=folder / "ray", head=head, trainable=Looking)
     finally:
         made.shutdown()

@@ -14,7 +14,7 @@ from amscale import config
 from amscale.cluster import gpus
 from amscale.cluster.gpus import find_gpus
 from amscale.cluster.limits import cgroup_cpus, cgroup_memory, granted_cpus, slurm_memory
-from amscale.cluster.resources import Host, Resources, this_machine
+from amscale.cluster.resources import Host, Resources, _given_by_ray, this_machine
 from amscale.errors import InputError
 from amscale.planning.plan import plan_sweep
 
@@ -131,6 +131,19 @@ def test_each_gpu_needs_its_cores():
         InputError, match=r"launch\.cpus_per_process=4: no machine gives that many CPU cores beside a GPU"
     ):
         plan_sweep(cell, Path("/nonexistent"), machines, build=False)
+
+
+@pytest.mark.parametrize(
+    ("found", "given", "words"),
+    [(8, 2, ""), (2, 2, ""), (1, 2, "Ray gives 2 GPUs, and nvidia-smi finds 1"), (0, 2, "no nvidia-smi is there")],
+)
+def test_gpus_that_ray_gives_and_the_machine_has_not(found, given, words):
+    """`ray start --num-gpus` takes any number: ranks would get devices that are not there."""
+    node = {"NodeManagerAddress": "10.0.0.7", "NodeID": "abc", "Resources": {"CPU": 8.0, "GPU": float(given)}}
+    host = _given_by_ray(Host(cpus=64, gpus=found, memory=10**11, gpu_memory=80 * 10**9), node)
+    assert (host.cpus, host.gpus, host.node) == (8, given, "abc")
+    assert words in host.trouble
+    assert ("node 10.0.0.7" in host.trouble) == bool(words)
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,17 @@
 """Trials that share a GPU: what each reserves, and may allocate."""
 
+import io
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from amscale import config
 from amscale.cluster.resources import Host, Resources
 from amscale.planning.placement import Memory
 from amscale.planning.plan import plan_sweep
 from amscale.planning.sharing import allocator_share, share_of_gpu
+from amscale.reporting.plan_table import print_plan
 from amscale.trials.records import Placement
 
 ALONE = Placement(1, 1, 1, "cuda", 1, "bf16", 8, 1)
@@ -61,3 +64,18 @@ def test_a_sweep_of_small_and_large_trials(tmp_path):
     assert parts("launch.concurrent_trials=4") == [1.0] * 10
     assert parts("launch.gpu_fraction=1") == [1.0] * 10
     assert parts("launch.gpu_fraction=0.5") == [0.5] * 10
+
+
+def test_the_plan_says_which_cards_trials_get_and_what_they_share(tmp_path):
+    kinds = (replace(HOST, gpu_name="Large"), replace(HOST, gpu_name="Small", gpu_memory=16 * 10**9))
+    sizes = ["grid.model.size=[25k, 1B]", "grid.data.size=[8k]", "grid.seed=[0,1,2,3,4]"]
+    plan = plan_sweep(config.load("quick.yaml", sizes), tmp_path, Resources(kinds), build=False)
+    console = Console(file=io.StringIO(), width=160)
+    print_plan(plan, console)
+    printed = console.file.getvalue()
+    assert "on 2 machines, 128 CPU cores, 4 GPUs (2 Large of 80 GB, 2 Small of 16 GB)" in printed
+    assert "5 trials run on 2 Large of 80 GB only: the other machines have not the memory or the precision." in printed
+    assert "The other 5 trials may run on any of the GPUs." in printed
+    assert "5 of the trials share GPUs" in printed
+    assert printed.count("1 x 0.33 cuda") == printed.count("1 x 1 cuda") == 5
+    assert set(plan.to_frame()["cards"]) == {"2 Large of 80 GB", "2 Large of 80 GB or 2 Small of 16 GB"}
