@@ -20,6 +20,7 @@ _MEETING_SECONDS = 60.0
 _COLLECTIVE_SECONDS = 60.0
 _UPDATE_SECONDS = 660.0
 _RANKS_ON_CPUS = 2
+_DEVICE_CPU = "launch.device=cpu"
 _OF_CLUSTERS = ("launch.address", "launch.machines")
 
 
@@ -59,7 +60,7 @@ def examine(machines: Machines, storage: str, visible_seconds: float, launch: Se
         launch: settings of trials, `launch.precision=bf16`.
     """
     storage, token = _absolute(storage), _token()
-    common = {"storage": storage, "peers": machines.peers, "token": token, "full": True}
+    common = {"storage": storage, "peers": machines.peers, "token": token, "gpus": _DEVICE_CPU not in launch}
     answers = _ask(machines, "facts", {peer: common | {"own": peer} for peer in machines.peers}, _FACTS_SECONDS)
     found = [answer for answer in answers.values() if isinstance(answer, Finding)]
     known = {peer: facts for peer, facts in answers.items() if not isinstance(facts, Finding)}
@@ -82,13 +83,14 @@ def examine(machines: Machines, storage: str, visible_seconds: float, launch: Se
         able = {peer: facts for peer, facts in able.items() if facts["gpus"]}
     if reports and not problems and not any(report["unreached"] for report in reports.values()):
         found += _collectives(machines, {peer: able[peer] for peer in reports if peer in able})
-    return found + _first_update(machines, list(able), launch)
+    # Where it is not known whether there are GPUs, a plan has no placement.
+    return found + _first_update(machines, [peer for peer, facts in able.items() if not facts["gpu_trouble"]], launch)
 
 
 def glance(storage: str) -> list[Finding]:
     """Return what is wrong with this machine, as far as a second tells: before a sweep spends anything."""
     storage, token = _absolute(storage), _token()
-    facts = gather(storage, ["localhost"], "localhost", token, full=False)
+    facts = gather(storage, ["localhost"], "localhost", token, gpus=False)
     shared_storage.forget(storage, token)
     return [finding for finding in findings.of_machine(facts) if not finding.ok]
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from amscale.cluster.gpus import find_gpus
+from amscale.cluster.gpus import GpuSearch, find_gpus
 from amscale.cluster.limits import cgroup_cpus, granted_cpus, granted_memory
 from amscale.cluster.network import Port, interface_of, own_address
 from amscale.diagnosis.shared_storage import write
@@ -31,7 +31,7 @@ PACKAGES = ("amscale", "torch", "deepspeed", "accelerate", "transformers", "ray"
 _DRIVER = Path("/sys/module/nvidia/version")
 
 
-def gather(storage: str, peers: list[str], own: str, token: str, full: bool) -> dict[str, Any]:
+def gather(storage: str, peers: list[str], own: str, token: str, gpus: bool) -> dict[str, Any]:
     """Return the facts of this machine.
 
     Args:
@@ -39,7 +39,7 @@ def gather(storage: str, peers: list[str], own: str, token: str, full: bool) -> 
         peers: names or addresses of all machines, this one included.
         own: which of them this one is.
         token: name of a folder in the storage, in which all machines write.
-        full: whether to ask for GPUs and torch, which takes seconds.
+        gpus: whether to ask for GPUs: a driver may take seconds, or hang.
     """
     quota = cgroup_cpus()
     facts: dict[str, Any] = {
@@ -64,12 +64,11 @@ def gather(storage: str, peers: list[str], own: str, token: str, full: bool) -> 
         facts["port"] = Port(facts["address"]).number
     except (RuntimeError, InputError) as error:
         facts["network_error"] = str(error)
-    if full:
-        found = find_gpus()
-        facts |= {"gpus": [asdict(gpu) for gpu in found.gpus], "gpu_trouble": found.trouble, "gpu_note": found.note}
-        facts["driver"] = _DRIVER.read_text(encoding="utf-8").strip() if _DRIVER.is_file() else None
-        if found.gpus:
-            facts["torch"] = torch_facts()
+    found = find_gpus() if gpus else GpuSearch(note="not asked for")
+    facts |= {"gpus": [asdict(gpu) for gpu in found.gpus], "gpu_trouble": found.trouble, "gpu_note": found.note}
+    facts["driver"] = _DRIVER.read_text(encoding="utf-8").strip() if _DRIVER.is_file() else None
+    if found.gpus:
+        facts["torch"] = torch_facts()
     facts["storage"] = write(storage, token, own)
     return facts
 

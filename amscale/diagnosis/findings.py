@@ -60,6 +60,13 @@ def of_all(machines: list[Facts]) -> list[Finding]:
         numbers = machines[0]["packages"]
         said = ", ".join(f"{name} {numbers[name]}" for name in _MAIN_PACKAGES)
         found.append(Finding("versions", "all", True, f"Python {machines[0]['python']}, {said}"))
+    times = {facts["host"]: facts["storage"]["latency"] for facts in machines if "latency" in facts["storage"]}
+    if times:
+        slowest = max(times, key=lambda host: times[host])
+        said = f"{1e3 * times[slowest]:.0f} ms for a small file" + (
+            f" on {slowest}, the slowest" if len(times) > 1 else ""
+        )
+        found.append(Finding("storage", "all", True, said))
     kinds = {facts["host"]: _gpu_names(facts["gpus"]) for facts in machines if not facts["gpu_trouble"]}
     if len(set(kinds.values())) > 1:
         said = "; ".join(f"{host}: {names or 'none'}" for host, names in kinds.items())
@@ -181,13 +188,10 @@ def _storage(facts: Facts) -> Judged:
         said = f"written and read in {found['latency']:.1f} s"
         yield said, "give storage a faster disk: every checkpoint waits for it"
     else:
-        # Coarse, so that machines that are alike say the same.
-        yield f"written and read within {'0.1' if found['latency'] < 0.1 else f'{_MOST_LATENCY:g}'} s", ""
+        yield "written and read", ""
 
 
 def _gpus(facts: Facts) -> Judged:
-    if "gpus" not in facts:
-        return
     gpus, torch = facts["gpus"], facts.get("torch", {})
     if facts["gpu_trouble"]:
         yield facts["gpu_trouble"], "mend the driver, or reboot the machine; launch.device=cpu trains without GPUs"
@@ -241,7 +245,7 @@ def _proxies(facts: Facts) -> Judged:
 
 
 def _spares(part: str, name: str) -> bool:
-    if part == "*" or part == name:
+    if part == "*" or part == name or (part and name.endswith(f".{part.lstrip('.')}")):
         return True
     try:
         return ipaddress.ip_address(name) in ipaddress.ip_network(part, strict=False)
