@@ -60,14 +60,19 @@ def examine(machines: Machines, storage: str, visible_seconds: float, launch: Se
         launch: settings of trials, `launch.precision=bf16`.
     """
     storage, token = _absolute(storage), _token()
-    common = {"storage": storage, "peers": machines.peers, "token": token, "gpus": _DEVICE_CPU not in launch}
+    common = {
+        "storage": storage,
+        "peers": machines.addresses or machines.peers,
+        "token": token,
+        "gpus": _DEVICE_CPU not in launch,
+    }
     answers = _ask(machines, "facts", {peer: common | {"own": peer} for peer in machines.peers}, _FACTS_SECONDS)
     found = [answer for answer in answers.values() if isinstance(answer, Finding)]
     known = {peer: facts for peer, facts in answers.items() if not isinstance(facts, Finding)}
     if not known:
         return found
     for facts in known.values():
-        found += findings.of_machine(facts | {"peers": machines.peers})
+        found += findings.of_machine(facts | {"peers": machines.addresses or machines.peers})
     found += findings.of_all(list(known.values()))
     met = _meet(machines, known, storage, token, visible_seconds)
     problems = [answer for answer in met.values() if isinstance(answer, Finding)]
@@ -83,8 +88,13 @@ def examine(machines: Machines, storage: str, visible_seconds: float, launch: Se
         able = {peer: facts for peer, facts in able.items() if facts["gpus"]}
     if reports and not problems and not any(report["unreached"] for report in reports.values()):
         found += _collectives(machines, {peer: able[peer] for peer in reports if peer in able})
-    # Where it is not known whether there are GPUs, a plan has no placement.
-    return found + _first_update(machines, [peer for peer, facts in able.items() if not facts["gpu_trouble"]], launch)
+    # Where GPUs cannot be used, which is a finding already, it would say the same.
+    usable = [peer for peer, facts in able.items() if _usable(facts)]
+    return found + _first_update(machines, usable, launch)
+
+
+def _usable(facts: Facts) -> bool:
+    return not facts["gpu_trouble"] and (not facts["gpus"] or facts["torch"]["devices"] >= len(facts["gpus"]))
 
 
 def glance(storage: str) -> list[Finding]:

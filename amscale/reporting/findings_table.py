@@ -17,7 +17,7 @@ def print_findings(found: Sequence[Finding], console: Console) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("", "check", "machine", "found"):
         table.add_column(column, overflow="fold")
-    everywhere = len({finding.host for finding in found} - {"all"})
+    everywhere = len({finding.host for finding in found if finding.check != "reached"} - {"all"})
     checks = list(dict.fromkeys(finding.check for finding in found))
     rows: dict[tuple[int, bool, str, str], list[str]] = {}
     for finding in found:
