@@ -104,11 +104,11 @@ def of_collectives(measured: dict[str, dict[str, Any]]) -> list[Finding]:
         said = f"{_speed(within[slowest])} by {first['backend']}"
         if len(within) > 1:
             said += f" on {slowest}, the slowest; {_speed(max(within.values()))} on the fastest"
-        found.append(_sums("all-reduce within machines", measured, "within", said))
+        found.append(_sums("all-reduce within", measured, "within", said))
     if "across" in first:
         interfaces = "+".join(sorted({answer["interface"] for answer in measured.values()}))
         said = f"{_speed(first['across']['bytes_per_second'])} by {first['backend']} over {interfaces}"
-        found.append(_sums("all-reduce across machines", measured, "across", said))
+        found.append(_sums("all-reduce across", measured, "across", said))
     return found
 
 

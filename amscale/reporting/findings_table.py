@@ -28,16 +28,16 @@ def print_findings(found: Sequence[Finding], console: Console) -> None:
         if not ok:
             said.append(f"\n→ {one_line(mend)}", style="yellow")
         mark = Text("✓", style="green") if ok else Text("✗", style="red")
-        table.add_row(mark, Text(checks[check]), Text(_names(hosts, everywhere)), said)
+        table.add_row(mark, Text(checks[check]), Text(_names(hosts, everywhere, ok)), said)
     console.print(table)
     wrong = sum(not ok for _, ok, _, _ in rows)
     lines = f"{wrong} of {len(rows)} lines above" if wrong > 1 else "one line above"
     console.print(f"{lines} must be mended" if wrong else "nothing is wrong", highlight=False)
 
 
-def _names(hosts: list[str], everywhere: int) -> str:
+def _names(hosts: list[str], everywhere: int, ok: bool) -> str:
     if len(hosts) == everywhere > 1 or hosts == ["all"]:
         return "all"
-    if len(hosts) <= _MOST_NAMES:
+    if len(hosts) <= _MOST_NAMES or not ok:
         return "\n".join(hosts)
     return "\n".join([*hosts[: _MOST_NAMES - 1], f"and {len(hosts) - _MOST_NAMES + 1} more"])

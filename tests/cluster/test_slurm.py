@@ -178,7 +178,7 @@ def test_the_doctor_examines_the_nodes_of_an_allocation(bed, tmp_path):
         assert found["ports", host.namespace]["says"] == "free ones on e0"
         assert found["CPU and memory", host.namespace]["says"].startswith("2 ")
         assert found["first update", host.namespace]["ok"]
-    for check in ("network", "shared storage", "clocks", "all-reduce within machines", "all-reduce across machines"):
+    for check in ("network", "shared storage", "clocks", "all-reduce within", "all-reduce across"):
         assert found[check, "all"]["ok"], findings
     assert list(storage.iterdir()) == []
 
