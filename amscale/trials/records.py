@@ -203,6 +203,13 @@ class ResultFlops(Record):
     formula: str | None = None
     per_token: Number | None = None
     total: Number
+    card: str | None = None
+    """What its driver calls the device; this and what follows is absent where its peak is not known."""
+    peak: Number | None = None
+    """FLOP/s of one device at most, in bf16."""
+    mfu: Number | None = None
+    """Model FLOPs utilisation over all steps."""
+    mfu_formula: str | None = None
 
 
 class ResultData(Record):

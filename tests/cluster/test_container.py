@@ -1,4 +1,4 @@
-"""The container file, the RayJob and SkyPilot's task: what they name exists, and what they start is a command of ours."""
+"""The container file, the RayJob and the task of SkyPilot: what they name exists, and what they start is a command."""
 
 import functools
 import os
