@@ -26,8 +26,8 @@ PEAKS = {
     "RTX 4090": 165.2e12,
     "RTX 3090": 71e12,
 }
-"""FLOP/s of matrix products in bf16 with float32 sums, without sparsity, by NVIDIA's data sheets, which mostly print twice
-as much: "with sparsity"."""
+"""FLOP/s of matrix products in bf16 with float32 sums, without sparsity, by NVIDIA's data sheets; most of them print
+twice as much, "with sparsity"."""
 _BESIDE = re.compile(r"NVIDIA|Tesla|GeForce|\d+GB|HBM\d?e?|SXM\d?|PCIe", re.IGNORECASE)
 """What a driver writes beside the model without meaning another one: unlike Laptop, MIG or 20C, a part of a card."""
 
