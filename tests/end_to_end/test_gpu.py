@@ -1,18 +1,18 @@
-"""A sweep on a CUDA device, where there is one."""
+"""The whole quick sweep on a GPU. Other tests that need one are beside those of their subject: `pytest -m gpu`."""
+
+import json
 
 import pytest
-import torch
-from helpers.commands import TINY, command
-
-pytestmark = [pytest.mark.gpu, pytest.mark.slow, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")]
+from helpers.commands import check_results, command
+from helpers.devices import on_gpu
 
 
-def test_trials_train_in_bf16_on_the_device(tmp_path):
-    (tmp_path / "tiny.yaml").write_text(TINY)
-    done = command(
-        "sweep", str(tmp_path / "tiny.yaml"), f"storage={tmp_path / 'r'}", "data.size=4k", "launch.device=cuda"
-    )
-    assert done.returncode == 0, done.stderr
-    results = [path.read_text() for path in tmp_path.glob("r/tiny/trials/*/result.json")]
-    assert len(results) == 2
-    assert all('"device": "cuda' in text and '"precision": "bf16"' in text for text in results)
+@pytest.mark.slow
+@pytest.mark.parametrize("device", [on_gpu("cuda")])
+def test_the_quick_sweep_trains_in_bf16_and_fits(device, tmp_path):
+    done = command("sweep", f"storage={tmp_path}", f"launch.device={device}", timeout=6000)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = [json.loads(path.read_text()) for path in tmp_path.glob("quick/trials/*/result.json")]
+    check_results(results, 12, "cuda", "bf16")
+    assert (tmp_path / "quick" / "fit.json").is_file()
+    assert (tmp_path / "quick" / "report.html").is_file()

@@ -125,6 +125,23 @@ class Finished:
         return [json.loads(path.read_text()) for path in sorted(self.folder.glob("trials/*/result.json"))]
 
 
+def check_results(results: list[dict], count: int, device: str, precision: str) -> None:
+    """Check that so many trials have learnt something, each in one process under DeepSpeed on that device."""
+    assert len(results) == count
+    for result in results:
+        assert result["state"] == "finished"
+        engine = result["engine"]
+        assert engine["distributed_type"] == "DEEPSPEED"
+        assert engine["engine"] == "DeepSpeedEngine"
+        assert engine["world_size"] == 1
+        assert (engine["device"].partition(":")[0], engine["precision"]) == (device, precision)
+        assert ("mfu" in result["flops"]) == ("card" in result["flops"])
+        assert 0 < result["flops"].get("mfu", 0.5) < 1
+        assert device == "cuda" or "card" not in result["flops"]
+        assert result["data"]["tokens_seen"] > result["data"]["unique_tokens"] > 0
+        assert result["losses"]["validation_least"] < 4.0
+
+
 def is_loopback(address: str) -> bool:
     """Return whether an address is on loopback."""
     parsed = ipaddress.ip_address(address)
