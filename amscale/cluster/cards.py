@@ -54,7 +54,6 @@ def peak_flops(card: str) -> float | None:
 class Utilisation:
     """Turns tokens and seconds of a run into its MFU."""
 
-    card: str
     peak: float
     """FLOP/s of one device at most."""
     flops_per_token: float
@@ -78,6 +77,5 @@ def utilisation(flops_per_token: float, devices: int, device: str, precision: st
 
     if not device.startswith("cuda") or precision != "bf16":
         return None
-    card = torch.cuda.get_device_name(device)
-    peak = peak_flops(card)
-    return None if peak is None else Utilisation(card, peak, flops_per_token, devices)
+    peak = peak_flops(torch.cuda.get_device_name(device))
+    return None if peak is None else Utilisation(peak, flops_per_token, devices)

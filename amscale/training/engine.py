@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -41,8 +42,12 @@ class EngineFacts:
         return asdict(self)
 
 
-def start_accelerator(placement: Placement) -> Accelerator:
+def start_accelerator(placement: Placement, timeout: float = 1800.0) -> Accelerator:
     """Make the Accelerator of this rank, with the process group of its device: gloo's on CPUs, NCCL's on GPUs.
+
+    Args:
+        placement: of the trial.
+        timeout: seconds that a collective of the engine may take.
 
     Raises:
         EngineError: the process was not started by `accelerate launch` with DeepSpeed.
@@ -55,9 +60,8 @@ def start_accelerator(placement: Placement) -> Accelerator:
     if placement.device == "cpu":
         _without_shared_memory_extension()
     backend = "gloo" if placement.device == "cpu" else "nccl"
-    return Accelerator(
-        gradient_accumulation_steps=placement.accumulation, kwargs_handlers=[InitProcessGroupKwargs(backend=backend)]
-    )
+    group = InitProcessGroupKwargs(backend=backend, timeout=timedelta(seconds=timeout))
+    return Accelerator(gradient_accumulation_steps=placement.accumulation, kwargs_handlers=[group])
 
 
 def _without_shared_memory_extension() -> None:

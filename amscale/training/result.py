@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import torch
 
 from amscale import __version__, models
 from amscale.cluster.cards import MFU_FORMULA, utilisation
@@ -92,10 +93,12 @@ def make_result(
             device_seconds=progress.device_seconds * facts.world_size,
             probe_seconds=outcome.probe_seconds,
             probe_share=outcome.probe_seconds / outcome.step_seconds if outcome.step_seconds else None,
+            checkpoint_seconds=outcome.checkpoint_seconds or None,
         ),
         memory=ResultMemory(peak_host_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024),
         engine=ResultEngine(
             **facts.to_dict(),
+            device_name=_device_name(facts.device),
             optimizer_elements=shards,
             out_of_memory_at=[entry.placement.micro_batch for entry in folder.out_of_memory()],
             skipped_updates=progress.skipped,
@@ -115,8 +118,17 @@ def _flops(per_token: float, progress: Progress, facts: EngineFacts) -> ResultFl
     measure = utilisation(per_token, facts.world_size, facts.device, facts.precision)
     if measure and progress.device_seconds:
         mfu = measure.mfu(progress.tokens, progress.device_seconds)
-        found = {"card": measure.card, "peak": measure.peak, "mfu": mfu, "mfu_formula": MFU_FORMULA}
+        found = {"peak": measure.peak, "mfu": mfu, "mfu_formula": MFU_FORMULA}
     return ResultFlops(formula=FLOPS_FORMULA, per_token=per_token, total=per_token * progress.tokens, **found)
+
+
+def _device_name(device: str) -> str:
+    """Return the model of the GPU or CPU that a torch device is."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        models = (line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+        return next(models, platform.machine())  # ARM's names no model
 
 
 def _losses(folder: TrialStore, progress: Progress, train_evaluated: float | None) -> ResultLosses:

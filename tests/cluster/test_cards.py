@@ -64,7 +64,7 @@ def test_the_plan_assumes_a_share_of_the_slowest_cards_peak(names, precision, ex
 
 def test_mfu_of_each_step_by_hand(tmp_path):
     """GPT-2 small, 0.86 GFLOPs a token: 400k tokens/s on one H100 are 35 %."""
-    measure = Utilisation("NVIDIA H100 80GB HBM3", 989e12, 0.86e9, devices=2)
+    measure = Utilisation(989e12, 0.86e9, devices=2)
     writer = MetricsWriter(TrialStore(tmp_path), 0, utilisation=measure)
     for step, (tokens, seconds) in enumerate([(4_000, 9.0), (804_000, 10.0), (1_004_000, 10.5)], 1):
         writer.train(step, tokens, 3.0, 1e-3, 0.5, seconds, applied=True)
