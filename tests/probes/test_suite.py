@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.devices import DEVICES
+from helpers.gpt2 import in_the_library
 from pydantic import ValidationError
 from torch import nn
 
@@ -174,7 +175,7 @@ def test_the_first_layers_step_starts_from_the_embedding():
     rows = []
     for part in (suite.context.stored, suite.context.queries):
         with torch.no_grad():
-            states = inner.model(part.tokens_BT, output_hidden_states=True).hidden_states
+            states = in_the_library(inner, 2)(part.tokens_BT, output_hidden_states=True).hidden_states
         last = (part.counted_BT * torch.arange(1, 25)).argmax(1)
         rows.append([state[torch.arange(len(last)), last].double().numpy() for state in states])
     (_, stored, _), (start, end, _) = rows
