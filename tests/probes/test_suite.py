@@ -116,7 +116,10 @@ def one_thread():
     [
         "no",
         "in place",
-        pytest.param("wrapped", marks=pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs g++")),
+        pytest.param(
+            "wrapped",
+            marks=[pytest.mark.slow, pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs g++")],
+        ),
     ],
 )
 def test_every_measurement_leaves_a_training_step_bit_identical(compiled, device, one_thread):

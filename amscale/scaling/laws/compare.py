@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from amscale.scaling.bootstrap import cell_weights, cells_of, percentile_interval, redrawn_residuals
+from amscale.scaling.design import no_variation
 from amscale.scaling.estimate import FitRecord
 from amscale.scaling.laws import all_laws
 from amscale.scaling.laws.fitting import LawFit, at_bound, fit_law
@@ -219,7 +220,7 @@ def compare(
     """
     found = []
     for id, law in (all_laws() if laws is None else laws).items():
-        reason = law.unsupported(rows)
+        reason = no_variation(rows.loss) or law.unsupported(rows)
         for objective in OBJECTIVES:
             if reason:
                 found.append(_not_fitted(id, law, rows, objective, reason))
