@@ -308,7 +308,7 @@ def _plan_cell(
     choice = choose_placement(cell, shape, steps.sequences, resources)
     placement = choice.placement
     flops = models.flops_per_token(shape) * steps.steps * steps.sequences * steps.mean_tokens
-    speed = measured or assumed_flops(placement.device, placement.cpus_per_process)
+    speed = measured or assumed_flops(placement, resources)
     identity = trial_id(cell, _dimensions(shape), content)
     attempt = _WARM_ATTEMPT_SECONDS if cell.launch.warm_starts and can_start_warm(placement) else _ATTEMPT_SECONDS
     return TrialPlan(
