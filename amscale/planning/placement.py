@@ -34,9 +34,18 @@ class Memory:
     """Before it holds a model."""
 
     @property
+    def training(self) -> float:
+        """What training adds to the process."""
+        return self.states + self.activations
+
+    @property
     def total(self) -> float:
         """Sum of all parts."""
-        return self.states + self.activations + self.process
+        return self.training + self.process
+
+    def parts(self) -> dict[str, float]:
+        """Return the parts of training."""
+        return {"states": self.states, "activations": self.activations}
 
 
 def model_states(parameters: int, stage: int, world_size: int, precision: str) -> float:

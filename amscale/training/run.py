@@ -32,6 +32,7 @@ from amscale.training.engine import EngineFacts
 from amscale.training.loop import Run, train
 from amscale.training.loss import Evaluation
 from amscale.training.metrics_writer import MetricsWriter
+from amscale.training.peak_memory import PeakMemory
 from amscale.training.result import make_result
 from amscale.trials.attempt import attempt_of_environment
 from amscale.trials.location import TrialLocation
@@ -184,6 +185,7 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
     shape = models.solve(cell.model, tokens.vocabulary_size, steps.context)
     torch.manual_seed(cell.seed)
     model = models.build(shape)
+    peak_memory = PeakMemory(accelerator, model)
     prepared, optimizer = engine.prepare(accelerator, model, cell.train, placement.micro_batch)
     facts = engine.check(accelerator, prepared, placement, cell.train)
     progress = _restored_progress(accelerator, prepared, store, facts)
@@ -227,6 +229,7 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
     if accelerator.is_local_main_process and not accelerator.is_main_process:
         store.push_records()
     accelerator.wait_for_everyone()
+    memory = peak_memory.record()
     if records:
         records.flush()
         result = make_result(
@@ -239,6 +242,7 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
             outcome,
             facts,
             shards,
+            memory,
             train_evaluated,
             wall_seconds=time.time() - began,
         )
