@@ -15,6 +15,8 @@ _MODULES = {
     "Sweep": "amscale.api",
     "Fit": "amscale.api",
     "fit_table": "amscale.api",
+    "Finding": "amscale.diagnosis.findings",
+    "diagnose": "amscale.diagnosis.examine",
     "Experiment": "amscale.config",
     "Estimate": "amscale.scaling.estimate",
     "TrialResult": "amscale.trials.records",
@@ -29,6 +31,7 @@ __all__ = [
     "ClusterLost",
     "Estimate",
     "Experiment",
+    "Finding",
     "Fit",
     "InputError",
     "Preempted",
@@ -37,12 +40,15 @@ __all__ = [
     "TrialStatus",
     "TrialsFailed",
     "__version__",
+    "diagnose",
     "fit_table",
 ]
 
 if TYPE_CHECKING:
     from amscale.api import Fit, Sweep, fit_table
     from amscale.config import Experiment
+    from amscale.diagnosis.examine import diagnose
+    from amscale.diagnosis.findings import Finding
     from amscale.errors import ClusterLost, InputError, Preempted, TrialsFailed
     from amscale.reporting.terminal import TrialStatus
     from amscale.scaling.estimate import Estimate

@@ -20,7 +20,7 @@ from amscale.folders import set_cache_folders
 from amscale.streams import make_readable
 from amscale.usage import flags_of, help_text, usage_line
 
-COMMANDS = ("sweep", "plan", "train", "status", "fit", "report", "probe")
+COMMANDS = ("sweep", "plan", "train", "status", "fit", "report", "probe", "doctor")
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 _HELP = {"-h", "--help"}
 _VERSION = f"amscale {amscale.__version__}"

@@ -1,8 +1,11 @@
 """Drive a sweep: plan it, prepare its tokens, train what has no result, estimate, and write the report."""
 
 import shlex
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +13,7 @@ from rich.console import Console
 
 from amscale.cluster import resources
 from amscale.config import Experiment
+from amscale.diagnosis.examine import glance
 from amscale.errors import InputError
 from amscale.planning.plan import SweepPlan, TrialPlan, plan_sweep
 from amscale.reporting.estimates_table import print_fit
@@ -17,6 +21,7 @@ from amscale.reporting.page import write_report
 from amscale.reporting.plan_table import print_plan
 from amscale.reporting.progress import LiveProgress
 from amscale.reporting.terminal import print_line, print_results
+from amscale.trials.lease import Ownership
 from amscale.trials.sweep_store import SweepStore, sweep_store
 from amscale.trials.trial_store import TrialStore
 
@@ -50,14 +55,33 @@ class SweepOutcome:
         return 1 if self.failed else 0
 
 
+_NEEDED_LAST = ("pandas", "scipy.optimize", "scipy.stats", "matplotlib.figure", "plotly.offline", "amscale.scaling.fit")
+"""What estimates and the report import."""
+
+
+def _import_ahead() -> None:
+    for name in _NEEDED_LAST:
+        import_module(name)
+
+
 class _Progress(LiveProgress):
-    """Live progress that also passes on the loss of the cluster, after which the process ends."""
+    """Live progress that also passes on the loss of the cluster, after which the process ends.
+
+    While the first trials run, estimates and report are imported.
+    """
 
     def __init__(
         self, console: Console, steps: dict[str, int], done: int, on_lost: Callable[[str], None] | None
     ) -> None:
         super().__init__(console, steps, done=done)
         self._on_lost = on_lost
+        self._idle = True
+
+    def started(self, label: str) -> None:
+        super().started(label)
+        if self._idle:
+            self._idle = False
+            threading.Thread(target=_import_ahead, daemon=True).start()
 
     def lost(self, reason: str) -> None:
         super().lost(reason)
@@ -74,13 +98,14 @@ def run_sweep(config: Experiment, console: Console, on_lost: Callable[[str], Non
         on_lost: called with a sentence when the Ray cluster is gone; the process ends with status 1 right after it.
 
     Raises:
-        InputError: bad settings, too few machines, or a folder that another driver holds; nothing is started.
+        InputError: bad settings, too few machines, or a folder that another driver holds; nothing is started. Or
+            another driver has taken the sweep: its trials were ended in order.
         Preempted: SIGTERM stopped the process; trials wrote checkpoints.
     """
     sweep = sweep_store(config)
-    with sweep.owned():
+    with sweep.owned() as ownership:
         sweep.create(config)
-        plan, failed = _run_missing(config, sweep, console, on_lost)
+        plan, failed = _run_missing(config, sweep, console, on_lost, ownership)
         trials = [sweep.trial(trial.label) for trial in plan.trials]
         print_results(trials, console)
         fit, no_fit = _estimate(config, sweep)
@@ -99,7 +124,11 @@ def run_sweep(config: Experiment, console: Console, on_lost: Callable[[str], Non
 
 
 def _run_missing(
-    config: Experiment, sweep: SweepStore, console: Console, on_lost: Callable[[str], None] | None
+    config: Experiment,
+    sweep: SweepStore,
+    console: Console,
+    on_lost: Callable[[str], None] | None,
+    ownership: Ownership,
 ) -> tuple[SweepPlan, dict[str, str]]:
     """Plan, print the plan, and train the trials without a result; return the plan, and reasons of failure by label."""
     from amscale.cluster import tune
@@ -122,7 +151,10 @@ def _run_missing(
     if address is None and not missing:
         console.print("every trial has its result already; nothing to run")
         return plan, {}
-    with ray_cluster(address, offered.cpus, offered.gpus, offered.gpu_slices, lost) as head:
+    with (
+        _warm_server(missing, sweep),
+        ray_cluster(address, offered.cpus, offered.gpus, offered.gpu_slices, lost) as head,
+    ):
         if address is not None:
             plan = plan_sweep(config, sweep.path.parent, resources.cluster())
             print_plan(plan, console)
@@ -130,6 +162,9 @@ def _run_missing(
         jobs = [_job(trial, sweep) for trial in sorted(missing, key=lambda t: -t.seconds)]
         steps = {trial.label: trial.steps for trial in missing}
         stores = {trial.store.folder for trial in missing if trial.store}
+        ownership.check()
+        for finding in glance(config.storage):
+            print_line(console, f"warning: {finding.check}: {finding.says}; {finding.mend}", style="yellow")
         sweep.push_trials({trial.label: sweep.trial(trial.label) for trial in missing}, stores)
         with _Progress(console, steps, len(plan.trials) - len(missing), on_lost) as progress:
             tune.run_jobs(
@@ -139,10 +174,25 @@ def _run_missing(
                 concurrent=config.launch.concurrent_trials,
                 state=head.notes / "ray",
                 head=head,
+                end_requested=ownership.lost,
             )
+    ownership.check()
     sweep.pull()
     failed = [trial.label for trial in missing if not sweep.trial(trial.label).done()]
     return plan, {label: progress.reasons.get(label, "ended without a result") for label in failed}
+
+
+def _warm_server(missing: list[TrialPlan], sweep: SweepStore) -> AbstractContextManager[None]:
+    """Return a block in which this machine's trials find a server for their ranks, which starts while Ray does.
+
+    On a cluster that runs already the trials start one on their machines.
+    """
+    from amscale.cluster import warm_start
+
+    if not missing or not missing[0].cell.launch.warm_starts:
+        return nullcontext()
+    longest = max(missing, key=lambda trial: trial.seconds)
+    return warm_start.started_ahead(sweep.location(longest.label), longest.placement)
 
 
 def _missing(plan: SweepPlan, sweep: SweepStore) -> list[TrialPlan]:
@@ -150,13 +200,24 @@ def _missing(plan: SweepPlan, sweep: SweepStore) -> list[TrialPlan]:
 
 
 def _job(trial: TrialPlan, sweep: SweepStore) -> "Job":
+    from amscale.cluster.patience import Schedule
     from amscale.cluster.tune import Job
 
     assert trial.store is not None
     store = sweep.trial(trial.label)
     store.write_spec(trial.cell, trial.placement, trial.store.folder, trial.identity)
     launch = trial.cell.launch
-    return Job(trial.label, sweep.location(trial.label), trial.placement, launch.grace, launch.stalled_after)
+    schedule = Schedule.of(trial.cell, trial.steps)
+    location = replace(sweep.location(trial.label), visible_seconds=launch.visible_after)
+    return Job(
+        trial.label,
+        location,
+        trial.placement,
+        launch.least_grace,
+        launch.stalled_after,
+        schedule,
+        warm=launch.warm_starts,
+    )
 
 
 def _estimate(config: Experiment, sweep: SweepStore) -> "tuple[BaseFit | None, str]":

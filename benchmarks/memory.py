@@ -50,7 +50,8 @@ def measure(config: Path, settings: list[str]) -> None:
     print(
         f"{placement.zero_stage:>5} {placement.world_size:>9} {trial.plan.shape.parameters.total:>12,} "
         f"{placement.micro_batch:>11} {estimate.training / 1e6:>10.1f} {measured / 1e6:>10.1f} {RATIOS[-1]:>6.2f}   "
-        f"{', '.join(f'{name} {value / 1e6:.1f}' for name, value in estimate.parts().items())}; "
+        f"states {estimate.states / 1e6:.1f}, activations {estimate.activations / 1e6:.1f}, "
+        f"buffers {estimate.buffers / 1e6:.1f}; "
         f"before the model {before / 1e6:.0f}",
         flush=True,
     )

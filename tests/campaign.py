@@ -114,6 +114,8 @@ def _differences(campaign: Campaign, calm: Sweep, sweep: Sweep, kept: dict[Path,
     lost = [path for path, content in kept.items() if not path.is_file() or path.read_bytes() != content]
     found += [f"{name}: lost or rewritten: {path}" for path in lost]
     found += [f"{name}: orphan {m.role} of {m.trial}" for m in sweep.members()]
+    # Ray ends the actors, which own them, once the driver has ended.
+    wait_until(lambda: not sweep.warm_servers(), 600, "an end of every warm server")
     return found
 
 

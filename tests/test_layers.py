@@ -14,11 +14,11 @@ LAYERS = (
     ("config",),
     ("trials",),
     ("cluster", "scaling", "cli"),
-    ("planning",),
+    ("planning", "diagnosis"),
     ("training", "reporting"),
     ("radius", "driver", "subcommand"),
     ("api",),
-    ("plan", "train", "status", "fit", "report", "probe"),
+    ("plan", "train", "status", "fit", "report", "probe", "doctor"),
     ("sweep",),
     ("__main__",),
 )

@@ -7,6 +7,7 @@ import sys
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 from amscale.cluster import network, supervisor
 from amscale.cluster.environment import rank_environment
@@ -69,15 +70,30 @@ def launch_command(
     ]
 
 
+LOG_VARIABLES = {"PYTHONIOENCODING": "utf-8"}
+"""Environment variables of whatever writes a trial's log, which is read as UTF-8."""
+
+
+def begin_log(log: Path, command: list[str]) -> None:
+    """Add the line to a trial's log by which an attempt begins.
+
+    Raises:
+        StorageError: the log cannot be written.
+    """
+    with storage_errors(log.parent), log.open("a", encoding="utf-8") as file:
+        file.write(f"{ATTEMPT_MARK}{datetime.now(UTC).isoformat(timespec='seconds')}: {shlex.join(command)}\n")
+
+
 class SupervisedCommand:
     """A command that ends, with everything below it, when the process that started it does.
 
     Args:
-        grace: seconds that processes have to end by themselves.
+        grace: seconds that processes have to end by themselves, at least (`supervisor.measured_grace`).
     """
 
     def __init__(self, grace: float) -> None:
         self._grace = grace
+        self._folder = ""
         self._supervisor: subprocess.Popen[bytes] | None = None
 
     def start(self, command: list[str], environment: dict[str, str], log: Path) -> None:
@@ -89,14 +105,14 @@ class SupervisedCommand:
             log: path on this machine.
         """
         self.stop()
-        with storage_errors(log.parent), log.open("a", encoding="utf-8") as file:
-            file.write(f"{ATTEMPT_MARK}{datetime.now(UTC).isoformat(timespec='seconds')}: {shlex.join(command)}\n")
+        self._folder = str(log.parent)
+        begin_log(log, command)
         self._supervisor = subprocess.Popen(
             [sys.executable, "-S", "-E", supervisor.__file__, str(log), str(self._grace), *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={**environment, "PYTHONIOENCODING": "utf-8"},  # logs are read as UTF-8
+            env={**environment, **LOG_VARIABLES},
             start_new_session=True,
         )
 
@@ -111,11 +127,24 @@ class SupervisedCommand:
         if self._supervisor.stdin:
             self._supervisor.stdin.close()
         try:
-            self._supervisor.wait(timeout=self._grace + 10)
+            self._supervisor.wait(timeout=supervisor.measured_grace(self._folder, self._grace) + 10)
         except subprocess.TimeoutExpired:
             self._supervisor.kill()
             self._supervisor.wait()
         self._supervisor = None
+
+
+class Command(Protocol):
+    """Starts a command of `accelerate launch` and owns what it becomes."""
+
+    def start(self, command: list[str], environment: dict[str, str], log: Path) -> None:
+        """Start the command with its output appended to `log`; end an earlier one first."""
+
+    def poll(self) -> int | None:
+        """Return the exit status of the command, or None while it runs."""
+
+    def stop(self) -> None:
+        """End the command and everything below it. Returns when nothing is left."""
 
 
 class Machine:
@@ -124,13 +153,14 @@ class Machine:
     Args:
         location: where the trial is kept.
         index: of the machine in the trial.
-        grace: seconds that processes have to end by themselves.
+        grace: seconds that processes have to end by themselves, at least (`supervisor.measured_grace`).
+        command: starts and ends the ranks; `SupervisedCommand` if None.
     """
 
-    def __init__(self, location: TrialLocation, index: int, grace: float) -> None:
+    def __init__(self, location: TrialLocation, index: int, grace: float, command: Command | None = None) -> None:
         self._location = location
         self._index = index
-        self._command = SupervisedCommand(grace)
+        self._command = command or SupervisedCommand(grace)
         self._port: Port | None = None
 
     @cached_property

@@ -16,6 +16,7 @@ import random
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import psutil
@@ -25,6 +26,7 @@ from amscale.folders import private_folder
 from amscale.locks import FileLock, LockHeld, LocksUnsupported
 
 if TYPE_CHECKING:
+    from torch.distributed import TCPStore
     from torch.distributed.elastic.rendezvous import RendezvousHandler, RendezvousParameters
 
 _FIRST, _LAST = 20000, 32000
@@ -92,7 +94,6 @@ def handler() -> "Callable[[RendezvousParameters], RendezvousHandler]":
 
 def _create(parameters: "RendezvousParameters") -> "RendezvousHandler":
     # torch imports this module for its entry point: it must not import torch before.
-    from torch.distributed import TCPStore
     from torch.distributed.elastic.rendezvous import RendezvousInfo
     from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
@@ -106,19 +107,8 @@ def _create(parameters: "RendezvousParameters") -> "RendezvousHandler":
         def next_rendezvous(self) -> RendezvousInfo:
             """Meet the other machines; on machine 0 let the store listen on `master_addr` alone first."""
             if self.rank == 0 and self._store is None:
-                family = socket.AF_INET6 if ":" in self.master_addr else socket.AF_INET
-                # The store takes no address to bind to, but it takes a socket that listens already, and owns it then.
-                listener = socket.create_server((self.master_addr, self.master_port), family=family, backlog=2048)
-                self.master_port = listener.getsockname()[1]  # of one machine's trial by hand, which asks for port 0
-                self._store = TCPStore(
-                    self.master_addr,
-                    self.master_port,
-                    self.world_size,
-                    is_master=True,
-                    timeout=self.timeout,
-                    multi_tenant=True,
-                    master_listen_fd=listener.detach(),
-                )
+                self._store = bound_store(self.master_addr, self.master_port, self.world_size, self.timeout)
+                self.master_port = self._store.port  # of one machine's trial by hand, which asks for port 0
             return super().next_rendezvous()
 
     config = parameters.config
@@ -129,6 +119,24 @@ def _create(parameters: "RendezvousParameters") -> "RendezvousHandler":
         world_size=parameters.max_nodes,
         run_id=parameters.run_id,
         timeout=int(config.get("timeout", 600)),
+    )
+
+
+def bound_store(address: str, port: int, machines: int, timeout: timedelta) -> "TCPStore":
+    """Open the store at which the ranks of a trial meet; it listens on `address` alone, unlike torch's own."""
+    from torch.distributed import TCPStore
+
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    # The store takes no address to bind to, but it takes a socket that listens already, and owns it then.
+    listener = socket.create_server((address, port), family=family, backlog=2048)
+    return TCPStore(
+        address,
+        listener.getsockname()[1],
+        machines,
+        is_master=True,
+        timeout=timeout,
+        multi_tenant=True,
+        master_listen_fd=listener.detach(),
     )
 
 

@@ -45,6 +45,7 @@ _REQUESTED: dict[type[BaseException] | None, tuple[int, str]] = {
 }
 """Exit status and words where the head ended by a signal that asked this process to end: one to the whole group."""
 
+_NICENESS = "RAY_worker_niceness"
 _VARIABLES = {
     # Tune must neither catch Ctrl-C nor keep records: the sweep's folder is the record.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -271,6 +272,8 @@ def _local_cluster(
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         # Ray's agents, which outlive a head that was killed, wait this long for another.
         "RAY_gcs_rpc_server_reconnect_timeout_s": "20",
+        # A trial's processes descend from Ray's workers, which would run at nearly the lowest priority.
+        _NICENESS: os.environ.get(_NICENESS, "0"),
     }
 
     if slices:

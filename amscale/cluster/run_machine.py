@@ -22,15 +22,18 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from amscale.cluster import supervisor
 from amscale.cluster.machine import Machine
 from amscale.cluster.network import LOOPBACK, own_address
+from amscale.cluster.patience import Schedule
 from amscale.cluster.runner import FIRST_RECORD_SECONDS, TrialFailed, TrialRunner
-from amscale.config import parse
+from amscale.config import Experiment, parse
 from amscale.errors import EXIT_PREEMPTED, InputError
 from amscale.trials.attempt import Diagnosis
 from amscale.trials.location import TrialLocation
 from amscale.trials.records import Placement
 from amscale.trials.trial_store import TrialStore
+from amscale.trials.visibility import not_shared
 
 _POLL_SECONDS = 0.5
 _DECISION_SECONDS = 60.0
@@ -91,6 +94,9 @@ class HostMachines:
         """Return the diagnosis of every machine from its log, which is in the shared folder."""
         return [self._location.store(machine).diagnose() for machine in range(self._machines)]
 
+    def remark(self) -> None:
+        """Return nothing: ranks are started by `accelerate launch`."""
+
     def stop(self) -> None:
         """End the ranks of this host; the others end theirs when the next attempt begins."""
         self._own.stop()
@@ -105,27 +111,38 @@ def main(rank: int, head: str, attempt: str, spec: str, peers: Sequence[str]) ->
     requested = EndRequest()
     path = Path(spec).absolute().parent
     try:
-        launch = parse(TrialStore(path).read_spec().settings).launch
+        cell = parse(TrialStore(path).read_spec().settings)
     except InputError as error:
         print(f"run_machine: {error}", file=sys.stderr)
         return 2
-    location = TrialLocation(str(path.parents[2]), None, path.parents[1].name, path.name)
+    launch = cell.launch
+    location = TrialLocation(str(path.parents[2]), None, path.parents[1].name, path.name, launch.visible_after)
     host, _, port = head.rpartition(":")
     address = host if rank == 0 else own_address(peers)
     if len(peers) == 1:
         host = address = LOOPBACK
     if rank == 0:
-        machines = HostMachines(location, launch.grace, (host, int(port)))
-        return _lead(location.store(), machines, attempt, launch.stalled_after, requested)
-    machine = Machine(location, rank, launch.grace)
-    return _follow(machine, rank, (host, int(port), address), attempt, requested, _DECISION_SECONDS + launch.grace)
+        machines = HostMachines(location, launch.least_grace, (host, int(port)))
+        return _lead(location.store(), machines, attempt, cell, requested)
+    machine = Machine(location, rank, launch.least_grace)
+    patience = _DECISION_SECONDS + launch.least_grace + launch.visible_after
+    return _follow(machine, rank, (host, int(port), address), attempt, requested, patience)
 
 
-def _lead(store: TrialStore, machines: HostMachines, attempt: str, stalled_after: float, requested: EndRequest) -> int:
+def _lead(store: TrialStore, machines: HostMachines, attempt: str, cell: Experiment, requested: EndRequest) -> int:
     """Run the trial as its machine 0."""
     names = (f"{attempt}.{number}" for number in itertools.count())
     placement = store.read_spec().placement
-    runner = TrialRunner(store, placement, machines, stalled_after, names.__next__, requested, resumes=False)
+    runner = TrialRunner(
+        store,
+        placement,
+        machines,
+        cell.launch.stalled_after,
+        names.__next__,
+        requested,
+        resumes=False,
+        schedule=Schedule.of(cell, cell.train.steps),
+    )
     failure = None
     try:
         runner.start()
@@ -160,7 +177,8 @@ def _follow(
     """Take part in every attempt that machine 0 begins, until there is a result or no further attempt.
 
     Args:
-        decision_seconds: that machine 0 may take to begin another attempt, its ranks' grace included. The first attempt
+        decision_seconds: that machine 0 may take to begin another attempt, its ranks' grace included, and storage to
+            show it. The first attempt
             may take as long as the first record: machine 0 may still be importing.
     """
     store, (head, port, address) = machine.store, network
@@ -178,12 +196,14 @@ def _follow(
             status = machine.poll()
             if store.attempt and status is None:
                 waits_since = time.monotonic()
-            limit = decision_seconds if store.attempt else FIRST_RECORD_SECONDS
+            limit = FIRST_RECORD_SECONDS + store.visible_seconds
+            if store.attempt:
+                limit = max(decision_seconds, _DECISION_SECONDS + supervisor.measured_grace(str(store.path), 0.0))
             if (status == 0 and not store.preempted.exists()) or time.monotonic() > waits_since + limit:
                 break
             time.sleep(_POLL_SECONDS)
         if not store.attempt and not requested() and not store.done():
-            raise store.not_shared("machine 0")
+            raise not_shared(store.path, "machine 0", FIRST_RECORD_SECONDS + store.visible_seconds)
     except InputError as error:
         print(f"machine {rank}: {error}", file=sys.stderr)
         return 1

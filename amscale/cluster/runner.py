@@ -3,8 +3,9 @@
 What can go wrong, and when it is noticed:
 
 * a rank or the launcher ends: at the next poll, a fraction of a second later;
-* ranks hang, in a collective say, and record nothing: after `launch.stalled_after`, and FIRST_RECORD_SECONDS more
-  before the first record of an attempt;
+* ranks hang, in a collective say, and record nothing: after ten times the longest interval between records so far, at
+  least 300 s and at most `launch.stalled_after` (`Patience`); and FIRST_RECORD_SECONDS more than that before the first
+  record of an attempt;
 * ranks were asked to end, wrote a checkpoint and ended: they go on in another attempt;
 * a rank runs out of memory: as when it ends; the trial goes on with half the micro-batch;
 * storage is full, read-only or not shared, or a rank refuses to train (a checkpoint of another number of ranks, a
@@ -19,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from amscale.cluster.patience import Patience, Schedule
 from amscale.trials.attempt import AttemptReplaced, Diagnosis
 from amscale.trials.metrics import MetricsTail
 from amscale.trials.records import Placement
@@ -63,6 +65,9 @@ class Machines(Protocol):
     def diagnose(self) -> list[Diagnosis]:
         """Return what each machine knows of why the attempt ended."""
 
+    def remark(self) -> str | None:
+        """Return what the trial's user should know of how the ranks were started, or None."""
+
     def stop(self) -> None:
         """End the ranks on every machine; they may be started again.
 
@@ -79,7 +84,8 @@ class Report:
     """What is new of a trial."""
 
     latest: dict[str, Any]
-    """Its newest numbers: `state`, and `step`, `loss`, `tokens`, `seconds`, `validation_loss` where they are known."""
+    """Its newest numbers: `state`, and `step`, `loss`, `tokens`, `seconds`, `validation_loss` and `checkpoint` (the
+    step of the newest) where they are known."""
     done: bool = False
     """Whether the trial has ended, by its result or by a `failure` that another attempt would only repeat."""
     failure: str | None = None
@@ -95,7 +101,8 @@ class TrialRunner:
         store: the trial's store on machine 0.
         placement: where it is to run, as planned.
         machines: of the trial.
-        stalled_after: seconds without a record after which an attempt counts as hung.
+        stalled_after: seconds without a record after which an attempt counts as hung, whatever was learned.
+        schedule: what the ranks do after which step; nothing is learned without it.
         name_attempt: gives the name of the next attempt; None for one that no other has.
         end_requested: whether this runner was asked to end, so that ranks which end are not started again.
         resumes: whether ranks that were preempted are started again; otherwise the trial ends, to be continued later,
@@ -109,16 +116,22 @@ class TrialRunner:
     name_attempt: Callable[[], str] | None = None
     end_requested: Callable[[], bool] = lambda: False
     resumes: bool = True
+    schedule: Schedule | None = None
     _metrics: MetricsTail = field(init=False)
+    _patience: Patience = field(init=False)
     _storage_failure: str = field(init=False, default="")
+    _remark: str | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self._metrics = MetricsTail(self.store.metrics)
+        self._patience = Patience(self.stalled_after, self.schedule)
 
     @property
     def latest(self) -> dict[str, Any]:
         """The trial's newest numbers."""
-        return dict(self._metrics.latest)
+        checkpoints = self.store.local_checkpoints()
+        reached = {"checkpoint": int(checkpoints[-1].name.removeprefix("step_"))} if checkpoints else {}
+        return {**self._metrics.latest, **reached}
 
     def start(self) -> None:
         """Begin the first attempt, unless the trial has its result.
@@ -148,6 +161,9 @@ class TrialRunner:
         """
         if self._storage_failure:
             return self._final(self._storage_failure)
+        if self._remark is not None:
+            remark, self._remark = self._remark, None
+            return Report(self.latest, note=remark)
         deadline = time.monotonic() + _REPORT_SECONDS
         while time.monotonic() < deadline:
             if self.store.done():
@@ -168,9 +184,13 @@ class TrialRunner:
                 return self._decide(statuses)
             time.sleep(_POLL_SECONDS)
         silent = self._metrics.read()
-        if silent > self.stalled_after + (0 if self._metrics.updated else FIRST_RECORD_SECONDS):
-            limit = f"launch.stalled_after={self.stalled_after:g}"
-            raise self._failed(f"no record for {silent:.0f} s ({limit})\n{self.store.reason()}")
+        if silent == 0:
+            self._patience.recorded(self._metrics.latest.get("step"), self._metrics.interval)
+        limit = self._patience.limit()
+        if silent > limit + (0 if self._metrics.updated else FIRST_RECORD_SECONDS):
+            learned = f"learned from the intervals so far: {limit:.0f} s; at most "
+            said = f"{learned if limit < self.stalled_after else ''}launch.stalled_after={self.stalled_after:g}"
+            raise self._failed(f"no record for {silent:.0f} s ({said})\n{self.store.reason()}")
         return Report(self.latest)
 
     def _has_ended(self, statuses: list[int | None]) -> bool:
@@ -198,12 +218,14 @@ class TrialRunner:
                 name = self.name_attempt() if self.name_attempt else None
                 attempt = self.store.begin_attempt(self.placement, name)
                 self.machines.start(self.placement, attempt)
+                self._remark = self.machines.remark()
         except StorageError as error:
             self._note_storage_failure(error)
         except MachineLost as error:
             raise self._failed(f"{error} while the trial started") from None
         else:
             self._metrics.restart()
+            self._patience.restart()
 
     def _begin_next_attempt(self) -> None:
         """Go on from the newest checkpoint on the same machines."""

@@ -4,7 +4,8 @@
 
 The supervisor is started by the process that owns a trial on one machine, with a pipe as standard input. When that pipe
 closes (the owner ended, was killed, or asks for an end) or the supervisor gets SIGTERM, every descendant of the command
-is ended: by SIGTERM first, and by SIGKILL after GRACE seconds. The command itself, a launcher, ends by itself once what
+is ended: by SIGTERM first, and by SIGKILL after GRACE seconds, or those in the file
+`grace` beside LOG if that is more. The command itself, a launcher, ends by itself once what
 it started has ended: by SIGTERM it would end its ranks a second time, and leave a traceback in the log. Descendants
 that moved to other sessions are found too: the supervisor is their subreaper, so a process that loses its parent
 becomes its child. If the supervisor itself is killed, the kernel kills the command (parent-death signal), and
@@ -51,6 +52,20 @@ def descendants(root: int) -> list[int]:
         found += below
         queue += below
     return found
+
+
+def measured_grace(folder: str, least: float) -> float:
+    """Return the seconds that the ranks of a trial have to end: what they have measured themselves, but `least`.
+
+    Args:
+        folder: the trial's, whose file `grace` the ranks write after each checkpoint.
+        least: seconds.
+    """
+    try:
+        with open(os.path.join(folder, "grace"), encoding="utf-8") as file:
+            return max(least, float(file.read()))
+    except (OSError, ValueError):  # nothing measured yet
+        return least
 
 
 def end_descendants(root: int, grace: float, command: int | None = None) -> None:
@@ -115,7 +130,7 @@ def main(log: str, grace: float, command: list[str]) -> int:
         if 0 in ready and not os.read(0, 1):
             break
     status = child.poll()
-    end_descendants(os.getpid(), grace, child.pid)
+    end_descendants(os.getpid(), measured_grace(os.path.dirname(log), grace), child.pid)
     if status is None:
         return 128 + signal.SIGTERM
     return status if status >= 0 else 128 - status

@@ -3,7 +3,7 @@
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from ray import tune
 from ray.exceptions import RayActorError
 from ray.tune.search import Searcher
 
+from amscale.cluster.patience import Schedule
 from amscale.cluster.ray_cluster import HeadMonitor
 from amscale.errors import Preempted
 from amscale.trials.location import TrialLocation
@@ -75,12 +76,22 @@ _WAITING_SECONDS = 60.0
 
 
 class ListenerCallback(tune.Callback):  # type: ignore[misc]
-    """Passes on what Tune does to a listener."""
+    """Passes on what Tune does to a listener, and lets a trial that gets on between its failures fail more often.
 
-    def __init__(self, listener: Listener) -> None:
+    Args:
+        listener: gets every event.
+        retries: how often a failed trial begins again without having got on.
+    """
+
+    def __init__(self, listener: Listener, retries: int = 0) -> None:
         self._listener = listener
+        self._retries = retries
         self._reasons: dict[str, str] = {}
         self._waits_since = time.monotonic()
+        self._reached: dict[str, int] = {}
+        """Step of the newest checkpoint of each trial."""
+        self._failed_at: dict[str, int] = {}
+        """The same when it failed last."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the listener out: Tune pickles its settings for a restore that amscale never asks for."""
@@ -92,8 +103,13 @@ class ListenerCallback(tune.Callback):  # type: ignore[misc]
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
+        label = _label(trial)
+        reached = self._reached[label] = max(self._reached.get(label, 0), result.get("checkpoint", 0))
+        if reached > self._failed_at.get(label, reached):
+            trial.max_failures = trial.num_failures + self._retries
+            self._failed_at.pop(label)
         if "failure" in result:
-            self._reasons[_label(trial)] = result["failure"]
+            self._reasons[label] = result["failure"]
             return
         self._listener.progress(_label(trial), result)
         if "note" in result:
@@ -127,6 +143,7 @@ class ListenerCallback(tune.Callback):  # type: ignore[misc]
             )
 
     def _failed(self, trial: Any, again: bool) -> None:
+        self._failed_at[_label(trial)] = self._reached.get(_label(trial), 0)
         reason = self._reasons.pop(_label(trial), None)
         if reason is None:  # the actor ended before it could say anything
             reason = _reason_of_lost_actor(trial)
@@ -159,6 +176,29 @@ def describe_bundle(placement: Placement) -> str:
     return f"{processes} GPU(s) and {cores}" if placement.device == "cuda" else cores
 
 
+class EndStopper(tune.Stopper):  # type: ignore[misc]
+    """Lets Tune end every trial, in order, once it is asked to: ranks write checkpoints within the grace.
+
+    Args:
+        requested: asked whenever Tune looks at its trials, several times a second.
+    """
+
+    def __init__(self, requested: Callable[[], bool] = lambda: False) -> None:
+        self._requested = requested
+
+    def __reduce__(self) -> Any:
+        """Leave the question out: Tune pickles its settings for a restore that amscale never asks for."""
+        return EndStopper, ()
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """End no trial by its result: a trial says itself when it is done."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Return whether every trial is to end."""
+        return self._requested()
+
+
 def _label(trial: Any) -> str:
     return str(trial.config["job"]["label"])
 
@@ -171,9 +211,13 @@ class Job:
     location: TrialLocation
     placement: Placement
     grace: float
-    """Seconds that its processes have to write a checkpoint when they are asked to end."""
+    """Seconds that its processes have to write a checkpoint when they are asked to end, at least."""
     stalled_after: float
-    """Seconds without a record after which it counts as hung."""
+    """Seconds without a record after which it counts as hung, whatever was learned from its intervals."""
+    schedule: Schedule | None = None
+    """What it does after which step; nothing is learned of its intervals without it."""
+    warm: bool = False
+    """Whether its ranks are forked from the machine's warm server."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the job as plain data, for the trial's actor."""
@@ -189,17 +233,24 @@ def run_jobs(
     state: Path,
     head: HeadMonitor,
     trainable: type | None = None,
+    end_requested: Callable[[], bool] = lambda: False,
 ) -> None:
     """Run every job, in the order given where machines are short; return when all have ended or failed.
 
     Args:
         jobs: trials to run, longest first.
         listener: gets every event.
-        retries: how often a failed trial begins again.
+        retries: how often a trial that failed begins again without having got on: a newer checkpoint than at its last
+            failure makes the count begin anew.
         concurrent: at most this many at a time, or None.
         state: folder for Ray's notes.
         head: watches the cluster's head, and tells the listener when it is gone.
         trainable: the `tune.Trainable` that runs a job; `amscale.cluster.tune_trial.TrainingTrial` if None.
+        end_requested: asked several times a second; once it is true, all trials end in order and this returns.
+
+    Raises:
+        Preempted: SIGTERM came, and all trials have ended in order.
+        KeyboardInterrupt: the same after Ctrl-C.
     """
     import logging
 
@@ -213,6 +264,7 @@ def run_jobs(
     placed = tune.with_resources(
         trainable or TrainingTrial, lambda config: placement_group(placements[config["job"]["label"]])
     )
+    signals = _EndSignals(head)
     tuner = tune.Tuner(
         placed,
         tune_config=tune.TuneConfig(
@@ -225,42 +277,52 @@ def run_jobs(
             storage_path=str(state.parent),
             name=state.name,
             verbose=0,
-            callbacks=[ListenerCallback(listener)],
+            stop=EndStopper(lambda: signals.received or end_requested()),
+            callbacks=[ListenerCallback(listener, retries)],
             failure_config=tune.FailureConfig(max_failures=retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
         ),
     )
-    with head.reporting_to(listener.lost), graceful_shutdown(head):
+    with head.reporting_to(listener.lost), signals.caught():
         tuner.fit()
 
 
-@contextmanager
-def graceful_shutdown(head: HeadMonitor) -> Iterator[None]:
-    """While the block runs Tune, SIGTERM and Ctrl-C end its trials in order: ranks write checkpoints within the grace.
+class _EndSignals:
+    """Remembers SIGTERM and Ctrl-C while Tune runs, which then ends its trials in order: ranks write checkpoints.
 
     Not by an exception: one that is raised in a callback or a destructor is lost. A second Ctrl-C raises one.
-
-    Raises:
-        Preempted: after the block, if SIGTERM came.
-        KeyboardInterrupt: the same after Ctrl-C.
     """
 
-    def receive(number: int, frame: FrameType | None) -> None:
-        again = head.requested is not None and number == signal.SIGINT
-        head.requested = head.requested or (KeyboardInterrupt if number == signal.SIGINT else Preempted)
-        if again or signal.getsignal(signal.SIGUSR1) == before[signal.SIGUSR1]:  # or no trial runs yet
-            raise head.requested
-        # Tune's own handler of this one: it leaves its loop and stops every trial.
-        signal.raise_signal(signal.SIGUSR1)
+    def __init__(self, head: HeadMonitor) -> None:
+        self._head = head
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)}
-    signal.signal(signal.SIGTERM, receive)
-    if before[signal.SIGINT] != signal.SIG_IGN:  # as it is for a job that a script started in the background
-        signal.signal(signal.SIGINT, receive)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if head.requested is not None:
-        raise head.requested
+    @property
+    def received(self) -> bool:
+        """Whether a signal has come; `head.requested` says which."""
+        return self._head.requested is not None
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._head.requested is not None and number == signal.SIGINT:
+            raise self._head.requested
+        self._head.requested = self._head.requested or (KeyboardInterrupt if number == signal.SIGINT else Preempted)
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """Catch the signals while the block runs.
+
+        Raises:
+            Preempted: after the block, if SIGTERM came.
+            KeyboardInterrupt: the same after Ctrl-C.
+        """
+        # Tune takes SIGUSR1 for itself.
+        before = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)}
+        signal.signal(signal.SIGTERM, self._receive)
+        if before[signal.SIGINT] != signal.SIG_IGN:  # as it is for a job that a script started in the background
+            signal.signal(signal.SIGINT, self._receive)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if self._head.requested is not None:
+            raise self._head.requested

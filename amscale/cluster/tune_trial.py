@@ -5,6 +5,7 @@ Ray ends them when this actor ends, and their supervisors then end what they sta
 dies, Ray tells Tune, which starts the trial again elsewhere.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,9 +15,12 @@ from ray import tune
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from amscale.cluster import supervisor
 from amscale.cluster.machine import Machine
 from amscale.cluster.network import LOOPBACK
+from amscale.cluster.patience import Schedule
 from amscale.cluster.runner import MachineLost, TrialFailed, TrialRunner
+from amscale.cluster.warm_start import WarmCommand, can_start_warm, name_of_sweep
 from amscale.trials.attempt import Diagnosis
 from amscale.trials.location import TrialLocation
 from amscale.trials.records import Placement
@@ -28,12 +32,22 @@ _START_SECONDS = 120.0
 
 
 class RayMachines:
-    """The machines of a trial in a placement group: this process, and an actor in every other bundle."""
+    """The machines of a trial in a placement group: this process, and an actor in every other bundle.
 
-    def __init__(self, location: TrialLocation, grace: float) -> None:
+    Args:
+        location: where the trial is kept.
+        grace: seconds that processes have to end by themselves.
+        placement: as planned.
+        warm: whether the ranks of a trial of one machine's CPUs are forked from its warm server.
+    """
+
+    def __init__(self, location: TrialLocation, grace: float, placement: Placement, warm: bool) -> None:
         self._location = location
         self._grace = grace
-        self._own = Machine(location, 0, grace)
+        self._warm: WarmCommand | None = None
+        if warm and can_start_warm(placement):
+            self._warm = WarmCommand(grace, name_of_sweep(location), placement)
+        self._own = Machine(location, 0, grace, self._warm)
         self._others: list[Any] = []
 
     def reserve(self, placement: Placement) -> None:
@@ -48,8 +62,10 @@ class RayMachines:
 
     def start(self, placement: Placement, attempt: str) -> None:
         """Let every machine join the attempt and start its ranks."""
+        seconds = _START_SECONDS + self._location.visible_seconds
+        with _answers(seconds):
+            ray.get([other.join.remote(attempt) for other in self._others], timeout=seconds)
         with _answers(_START_SECONDS):
-            ray.get([other.join.remote(attempt) for other in self._others], timeout=_START_SECONDS)
             addresses = ray.get([other.address.remote() for other in self._others], timeout=_START_SECONDS)
             # A trial of one machine meets on loopback: nothing listens where others could reach it.
             head = self._own.address() if self._others else LOOPBACK
@@ -69,9 +85,15 @@ class RayMachines:
         """Return what each machine knows of why the attempt ended."""
         return [self._own.store.diagnose(), *self._ask("diagnose")]
 
+    def remark(self) -> str | None:
+        """Return why the ranks were not forked, where they should have been."""
+        if self._warm is None or not self._warm.problem:
+            return None
+        return f"started by `accelerate launch`, which takes longer: no warm start ({self._warm.problem})"
+
     def stop(self) -> None:
         """End the ranks on every machine."""
-        seconds = self._grace + 10
+        seconds = self._end_seconds()
         with _answers(seconds):
             stopping = [other.stop.remote() for other in self._others]
             self._own.stop()
@@ -82,10 +104,14 @@ class RayMachines:
         stopping = [other.stop.remote() for other in self._others]
         self._own.stop()
         if stopping:
-            ray.wait(stopping, num_returns=len(stopping), timeout=self._grace + 10)
+            ray.wait(stopping, num_returns=len(stopping), timeout=self._end_seconds())
         for other in self._others:
             ray.kill(other)
         self._others = []
+
+    def _end_seconds(self) -> float:
+        """Return how long a machine may take to end its ranks."""
+        return supervisor.measured_grace(str(self._own.store.path), self._grace) + 10
 
     def _ask(self, method: str) -> list[Any]:
         with _answers(_ANSWER_SECONDS):
@@ -111,18 +137,23 @@ class TrainingTrial(tune.Trainable):  # type: ignore[misc]
     """Tune's view of one training run.
 
     Config `job`: `label`; `location` and `placement` of the trial, as plain data; `grace` and `stalled_after`, in
-    seconds, of the launch settings.
+    seconds, and `warm` of the launch settings; `schedule`, the trial's, as plain data.
     """
+
+    _ending: threading.Thread | None = None
+    """Ends what is left of the trial before."""
 
     def setup(self, config: dict[str, Any]) -> None:
         """Begin an attempt of the trial on its machines."""
         job = config["job"]
         location = TrialLocation(**job["location"])
+        placement = Placement(**job["placement"])
         self._runner = TrialRunner(
             location.store(),
-            Placement(**job["placement"]),
-            RayMachines(location, job["grace"]),
+            placement,
+            RayMachines(location, job["grace"], placement, job["warm"]),
             job["stalled_after"],
+            schedule=Schedule(**job["schedule"]) if job["schedule"] else None,
         )
         self._failure = ""
         self._failure_reported = False
@@ -132,8 +163,18 @@ class TrainingTrial(tune.Trainable):  # type: ignore[misc]
             self._failure = str(failure)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Run another trial of the same size in this actor: starting one takes seconds."""
-        self.cleanup()
+        """Run another trial of the same size in this actor: starting one takes seconds.
+
+        What is left of a trial of one machine that has its result ends meanwhile: its launcher takes seconds too.
+        """
+        ended, before = self._runner, self._ending
+        if ended.store.done() and ended.placement.machines == 1:
+            self._ending = threading.Thread(target=ended.release)
+            self._ending.start()
+        else:
+            ended.release()
+        if before is not None:
+            before.join()
         self.setup(new_config)
         return True
 
@@ -158,8 +199,10 @@ class TrainingTrial(tune.Trainable):  # type: ignore[misc]
         return self._runner.latest | {"failure": self._failure}
 
     def cleanup(self) -> None:
-        """End the trial's processes."""
+        """End the trial's processes, and what is left of the one before."""
         self._runner.release()
+        if self._ending is not None:
+            self._ending.join()
 
 
 def bundle_options(placement: Placement) -> dict[str, float]:

@@ -69,6 +69,10 @@ class TrainSettings(Settings):
         return self
 
 
+LEAST_GRACE = 30.0
+"""Seconds of `launch.grace=auto` before a trial's checkpoints have been measured."""
+
+
 class LaunchSettings(Settings):
     """Where and how trials run. Nothing here but `precision` is part of a trial's identity."""
 
@@ -92,13 +96,24 @@ class LaunchSettings(Settings):
     """Memory in bytes of one process's device (`80G`). auto: read from the machines."""
     concurrent_trials: int | None = Field(None, ge=1)
     """At most this many trials at a time. None: as many as fit the cluster."""
+    warm_starts: bool = True
+    """Whether trials of one machine's CPUs are forked from a process of the sweep that has imported everything already,
+    which saves seconds a trial. Otherwise, and on GPUs and several machines, `accelerate launch` starts each."""
     retries: int = Field(2, ge=0)
-    """How often a failed trial is restarted, from its newest checkpoint."""
+    """How often a failed trial is restarted from its newest checkpoint without having got on: a newer checkpoint than
+    at the failure before makes the count begin anew."""
     stalled_after: float = Field(1800, gt=0)
-    """Seconds without a new record after which a trial counts as hung and is restarted; 300 more before the first
-    record of an attempt."""
-    grace: float = Field(5, ge=0)
-    """Seconds that a trial's processes have to write a checkpoint when they are asked to end; then they are killed."""
+    """Seconds without a new record after which a trial counts as hung and is restarted, at most: earlier after ten
+    times the longest interval between its records so far, but 300 s. 300 s more before an attempt's first record."""
+    grace: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
+    """Seconds that a trial's processes have to write a checkpoint when they are asked to end; then they are killed.
+    auto: 30, and more where a step and a checkpoint of the trial have taken more than 10: twice as much, and 10."""
+    collective_timeout: float = Field(1800, gt=0)
+    """Seconds that a collective of training may take before its ranks end with an error; NCCL's own default is 600."""
+    files_timeout: float = Field(7200, gt=0)
+    """Seconds that ranks wait for each other where files are written, checked and uploaded, over gloo on any device."""
+    visible_after: float = Field(120, gt=0)
+    """Seconds that storage may take to show one machine what another wrote (NFS caches for up to a minute)."""
     checkpoint_every: Size = Field(500, ge=1)
     """Steps between checkpoints."""
     keep_checkpoints: int = Field(2, ge=1)
@@ -108,6 +123,11 @@ class LaunchSettings(Settings):
     expanded on that machine. None: a folder below the temporary folder ($TMPDIR)."""
     address: str | None = None
     """Address of a running Ray cluster (`auto` finds one). None starts Ray on this machine, bound to loopback."""
+
+    @property
+    def least_grace(self) -> float:
+        """The grace in seconds before anything of a trial has been measured."""
+        return LEAST_GRACE if self.grace == "auto" else self.grace
 
 
 class FitSettings(Settings):

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from amscale import models
 from amscale.cluster.resources import Resources, assumed_flops
-from amscale.config import Experiment, expand
+from amscale.cluster.supervisor import measured_grace
+from amscale.cluster.warm_start import can_start_warm
+from amscale.config import Experiment, LaunchSettings, expand
 from amscale.data import (
     Corpus,
     Subset,
@@ -23,10 +25,12 @@ from amscale.data import (
 )
 from amscale.errors import InputError
 from amscale.models import FLOPS_FORMULA, Shape
-from amscale.planning.placement import Memory, choose_placement
+from amscale.planning.memory import Memory
+from amscale.planning.placement import choose_placement
 from amscale.trials.identity import trial_id, trial_label
 from amscale.trials.records import Placement
 from amscale.trials.sweep_store import SweepStore
+from amscale.trials.trial_store import TrialStore
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -34,6 +38,8 @@ if TYPE_CHECKING:
 _ATTEMPT_SECONDS = 9.0
 """What a trial takes beside its steps: `accelerate launch`, imports, DeepSpeed's engine, evaluation; once in a while
 Ray's actor, which runs several trials."""
+_WARM_ATTEMPT_SECONDS = 2.5
+"""The same where its ranks are forked from a process that has imported everything."""
 _STEP_SECONDS = 0.006
 """What a step takes beside its arithmetic: Python, the optimiser's many small tensors, records."""
 _AXES_IN_COLUMNS = {"model.size", "model.layers", "model.width", "data.size", "seed", "train.steps"}
@@ -105,6 +111,8 @@ class SweepPlan:
     """Expected wall time of the sweep on these machines."""
     time_basis: str
     """What the expected times rest on."""
+    end_seconds: float
+    """Seconds that trials may need to write their checkpoints when they are asked to end."""
     texts: tuple[str, ...] = ()
     """A sentence on each text: its documents, and what its tokenizer lost."""
 
@@ -167,7 +175,8 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
         InputError: a size that no shape reaches, a corpus smaller than D, a model that fits no machine, or two cells
             that are one trial.
     """
-    measured = _measured_flops(SweepStore(storage / config.name))
+    folder = SweepStore(storage / config.name)
+    measured = _measured_flops(folder)
     corpora = _Corpora(tokens_folder(storage), build)
     trials = [
         _plan_cell(cell, corpora.tokens(cell.data), corpora.content(cell.data), resources, config.fit.count, measured)
@@ -183,6 +192,7 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
         flops_formula=f"{FLOPS_FORMULA}: {models.FLOPS_FORMULAS[FLOPS_FORMULA]}",
         seconds=_makespan(trials, resources, config.launch.concurrent_trials),
         time_basis="speed measured in this sweep" if measured else "an assumed speed, until a trial has been measured",
+        end_seconds=max((_end_seconds(folder.trial(trial.label), config.launch) for trial in trials), default=0.0),
         texts=corpora.texts,
     )
 
@@ -293,6 +303,7 @@ def _plan_cell(
     flops = models.flops_per_token(shape) * steps.steps * steps.sequences * steps.mean_tokens
     speed = measured or assumed_flops(placement.device, placement.cpus_per_process)
     identity = trial_id(cell, _dimensions(shape), content)
+    attempt = _WARM_ATTEMPT_SECONDS if cell.launch.warm_starts and can_start_warm(placement) else _ATTEMPT_SECONDS
     return TrialPlan(
         cell=cell,
         identity=identity,
@@ -304,7 +315,7 @@ def _plan_cell(
         flops=flops,
         placement=placement,
         memory=choice.memory,
-        seconds=_ATTEMPT_SECONDS + steps.steps * _STEP_SECONDS + flops / (speed * placement.world_size),
+        seconds=attempt + steps.steps * _STEP_SECONDS + flops / (speed * placement.world_size),
         store=corpus if isinstance(corpus, TokenStore) else None,
     )
 
@@ -323,6 +334,11 @@ def _measured_flops(folder: SweepStore) -> float | None:
         if result is not None and result.device_flops is not None:
             speeds.append(result.device_flops)
     return statistics.median(speeds) if speeds else None
+
+
+def _end_seconds(trial: TrialStore, launch: LaunchSettings) -> float:
+    """Return the grace of a trial: what was set, or else what its ranks have measured so far."""
+    return measured_grace(str(trial.path), launch.least_grace) if launch.grace == "auto" else launch.least_grace
 
 
 def _makespan(trials: list[TrialPlan], resources: Resources, concurrent: int | None) -> float:

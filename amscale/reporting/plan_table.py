@@ -37,6 +37,8 @@ def print_plan(plan: SweepPlan, console: Console) -> None:
         f"FLOPs ({plan.flops_formula}).",
         f"All trials: {sum(t.flops for t in plan.trials):.3g} FLOPs, {_hours(plan.trials)}, about "
         f"{format_duration(plan.seconds)} of wall time ({plan.time_basis}).",
+        f"Asked to end, trials may take {plan.end_seconds:.0f} s to write checkpoints: a scheduler must ask a minute "
+        "earlier than that.",
     ):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     on_gpu = [trial.placement for trial in plan.trials if trial.placement.device == "cuda"]
@@ -77,6 +79,7 @@ def plan_document(plan: SweepPlan, commands: tuple[str, list[str]] | None = None
         "flops": sum(trial.flops for trial in plan.trials),
         "seconds": plan.seconds,
         "time_basis": plan.time_basis,
+        "end_seconds": plan.end_seconds,
         "texts": list(plan.texts),
         "trials": trials,
     }

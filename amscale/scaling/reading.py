@@ -8,6 +8,7 @@ import numpy as np
 from amscale.errors import InputError, no_sweep
 from amscale.files import read_text
 from amscale.scaling.points import COUNTS, Array, Curves, Point, PointTable, check_count, counted
+from amscale.scaling.provenance import mixtures
 from amscale.scaling.several_corpora import by_corpus, select_trials
 from amscale.trials.metrics import TrainRecord, ValidationRecord, read_records
 from amscale.trials.records import TrialResult
@@ -45,6 +46,7 @@ def read_sweep(folder: str | Path, count: str = "non_embedding", where: str | No
     families = {str(point.result.shape.family) for point in table.points if point.result}
     if len(families) > 1:
         table.warnings.append(f"the points mix model families: {', '.join(sorted(families))}")
+    table.warnings += mixtures(table.points)
     return table
 
 

@@ -6,6 +6,7 @@ named classes of DeepSpeed's, and a checkpoint is whole only if it holds exactly
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -16,14 +17,13 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
 from pydantic import TypeAdapter
 
 from amscale.errors import one_line
 from amscale.files import parse_json
+from amscale.training.bookkeeping import Bookkeeping
 from amscale.training.engine import EngineError
-from amscale.trials.objects import checksums
+from amscale.trials.objects import checksum
 from amscale.trials.storage_errors import storage_error_in
 from amscale.trials.trial_store import TrialStore
 
@@ -49,20 +49,24 @@ class Progress:
     engine: dict[str, Any] = field(default_factory=dict)
 
 
-def newest_whole(accelerator: Accelerator, store: TrialStore) -> Path | None:
+def newest_whole(books: Bookkeeping, store: TrialStore) -> Path | None:
     """Return the newest whole checkpoint of a trial, or None; all ranks must ask together.
 
     A damaged one (a file missing, cut short or changed) is skipped with a warning in the log.
     """
-    names = gather_object([store.checkpoint_names() if accelerator.is_main_process else []])[0]
+    names = books.gather(store.checkpoint_names() if books.is_first else [])[0]
     for name in names:
-        damage = store.fetch_checkpoint(name) if accelerator.is_local_main_process else None
-        if damage is None and accelerator.is_main_process and _read_progress(store.checkpoints / name) is None:
+        damage = None
+        if store.is_shared:  # each rank reads a part of the files
+            damage = store.fetch_checkpoint(name, (books.rank, books.world))
+        elif books.is_first_of_machine:
+            damage = store.fetch_checkpoint(name)
+        if damage is None and books.is_first and _read_progress(store.checkpoints / name) is None:
             damage = f"no readable {_PROGRESS}"
-        damages = [found for found in gather_object([damage]) if found]
+        damages = [found for found in books.gather(damage) if found]
         if not damages:
             return store.checkpoints / name
-        if accelerator.is_main_process:
+        if books.is_first:
             print(
                 f"warning: checkpoint {store.checkpoints / name} is damaged ({one_line(damages[0], most=200)}); "
                 "falling back to the one before",
@@ -78,8 +82,10 @@ def _read_progress(checkpoint: Path) -> Progress | None:
         return None
 
 
-def save(accelerator: Accelerator, engine: Any, store: TrialStore, progress: Progress, keep: int) -> None:
+def save(books: Bookkeeping, engine: Any, store: TrialStore, progress: Progress, keep: int) -> None:
     """Write a checkpoint of every rank, rename it into place, and remove all but the newest `keep`.
+
+    Each rank checks and uploads the files that it wrote itself.
 
     A crash at any instant leaves the checkpoints before it whole; a `.partial` folder is never read, and belongs to one
     attempt of the trial.
@@ -90,22 +96,27 @@ def save(accelerator: Accelerator, engine: Any, store: TrialStore, progress: Pro
     """
     final = store.checkpoints / f"step_{progress.step:09d}"
     partial = store.checkpoints / f"{final.name}-{store.attempt}.partial"
-    writes = accelerator.is_local_main_process and store.writes_checkpoints
+    writes = books.is_first_of_machine and store.writes_checkpoints
     store.check_attempt()
     try:
         if writes:
             for old in store.checkpoints.glob("*.partial"):
                 shutil.rmtree(old, ignore_errors=True)
             partial.mkdir(parents=True)
-        if accelerator.is_main_process:
+        if books.is_first:
             store.prepare_checkpoint(final.name)
-        accelerator.wait_for_everyone()
+        books.wait()
         engine.save_checkpoint(str(partial), tag=_TAG)
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
+        if books.is_first:
             (partial / _PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
+        own = {name: checksum(partial / name) for name in _files_of(books, partial, store.is_shared)}
+        everyone = books.gather(own)
         if writes:
-            sums = checksums(partial, but=store.manifest)
+            ranks = range(books.world) if store.is_shared else books.machine_ranks
+            sums = {name: value for rank in ranks for name, value in everyone[rank].items()}
+            # Whatever else there is belongs to it too: a file that is not listed makes a checkpoint damaged.
+            paths = (path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
+            sums |= {name: checksum(partial / name) for name in paths if name not in sums}
             (partial / store.manifest).write_text(json.dumps(sums), encoding="utf-8")
             store.check_attempt()
             shutil.rmtree(final, ignore_errors=True)
@@ -117,12 +128,34 @@ def save(accelerator: Accelerator, engine: Any, store: TrialStore, progress: Pro
             raise
         shutil.rmtree(partial, ignore_errors=True)
         raise failure from error
+    books.wait()
+    store.push_checkpoint_files(final.name, own)
+    books.wait()
     if writes:
         store.push_checkpoint(final.name)
-    accelerator.wait_for_everyone()
+    books.wait()
     if writes:
         store.keep_checkpoints(keep)
-    accelerator.wait_for_everyone()
+    books.wait()
+
+
+_OF_RANK = re.compile(r"zero_pp_rank_(\d+)_|bf16_zero_pp_rank_(\d+)_")
+
+
+def _files_of(books: Bookkeeping, folder: Path, shared: bool) -> list[str]:
+    """Return the files of a checkpoint that this rank wrote: its ZeRO partitions; on rank 0 also what is for all.
+
+    Where machines share no folder, the first rank of each has what is for all there.
+    """
+    first = books.is_first if shared else books.is_first_of_machine
+    found = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            match = _OF_RANK.match(path.name)
+            rank = int(match.group(1) or match.group(2)) if match else None
+            if rank == books.rank or (rank is None and first):
+                found.append(path.relative_to(folder).as_posix())
+    return found
 
 
 def restore(engine: Any, checkpoint: Path, facts: dict[str, Any]) -> Progress:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 
 from amscale.config import TrainSettings
 from amscale.errors import InputError
+from amscale.planning.memory import BUCKET
 from amscale.trials.records import Placement
 
 
@@ -41,8 +43,12 @@ class EngineFacts:
         return asdict(self)
 
 
-def start_accelerator(placement: Placement) -> Accelerator:
+def start_accelerator(placement: Placement, timeout: float = 1800.0) -> Accelerator:
     """Make the Accelerator of this rank, with the process group of its device: gloo's on CPUs, NCCL's on GPUs.
+
+    Args:
+        placement: of the trial.
+        timeout: seconds that a collective of the engine may take.
 
     Raises:
         EngineError: the process was not started by `accelerate launch` with DeepSpeed.
@@ -55,9 +61,8 @@ def start_accelerator(placement: Placement) -> Accelerator:
     if placement.device == "cpu":
         _without_shared_memory_extension()
     backend = "gloo" if placement.device == "cpu" else "nccl"
-    return Accelerator(
-        gradient_accumulation_steps=placement.accumulation, kwargs_handlers=[InitProcessGroupKwargs(backend=backend)]
-    )
+    group = InitProcessGroupKwargs(backend=backend, timeout=timedelta(seconds=timeout))
+    return Accelerator(gradient_accumulation_steps=placement.accumulation, kwargs_handlers=[group])
 
 
 def _without_shared_memory_extension() -> None:
@@ -90,6 +95,9 @@ def prepare(
     config = accelerator.state.deepspeed_plugin.deepspeed_config
     config["train_micro_batch_size_per_gpu"] = micro_batch
     config["gradient_clipping"] = settings.gradient_clip
+    # DeepSpeed allocates a whole bucket, 2 GB by default; one that holds all gradients is filled as a larger one is.
+    parameters = sum(p.numel() for p in model.parameters())
+    config["zero_optimization"]["reduce_bucket_size"] = min(BUCKET, parameters)
     engine, optimizer = accelerator.prepare(model, optimizer_for(model, settings))
     if accelerator.num_processes == 1 and not engine.zero_optimization_stage() and not engine.bfloat16_enabled():
         engine.enable_backward_allreduce = False  # one rank's gradients are the sum; DeepSpeed would copy them all

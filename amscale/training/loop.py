@@ -15,14 +15,20 @@ from accelerate import Accelerator
 
 from amscale.config import TrainSettings
 from amscale.data import Batches
+from amscale.files import write_atomically
 from amscale.probes.measurement import Measurement
 from amscale.training import checkpoint
+from amscale.training.bookkeeping import Bookkeeping
 from amscale.training.checkpoint import Progress
 from amscale.training.engine import gradient_norm
 from amscale.training.first_update import FirstUpdate
 from amscale.training.loss import Evaluation, objective
 from amscale.training.metrics_writer import MetricsWriter
 from amscale.trials.trial_store import TrialStore
+
+_GRACE_MULTIPLE = 2.0
+_GRACE_SECONDS = 10.0
+"""An orderly end may take twice as long as the longest step and checkpoint seen, and this much more."""
 
 
 def learning_rate(settings: TrainSettings, step: int, steps: int) -> float:
@@ -55,6 +61,7 @@ class Run:
     """What the loop works on; `run.run_trial` makes it on every rank."""
 
     accelerator: Accelerator
+    books: Bookkeeping
     engine: Any
     optimizer: Any
     settings: TrainSettings
@@ -75,6 +82,8 @@ class Run:
     keep_checkpoints: int
     records: MetricsWriter | None
     """None on every rank but 0."""
+    measures_grace: bool
+    """Whether to leave the seconds that an orderly end needs in the trial's folder, for whoever ends this process."""
     preemption_requested: Callable[[], bool]
     """Whether any rank was asked to stop; called between steps, on all ranks at once."""
 
@@ -90,6 +99,10 @@ class LoopOutcome:
     """Of the probes of this attempt."""
     step_seconds: float = 0.0
     """Of the optimiser steps of this attempt, without probes and validation."""
+    checkpoint_seconds: float = 0.0
+    """Of the longest checkpoint of this attempt."""
+    longest_interval: float = 0.0
+    """Seconds between two steps of this attempt at most, with validation and probes and without a checkpoint."""
 
 
 def train(run: Run, progress: Progress) -> LoopOutcome:
@@ -102,7 +115,7 @@ def train(run: Run, progress: Progress) -> LoopOutcome:
     while progress.step < run.steps:
         if run.preemption_requested():
             outcome.state = "preempted"
-            _save(run, progress)
+            _save(run, progress, outcome)
             break
         began = time.perf_counter()
         step = progress.step + 1
@@ -127,8 +140,12 @@ def train(run: Run, progress: Progress) -> LoopOutcome:
             outcome.state = "diverged"
             outcome.reason = f"the gradients of {MOST_SKIPPED} steps in a row, up to step {step}, were not finite"
             break
-        if _between_steps(run, progress, outcome):
+        plateau = _between_steps(run, progress, outcome)
+        outcome.longest_interval = max(outcome.longest_interval, time.perf_counter() - began)
+        if plateau:
             break
+        if step % run.checkpoint_every == 0 and step != run.steps:
+            _save(run, progress, outcome)
     return outcome
 
 
@@ -204,10 +221,13 @@ def _seed(seed: int, device: torch.device) -> None:
 
 
 def _between_steps(run: Run, progress: Progress, outcome: LoopOutcome) -> bool:
-    """Validate, probe and save where they are due after this step; return True to end the run at a plateau."""
+    """Validate and probe where they are due after this step; return True to end the run at a plateau."""
     step, last = progress.step, progress.step == run.steps
     plateau = False
-    if step % run.settings.validate_every == 0 or last:
+    validates = step % run.settings.validate_every == 0 or last
+    if run.records and (validates or (run.probe_every and step % run.probe_every == 0)):
+        run.records.flush()  # who watches the records then knows what is being done, and that it may take longer
+    if validates:
         plateau = _validate(run, progress)
         last = last or plateau
     if run.probe and (last or (run.probe_every and step % run.probe_every == 0)):
@@ -215,15 +235,18 @@ def _between_steps(run: Run, progress: Progress, outcome: LoopOutcome) -> bool:
         outcome.probe_seconds += measurement.seconds
         if run.records:
             run.records.probe(step, measurement)
-    if step % run.checkpoint_every == 0 and not last:
-        _save(run, progress)
     return plateau
 
 
-def _save(run: Run, progress: Progress) -> None:
+def _save(run: Run, progress: Progress, outcome: LoopOutcome) -> None:
     if run.records:
         run.records.flush()
-    checkpoint.save(run.accelerator, run.engine, run.store, progress, run.keep_checkpoints)
+    began = time.perf_counter()
+    checkpoint.save(run.books, run.engine, run.store, progress, run.keep_checkpoints)
+    outcome.checkpoint_seconds = max(outcome.checkpoint_seconds, time.perf_counter() - began)
+    if run.measures_grace and run.books.is_first_of_machine and run.store.writes_checkpoints:
+        seconds = _GRACE_MULTIPLE * (outcome.longest_interval + outcome.checkpoint_seconds) + _GRACE_SECONDS
+        write_atomically(run.store.grace_file, f"{seconds:.1f}\n")
 
 
 def _validate(run: Run, progress: Progress) -> bool:

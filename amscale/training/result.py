@@ -5,6 +5,7 @@ import platform
 from importlib.metadata import version
 
 import numpy as np
+import torch
 
 from amscale import __version__, models
 from amscale.config import Experiment
@@ -91,10 +92,12 @@ def make_result(
             device_seconds=progress.device_seconds * facts.world_size,
             probe_seconds=outcome.probe_seconds,
             probe_share=outcome.probe_seconds / outcome.step_seconds if outcome.step_seconds else None,
+            checkpoint_seconds=outcome.checkpoint_seconds or None,
         ),
         memory=memory,
         engine=ResultEngine(
             **facts.to_dict(),
+            device_name=_device_name(facts.device),
             optimizer_elements=shards,
             out_of_memory_at=[entry.placement.micro_batch for entry in folder.out_of_memory()],
             skipped_updates=progress.skipped,
@@ -106,6 +109,15 @@ def make_result(
         },
         settings=settings_of(cell),
     )
+
+
+def _device_name(device: str) -> str:
+    """Return the model of the GPU or CPU that a torch device is."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        models = (line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+        return next(models, platform.machine())  # ARM's names no model
 
 
 def _losses(folder: TrialStore, progress: Progress, train_evaluated: float | None) -> ResultLosses:

@@ -27,6 +27,7 @@ from amscale.planning.plan import plan_steps
 from amscale.probes.interface import Probe
 from amscale.probes.registry import build_probes
 from amscale.training import checkpoint, engine
+from amscale.training.bookkeeping import Bookkeeping
 from amscale.training.checkpoint import Progress
 from amscale.training.engine import EngineFacts
 from amscale.training.loop import Run, train
@@ -122,7 +123,7 @@ def _from_spec(folder: Path) -> tuple[TrialStore, Experiment, Placement, TokenSt
     spec = TrialStore(folder).read_spec()
     cell = config.parse(spec.settings)
     machine, first_here = _machine()
-    location = TrialLocation(cell.storage, cell.launch.scratch, cell.name, spec.label)
+    location = TrialLocation(cell.storage, cell.launch.scratch, cell.name, spec.label, cell.launch.visible_after)
     store = location.store(machine, spec.placement.machines, attempt=attempt_of_environment(), path=folder)
     # Of the path of the token store its name counts: a spec cannot point out of its storage, and results may be moved.
     name = Path(spec.store).name
@@ -179,7 +180,8 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
     began = time.time()
     check_supported(placement)
     torch.set_num_threads(placement.cpus_per_process)
-    accelerator = engine.start_accelerator(placement)
+    accelerator = engine.start_accelerator(placement, cell.launch.collective_timeout)
+    books = Bookkeeping(cell.launch.files_timeout)
     subset = tokens.training(cell.data.size, cell.data.packing, cell.data.copies)
     steps = plan_steps(cell, tokens, subset)
     shape = models.solve(cell.model, tokens.vocabulary_size, steps.context)
@@ -188,14 +190,17 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
     peak_memory = PeakMemory(accelerator, model)
     prepared, optimizer = engine.prepare(accelerator, model, cell.train, placement.micro_batch)
     facts = engine.check(accelerator, prepared, placement, cell.train)
-    progress = _restored_progress(accelerator, prepared, store, facts)
+    progress = _restored_progress(books, prepared, store, facts)
     records = None
     probes = build_probes(cell.probes)
     if accelerator.is_main_process:
         charts = [chart for probe in probes for chart in probe.charts]
         records = MetricsWriter(store, progress.step, tokens.entropy_per_token, charts)
+    if cell.launch.grace != "auto":
+        store.grace_file.unlink(missing_ok=True)
     run = Run(
         accelerator=accelerator,
+        books=books,
         engine=prepared,
         optimizer=optimizer,
         settings=cell.train,
@@ -211,6 +216,7 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
         checkpoint_every=cell.launch.checkpoint_every,
         keep_checkpoints=cell.launch.keep_checkpoints,
         records=records,
+        measures_grace=cell.launch.grace == "auto",
         preemption_requested=GracefulShutdown(accelerator).requested,
     )
     outcome = train(run, progress)
@@ -228,7 +234,7 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
     _save_weights(accelerator, prepared, store.weights)
     if accelerator.is_local_main_process and not accelerator.is_main_process:
         store.push_records()
-    accelerator.wait_for_everyone()
+    books.wait()
     memory = peak_memory.record()
     if records:
         records.flush()
@@ -251,7 +257,7 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
         store.publish(result)
     if accelerator.is_local_main_process:
         store.remove_checkpoints()
-    accelerator.wait_for_everyone()
+    books.wait()
     accelerator.end_training()
     _say(accelerator, f"{outcome.state} at step {progress.step}{f': {outcome.reason}' if outcome.reason else ''}")
     return 0
@@ -264,14 +270,14 @@ def _say(accelerator: Accelerator, line: str) -> None:
             print(line, file=sys.stderr, flush=True)
 
 
-def _restored_progress(accelerator: Accelerator, prepared: Any, store: TrialStore, facts: EngineFacts) -> Progress:
+def _restored_progress(books: Bookkeeping, prepared: Any, store: TrialStore, facts: EngineFacts) -> Progress:
     """Load the newest whole checkpoint into the engine and return its progress; without one, that of a new run."""
-    newest = checkpoint.newest_whole(accelerator, store)
+    newest = checkpoint.newest_whole(books, store)
     written = facts.to_dict() | {"model": engine.tensors(prepared)}
     if newest is None:
         return Progress(engine=written)
     progress = checkpoint.restore(prepared, newest, written)
-    accelerator.wait_for_everyone()
+    books.wait()
     return progress
 
 
@@ -332,7 +338,12 @@ def _save_weights(accelerator: Accelerator, prepared: Any, path: Path) -> None:
     state = accelerator.get_state_dict(prepared)
     if accelerator.is_main_process:
         beside = path.with_suffix(".partial")
-        save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}, beside)
+        tensors: dict[str, torch.Tensor] = {}
+        for name, tensor in state.items():
+            here = tensor.detach().cpu().contiguous()
+            shared = any(here.data_ptr() == other.data_ptr() for other in tensors.values())
+            tensors[name] = here.clone() if shared else here  # the file's format has no two names for one tensor
+        save_file(tensors, beside)
         beside.rename(path)
 
 

@@ -7,13 +7,13 @@ that they hold the sweep; the one that finds the other's name at its next renewa
 
 import json
 import os
-import signal
 import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import psutil
@@ -31,16 +31,45 @@ _SETTLE_SECONDS = 2.0
 """Seconds after which a driver that wrote its name looks whose it is."""
 
 
+@dataclass
+class Ownership:
+    """A driver's hold on a sweep, which another driver may take while this one is cut off from the store.
+
+    The driver asks between its steps: nothing interrupts it, no signal either, which a job in the background ignores.
+    """
+
+    address: str
+    """Where the sweep is, for messages."""
+    _lost: threading.Event = field(default_factory=threading.Event)
+
+    def lost(self) -> bool:
+        """Return whether another driver has taken the sweep."""
+        return self._lost.is_set()
+
+    def lose(self) -> None:
+        """Note that another driver has taken the sweep."""
+        self._lost.set()
+
+    def check(self) -> None:
+        """Check that the sweep is still this driver's.
+
+        Raises:
+            InputError: another driver has taken it.
+        """
+        if self.lost():
+            raise InputError(f"{self.address}: another driver has taken this sweep; this one ends")
+
+
 @contextmanager
-def held(objects: ObjectStore, address: str | None = None) -> Iterator[None]:
-    """Hold a sweep for one driver while the block runs.
+def held(objects: ObjectStore, address: str | None = None) -> Iterator[Ownership]:
+    """Hold a sweep for one driver while the block runs; the block asks the ownership whether it still does.
 
     Args:
         objects: of the sweep.
         address: where the sweep is, for messages; the URI of the objects if None.
 
     Raises:
-        InputError: another driver holds it, or took it in the meantime.
+        InputError: another driver holds it, or took it before the end of the block.
     """
     address = address or objects.uri
     own = json.dumps({**_process(), "token": uuid.uuid4().hex}).encode()
@@ -51,35 +80,28 @@ def held(objects: ObjectStore, address: str | None = None) -> Iterator[None]:
         other = None if objects.read(KEY) == own else "started at the same time"
     if other is not None:
         raise InputError(f"{address}: another driver runs this sweep ({other}); wait for it")
-    lost, ended = threading.Event(), threading.Event()
-    renewing = threading.Thread(target=_renew, args=(objects, own, lost, ended), daemon=True)
+    ownership, ended = Ownership(address), threading.Event()
+    renewing = threading.Thread(target=_renew, args=(objects, own, ownership, ended), daemon=True)
     renewing.start()
     try:
-        yield
-    except KeyboardInterrupt:
-        if lost.is_set():
-            raise InputError(f"{address}: another driver has taken this sweep; this one ends") from None
-        raise
+        yield ownership
     finally:
         ended.set()
         renewing.join()
-        if not lost.is_set() and objects.read(KEY) == own:
+        if not ownership.lost() and objects.read(KEY) == own:
             objects.remove([KEY])
+    ownership.check()
 
 
-def _renew(objects: ObjectStore, own: bytes, lost: threading.Event, ended: threading.Event) -> None:
+def _renew(objects: ObjectStore, own: bytes, ownership: Ownership, ended: threading.Event) -> None:
     while not ended.wait(_RENEW_SECONDS):
         try:
             if objects.read(KEY) == own:
                 objects.write(KEY, own)
                 continue
-        except (
-            OutOfReach,
-            OSError,
-        ):  # out of reach just now; if for long, another driver may take over, and that is seen next
-            continue
-        lost.set()
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        except (OutOfReach, OSError):
+            continue  # just now; if for long, another driver may take over, and that is seen next
+        ownership.lose()
         return
 
 

@@ -13,6 +13,7 @@ import os
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from amscale.config import Experiment
@@ -20,6 +21,7 @@ from amscale.errors import InputError
 from amscale.trials.object_trial_store import ObjectTrialStore
 from amscale.trials.objects import ObjectStore, check_uri, is_uri
 from amscale.trials.trial_store import TrialStore
+from amscale.trials.visibility import VISIBLE_SECONDS
 
 
 def working_folder(uri: str, scratch: str | None = None) -> Path:
@@ -93,6 +95,8 @@ class TrialLocation:
     """`launch.scratch`; counts where storage is a URI."""
     sweep: str
     label: str
+    visible_seconds: float = VISIBLE_SECONDS
+    """`launch.visible_after`."""
 
     def store(self, machine: int = 0, machines: int = 1, *, attempt: str = "", path: Path | None = None) -> TrialStore:
         """Return the trial's store on one of its machines, which must be this one.
@@ -104,7 +108,8 @@ class TrialLocation:
             path: the trial's folder on this machine; as the location says if None.
         """
         if not is_uri(self.storage):
-            return TrialStore(path or Path(self.storage) / self.sweep / "trials" / self.label, machine, attempt)
+            folder = path or Path(self.storage) / self.sweep / "trials" / self.label
+            return TrialStore(folder, machine, attempt, self.visible_seconds)
         objects, working = ObjectStore(self.storage), working_folder(self.storage, self.scratch)
         return ObjectTrialStore(
             objects.at(self.sweep, "trials", self.label),
@@ -115,6 +120,6 @@ class TrialLocation:
             tokens=(objects, working / "tokens"),
         )
 
-    def to_dict(self) -> dict[str, str | None]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the location as plain data."""
         return asdict(self)

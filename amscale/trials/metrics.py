@@ -111,6 +111,8 @@ class MetricsTail:
         self._changed = time.monotonic()
         self.updated = False
         """Whether anything was added since the newest attempt."""
+        self.interval = 0.0
+        """Seconds between the newest addition and the one before it, or the start of the attempt."""
         self.latest: dict[str, Any] = {"state": "starting"}
         """State, step, loss, tokens, seconds and validation loss, as far as they are known."""
 
@@ -134,7 +136,8 @@ class MetricsTail:
                 self._read += len(line)
                 if (record := parse_record(line)) is not None:
                     self._take(record)
-        self._changed = time.monotonic()
+        before, self._changed = self._changed, time.monotonic()
+        self.interval = self._changed - before
         self.updated = True
         return 0.0
 

@@ -5,6 +5,7 @@ the manifests of all machines are there: an upload that was torn lacks one. The 
 """
 
 import shutil
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
@@ -126,11 +127,17 @@ class ObjectTrialStore(TrialStore):
         needed = [manifest_name(machine) for machine in range(self._machines)]
         return [n for n in sorted(names, reverse=True) if all(f"checkpoints/{n}/{m}" in found for m in needed)]
 
-    def fetch_checkpoint(self, name: str) -> str | None:
+    @property
+    def is_shared(self) -> bool:
+        """Whether all machines work in one folder: each has its own."""
+        return False
+
+    def fetch_checkpoint(self, name: str, part: tuple[int, int] = (0, 1)) -> str | None:
         """Fetch what this machine's ranks read of a checkpoint and lack; return what is wrong with it, or None.
 
         They read what they wrote themselves, and what machine 0 wrote for all: not other ranks' ZeRO partitions.
         """
+        assert part == (0, 1)  # one process of each machine
         manifests = [f"checkpoints/{name}/{manifest_name(machine)}" for machine in (self.machine, 0)]
         own, shared = (read_checksums(self.objects.read(key)) for key in manifests)
         if own is None or shared is None:
@@ -154,13 +161,20 @@ class ObjectTrialStore(TrialStore):
         self._check_objects()
         self._remove_uploaded(name)
 
+    def push_checkpoint_files(self, name: str, files: Iterable[str]) -> None:
+        """Upload some files of a checkpoint."""
+        self._check_objects()
+        self.objects.put_all({f"checkpoints/{name}/{file}": self.checkpoints / name / file for file in files})
+
     def push_checkpoint(self, name: str) -> None:
-        """Upload this machine's files of a checkpoint, and then its manifest."""
+        """Upload this machine's files of a checkpoint that are not there, and then its manifest."""
         local = self.checkpoints / name
         own = read_checksums((local / self.manifest).read_bytes())
         assert own is not None
         self.push_records()
-        self.objects.put_all({f"checkpoints/{name}/{file}": local / file for file in own})
+        there = self.objects.entries(f"checkpoints/{name}")
+        keys = {f"checkpoints/{name}/{file}": local / file for file in own}
+        self.objects.put_all({key: file for key, file in keys.items() if key not in there})
         self._check_objects()
         self.objects.put(local / self.manifest, f"checkpoints/{name}/{self.manifest}")
 

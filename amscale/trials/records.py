@@ -241,6 +241,8 @@ class ResultTime(Record):
     device_seconds: Number | None = None
     probe_seconds: Number | None = None
     probe_share: Number | None = None
+    checkpoint_seconds: Number | None = None
+    """The longest that a checkpoint took, its upload included; None without one."""
 
 
 class ResultMemory(Record):
@@ -282,6 +284,8 @@ class ResultEngine(Record):
     micro_batch: Count | None = None
     accumulation: Count | None = None
     device: str | None = None
+    device_name: str | None = None
+    """Model of rank 0's GPU or CPU."""
     optimizer_elements: list[Count] | None = None
     """Elements of AdamW's first moment on each rank."""
     out_of_memory_at: list[Count] | None = None
@@ -331,8 +335,8 @@ class TrialResult(Record):
         return json.dumps(self.to_tree(), indent=1)
 
     def setting(self, key: str) -> Any:
-        """Return the value of a dotted key of the settings; None where there is no such key."""
-        value: Any = self.settings
+        """Return the value of a dotted key of the settings, or of `engine` or `versions`; None without one."""
+        value: Any = {**self.settings, "engine": dict(self.engine), "versions": self.versions}
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         return value

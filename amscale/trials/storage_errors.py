@@ -28,7 +28,10 @@ class StorageError(InputError):
 
 
 class OutOfReach(StorageError):
-    """Objects that cannot be reached, or a store that refuses. Trying again may help."""
+    """Objects that cannot be reached, a store that refuses, or a folder that a machine does not see as others do.
+
+    Trying again may help.
+    """
 
 
 def sentence(number: int, path: Path | str) -> str:

@@ -122,10 +122,11 @@ class SweepStore:
             raise InputError(f"{self.path}: exists and is not a sweep folder; choose another name or storage")
 
     @contextmanager
-    def owned(self) -> Iterator[None]:
+    def owned(self) -> Iterator[lease.Ownership]:
         """Hold the sweep for one driver.
 
-        By a file lock; on a disk without locks by a lease in the same file, which is renewed while the block runs.
+        By a file lock, which nobody can take; on a disk without locks by a lease in the same file, which is renewed
+        while the block runs.
 
         Raises:
             InputError: another driver holds it; the message names it.
@@ -143,12 +144,12 @@ class SweepStore:
                     f"{self.path}: another driver runs this sweep ({held or 'unknown'}); wait for it"
                 ) from None
             except LocksUnsupported:
-                with lease.held(ObjectStore(self.path.absolute().as_uri()), self.address):
-                    yield
+                with lease.held(ObjectStore(self.path.absolute().as_uri()), self.address) as ownership:
+                    yield ownership
                 return
             with lock:
                 lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-                yield
+                yield lease.Ownership(self.address)
 
     def pull(self) -> None:
         """Have results, metrics and reasons of failure in the folder."""
@@ -190,7 +191,7 @@ class ObjectSweepStore(SweepStore):
         return TrialLocation(self._storage.uri, self._scratch, self.path.name, label)
 
     @contextmanager
-    def owned(self) -> Iterator[None]:
+    def owned(self) -> Iterator[lease.Ownership]:
         """Hold the sweep for one driver; after the block upload what it wrote beside the trials.
 
         Raises:
@@ -200,11 +201,12 @@ class ObjectSweepStore(SweepStore):
         with storage_errors(self.path):
             if self._objects.entry("sweep.yaml") is None and set(self._objects.entries()) - {lease.KEY}:
                 raise InputError(f"{self.address}: exists and is not a sweep; choose another name or storage")
-            with lease.held(self._objects):
+            with lease.held(self._objects) as ownership:
                 self.path.mkdir(parents=True, exist_ok=True)
                 self.pull()
                 with mirror.uploaded(self._objects, self.path):
-                    yield
+                    yield ownership
+                    ownership.check()
 
     def pull(self) -> None:
         """Fetch results, metrics and reasons of failure."""

@@ -10,11 +10,9 @@ A trial is done if and only if its `result.json` is there: it is written last an
 import json
 import re
 import shutil
-import socket
-import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,9 +34,7 @@ from amscale.trials.records import (
     read_out_of_memory,
 )
 from amscale.trials.storage_errors import StorageError, check_writable, error_in_log, storage_errors
-
-_VISIBLE_SECONDS = 20.0
-"""How long a shared file system may take to show what another machine wrote."""
+from amscale.trials.visibility import VISIBLE_SECONDS, wait_to_see
 
 
 class TrialStore:
@@ -49,12 +45,16 @@ class TrialStore:
         machine: index of this machine in the trial.
         attempt: name of the attempt that this process takes part in. Readers have none, nor has a run that is started
             by hand, which has no rival.
+        visible_seconds: how long to wait for what another machine wrote.
     """
 
-    def __init__(self, path: Path, machine: int = 0, attempt: str = "") -> None:
+    def __init__(
+        self, path: Path, machine: int = 0, attempt: str = "", visible_seconds: float = VISIBLE_SECONDS
+    ) -> None:
         self.path = path
         self.machine = machine
         self.attempt = attempt
+        self.visible_seconds = visible_seconds
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r})"
@@ -113,6 +113,14 @@ class TrialStore:
     def preempted(self) -> Path:
         """The file that is there while ranks have ended on request, after they wrote a checkpoint."""
         return self.path / "preempted"
+
+    @property
+    def grace_file(self) -> Path:
+        """The file with the seconds that an orderly end of the trial may need, as its ranks have measured.
+
+        There with `launch.grace=auto` alone. `cluster.supervisor` reads it too, by its name.
+        """
+        return self.path / "grace"
 
     @property
     def out_of_memory_marker(self) -> Path:
@@ -217,9 +225,12 @@ class TrialStore:
         """Return the folder of the token store `name`, which lies beside the sweeps.
 
         Raises:
-            StorageError: it cannot be fetched.
+            StorageError: it cannot be fetched, or is not seen here.
         """
-        return self.path.absolute().parent.parent.parent / "tokens" / name
+        folder = self.path.absolute().parent.parent.parent / "tokens" / name
+        if self.machine:  # machine 0 has seen what it wrote; here it may be new
+            wait_to_see(folder.is_dir, self.path, "the driver", self.visible_seconds)
+        return folder
 
     def open(self) -> None:
         """Make ready to begin an attempt, on machine 0: have spec and records in the folder.
@@ -227,7 +238,7 @@ class TrialStore:
         Raises:
             StorageError: storage is full, read-only, not shared, or out of reach.
         """
-        self._wait_to_see(self.spec.is_file, "the driver")
+        wait_to_see(self.spec.is_file, self.path, "the driver", self.visible_seconds)
         self._check_writable()
 
     def current_attempt(self) -> str | None:
@@ -265,7 +276,7 @@ class TrialStore:
             StorageError: storage is full, read-only, not shared, or out of reach.
         """
         self.attempt = attempt
-        self._wait_to_see(lambda: self.current_attempt() == attempt, "machine 0")
+        wait_to_see(lambda: self.current_attempt() == attempt, self.path, "machine 0", self.visible_seconds)
         self._check_writable()
 
     def resume_records(self) -> None:
@@ -353,15 +364,33 @@ class TrialStore:
         """Return the names of the trial's checkpoints, newest first; asked on machine 0."""
         return [path.name for path in reversed(self.local_checkpoints())]
 
-    def fetch_checkpoint(self, name: str) -> str | None:
-        """Have a checkpoint's files in the folder; return what is wrong with them, or None."""
-        return checkpoint_damage(self.checkpoints / name, self.manifest) if self.machine == 0 else None
+    @property
+    def is_shared(self) -> bool:
+        """Whether all machines work in one folder, so that each may check a part of a checkpoint's files."""
+        return True
+
+    def fetch_checkpoint(self, name: str, part: tuple[int, int] = (0, 1)) -> str | None:
+        """Have a checkpoint's files in the folder; return what is wrong with them, or None.
+
+        Args:
+            name: of the checkpoint.
+            part: (i, n): check the contents of every n-th file, from the i-th on.
+        """
+        return checkpoint_damage(self.checkpoints / name, self.manifest, part)
 
     def prepare_checkpoint(self, name: str) -> None:
         """Remove what an earlier attempt left under the name of a checkpoint that is about to be written."""
 
+    def push_checkpoint_files(self, name: str, files: Iterable[str]) -> None:
+        """Give others some files of a checkpoint that is whole here, before `push_checkpoint`.
+
+        Raises:
+            AttemptReplaced: a newer attempt has begun.
+            StorageError: it cannot be uploaded.
+        """
+
     def push_checkpoint(self, name: str) -> None:
-        """Give others this machine's files of a checkpoint that is whole here.
+        """Give others this machine's part of a checkpoint that is whole here: what is missing there, and its manifest.
 
         Raises:
             AttemptReplaced: a newer attempt has begun.
@@ -378,25 +407,6 @@ class TrialStore:
         if self.writes_checkpoints:
             shutil.rmtree(self.checkpoints, ignore_errors=True)
 
-    def _wait_to_see(self, seen: Callable[[], bool], writer: str) -> None:
-        """Wait until this machine sees what another process wrote into the trial's folder.
-
-        Raises:
-            StorageError: it does not.
-        """
-        deadline = time.monotonic() + _VISIBLE_SECONDS
-        while not seen():
-            if time.monotonic() > deadline:
-                raise self.not_shared(writer)
-            time.sleep(0.2)
-
-    def not_shared(self, writer: str) -> StorageError:
-        """Return the error of a machine that does not see what another process wrote."""
-        return StorageError(
-            f"storage not shared: {socket.gethostname()}{_address()} does not see what {writer} wrote to "
-            f"{self.path}; give storage a folder that all machines share, or a URI such as s3://bucket/prefix"
-        )
-
     def _check_writable(self) -> None:
         if (error := check_writable(self.path)) is not None:
             raise error
@@ -405,9 +415,3 @@ class TrialStore:
 def _append(path: Path, record: Failure) -> None:
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record.to_tree()) + "\n")
-
-
-def _address() -> str:
-    """Return this machine's address in the Ray cluster, in brackets: hosts may share a name."""
-    ray = sys.modules.get("ray")
-    return f" ({ray.util.get_node_ip_address()})" if ray and ray.is_initialized() else ""

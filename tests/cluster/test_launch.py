@@ -73,6 +73,45 @@ def test_stop_ends_even_what_ignores_it_and_left_its_session(stubborn, tmp_path)
     assert not alive(tmp_path)
 
 
+SLOW_TO_END = """
+import pathlib, signal, subprocess, sys, time
+folder = pathlib.Path(sys.argv[1])
+def end(number, frame):
+    time.sleep(2)
+    (folder / "checkpoint").touch()
+    sys.exit()
+signal.signal(signal.SIGTERM, end)
+(folder / "up").touch()
+signal.pause()
+"""
+LAUNCHER = """
+import signal, subprocess, sys
+rank = subprocess.Popen([sys.executable, "-c", *sys.argv[1:]])
+def end(number, frame):
+    rank.kill()
+    sys.exit(1)
+signal.signal(signal.SIGTERM, end)
+rank.wait()
+"""
+"""torch's launcher kills its ranks like this, after 30 s."""
+
+
+@pytest.mark.parametrize(
+    ("grace", "measured", "written"), [(600.0, None, True), (0.1, "600", True), (0.1, None, False)]
+)
+def test_ranks_have_the_grace_that_they_measured_and_no_launcher_cuts_it_short(grace, measured, written, tmp_path):
+    if measured:
+        (tmp_path / "grace").write_text(measured)
+    supervised = SupervisedCommand(grace)
+    supervised.start(
+        [sys.executable, "-c", LAUNCHER, SLOW_TO_END, str(tmp_path)], dict(os.environ), tmp_path / "log.txt"
+    )
+    wait((tmp_path / "up").exists)
+    supervised.stop()
+    assert not alive(tmp_path)
+    assert (tmp_path / "checkpoint").exists() == written
+
+
 def test_an_owner_that_is_killed_takes_everything_along(stubborn, tmp_path):
     owner = f"""
 import os, pathlib, sys, time

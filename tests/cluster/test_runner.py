@@ -11,6 +11,7 @@ import yaml
 
 from amscale.cluster import run_machine, runner
 from amscale.cluster.machine import Machine
+from amscale.cluster.patience import Schedule
 from amscale.cluster.runner import TrialFailed, TrialRunner
 from amscale.trials.location import TrialLocation
 from amscale.trials.records import Placement, TrialSpec
@@ -146,6 +147,12 @@ def test_a_refusal_is_final_and_comes_without_the_launchers_page(run, location):
     assert [failure.reason for failure in location.store().failures()] == ["give 2 processes"]
 
 
+def test_a_remark_on_how_ranks_were_started_is_reported_once(run, monkeypatch):
+    monkeypatch.setattr(run_machine.HostMachines, "remark", lambda machines: "started slowly")
+    made = run(SLEEP)
+    assert [made.step().note, made.step().note] == ["started slowly", None]
+
+
 def test_a_full_disk_is_final(run):
     line = "storage full: /some/disk: No space left on device; free space and run the same command again"
     assert last(run(f"echo '{line}'; exit 1")).failure == line
@@ -178,6 +185,17 @@ def test_silence_is_longer_allowed_before_the_first_record(run, location, monkey
     with pytest.raises(TrialFailed, match="no record for"):
         last(made)
     assert made.latest["step"] == 1
+
+
+def test_a_hang_is_noticed_by_what_the_run_itself_has_shown(run, monkeypatch):
+    monkeypatch.setattr("amscale.cluster.patience._FLOOR_SECONDS", 0.0)
+    record = r"{\"kind\": \"train\", \"step\": $i, \"loss\": 1.0}"
+    steps = f'for i in $(seq 40); do echo "{record}" >> metrics.jsonl; sleep 0.1; done'
+    made = run(f"{steps}; {SLEEP}", stalled_after=10000.0, schedule=Schedule(1000, 500, 0, 500, stops_early=False))
+    said = r"^no record for \d+ s \(learned from the intervals so far: \d+ s; at most launch\.stalled_after=10000\)"
+    with pytest.raises(TrialFailed, match=said):
+        last(made)
+    assert made.latest["step"] == 40
 
 
 def test_another_machine_follows_from_attempt_to_attempt(location):

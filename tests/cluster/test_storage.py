@@ -158,14 +158,20 @@ def test_two_machines_without_a_shared_disk_resume_from_the_object_store(cluster
 
 
 def test_a_folder_that_is_not_shared_is_named(cluster, tmp_path):
-    driver = cluster.sweep(tmp_path / "out.txt", f"storage={cluster.plain}", "launch.machines=2")
+    driver = cluster.sweep(
+        tmp_path / "out.txt",
+        f"storage={cluster.plain}",
+        "launch.machines=2",
+        "launch.retries=1",
+        "launch.visible_after=5",
+    )
     assert driver.wait(timeout=600) == 1
     said = (tmp_path / "out.txt").read_text()
     (machine,) = {host.address for host in cluster.hosts.hosts if f"({host.address}) does not see what" in said}
     assert machine.endswith(".2")
     (trial,) = (cluster.plain / "stored" / "trials").iterdir()
-    assert f"wrote to {trial}; give storage a folder that all machines share, or a URI such as" in said
-    assert "starting again" not in said
+    assert f"wrote to {trial}, after 5 s; give storage a folder that all machines share, or a URI such as" in said
+    assert said.count("starting again") == 1  # a server may have been away
     assert not cluster.ranks()
 
 

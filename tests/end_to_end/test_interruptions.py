@@ -4,13 +4,17 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
 import pytest
-from helpers.commands import command, processes_naming, ranks_of, recorded_losses, wait_until
+from helpers.commands import command, environment, processes_naming, ranks_of, recorded_losses, wait_until
 
 from amscale.trials.attempt import ATTEMPT_MARK
+from amscale.trials.lease import KEY
+from amscale.trials.objects import ObjectStore
 from amscale.trials.trial_store import TrialStore
 
 pytestmark = [pytest.mark.slow]
@@ -95,6 +99,8 @@ def test_preempted_then_killed_and_resumed_gives_the_losses_of_an_undisturbed_ru
     assert finished.splitlines()[-1] == "finished at step 240"
     assert recorded_losses(trial) == recorded_losses(calm)
     assert not processes_naming(driver.folder)
+    measured = result_of(trial)["time"]["checkpoint_seconds"]
+    assert float((trial / "grace").read_text()) > 10 + 2 * measured > 10
 
 
 def test_control_c_leaves_nothing_and_the_same_command_continues(tiny, calm, storage, start_sweep):
@@ -125,6 +131,33 @@ def test_a_killed_driver_leaves_nothing(tiny, tmp_path, start_sweep):
     assert f"process {driver.process.pid}" in second.stderr
     os.kill(driver.process.pid, signal.SIGKILL)
     wait_until(lambda: not processes_naming(tmp_path), PATIENCE, "an end of every process")
+
+
+def test_a_driver_in_the_background_of_a_script_ends_in_order_when_another_takes_its_sweep(tiny, tmp_path):
+    """Such a job ignores Ctrl-C, and a driver of a sweep in an object store holds no lock."""
+    objects, log = ObjectStore(f"file://{tmp_path}/objects"), tmp_path / "sweep.log"
+    settings = (f"storage={objects.uri}", f"launch.scratch={tmp_path}/scratch", *LONG, "launch.checkpoint_every=1M")
+    script = f'"$@" >{log} 2>&1 & wait $!; echo $? >{tmp_path}/status'
+    sweep = [sys.executable, "-m", "amscale.sweep", str(tiny), *settings, "launch.grace=600"]
+    shell = subprocess.Popen(["sh", "-c", script, "sh", *sweep], env=environment(), start_new_session=True)
+    try:
+        found = (tmp_path / "scratch").rglob
+        wait_until(lambda: shell.poll() is not None or any(found("metrics.jsonl")), PATIENCE, "a trial that trains")
+        assert shell.poll() is None, log.read_text()
+        other = json.dumps({"host": "elsewhere", "process": 7}).encode()
+        objects.at("tiny").write(KEY, other)
+        shell.wait(timeout=PATIENCE)
+        assert (tmp_path / "status").read_text() == "2\n", log.read_text()
+        assert log.read_text().splitlines()[-1] == (
+            f"sweep: {objects.uri}/tiny: another driver has taken this sweep; this one ends"
+        )
+        wait_until(lambda: not processes_naming(tmp_path), PATIENCE, "an end of every process")
+        assert objects.at("tiny").read(KEY) == other  # the other driver's
+        assert any("checkpoints/" in key for key in objects.at("tiny", "trials").entries())  # written at the end alone
+    finally:
+        for process in processes_naming(tmp_path):
+            process.kill()
+        shell.wait()
 
 
 def test_a_trial_that_fails_is_named_with_its_reason(tiny, calm, storage):

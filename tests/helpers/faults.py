@@ -85,6 +85,11 @@ class Sweep:
                 found.append(Member(process, named[1] or named[3], role, int(named[2] or 0)))
         return found
 
+    def warm_servers(self) -> list[psutil.Process]:
+        """Living servers that the sweep's trials are forked from."""
+        named = processes_naming(self.storage)
+        return [process for process in named if any("warm_server" in word for word in process.info["cmdline"])]
+
     def training(self) -> list[str]:
         """Trials that have written a record within the last seconds and have a rank that lives."""
         fresh = time.time() - 4
@@ -146,12 +151,13 @@ def _process_fault(sweep: Sweep, kind: str, chance: random.Random) -> Fault:
     trial = chance.choice(training)
     fault = Fault(kind, [trial], sweep.members())
     role = {"launcher killed": "launcher", "actor killed": "supervisor"}.get(kind, "rank")
-    target = chance.choice(of(fault.before, role, trial)).process
+    # Of a warm start the supervisor is the launcher too.
+    target = chance.choice(of(fault.before, role, trial) or of(fault.before, "supervisor", trial)).process
     number = {"rank stopped": signal.SIGSTOP, "rank sent SIGTERM": signal.SIGTERM}.get(kind, signal.SIGKILL)
     number = signal.SIGUSR1 if kind == "rank sent SIGUSR1" else number
     starts = _starts(sweep, trial)
     began = time.monotonic()
-    (target.parent() if kind == "actor killed" else target).send_signal(number)
+    (_owner(target) if kind == "actor killed" else target).send_signal(number)
     if kind == "checkpoint cut short":
         _cut_short(sweep.trial(trial) / "checkpoints")
     if kind == "line torn":
@@ -173,6 +179,12 @@ def _process_fault(sweep: Sweep, kind: str, chance: random.Random) -> Fault:
         fault.wrong.append(f"touched {others[0].trial}")
     fault.outcome = _how_it_goes_on(sweep, trial)
     return fault
+
+
+def _owner(supervisor: psutil.Process) -> psutil.Process:
+    """The actor that a supervisor belongs to: it says so where the warm server is its parent."""
+    named = re.search(r"owner=(\d+)", " ".join(supervisor.cmdline()))
+    return psutil.Process(int(named[1])) if named else supervisor.parent()
 
 
 def _cut_short(checkpoints: Path) -> None:

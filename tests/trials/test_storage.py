@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers.commands import wait_until
 
 from amscale.config import parse
 from amscale.errors import InputError
@@ -22,7 +23,14 @@ from amscale.trials.mirror import pull
 from amscale.trials.object_trial_store import ObjectTrialStore
 from amscale.trials.objects import ObjectStore, checksums
 from amscale.trials.records import Placement, TrialResult, TrialSpec
-from amscale.trials.storage_errors import StorageError, check_writable, error_in_log, storage_error_in, storage_errors
+from amscale.trials.storage_errors import (
+    OutOfReach,
+    StorageError,
+    check_writable,
+    error_in_log,
+    storage_error_in,
+    storage_errors,
+)
 from amscale.trials.sweep_store import open_sweep, sweep_store
 from amscale.trials.trial_store import TrialStore
 
@@ -262,8 +270,17 @@ def _ended_process() -> int:
 def test_a_driver_whose_sweep_was_taken_ends(objects, monkeypatch):
     monkeypatch.setattr("amscale.trials.lease._SETTLE_SECONDS", 0.0)
     monkeypatch.setattr("amscale.trials.lease._RENEW_SECONDS", 0.05)
-    with pytest.raises(InputError, match="another driver has taken this sweep"):
-        hold(objects, lambda: (time.sleep(0.2), objects.write(KEY, b"{}"), time.sleep(20)))
+
+    def lose() -> None:
+        with held(objects) as owner:
+            time.sleep(0.2)  # several renewals
+            owner.check()
+            objects.write(KEY, b"{}")
+            wait_until(owner.lost, 600, "the loss of the sweep")
+
+    with pytest.raises(InputError, match="another driver has taken this sweep; this one ends"):
+        lose()
+    assert objects.read(KEY) == b"{}"
 
 
 def test_addresses(tmp_path, monkeypatch):
@@ -331,18 +348,34 @@ def test_other_failures_of_storage_in_words(tmp_path):
     assert storage_error_in(PermissionError(errno.EACCES, "Permission denied", "/some/corpus.txt"), tmp_path) is None
 
 
-def test_a_machine_says_what_it_does_not_see_and_what_went_wrong(tmp_path, monkeypatch):
-    monkeypatch.setattr("amscale.trials.trial_store._VISIBLE_SECONDS", 0.0)
+def test_a_machine_waits_for_what_another_wrote_longer_than_nfs_caches(tmp_path):
     location = TrialLocation(str(tmp_path), None, "sweep", "trial")
+    assert location.visible_seconds >= 120 > 60
     first, second = location.store(0), location.store(1)
-    with pytest.raises(StorageError, match=r"^storage not shared: \S+ does not see what the driver wrote to "):
+    first.path.mkdir(parents=True)
+    first.spec.write_text(SPEC)
+    looked = []
+    second.current_attempt = lambda: looked.append(1) or ("a" if len(looked) > 5 else None)
+    second.join_attempt("a")
+    assert len(looked) == 6
+    (tmp_path / "tokens" / "corpus").mkdir(parents=True)
+    assert second.token_store("corpus") == first.token_store("corpus")
+    first.token_store("none")  # which is an error of whoever opens it
+    with pytest.raises(OutOfReach, match="does not see what the driver wrote to"):
+        replace(location, visible_seconds=0.0).store(1).token_store("none")
+
+
+def test_a_machine_says_what_it_does_not_see_and_what_went_wrong(tmp_path):
+    location = TrialLocation(str(tmp_path), None, "sweep", "trial", visible_seconds=0.0)
+    first, second = location.store(0), location.store(1)
+    with pytest.raises(OutOfReach, match=r"^storage not shared: \S+ does not see what the driver wrote to "):
         first.open()
     first.path.mkdir(parents=True)
     first.spec.write_text(SPEC)
     first.open()
     second.join_attempt(first.begin_attempt(replace(PLACEMENT, machines=2)))
     assert second.read_spec().placement.machines == 2
-    with pytest.raises(StorageError, match="does not see what machine 0 wrote to "):
+    with pytest.raises(OutOfReach, match=r"does not see what machine 0 wrote to .* higher launch\.visible_after$"):
         second.join_attempt("another attempt")
     line = "storage full: /some/disk: No space left on device; free space and run the same command again"
     log = second.log_of(1)

@@ -132,8 +132,7 @@ def test_weights_from_others_are_safetensors_only(tmp_path):
 
 def test_a_file_that_is_not_listed_makes_a_checkpoint_damaged(tmp_path):
     """DeepSpeed unpickles whatever has the right name, so a whole checkpoint holds what its list says and no more."""
-    from accelerate import Accelerator
-
+    from amscale.training.bookkeeping import Bookkeeping
     from amscale.trials.objects import checksums
 
     store = TrialStore(tmp_path)
@@ -142,14 +141,14 @@ def test_a_file_that_is_not_listed_makes_a_checkpoint_damaged(tmp_path):
     (folder / "engine" / "states.pt").write_bytes(b"states")
     (folder / "progress.json").write_text(json.dumps({"step": 10}))
     (folder / "checksums.json").write_text(json.dumps(checksums(folder, but="checksums.json")))
-    accelerator = Accelerator(cpu=True)
-    assert checkpoint.newest_whole(accelerator, store) == folder
+    books = Bookkeeping(60)
+    assert checkpoint.newest_whole(books, store) == folder
     planted = folder / "engine" / "zero_pp_rank_0_mp_rank_00_optim_states.pt"
     planted.write_bytes(b"planted")
-    assert checkpoint.newest_whole(accelerator, store) is None
+    assert checkpoint.newest_whole(books, store) is None
     planted.unlink()
     (store.checkpoints / "step_000000020").symlink_to(folder)
-    assert checkpoint.newest_whole(accelerator, store) == folder
+    assert checkpoint.newest_whole(books, store) == folder
 
 
 def test_a_lone_machine_meets_itself_on_loopback():

@@ -79,6 +79,7 @@ class Targets:
         """
         from amscale.plan import plan
         from amscale.status import status
+        from amscale.training.bookkeeping import Bookkeeping
         from amscale.training.checkpoint import newest_whole, restore
         from amscale.training.run import resolve
         from amscale.trials.trial_store import TrialStore
@@ -96,7 +97,7 @@ class Targets:
         passes(lambda path: resolve(path, []) and None, [str(trial / "spec.yaml")])
         self._resume(trial)
         checkpoints = self._checkpoints(_FACTS)
-        newest = newest_whole(self._accelerator, TrialStore(checkpoints.parent))
+        newest = newest_whole(Bookkeeping(60), TrialStore(checkpoints.parent))
         if newest != checkpoints / "step_000000020" or restore(_Engine(), newest, _FACTS).step != 20:
             raise Broken(f"the newest whole checkpoint is not {newest}")
 
@@ -264,6 +265,7 @@ class Targets:
     # --- checkpoint
 
     def _checkpoint(self, place: Path, rng: random.Random, full: bool) -> None:
+        from amscale.training.bookkeeping import Bookkeeping
         from amscale.training.checkpoint import newest_whole, restore
         from amscale.training.engine import EngineError
         from amscale.trials.trial_store import TrialStore
@@ -289,7 +291,7 @@ class Targets:
         said = io.StringIO()
         try:
             with contextlib.redirect_stderr(said):
-                newest = newest_whole(self._accelerator, TrialStore(folder.parent))
+                newest = newest_whole(Bookkeeping(60), TrialStore(folder.parent))
                 if newest is not None:
                     restore(_Engine(), newest, _FACTS)
         except (InputError, EngineError) as refusal:
