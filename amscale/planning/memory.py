@@ -1,21 +1,25 @@
 """Memory of one process of a trial under each ZeRO stage: the largest of what it holds at five moments of a step.
 
 Model states per parameter follow Rajbhandari et al. 2020 (arXiv 1910.02054), table 1, with AdamW: the weights, the
-gradients, and the optimiser's part, which ZeRO 1 to 3 shard over the processes in turn. What DeepSpeed holds beside them
-was measured on DeepSpeed 0.19, by `benchmarks/memory.py`.
+gradients, and the optimiser's part, which ZeRO 1 to 3 shard over the processes in turn. What DeepSpeed holds beside
+them was measured on DeepSpeed 0.19, by `benchmarks/memory.py`.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from amscale import models
 from amscale.config import TrainSettings
 from amscale.models import Shape
-from amscale.trials.records import Placement
+from amscale.trials.records import Placement, TrialResult
 
 _PROCESS_BYTES = {"cpu": 0.55e9, "cuda": 1.5e9}
 """What a process needs before it holds a model: interpreter, torch, DeepSpeed; on a GPU its context and workspaces."""
 LARGE_LOGITS = 2**24
 """Logits from which on training takes the cross-entropy in pieces."""
+_UNUSED = {"cpu": 0.3, "cuda": 0.0}
+"""Share that the allocator holds beside the tensors: on a CPU glibc keeps what is freed in pieces, 0.2 to 0.45 as
+measured; on a GPU the part of a device that a plan may fill leaves room for it."""
 BUCKET = 500_000_000
 """Most gradients that DeepSpeed reduces at once (its default); it allocates a buffer for so many."""
 _LIVE = 1_000_000_000
@@ -34,13 +38,20 @@ class Memory:
     """Kept for the backward pass, with the logits and their gradients."""
     buffers: float
     """Buckets of gradients, gathered parameters, copies that are reduced, updated from or written."""
+    unused: float
+    """Held by the allocator between tensors."""
     process: float
     """Before it holds a model."""
 
     @property
+    def tensors(self) -> float:
+        """What tensors take."""
+        return self.states + self.activations + self.buffers
+
+    @property
     def training(self) -> float:
         """What training adds to the process."""
-        return self.states + self.activations + self.buffers
+        return self.tensors + self.unused
 
     @property
     def total(self) -> float:
@@ -54,6 +65,7 @@ class Memory:
             states=self.states * factor,
             activations=self.activations * factor,
             buffers=self.buffers * factor,
+            unused=self.unused * factor,
         )
 
 
@@ -101,10 +113,8 @@ def estimate_memory(shape: Shape, placement: Placement, settings: TrainSettings)
     stage, share, element = placement.zero_stage, 1 / placement.world_size, 2 if placement.precision == "bf16" else 4
     several, accumulates = placement.world_size > 1, placement.accumulation > 1
     total = shape.parameters.total
-    kept = total * (
-        element * (share if stage >= 3 else 1)
-        + _optimizer_bytes(stage, placement.precision) * (share if stage >= 1 else 1)
-    )
+    gradients = total * element * (share if stage >= 2 else 1)
+    kept = model_states(total, stage, placement.world_size, placement.precision) - gradients
     # Gradients that stay from one forward pass to the next; in bf16 they are summed in float32.
     sums = total * 4 * (share if stage >= 2 else 1)
     waiting = sums if accumulates or stage == 3 else 0.0
@@ -129,7 +139,13 @@ def estimate_memory(shape: Shape, placement: Placement, settings: TrainSettings)
         (kept, 0.0, bucket + live + written),
     )
     states, activations, buffers = max(moments, key=sum)
-    return Memory(states, activations, buffers, _PROCESS_BYTES[placement.device])
+    return Memory(
+        states,
+        activations,
+        buffers,
+        unused=_UNUSED[placement.device] * (states + activations + buffers),
+        process=_PROCESS_BYTES[placement.device],
+    )
 
 
 def _activations(shape: Shape, placement: Placement, settings: TrainSettings) -> float:
@@ -138,3 +154,71 @@ def _activations(shape: Shape, placement: Placement, settings: TrainSettings) ->
     counted = 2  # float32 arrays of the logits' size that `activation_bytes` counts
     kept = models.activation_bytes(shape, placement.micro_batch, element, placement.device)
     return kept + 4 * logits * (loss_copies(logits, settings) - counted)
+
+
+_LEAST_COMPARED = 50e6
+"""Bytes of training below which a measurement says nothing of an estimate: libraries fill caches of their own."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Peaks that trials had on one kind of device, against what is estimated for them now."""
+
+    device: str
+    ratios: tuple[float, ...]
+    """Measured by estimated, of each trial."""
+    factor: float
+    """Sum of the measured by sum of the estimated: the large trials, which matter, weigh most."""
+
+    def describe(self) -> str:
+        """Return one sentence."""
+        several = len(self.ratios) > 1
+        low, high = min(self.ratios), max(self.ratios)
+        found = f"{low:.2f} to {high:.2f} times" if several else f"{low:.2f} times"
+        return (
+            f"Memory: {len(self.ratios)} trial{'s' if several else ''} of this sweep took {found} what was estimated "
+            f"({self.device}); the estimates are multiplied by {self.factor:.2f}."
+        )
+
+
+def compare_memory(trials: Iterable[tuple[Shape, TrainSettings, TrialResult]]) -> dict[str, Comparison]:
+    """Hold estimates against the peaks in results; return a comparison for each kind of device that has any.
+
+    Args:
+        trials: shape, settings and result of each trial; results without a peak, and trials that took less than
+            50 MB, are left out.
+    """
+    pairs: dict[str, list[tuple[float, float]]] = {}
+    for shape, settings, result in trials:
+        placement, measured = _placement_of(result), result.memory.training_bytes
+        if placement is None or measured is None:
+            continue
+        estimated = estimate_memory(shape, placement, settings).training
+        if min(estimated, measured) >= _LEAST_COMPARED:
+            pairs.setdefault(placement.device, []).append((measured, estimated))
+    return {
+        device: Comparison(
+            device,
+            tuple(measured / estimated for measured, estimated in found),
+            sum(measured for measured, _ in found) / sum(estimated for _, estimated in found),
+        )
+        for device, found in pairs.items()
+    }
+
+
+def _placement_of(result: TrialResult) -> Placement | None:
+    """Return the placement that the engine reported; None where it is not recorded whole."""
+    engine = result.engine
+    numbers = (engine.zero_stage, engine.micro_batch, engine.accumulation)
+    if None in numbers or not engine.device or engine.precision not in ("fp32", "bf16"):
+        return None
+    return Placement(
+        machines=1,
+        processes_per_machine=engine.world_size,
+        cpus_per_process=1,
+        device="cuda" if engine.device.startswith("cuda") else "cpu",
+        zero_stage=int(engine.zero_stage or 0),
+        precision="bf16" if engine.precision == "bf16" else "fp32",
+        micro_batch=int(engine.micro_batch or 1),
+        accumulation=int(engine.accumulation or 1),
+    )

@@ -1,15 +1,16 @@
 """The placement of a trial on the machines that there are, by the memory that a process needs."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 from amscale.cluster.resources import Resources
 from amscale.config import Experiment
 from amscale.errors import InputError
 from amscale.models import Shape
-from amscale.planning.memory import Memory, estimate_memory
+from amscale.planning.memory import Comparison, Memory, estimate_memory
 from amscale.trials.records import Placement
 
 _USABLE = 0.85
@@ -29,7 +30,13 @@ class Choice:
     memory: Memory
 
 
-def choose_placement(cell: Experiment, shape: Shape, sequences: int, resources: Resources) -> Choice:
+def choose_placement(
+    cell: Experiment,
+    shape: Shape,
+    sequences: int,
+    resources: Resources,
+    compared: Mapping[str, Comparison] = MappingProxyType({}),
+) -> Choice:
     """Place one trial: what the settings force is kept, the rest follows from the memory estimate.
 
     The fewest processes come first, then the smallest ZeRO stage (the fastest), then the largest micro-batch.
@@ -39,6 +46,7 @@ def choose_placement(cell: Experiment, shape: Shape, sequences: int, resources: 
         shape: its model.
         sequences: sequences of a global batch.
         resources: what the machines have.
+        compared: estimates against measured peaks, by device, which the estimate is corrected by.
 
     Raises:
         InputError: no placement fits the machines, or DeepSpeed does not train as the settings say under it.
@@ -51,6 +59,8 @@ def choose_placement(cell: Experiment, shape: Shape, sequences: int, resources: 
     for placement in _candidates(cell, device, sequences, resources):
         check_supported(placement)
         memory = estimate_memory(shape, placement, cell.train)
+        if device in compared:
+            memory = memory.scaled(compared[device].factor)
         if forced or fits(memory, device_memory):
             return Choice(placement, memory)
     assert memory is not None
