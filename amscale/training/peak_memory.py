@@ -61,11 +61,11 @@ class PeakMemory:
         device = self._accelerator.device
         allocated = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
         mine = torch.tensor([self._before, PrivateMemory.read().peak, allocated], device=device)
-        ranks = self._accelerator.gather(mine).reshape(-1, len(mine)).amax(0)
-        before, peak, allocated = (int(number) or None for number in ranks)
+        most = self._accelerator.gather(mine).reshape(-1, len(mine)).amax(0).tolist()
+        before, peak, on_device = (number or None for number in most)
         return ResultMemory(
             peak_host_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             before_model_bytes=before,
             peak_private_bytes=peak,
-            peak_device_bytes=allocated,
+            peak_device_bytes=on_device,
         )
