@@ -13,7 +13,7 @@ from amscale.config import TrainSettings
 from amscale.models import Shape
 from amscale.trials.records import Placement, TrialResult
 
-_PROCESS_BYTES = {"cpu": 0.55e9, "cuda": 1.5e9}
+PROCESS_BYTES = {"cpu": 0.55e9, "cuda": 1.5e9}
 """What a process needs before it holds a model: interpreter, torch, DeepSpeed; on a GPU its context and workspaces."""
 LARGE_LOGITS = 2**24
 """Logits from which on training takes the cross-entropy in pieces."""
@@ -144,7 +144,7 @@ def estimate_memory(shape: Shape, placement: Placement, settings: TrainSettings)
         activations,
         buffers,
         unused=_UNUSED[placement.device] * (states + activations + buffers),
-        process=_PROCESS_BYTES[placement.device],
+        process=PROCESS_BYTES[placement.device],
     )
 
 
