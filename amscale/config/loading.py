@@ -230,9 +230,15 @@ def read_configuration(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return tree, written
 
 
+@lru_cache(maxsize=1)
+def _pipe_text(file: Path) -> str:
+    """Return what a pipe holds: `<(...)` and /dev/stdin can be read once, and a command looks twice."""
+    return read_text(file)
+
+
 def _configuration_text(file: Path) -> str:
     try:
-        return read_text(file)
+        return _pipe_text(file) if file.is_fifo() else read_text(file)
     except FileNotFoundError:
         if file.is_absolute():
             raise
