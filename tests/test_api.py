@@ -132,6 +132,7 @@ def test_a_fit_answers_by_ids(started):
         fit.plot("no_such_figure")
 
 
+@pytest.mark.slow
 def test_a_table_is_fitted_from_a_file_and_from_a_frame(tmp_path):
     rows = pd.DataFrame(
         [(N, D, 1.5 + 400 / N**0.35 + 900 / D**0.4) for N in (1e5, 3e5, 1e6, 3e6) for D in (1e6, 4e6, 1.6e7, 6.4e7)],

@@ -181,6 +181,7 @@ print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM"
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="peak memory is read from /proc")
 def test_memory_does_not_grow_with_the_corpus(tmp_path):
     """With files a thirtieth of the usual, so that the corpora are many times what is held at once."""

@@ -104,7 +104,7 @@ MISTAKES = (
     (status, "{0}/none", "none: not a sweep folder"),
     (report, "{0}/unstarted", "no trial has finished yet (it has no trials)"),
     (report, "{0}/damaged", "damaged/sweep.yaml: not what a sweep writes"),
-    (fit, "{0}/empty", "empty is not a sweep folder"),
+    (fit, "{0}/empty", "empty: not a sweep folder"),
     (fit, "{0}/none.csv", "none.csv"),
     (fit, "{0}/points.csv --n_column=params", "params"),
     (fit, "{0}/points.csv --count=total", "leave --count out"),

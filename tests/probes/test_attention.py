@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from helpers.gpt2 import in_the_library
 from pydantic import TypeAdapter
 from torch import nn
 
@@ -83,9 +84,8 @@ def test_keys_against_the_attention_weights_of_gpt2():
     model = built(GPT2Settings(dropout=0.0, **SHAPE)).eval()
     batch = sequences()
     result = measured(model, batch)
-    model.model.set_attn_implementation("eager")
     with torch.no_grad():
-        weights_LBHTT = model.model(batch.tokens_BT, output_attentions=True).attentions
+        weights_LBHTT = in_the_library(model, 2)(batch.tokens_BT, output_attentions=True).attentions
     place_BQ = chosen_positions(batch.counted_BT)
     for layer, weights_BHTT in enumerate(weights_LBHTT):
         sorted_BHTT = weights_BHTT.sort(-1, descending=True).values.cumsum(-1)

@@ -72,6 +72,7 @@ def test_short_sequences_are_left_out_and_named_in_the_reason():
     assert "has 4 + 6 tokens" in result.reasons["memorisation/exact_continuation_train"]
 
 
+@pytest.mark.slow
 def test_the_share_is_what_greedy_generation_gives():
     """Generated token by token, each appended to the prefix, by a model trained to know half of its text."""
     torch.manual_seed(0)

@@ -20,7 +20,7 @@ def writer(folder, entropy=None, charts=()):
 
 def written(folder, entropy, charts=()):
     records = writer(folder, entropy, charts)
-    records.train(1, 100, 3.0, 1e-3, 0.5, 0.1)
+    records.train(1, 100, 3.0, 1e-3, 0.5, 0.1, True)
     records.validation(1, 2.5)
     measurement = Measurement(pattern="mean_token", seconds=0.25)
     measurement.add("energy/layer_00/E_mean", 4.0)

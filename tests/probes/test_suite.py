@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from helpers.gpt2 import in_the_library
 from pydantic import ValidationError
 from torch import nn
 
@@ -112,7 +113,10 @@ def one_thread():
     [
         "no",
         "in place",
-        pytest.param("wrapped", marks=pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs g++")),
+        pytest.param(
+            "wrapped",
+            marks=[pytest.mark.slow, pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs g++")],
+        ),
     ],
 )
 def test_every_measurement_leaves_a_training_step_bit_identical(compiled, one_thread):
@@ -170,7 +174,7 @@ def test_the_first_layers_step_starts_from_the_embedding():
     rows = []
     for part in (suite.context.stored, suite.context.queries):
         with torch.no_grad():
-            states = inner.model(part.tokens_BT, output_hidden_states=True).hidden_states
+            states = in_the_library(inner, 2)(part.tokens_BT, output_hidden_states=True).hidden_states
         last = (part.counted_BT * torch.arange(1, 25)).argmax(1)
         rows.append([state[torch.arange(len(last)), last].double().numpy() for state in states])
     (_, stored, _), (start, end, _) = rows

@@ -107,6 +107,7 @@ def test_distances_and_summary_agree_with_brute_force(measured):
         assert (measured / name).stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_figures(measured, files):
     first = json.loads((measured / "summary.json").read_text())["spreads"]
     probe(*options(files, "name=again"))
@@ -214,6 +215,7 @@ def test_a_model_without_recognisable_layers_is_an_error(files):
         transformers_subject("odd", model)
 
 
+@pytest.mark.slow
 def test_the_command_exits_with_2_and_one_line():
     command = [sys.executable, "-m", "amscale.probe", "model.path=/nowhere"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)

@@ -12,6 +12,8 @@ from amscale.scaling.laws.coupled import Coupled
 from amscale.scaling.laws.fitting import fit_law
 from amscale.scaling.laws.law import HUBER_LOG, Rows
 
+pytestmark = pytest.mark.slow
+
 N, D = (grid.ravel() for grid in np.meshgrid(np.geomspace(1e6, 1e9, 6), np.geomspace(2e7, 2e10, 7)))
 
 

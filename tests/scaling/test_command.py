@@ -86,6 +86,7 @@ def test_a_setting_of_the_other_kind_of_source_is_an_error(points, tmp_path, wri
             fit(str(source), **setting)
 
 
+@pytest.mark.slow
 def test_one_hypothesis_needs_no_list(points, capsys):
     """Fire reads `--hypotheses=2` as a number."""
     fit(str(points), hypotheses=2, resamples=100)

@@ -83,7 +83,7 @@ def test_frames_have_a_row_each(fitted):
     assert frame.value.isna().equals(frame.reason.notna())
     laws = fitted.laws_frame()
     assert len(laws) == 3 * len(all_laws())
-    law = laws[(laws.id == "chinchilla") & (laws.objective == "squared_log")].iloc[0]
+    law = laws[(laws.id == "chinchilla") & (laws.objective == "huber_log")].iloc[0]
     assert law.k_low <= law.k <= law.k_high
     assert law.beta / law.alpha == pytest.approx(law.k)
     points = fitted.points_frame()
@@ -100,7 +100,7 @@ def test_json_has_what_a_figure_needs(fitted):
     document = json.loads(fitted.to_json())
     assert document["points_used"] == len(document["points"]) == 60
     laws = {(law["id"], law["objective"]): law for law in document["laws"]}
-    law = laws["chinchilla", "squared_log"]
+    law = laws["chinchilla", "huber_log"]
     point = document["points"][5]
     for name in (law["id"], law["law"]):
         found = predict(name, law["parameters"], point["N"], point["D"])

@@ -77,6 +77,7 @@ def test_torn_line_is_ignored_with_a_warning_and_the_later_record_of_a_step_coun
     assert len(table.points[0].curves.train_steps) == 10
 
 
+@pytest.mark.slow
 def test_nine_cells_give_reasons_and_what_is_known_of_the_floor_and_are_written_whole(tmp_path, write_trial, capsys):
     for i, N in enumerate((1e6, 2e6, 4e6)):
         for j, D in enumerate((1e6, 2e6, 4e6)):

@@ -1,7 +1,7 @@
 """Compare laws on the same points: objective, R², AICc, held-out error, intervals by refits to resampled points."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,17 @@ from amscale.scaling.design import no_variation
 from amscale.scaling.estimate import FitRecord
 from amscale.scaling.laws import all_laws
 from amscale.scaling.laws.fitting import LawFit, at_bound, fit_law
-from amscale.scaling.laws.law import OBJECTIVES, SQUARED_LOG, Law, Objective, Problem, Rows, minimise
+from amscale.scaling.laws.law import (
+    HUBER_LOG,
+    OBJECTIVES,
+    SQUARED,
+    SQUARED_LOG,
+    Law,
+    Objective,
+    Problem,
+    Rows,
+    minimise,
+)
 from amscale.scaling.points import Array
 
 HELD_OUT = ("N", "D", "C")
@@ -195,10 +205,18 @@ def _rmse(predicted: np.ndarray, loss: np.ndarray) -> float:
         return float(np.sqrt(np.mean((np.log(predicted) - np.log(loss)) ** 2)))
 
 
-def compare(rows: Rows, resamples: int, laws: Mapping[str, Law] | None = None, large: bool = False) -> list[Fitted]:
+def compare(
+    rows: Rows,
+    resamples: int,
+    laws: Mapping[str, Law] | None = None,
+    large: bool = False,
+    describes: Callable[[Sequence["Fitted"]], Callable[[Comparison], bool]] | None = None,
+) -> list[Fitted]:
     """Fit laws by their id, by default every one, under every objective.
 
-    With `large` there are no refits and no held-out errors, only the fits.
+    Args:
+        large: leave out refits and held-out errors.
+        describes: given all fits, returns which laws describe the points: only those are refitted. None refits all.
     """
     found = []
     for id, law in (all_laws() if laws is None else laws).items():
@@ -207,8 +225,20 @@ def compare(rows: Rows, resamples: int, laws: Mapping[str, Law] | None = None, l
             if reason:
                 found.append(_not_fitted(id, law, rows, objective, reason))
             else:
-                found.append(_fitted(id, law, rows, objective, resamples, large))
-    return found
+                found.append(_fitted(id, law, rows, objective, large))
+    if large:
+        return found
+    chosen = (lambda comparison: True) if describes is None else describes(found)
+    return [
+        _refitted(item, rows, resamples)
+        if item.fit is not None and item.fit.objective in _REFITTED and chosen(item.comparison)
+        else item
+        for item in found
+    ]
+
+
+_REFITTED = (HUBER_LOG, SQUARED)
+"""Objectives that have intervals: squares on ln loss serve to compare laws."""
 
 
 def _not_fitted(id: str, law: Law, rows: Rows, objective: Objective, reason: str) -> Fitted:
@@ -218,18 +248,13 @@ def _not_fitted(id: str, law: Law, rows: Rows, objective: Objective, reason: str
     return Fitted(law, comparison)
 
 
-def _fitted(id: str, law: Law, rows: Rows, objective: Objective, resamples: int, large: bool) -> Fitted:
+def _fitted(id: str, law: Law, rows: Rows, objective: Objective, large: bool) -> Fitted:
     fit = fit_law(law, rows, objective)
     if reason := _overflow(fit):
         return _not_fitted(id, law, rows, objective, reason)
-    resampled = None if large else resample_law(fit, rows, resamples)
-    intervals = {}
-    if resampled is not None:
-        columns = dict(zip(law.parameters, resampled.natural.T, strict=True))
-        columns |= {"k": law.exponent(resampled.natural), "floor": law.floor(resampled.natural)}
-        intervals = {name: percentile_interval(values) for name, values in columns.items() if values is not None}
     predicted = fit.predict(rows)
     total = float(np.sum((rows.loss - rows.loss.mean()) ** 2))
+    held_out = {} if large or objective is not HUBER_LOG else HELD_OUT
     comparison = Comparison(
         id=id,
         law=law.name,
@@ -240,23 +265,35 @@ def _fitted(id: str, law: Law, rows: Rows, objective: Objective, resamples: int,
         value=fit.value,
         k=fit.exponent,
         floor=fit.floor,
-        intervals=intervals,
         r_squared=1 - float(np.sum((rows.loss - predicted) ** 2)) / total if total > 0 else None,
         rmse=_rmse(predicted, rows.loss),
         aicc=aicc(fit, rows),
-        held_out={} if large else {axis: held_out_error(law, rows, objective, axis) for axis in HELD_OUT},
-        flags=fit.flags + _resampling_flags(resampled),
+        held_out={axis: held_out_error(law, rows, objective, axis) for axis in held_out},
+        flags=fit.flags,
         condition=fit.condition,
         starts=fit.starts,
         starts_at_optimum=fit.share,
-        bootstrap="" if resampled is None else resampled.how,
-        resamples=0 if resampled is None else resamples,
-        refits_at_a_bound=None if resampled is None else resampled.at_bound,
     )
-    return Fitted(law, comparison, fit, resampled)
+    return Fitted(law, comparison, fit)
 
 
-def _resampling_flags(resampled: Resampled | None) -> tuple[str, ...]:
-    if resampled is None or resampled.at_bound <= 0.01:
+def _refitted(item: Fitted, rows: Rows, resamples: int) -> Fitted:
+    """Return a fit with its refits and the intervals by them."""
+    assert item.fit is not None
+    law, resampled = item.law, resample_law(item.fit, rows, resamples)
+    columns = dict(zip(law.parameters, resampled.natural.T, strict=True))
+    columns |= {"k": law.exponent(resampled.natural), "floor": law.floor(resampled.natural)}
+    update = {
+        "intervals": {name: percentile_interval(values) for name, values in columns.items() if values is not None},
+        "flags": item.comparison.flags + _resampling_flags(resampled),
+        "bootstrap": resampled.how,
+        "resamples": resamples,
+        "refits_at_a_bound": resampled.at_bound,
+    }
+    return Fitted(law, item.comparison.model_copy(update=update), item.fit, resampled)
+
+
+def _resampling_flags(resampled: Resampled) -> tuple[str, ...]:
+    if resampled.at_bound <= 0.01:
         return ()
     return (f"{resampled.at_bound:.0%} of the refits end at a bound",)

@@ -1,7 +1,7 @@
 """The exponent and the floor of each law, with intervals and tests, or why they are not determined."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from amscale.scaling.floor import references
 from amscale.scaling.laws.adequacy import misfits, profile
 from amscale.scaling.laws.compare import Comparison, Fitted, Resampled
 from amscale.scaling.laws.fitting import LawFit, fit_law
-from amscale.scaling.laws.law import HUBER_LOG, OBJECTIVES, SQUARED, SQUARED_LOG, rows_of
+from amscale.scaling.laws.law import HUBER_LOG, OBJECTIVES, SQUARED, SQUARED_LOG, Rows, rows_of
 from amscale.scaling.points import Array, PointTable
 from amscale.scaling.power_law import hypothesis_name
 
@@ -74,6 +74,16 @@ def _recommended(estimates: list[Estimate], by_law: Mapping[str, Mapping[str, Fi
         else item
         for item in estimates
     ]
+
+
+def describing(rows: Rows) -> Callable[[Sequence[Fitted]], Callable[[Comparison], bool]]:
+    """Return what tells, from all fits to the rows, which laws describe them (for `compare`)."""
+
+    def chosen(fitted: Sequence[Fitted]) -> Callable[[Comparison], bool]:
+        reasons = misfits(rows, fitted)
+        return lambda comparison: comparison.id not in reasons and _poor_fit(comparison) is None
+
+    return chosen
 
 
 def disagree(one: Comparison, other: Comparison) -> bool:
