@@ -7,7 +7,7 @@ examples:
   python -m amscale.doctor launch.address=auto                  every machine of a running Ray cluster
   python -m amscale.doctor --slurm                              the nodes of this Slurm allocation
 
-settings that matter: storage, launch.address, launch.network_interface and launch.device, as the sweep will have them.
+settings that matter: storage, launch.address, launch.device and launch.scratch, as the sweep will have them.
 """
 
 import sys
