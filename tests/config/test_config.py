@@ -183,6 +183,13 @@ def test_bad_files(tmp_path, text, words):
         config.load(str(path))
 
 
+def test_a_setting_of_the_corpus_before_is_said_to_be_in_the_file():
+    with pytest.raises(InputError, match=r"data\.documents='25k'.*it is in quick\.yaml: data=\{corpus: …, …\}"):
+        config.load("quick.yaml", ["data.corpus=text", "data.files=input.txt"])
+    with pytest.raises(InputError, match=r"unknown key data\.documents=1(?!.*it is in)"):
+        config.load("quick.yaml", ["data.corpus=text", "data.documents=1", "data.files=input.txt"])
+
+
 def test_a_configuration_from_a_pipe_is_read_twice():
     reader, writer = os.pipe()
     os.write(writer, (packaged("configs") / "quick.yaml").read_bytes())
