@@ -159,7 +159,7 @@ def _run_missing(
             plan = plan_sweep(config, sweep.path.parent, resources.cluster())
             print_plan(plan, console)
             missing = _missing(plan, sweep)
-        jobs = [_job(trial, sweep) for trial in sorted(missing, key=lambda t: -t.seconds)]
+        jobs = [_job(trial, sweep, plan.resources) for trial in sorted(missing, key=lambda t: -t.seconds)]
         steps = {trial.label: trial.steps for trial in missing}
         stores = {trial.store.folder for trial in missing if trial.store}
         ownership.check()
@@ -199,7 +199,7 @@ def _missing(plan: SweepPlan, sweep: SweepStore) -> list[TrialPlan]:
     return [trial for trial in plan.trials if not sweep.trial(trial.label).done()]
 
 
-def _job(trial: TrialPlan, sweep: SweepStore) -> "Job":
+def _job(trial: TrialPlan, sweep: SweepStore, machines: resources.Resources) -> "Job":
     from amscale.cluster.patience import Schedule
     from amscale.cluster.tune import Job
 
@@ -217,6 +217,7 @@ def _job(trial: TrialPlan, sweep: SweepStore) -> "Job":
         launch.stalled_after,
         schedule,
         warm=launch.warm_starts,
+        avoided=machines.unsuited_nodes(trial.placement),
     )
 
 

@@ -149,13 +149,16 @@ def describe_error(
         hint: returns what may have been meant, from the dotted key and the fault as pydantic has it.
     """
     first = error.errors()[0]
-    parts = [section] * bool(section) + _written_location(first["loc"], tree)
+    written = _written_location(first["loc"], tree)
+    # A value that may be one thing or another has one fault for each.
+    here = [fault for fault in error.errors() if _written_location(fault["loc"], tree) == written]
+    parts = [section] * bool(section) + written
     key = ".".join(parts)
-    return _description(error, first, parts, key) + hint(key, first)
+    return _description(error, first, here, parts, key) + hint(key, first)
 
 
-def _description(error: ValidationError, first: Any, parts: list[str], key: str) -> str:
-    others = f" ({error.error_count() - 1} more like it)" if error.error_count() > 1 else ""
+def _description(error: ValidationError, first: Any, here: list[Any], parts: list[str], key: str) -> str:
+    others = f" ({error.error_count() - len(here)} more like it)" if error.error_count() > len(here) else ""
     context = first.get("ctx", {})
     match first["type"]:
         case "extra_forbidden":
@@ -172,14 +175,18 @@ def _description(error: ValidationError, first: Any, parts: list[str], key: str)
             return f"{key}={first['input']!r}: a name has {allowed}{others}"
         case "tuple_type" | "list_type":
             return f"{key}={first['input']!r}: not a list; write {key}=[{format_value(first['input'])}]{others}"
-    return f"{key}={first['input']!r}: {first['msg'].removeprefix('Value error, ')}{others}"
+    said = [fault["msg"].removeprefix("Value error, ") for fault in here]
+    alternatives = " or ".join([said[0], *(words.removeprefix("Input should be ") for words in said[1:])])
+    return f"{key}={first['input']!r}: {alternatives}{others}"
 
 
 def _written_location(location: tuple[int | str, ...], tree: Any) -> list[str]:
-    """Return the parts of a location that the user wrote: pydantic adds the tag of a union, which is left out."""
+    """Return the parts of a location that the user wrote: pydantic adds the member of a union, which is left out."""
     parts: list[str] = []
     node = tree
     for part in location:
+        if isinstance(node, str | int | float):
+            break
         if isinstance(node, dict) and part not in node and part in [v for v in node.values() if isinstance(v, str)]:
             continue
         parts.append(str(part))

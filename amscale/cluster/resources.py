@@ -18,6 +18,8 @@ _GPU_FLOPS = 1.2e14
 _GPU_SHARE = 0.4
 """Of a card's bf16 peak: what large models reach."""
 _CPU_CORE_FLOPS = 2.5e10
+_ALIKE = 1.1
+"""Memories that differ by less than this factor count as one size: drivers and kernels keep parts of their own."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,28 @@ class Host:
     """Why it is not known whether it has GPUs."""
     note: str = ""
     """What a user should know of it."""
+    node: str = ""
+    """Ray's name of it, where it is a node of a running cluster."""
 
-    def slots(self, device: str, cpus_per_process: int) -> int:
-        """Return how many processes it can run at a time: each needs its CPU cores, beside its GPU where it has one."""
+    def slots(self, device: str, cpus_per_process: int, gpu_fraction: float = 1.0) -> int:
+        """Return how many processes it can run at a time: each needs its CPU cores, beside its part of a GPU."""
         cpus = self.cpus // cpus_per_process
         if device != "cuda":
             return cpus
-        return min(self.gpus, cpus, 1 if self.gpu_slices else cpus)
+        return min(self.gpus * int(1 / gpu_fraction + 1e-9), cpus, 1 if self.gpu_slices else cpus)
+
+    def device_memory(self, device: str) -> int:
+        """Return the bytes for one process: a GPU's memory, or an even share of the main memory per core."""
+        return self.gpu_memory if device == "cuda" else self.memory // max(self.cpus, 1)
+
+    def suits(self, placement: Placement) -> bool:
+        """Return whether its devices are what a trial was planned for: their memory, precision, and parts of them."""
+        if self.device_memory(placement.device) < placement.device_memory:
+            return False
+        if placement.device == "cpu":
+            return True
+        whole = placement.gpu_fraction == 1 or not self.gpu_slices
+        return self.gpus > 0 and whole and (self.bf16 or placement.precision != "bf16")
 
 
 @dataclass(frozen=True)
@@ -72,15 +89,46 @@ class Resources:
         """Why it is not known whether there are GPUs; empty where it is."""
         return next((host.trouble for host in self.hosts if host.trouble), "")
 
-    def processes(self, device: str, cpus_per_process: int) -> list[int]:
+    def processes(self, device: str, cpus_per_process: int, gpu_fraction: float = 1.0) -> list[int]:
         """Return how many processes each machine can run at a time, most first."""
-        return sorted((host.slots(device, cpus_per_process) for host in self.hosts), reverse=True)
+        return sorted((host.slots(device, cpus_per_process, gpu_fraction) for host in self.hosts), reverse=True)
 
     def device_memory(self, device: str) -> int:
-        """Return the bytes for one process: a GPU's memory, or an even share of a machine's main memory per core."""
-        if device == "cuda":
-            return min((h.gpu_memory for h in self.hosts if h.gpus), default=0)
-        return min(h.memory // max(h.cpus, 1) for h in self.hosts)
+        """Return the bytes that every process has at least, whichever machine runs it."""
+        return min((host.device_memory(device) for host in self.hosts), default=0)
+
+    def by_memory(self, device: str) -> list["Resources"]:
+        """Return for each size of device memory, the smallest first, the machines that have at least that much."""
+        hosts = sorted(self.hosts, key=lambda host: host.device_memory(device))
+        found: list[Resources] = []
+        least = 0
+        for index, host in enumerate(hosts):
+            if not found or host.device_memory(device) > _ALIKE * least:
+                least = host.device_memory(device)
+                found.append(replace(self, hosts=tuple(hosts[index:])))
+        return found
+
+    def suited(self, placement: Placement) -> "Resources":
+        """Return the machines whose devices are what a trial was planned for."""
+        return replace(self, hosts=tuple(host for host in self.hosts if host.suits(placement)))
+
+    def unsuited_nodes(self, placement: Placement) -> tuple[str, ...]:
+        """Return Ray's names of the nodes that a trial must not get although they may have room for it."""
+        return tuple(
+            host.node
+            for host in self.hosts
+            if host.node and (host.gpus if placement.device == "cuda" else host.cpus) and not host.suits(placement)
+        )
+
+    def cards(self) -> list[str]:
+        """Return how many GPUs there are of each kind, with name and memory, those of the largest memory first."""
+        kinds: dict[tuple[str, int], int] = {}
+        for host in self.hosts:
+            if host.gpus and host.gpu_name:
+                kind = host.gpu_name, host.gpu_memory
+                kinds[kind] = kinds.get(kind, 0) + host.gpus
+        largest_first = sorted(kinds.items(), key=lambda kind: (-kind[0][1], kind[0][0]))
+        return [f"{count} {name} of {memory / 1e9:.0f} GB" for (name, memory), count in largest_first]
 
     def describe(self) -> str:
         """Return one line for the plan."""
@@ -89,15 +137,9 @@ class Resources:
             host = self.hosts[0]
             return f"machines of {host.gpus} GPUs with {host.gpu_memory / 1e9:.0f} GB each (assumed: no GPU is here)"
         machines = f"{len(self.hosts)} machine{'s' if len(self.hosts) > 1 else ''}"
-        kinds = {(h.gpu_name, h.gpu_memory): 0 for h in self.hosts if h.gpus and h.gpu_name}
-        for host in self.hosts:
-            if host.gpus and host.gpu_name:
-                kinds[host.gpu_name, host.gpu_memory] += host.gpus
-        largest_first = sorted(kinds.items(), key=lambda kind: (-kind[0][1], kind[0][0]))
-        cards = [f"{count} {name} of {memory / 1e9:.0f} GB" for (name, memory), count in largest_first]
         words = f"{machines}, {sum(h.cpus for h in self.hosts)} CPU cores, {gpus} GPUs"
-        if cards:
-            words += f" ({', '.join(cards)}{'; planned for the smallest' if len(cards) > 1 else ''})"
+        if cards := self.cards():
+            words += f" ({', '.join(cards)})"
         idle = sum(max(0, h.gpus - h.cpus) for h in self.hosts)
         if idle:
             words += f"; {idle} of them cannot be used: each needs a CPU core beside it"
@@ -188,18 +230,18 @@ def _given_by_ray(host: Host, node: dict[str, Any]) -> Host:
     """Return what Ray gives of what a node has: `ray start` may have been told other numbers."""
     given = node["Resources"]
     gpus = int(given.get("GPU", 0))
-    trouble = f"node {node['NodeManagerAddress']}: {host.trouble}" if gpus and host.trouble else ""
-    if gpus and not host.gpus and not trouble:
-        trouble = (
-            f"node {node['NodeManagerAddress']}: Ray gives {gpus} GPUs, and {host.note or 'no nvidia-smi is there'}"
-        )
+    reason = host.trouble if gpus else ""
+    if gpus > host.gpus and not reason:
+        found = f"nvidia-smi finds {host.gpus}" if host.gpus else host.note or "no nvidia-smi is there"
+        reason = f"Ray gives {gpus} GPUs, and {found}"
     return replace(
         host,
         cpus=int(given.get("CPU", 0)),
         gpus=gpus,
         memory=int(given.get("memory", 0)) or host.memory,
-        trouble=trouble,
+        trouble=f"node {node['NodeManagerAddress']}: {reason}" if reason else "",
         note="" if gpus else host.note,
+        node=node["NodeID"],
     )
 
 

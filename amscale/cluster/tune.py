@@ -173,7 +173,9 @@ def describe_bundle(placement: Placement) -> str:
     """Return what a trial reserves on each of its machines, in words."""
     processes = placement.processes_per_machine
     cores = f"{processes * placement.cpus_per_process} CPU core(s)"
-    return f"{processes} GPU(s) and {cores}" if placement.device == "cuda" else cores
+    memory = f" with at least {placement.device_memory / 1e9:.1f} GB" if placement.device_memory else ""
+    gpus = f"{processes * placement.gpu_fraction:g} GPU(s){memory}"
+    return f"{gpus} and {cores}" if placement.device == "cuda" else cores
 
 
 class EndStopper(tune.Stopper):  # type: ignore[misc]
@@ -218,6 +220,8 @@ class Job:
     """What it does after which step; nothing is learned of its intervals without it."""
     warm: bool = False
     """Whether its ranks are forked from the machine's warm server."""
+    avoided: tuple[str, ...] = ()
+    """Ray's names of nodes that it must not get: their devices are not what it was planned for."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the job as plain data, for the trial's actor."""
@@ -260,10 +264,13 @@ def run_jobs(
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     logging.getLogger("ray").setLevel(logging.CRITICAL)
-    placements = {job.label: job.placement for job in jobs}
-    placed = tune.with_resources(
-        trainable or TrainingTrial, lambda config: placement_group(placements[config["job"]["label"]])
-    )
+    by_label = {job.label: job for job in jobs}
+
+    def reserved(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        job = by_label[config["job"]["label"]]
+        return placement_group(job.placement, job.avoided)
+
+    placed = tune.with_resources(trainable or TrainingTrial, reserved)
     signals = _EndSignals(head)
     tuner = tune.Tuner(
         placed,

@@ -6,7 +6,7 @@ dies, Ray tells Tune, which starts the trial again elsewhere.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -210,13 +210,21 @@ def bundle_options(placement: Placement) -> dict[str, float]:
     processes = placement.processes_per_machine
     return {
         "num_cpus": processes * placement.cpus_per_process,
-        "num_gpus": processes if placement.device == "cuda" else 0,
+        "num_gpus": processes * placement.gpu_fraction if placement.device == "cuda" else 0,
     }
 
 
-def placement_group(placement: Placement) -> tune.PlacementGroupFactory:
-    """Return a placement group with one bundle per machine, each on another node."""
+def placement_group(placement: Placement, avoided: Sequence[str] = ()) -> tune.PlacementGroupFactory:
+    """Return a placement group with one bundle per machine, each on another node.
+
+    Args:
+        placement: of the trial.
+        avoided: Ray's names of nodes that the trial must not get. A node that joins later is none of them.
+    """
     options = bundle_options(placement)
     bundle = {"CPU": options["num_cpus"], "GPU": options["num_gpus"]}
     bundles = [{name: amount for name, amount in bundle.items() if amount} for _ in range(placement.machines)]
-    return tune.PlacementGroupFactory(bundles, strategy="STRICT_SPREAD" if placement.machines > 1 else "PACK")
+    elsewhere = {"bundle_label_selector": [{"ray.io/node-id": f"!in({','.join(avoided)})"}] * placement.machines}
+    return tune.PlacementGroupFactory(
+        bundles, strategy="STRICT_SPREAD" if placement.machines > 1 else "PACK", **(elsewhere if avoided else {})
+    )

@@ -94,6 +94,9 @@ class LaunchSettings(Settings):
     the global batch unchanged, where a rank still runs out of memory."""
     device_memory: AutoOrSize = "auto"
     """Memory in bytes of one process's device (`80G`). auto: read from the machines."""
+    gpu_fraction: Literal["auto"] | Annotated[float, Field(ge=0.01, le=1)] = "auto"
+    """Part of a GPU that a trial of one process reserves (0.1), and to which its memory is capped. auto: where trials
+    outnumber GPUs, the least that its memory and its arithmetic need, at least a tenth. 1: never share a GPU."""
     concurrent_trials: int | None = Field(None, ge=1)
     """At most this many trials at a time. None: as many as fit the cluster."""
     warm_starts: bool = True

@@ -1,8 +1,9 @@
 """Measure an all-reduce within and across machines, over the interface that trials use.
 
-    python -m amscale.diagnosis.collectives MACHINE MACHINES HEAD PORT ADDRESS SECONDS      one a machine, at a time
+    python -m amscale.diagnosis.collectives REQUEST        one a machine, at a time
 
-Prints a line of JSON on machine 0. Each machine has a rank for each GPU (NCCL), or two on CPUs (gloo).
+REQUEST is JSON, with the arguments of `measure`. Prints a line of JSON, with the speed within the
+machine and across all.
 """
 
 import json
@@ -13,28 +14,44 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from amscale.cluster.network import interface_of
+from amscale.cluster.network import interface_variables
 
 _BYTES = 16 << 20
 _REPEATS = 5
 _RANK = "AMSCALE_COLLECTIVE_RANK"
 
 
-def measure(machine: int, machines: int, head: str, port: int, interface: str, seconds: float, local: int) -> None:
-    """Take part with one rank; print the result on rank 0."""
+def measure(
+    local: int, machine: int, machines: int, ranks: int, head: str, port: int, address: str, cuda: bool, seconds: float
+) -> None:
+    """Take part with one rank; print the result on the first of each machine.
+
+    Args:
+        local: this rank's number on this machine.
+        machine: this machine's number.
+        machines: how many take part.
+        ranks: how many each of them runs: one for each GPU (NCCL), or some on CPUs (gloo).
+        head: address of machine 0.
+        port: a free port there.
+        address: of this machine.
+        cuda: whether to measure between GPUs.
+        seconds: how long one collective may take.
+    """
     import torch
     import torch.distributed as dist
 
-    here, cuda = ranks_here(), torch.cuda.is_available()
-    rank, world = machine * here + local, machines * here
+    interface = os.environ["NCCL_SOCKET_IFNAME" if cuda else "GLOO_SOCKET_IFNAME"]
+    rank, world = machine * ranks + local, machines * ranks
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
     limit = timedelta(seconds=seconds)
     store = dist.TCPStore(head, port, world, is_master=rank == 0, timeout=limit)
     backend = "nccl" if cuda else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=limit)
-    within = [dist.new_group(list(range(m * here, (m + 1) * here)), timeout=limit) for m in range(machines)][machine]
-    found: dict[str, Any] = {"backend": backend, "interface": interface, "ranks": world, "machines": machines}
-    for name, group, size in (("within", within, here), ("across", dist.group.WORLD, world)):
+    within = [dist.new_group(list(range(m * ranks, (m + 1) * ranks)), timeout=limit) for m in range(machines)][machine]
+    found: dict[str, Any] = {"backend": backend, "interface": interface}
+    for name, group, size in (("within", within, ranks), ("across", dist.group.WORLD, world)):
         if size < 2 or (name == "across" and machines < 2):
             continue
         tensor = torch.ones(_BYTES // 4, device=device)
@@ -48,38 +65,28 @@ def measure(machine: int, machines: int, head: str, port: int, interface: str, s
             torch.cuda.synchronize()
         elapsed = (time.perf_counter() - began) / _REPEATS
         found[name] = {"right": right, "bytes_per_second": 2 * (size - 1) / size * _BYTES / elapsed}
-    if rank == 0:
+    if local == 0:
         print(json.dumps(found), flush=True)
     dist.barrier()
     dist.destroy_process_group()
 
 
-def ranks_here() -> int:
-    """Return how many ranks a machine has in the measurement."""
-    import torch
-
-    return torch.cuda.device_count() if torch.cuda.is_available() else 2
-
-
-def main(words: list[str]) -> int:
+def main(request: str) -> int:
     """Start this machine's ranks, or be one of them."""
-    machine, machines, head, port, address, seconds = words
-    # What the site has set is respected, as in a trial.
-    interface = os.environ.get("NCCL_SOCKET_IFNAME") or os.environ.get("GLOO_SOCKET_IFNAME") or interface_of(address)
+    asked = json.loads(request)
     if _RANK in os.environ:
-        local = int(os.environ[_RANK])
-        measure(int(machine), int(machines), head, int(port), interface, float(seconds), local)
+        measure(int(os.environ[_RANK]), **asked)
         return 0
-    names = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
-    environment = {**dict.fromkeys(names, interface), **os.environ}
-    command = [sys.executable, "-m", "amscale.diagnosis.collectives", *words]
-    ranks = [subprocess.Popen(command, env={**environment, _RANK: str(local)}) for local in range(ranks_here())]
+    # What the site says of interfaces is respected, as in a trial.
+    environment = os.environ | interface_variables(asked["address"], os.environ)
+    command = [sys.executable, "-m", "amscale.diagnosis.collectives", request]
+    ranks = [subprocess.Popen(command, env={**environment, _RANK: str(local)}) for local in range(asked["ranks"])]
     try:
-        return max(abs(rank.wait(timeout=2 * float(seconds) + 60)) for rank in ranks)
+        return max(abs(rank.wait(timeout=2 * asked["seconds"] + 60)) for rank in ranks)
     finally:
         for rank in ranks:
             rank.kill()
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1]))

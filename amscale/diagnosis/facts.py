@@ -2,70 +2,74 @@
 
     python -m amscale.diagnosis.facts REQUEST        prints them as JSON; REQUEST is JSON too
 
-The request names the storage and the machines (`peers`), and whether to import torch (`full`).
+The request holds the arguments of `gather`.
 """
 
 import json
+import math
 import os
 import platform
 import resource
 import shutil
-import socket
-import subprocess
 import sys
 import tempfile
-import time
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from amscale.cluster.network import Port, own_address
+from amscale.cluster.gpus import GpuSearch, find_gpus
+from amscale.cluster.limits import cgroup_cpus, granted_cpus, granted_memory
+from amscale.cluster.network import Port, interface_of, own_address
+from amscale.diagnosis.shared_storage import write
+from amscale.errors import InputError
 from amscale.trials.attempt import ATTEMPT_VARIABLE
-from amscale.trials.location import working_folder
-from amscale.trials.objects import ObjectStore, is_uri
-from amscale.trials.storage_errors import StorageError
 
 PACKAGES = ("amscale", "torch", "deepspeed", "accelerate", "transformers", "ray", "numpy")
-_NVIDIA_SECONDS = 20.0
+_DRIVER = Path("/sys/module/nvidia/version")
 
 
-def gather(storage: str, peers: list[str], token: str, seconds: float, full: bool) -> dict[str, Any]:
+def gather(storage: str, peers: list[str], own: str, token: str, gpus: bool) -> dict[str, Any]:
     """Return the facts of this machine.
 
     Args:
         storage: of sweeps, a folder or a URI.
         peers: names or addresses of all machines, this one included.
-        token: name under which all machines write to the storage; each sees then who else did.
-        seconds: how long to wait for the others' files.
-        full: whether to look at GPUs and torch, which takes seconds, and for the others' files.
+        own: which of them this one is.
+        token: name of a folder in the storage, in which all machines write.
+        gpus: whether to ask for GPUs: a driver may take seconds, or hang.
     """
+    quota = cgroup_cpus()
     facts: dict[str, Any] = {
-        "host": socket.gethostname(),
-        "time": time.time(),
+        "host": own,
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
-        "cpus": len(os.sched_getaffinity(0)),
-        "cpu_quota": cpu_quota(),
+        "cores": len(os.sched_getaffinity(0)),
+        "quota": quota if math.isfinite(quota) else None,
+        "granted_cpus": granted_cpus(),
         "memory": psutil.virtual_memory().total,
-        "memory_limit": memory_limit(),
+        "granted_memory": granted_memory(),
         "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         "shared_memory": free_bytes(Path("/dev/shm")),
         "temporary": free_bytes(Path(tempfile.gettempdir())),
         "accelerate_config": accelerate_config(),
         "proxies": proxies(),
         "leftovers": leftovers(),
-        "gpus": nvidia() if full else [],
     }
     try:
         facts["address"] = own_address(peers)
+        facts["interface"] = os.environ.get("NCCL_SOCKET_IFNAME") or interface_of(facts["address"])
         facts["port"] = Port(facts["address"]).number
-    except RuntimeError as error:
+    except (RuntimeError, InputError) as error:
         facts["network_error"] = str(error)
-    if full:
+    found = find_gpus() if gpus else GpuSearch(note="not asked for")
+    facts |= {"gpus": [asdict(gpu) for gpu in found.gpus], "gpu_trouble": found.trouble, "gpu_note": found.note}
+    facts["driver"] = _DRIVER.read_text(encoding="utf-8").strip() if _DRIVER.is_file() else None
+    if found.gpus:
         facts["torch"] = torch_facts()
-    facts["storage"] = storage_facts(storage, token, len(peers) if full else 1, seconds)
+    facts["storage"] = write(storage, token, own)
     return facts
 
 
@@ -82,31 +86,6 @@ def free_bytes(folder: Path) -> int | None:
         return shutil.disk_usage(folder).free
     except OSError:
         return None
-
-
-def cpu_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Return the CPU cores that the container may use at a time; None without a limit."""
-    try:
-        quota, period = (root / "cpu.max").read_text().split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        pass  # no version 2
-    try:
-        quota_us = int((root / "cpu" / "cpu.cfs_quota_us").read_text())
-        return quota_us / int((root / "cpu" / "cpu.cfs_period_us").read_text()) if quota_us > 0 else None
-    except (OSError, ValueError):
-        return None
-
-
-def memory_limit(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Return the bytes of memory that the container may use; None without a limit."""
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        try:
-            limit = int((root / name).read_text())
-        except (OSError, ValueError):
-            continue
-        return limit if limit < 1 << 60 else None
-    return None
 
 
 def accelerate_config() -> str | None:
@@ -126,85 +105,28 @@ def proxies() -> dict[str, str]:
 def leftovers() -> list[int]:
     """Return this user's ranks and launchers of trials whose supervisor has gone.
 
-    A trial that was started by hand has none, and may have outlived its shell.
+    The launcher of a trial that was started by hand has none, and may have outlived its shell.
     """
     found = []
     for process in psutil.process_iter(["cmdline", "uids", "ppid", "environ"]):
         words = process.info["cmdline"] or []
         mine = process.info["uids"] and process.info["uids"].real == os.getuid()
-        supervised = ATTEMPT_VARIABLE in (process.info["environ"] or {})
-        supervises = any(word.endswith("supervisor.py") for word in words)
-        if mine and process.info["ppid"] == 1 and "amscale.train" in words and supervised and not supervises:
+        if not mine or process.info["ppid"] != 1 or "amscale.train" not in words:
+            continue
+        # Of a rank that was forked, /proc shows the environment of the process that forked it.
+        supervised = ATTEMPT_VARIABLE in (process.info["environ"] or {}) or "accelerate.commands.launch" not in words
+        if supervised and not any(word.endswith("supervisor.py") for word in words):
             found.append(process.pid)
     return found
 
 
-def nvidia() -> list[dict[str, str]] | str:
-    """Return name, memory and driver of each NVIDIA GPU here, or why `nvidia-smi` does not say."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return []
-    fields = ("name", "memory.total", "driver_version")
-    try:
-        answer = subprocess.run(
-            [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=_NVIDIA_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"nvidia-smi has not answered for {_NVIDIA_SECONDS:.0f} s"
-    if answer.returncode:
-        return (answer.stdout + answer.stderr).strip().splitlines()[-1] if answer.stdout + answer.stderr else "failed"
-    rows = [line.split(", ") for line in answer.stdout.splitlines() if line.strip()]
-    return [dict(zip(fields, row, strict=True)) for row in rows if len(row) == len(fields)]
-
-
 def torch_facts() -> dict[str, Any]:
-    """Return what torch has of GPUs: their number, its CUDA, and whether they compute in bf16."""
-    import torch
-
-    devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    capability = [torch.cuda.get_device_capability(index) for index in range(devices)]
-    return {"cuda": torch.version.cuda, "devices": devices, "bf16": all(major >= 8 for major, _ in capability)}
-
-
-def storage_facts(storage: str, token: str, machines: int, seconds: float) -> dict[str, Any]:
-    """Write to the storage, read it back, and wait for what the other machines write; return what was seen.
-
-    Args:
-        storage: a folder or a URI.
-        token: name of the folder in which all machines write.
-        machines: how many will.
-        seconds: how long to wait for the others.
-    """
-    folder = Path(storage).expanduser().absolute()
+    """Return what torch has of GPUs: how many it sees, and the CUDA that it was built for."""
     try:
-        if is_uri(storage):
-            disk = working_folder(storage)
-            disk.mkdir(parents=True, exist_ok=True)
-            objects = ObjectStore(storage).at(token)
-        else:
-            disk = folder
-            folder.mkdir(parents=True, exist_ok=True)
-            if not os.access(folder, os.W_OK | os.X_OK):
-                raise PermissionError(13, "Permission denied", str(folder))
-            objects = ObjectStore(folder.as_uri()).at(token)
-        name = f"{socket.gethostname()}-{os.getpid()}"
-        began = time.perf_counter()
-        objects.write(name, name.encode())
-        if objects.read(name) != name.encode():
-            return {"error": f"{storage}: what was written is not what is read"}
-        latency = time.perf_counter() - began
-        deadline = time.monotonic() + seconds
-        while len(seen := set(objects.entries())) < machines and time.monotonic() < deadline:
-            time.sleep(0.1)
-        return {"latency": latency, "seen": len(seen), "machines": machines, "free": free_bytes(disk)}
-    except StorageError as error:
-        return {"error": str(error)}
-    except OSError as error:
-        return {"error": f"{error.filename or storage}: {error.strerror or error}"}
+        import torch
+    except (ImportError, OSError) as error:  # a library of CUDA that is not there
+        return {"cuda": None, "devices": 0, "error": f"{type(error).__name__}: {error}"}
+    return {"cuda": torch.version.cuda, "devices": torch.cuda.device_count() if torch.cuda.is_available() else 0}
 
 
 def main(request: str) -> None:

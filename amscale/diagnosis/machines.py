@@ -1,6 +1,7 @@
 """Reach the machines of a cluster: this one, a list of hosts, Slurm's allocation, a Ray cluster."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -22,15 +23,19 @@ class Machines:
     """The machines of a cluster, and how a module is run on one of them."""
 
     peers: list[str]
-    """Names or addresses by which they reach each other."""
+    """Their names: those by which they reach each other, where `addresses` has no others."""
     run: Callable[[str, list[str], float], Answer]
     """Runs `python -m` with some words on a peer, for some seconds at most."""
+    without_trials: frozenset[str] = frozenset()
+    """Peers on which no trial runs: a head of Ray's without CPU cores."""
+    addresses: tuple[str, ...] = ()
+    """By which they reach each other."""
 
-    def on_all(self, words: list[list[str]], seconds: float) -> list[Answer]:
-        """Run `python -m` on every machine at the same time, each with words of its own."""
-        with ThreadPoolExecutor(len(self.peers)) as threads:
-            asked = [threads.submit(self.run, peer, own, seconds) for peer, own in zip(self.peers, words, strict=True)]
-            return [one.result() for one in asked]
+    def on(self, words: dict[str, list[str]], seconds: float) -> dict[str, Answer]:
+        """Run `python -m` on some peers at the same time, each with words of its own; return their answers."""
+        with ThreadPoolExecutor(len(words)) as threads:
+            asked = {peer: threads.submit(self.run, peer, own, seconds) for peer, own in words.items()}
+            return {peer: one.result() for peer, one in asked.items()}
 
 
 def this_machine() -> Machines:
@@ -60,14 +65,18 @@ def slurm() -> Machines:
     listed = os.environ.get("SLURM_JOB_NODELIST")
     if not listed:
         raise InputError("--slurm: no allocation here; run it in a job, or after `salloc --nodes=2`")
-    status, output, errors = _run(["scontrol", "show", "hostnames", listed], 60)
-    if status:
-        raise InputError(f"--slurm: scontrol does not answer ({errors.strip()}); run it where Slurm's commands are")
-    srun = ["srun", "--overlap", "--nodes=1", "--ntasks=1", "--quiet"]
-    return Machines(
-        output.split(),
-        lambda peer, words, seconds: _run([*srun, f"--nodelist={peer}", sys.executable, "-m", *words], seconds),
-    )
+    status, output, errors = _run(["scontrol", "show", "node", "--oneliner", listed], 60)
+    addresses = dict(re.findall(r"NodeName=(\S+).*? NodeAddr=(\S+)", output))
+    if status or not addresses:
+        raise InputError(f"--slurm: scontrol names no node ({errors.strip()}); run it where Slurm's commands are")
+    # A step gets one core otherwise, whatever the job was given.
+    cpus = min(map(int, re.findall(r"(?:^|,)(\d+)", os.environ.get("SLURM_JOB_CPUS_PER_NODE", "1"))))
+    srun = ["srun", "--overlap", "--nodes=1", "--ntasks=1", f"--cpus-per-task={cpus}", "--quiet"]
+
+    def run(peer: str, words: list[str], seconds: float) -> Answer:
+        return _run([*srun, f"--nodelist={peer}", sys.executable, "-m", *words], seconds)
+
+    return Machines(list(addresses), run, addresses=tuple(addresses.values()))
 
 
 @contextmanager
@@ -83,8 +92,10 @@ def ray_nodes(address: str) -> Iterator[Machines]:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        nodes = {node["NodeManagerAddress"]: node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        remote = ray.remote(num_cpus=0, max_retries=0)(run_here)
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        nodes = {node["NodeManagerAddress"]: node["NodeID"] for node in alive}
+        idle = frozenset(node["NodeManagerAddress"] for node in alive if not node["Resources"].get("CPU"))
+        remote = ray.remote(num_cpus=0, max_retries=0)(_run_on_node)
 
         def run(peer: str, words: list[str], seconds: float) -> Answer:
             strategy = NodeAffinitySchedulingStrategy(node_id=nodes[peer], soft=False)
@@ -95,12 +106,18 @@ def ray_nodes(address: str) -> Iterator[Machines]:
                 return 1, "", str(error).strip().splitlines()[-1]
             return answer
 
-        yield Machines(list(nodes), run)
+        yield Machines(list(nodes), run, idle)
 
 
 def run_here(words: list[str], seconds: float) -> Answer:
     """Run `python -m` with some words on this machine."""
     return _run([sys.executable, "-m", *words], seconds)
+
+
+def _run_on_node(words: list[str], seconds: float) -> Answer:
+    """Run on a node of a Ray cluster; Ray takes CUDA_VISIBLE_DEVICES from processes that reserve no GPU."""
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    return run_here(words, seconds)
 
 
 def _run(command: list[str], seconds: float) -> Answer:

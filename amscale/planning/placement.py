@@ -6,17 +6,17 @@ gradients, and the optimiser's part, which ZeRO 1 to 3 shard over the processes 
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from amscale import models
 from amscale.cluster.resources import Resources
-from amscale.config import Experiment
+from amscale.config import Experiment, LaunchSettings
 from amscale.errors import InputError
 from amscale.models import Shape
 from amscale.trials.records import Placement
 
-_PROCESS_BYTES = {"cpu": 0.55e9, "cuda": 1.5e9}
+PROCESS_BYTES = {"cpu": 0.55e9, "cuda": 1.5e9}
 """What a process needs before it holds a model: interpreter, torch, DeepSpeed; on a GPU its context and workspaces."""
 _USABLE = 0.85
 """Share of a device's memory that a plan may fill: allocators fragment, and peaks overlap."""
@@ -70,7 +70,7 @@ def estimate_memory(shape: Shape, placement: Placement) -> Memory:
     return Memory(
         states=model_states(*kept) + gradient_sums(*kept),
         activations=models.activation_bytes(shape, placement.micro_batch, element, placement.device),
-        process=_PROCESS_BYTES[placement.device],
+        process=PROCESS_BYTES[placement.device],
     )
 
 
@@ -90,7 +90,8 @@ class Choice:
 def choose_placement(cell: Experiment, shape: Shape, sequences: int, resources: Resources) -> Choice:
     """Place one trial: what the settings force is kept, the rest follows from the memory estimate.
 
-    The fewest processes come first, then the smallest ZeRO stage (the fastest), then the largest micro-batch.
+    The fewest processes come first, then the smallest devices, then the smallest ZeRO stage (the fastest), then the
+    largest micro-batch. A trial may run on every machine whose devices have the memory that it was planned for.
 
     Args:
         cell: settings of the trial.
@@ -103,18 +104,31 @@ def choose_placement(cell: Experiment, shape: Shape, sequences: int, resources: 
     """
     launch = cell.launch
     device = _device(cell, resources)
-    device_memory = resources.device_memory(device) if launch.device_memory == "auto" else launch.device_memory
+    precision = choose_precision(launch.precision, device, resources)
+    usable = _usable(cell, device, precision, resources)
     forced = launch.micro_batch != "auto" and launch.zero_stage != "auto"
-    memory = None
-    for placement in _candidates(cell, device, sequences, resources):
+    placement = memory = None
+    for candidate, device_memory in _candidates(cell, device, precision, sequences, usable):
+        if forced and placement and _counts(candidate) != _counts(placement):
+            break  # the settings decide, on the smallest device that holds the trial, else on the largest
+        placement = candidate
         check_supported(placement)
         memory = estimate_memory(shape, placement)
-        if forced or fits(memory, device_memory):
+        if fits(memory, device_memory * placement.gpu_fraction):
             return Choice(placement, memory)
+    assert placement is not None
     assert memory is not None
+    if forced:
+        return Choice(placement, memory)
+    part, advice = "a device", "give more machines, a smaller model, or launch.device_memory"
+    if placement.gpu_fraction < 1:
+        part = f"launch.gpu_fraction={placement.gpu_fraction:g} of one"
+        advice = "give a larger part, or a smaller model"
+    elif precision == "fp32" and launch.precision == "auto" and any(h.gpus and h.bf16 for h in resources.hosts):
+        advice += "; launch.precision=bf16 leaves out the GPUs without bf16, for which all trials train in fp32"
     raise InputError(
-        f"model.size: {shape.parameters.total:,} parameters need {memory.total / 1e9:.1f} GB a process at best, and a "
-        f"device has {device_memory / 1e9:.1f} GB; give more machines, a smaller model, or launch.device_memory"
+        f"model.size: {shape.parameters.total:,} parameters need {memory.total / 1e9:.1f} GB a process at best, and "
+        f"{part} has {device_memory * placement.gpu_fraction / 1e9:.1f} GB; {advice}"
     )
 
 
@@ -133,31 +147,59 @@ def check_supported(placement: Placement) -> None:
 
 
 def _candidates(
-    cell: Experiment, device: Literal["cpu", "cuda"], sequences: int, resources: Resources
-) -> Iterator[Placement]:
-    """Yield the placements that the settings allow, the preferred ones first."""
+    cell: Experiment,
+    device: Literal["cpu", "cuda"],
+    precision: Literal["fp32", "bf16"],
+    sequences: int,
+    usable: Resources,
+) -> Iterator[tuple[Placement, int]]:
+    """Yield the placements that the settings allow, the preferred ones first, with the bytes of the devices they get.
+
+    Raises:
+        InputError: more machines or processes than the cluster has.
+    """
     launch = cell.launch
-    precision = choose_precision(launch.precision, device, resources)
     every_stage = (1, 2, 3) if precision == "bf16" else (0, 1, 2, 3)
     stages = every_stage if launch.zero_stage == "auto" else (launch.zero_stage,)
-    for machines, processes in _process_counts(cell, device, resources):
-        world_size = machines * processes
+    parts = usable.by_memory(device) if launch.device_memory == "auto" else [usable]
+    _check_counts(cell, device, usable)
+    counts = sorted(
+        (machines * processes, machines, index)
+        for index, part in enumerate(parts)
+        for machines, processes in _process_counts(cell, device, part)
+    )
+    for world_size, machines, index in counts:
+        memory = parts[index].device_memory(device) if launch.device_memory == "auto" else launch.device_memory
         for stage in stages:
             for micro_batch in _micro_batches(launch.micro_batch, sequences, world_size):
-                yield Placement(
+                placement = Placement(
                     machines=machines,
-                    processes_per_machine=processes,
+                    processes_per_machine=world_size // machines,
                     cpus_per_process=launch.cpus_per_process,
                     device=device,
                     zero_stage=stage,
                     precision=precision,
                     micro_batch=micro_batch,
                     accumulation=math.ceil(sequences / (world_size * micro_batch)),
+                    gpu_fraction=_asked_fraction(launch, device),
+                    device_memory=memory if index else 0,
                 )
+                yield placement, memory
+
+
+def _counts(placement: Placement) -> tuple[int, int]:
+    return placement.machines, placement.processes_per_machine
+
+
+def _asked_fraction(launch: LaunchSettings, device: str) -> float:
+    return 1.0 if launch.gpu_fraction == "auto" or device == "cpu" else launch.gpu_fraction
 
 
 def choose_precision(asked: str, device: Literal["cpu", "cuda"], resources: Resources) -> Literal["fp32", "bf16"]:
     """Return the precision of trials on a device: bf16 on GPUs that all compute in it, else fp32.
+
+    One precision for all trials: if it followed the size of the GPU that a model needs, a fit would take its effect for
+    one of N.
 
     Args:
         asked: `launch.precision`.
@@ -165,13 +207,12 @@ def choose_precision(asked: str, device: Literal["cpu", "cuda"], resources: Reso
         resources: what the machines have.
 
     Raises:
-        InputError: bf16 is asked for, and a GPU does not compute in it.
+        InputError: bf16 is asked for, and no GPU computes in it.
     """
-    able = device == "cuda" and resources.has_bf16
-    if asked == "bf16" and device == "cuda" and not able:
-        raise InputError("launch.precision=bf16: a GPU here has no bf16 (it is older than Ampere); give fp32 or auto")
+    if asked == "bf16" and device == "cuda" and not any(host.gpus and host.bf16 for host in resources.hosts):
+        raise InputError("launch.precision=bf16: no GPU here has bf16 (they are older than Ampere); give fp32 or auto")
     if asked == "auto":
-        return "bf16" if able else "fp32"
+        return "bf16" if device == "cuda" and resources.has_bf16 else "fp32"
     return "bf16" if asked == "bf16" else "fp32"
 
 
@@ -193,39 +234,71 @@ def _device(cell: Experiment, resources: Resources) -> Literal["cpu", "cuda"]:
     return device
 
 
-def _process_counts(cell: Experiment, device: str, resources: Resources) -> list[tuple[int, int]]:
-    """Return pairs of machines and processes per machine to try: fewest processes first, then fewest machines.
+def _usable(cell: Experiment, device: str, precision: str, resources: Resources) -> Resources:
+    """Return the machines that can run a process of a trial: a head without CPU cores or GPUs is none of them.
 
     Raises:
-        InputError: more machines or processes than the cluster has.
+        InputError: there is none.
     """
     launch = cell.launch
-    slots = resources.processes(device, launch.cpus_per_process)
-    unit = f"slots of {'a GPU and ' if device == 'cuda' else ''}{launch.cpus_per_process} CPU core(s)"
-    slots = [count for count in slots if count]  # a head without CPU cores or GPUs is no machine of a trial
-    if not slots:
+    hosts = [host for host in resources.hosts if host.slots(device, launch.cpus_per_process)]
+    if not hosts:
         beside = " beside a GPU" if device == "cuda" else ""
         raise InputError(
             f"launch.cpus_per_process={launch.cpus_per_process}: no machine gives that many CPU cores{beside}; give "
             "fewer, or ask the scheduler for more (sbatch --cpus-per-task, a container's CPU limit)"
         )
+    if device == "cuda" and precision == "bf16":
+        hosts = [host for host in hosts if host.bf16]
+    if _asked_fraction(launch, device) < 1:
+        hosts = [host for host in hosts if not host.gpu_slices]
+        if not hosts:
+            raise InputError(
+                f"launch.gpu_fraction={launch.gpu_fraction}: the GPUs here are slices (MIG), which are not shared; "
+                "give auto or 1"
+            )
+    return replace(resources, hosts=tuple(hosts))
+
+
+def _check_counts(cell: Experiment, device: str, usable: Resources) -> None:
+    """Raise InputError if the settings ask for more machines or processes than there are, whatever their memory."""
+    launch = cell.launch
+    fraction = _asked_fraction(launch, device)
+    several = [
+        f"launch.{name}={count}"
+        for name, count in (("machines", launch.machines), ("processes_per_machine", launch.processes_per_machine))
+        if count not in ("auto", 1)
+    ]
+    if fraction < 1 and several:
+        raise InputError(
+            f"launch.gpu_fraction={fraction:g}: only a trial of one process shares a GPU; leave out {several[0]}, or "
+            "give auto or 1"
+        )
+    slots = usable.processes(device, launch.cpus_per_process)
     if launch.machines != "auto" and launch.machines > len(slots):
         raise InputError(f"launch.machines={launch.machines}: the cluster has {len(slots)}; give at most that many")
-    counts = range(1, len(slots) + 1) if launch.machines == "auto" else [launch.machines]
-    # A trial's machines run equally many processes: the least of the best `machines` hosts is the limit.
-    limits = {machines: slots[machines - 1] for machines in counts}
-    if launch.processes_per_machine == "auto":
-        pairs = [(m, 2**k) for m, most in limits.items() for k in range(most.bit_length()) if 2**k <= most]
-    else:
-        pairs = [
-            (m, launch.processes_per_machine) for m, most in limits.items() if launch.processes_per_machine <= most
-        ]
-    if not pairs:
+    most = slots[0 if launch.machines == "auto" else launch.machines - 1]
+    if launch.processes_per_machine != "auto" and launch.processes_per_machine > most:
+        unit = f"slots of {'a GPU and ' if device == 'cuda' else ''}{launch.cpus_per_process} CPU core(s)"
         raise InputError(
             f"launch.processes_per_machine={launch.processes_per_machine}: the cluster's machines have "
-            f"{max(limits.values())} {unit}; give at most that many"
+            f"{most} {unit}; give at most that many"
         )
-    return sorted(pairs, key=lambda pair: (pair[0] * pair[1], pair[0]))
+
+
+def _process_counts(cell: Experiment, device: str, usable: Resources) -> list[tuple[int, int]]:
+    """Return pairs of machines and processes per machine that these machines can run."""
+    launch = cell.launch
+    if _asked_fraction(launch, device) < 1:
+        return [(1, 1)]
+    slots = usable.processes(device, launch.cpus_per_process)
+    counts = range(1, len(slots) + 1) if launch.machines == "auto" else [launch.machines]
+    # A trial's machines run equally many processes: the least of the best `machines` hosts is the limit.
+    limits = {machines: slots[machines - 1] for machines in counts if machines <= len(slots)}
+    wanted = launch.processes_per_machine
+    if wanted != "auto":
+        return [(machines, wanted) for machines, most in limits.items() if wanted <= most]
+    return [(machines, 2**k) for machines, most in limits.items() for k in range(most.bit_length()) if 2**k <= most]
 
 
 def _micro_batches(wanted: Any, sequences: int, world_size: int) -> list[int]:

@@ -1,5 +1,6 @@
 """Plan a sweep: the list of its trials, each with its shape, steps, cost and placement."""
 
+import heapq
 import math
 import statistics
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from amscale.data import (
 from amscale.errors import InputError
 from amscale.models import FLOPS_FORMULA, Shape
 from amscale.planning.placement import Memory, choose_placement
+from amscale.planning.sharing import STEP_SECONDS, share_gpus
 from amscale.trials.identity import trial_id, trial_label
 from amscale.trials.records import Placement
 from amscale.trials.sweep_store import SweepStore
@@ -39,8 +41,6 @@ _ATTEMPT_SECONDS = 9.0
 Ray's actor, which runs several trials."""
 _WARM_ATTEMPT_SECONDS = 2.5
 """The same where its ranks are forked from a process that has imported everything."""
-_STEP_SECONDS = 0.006
-"""What a step takes beside its arithmetic: Python, the optimiser's many small tensors, records."""
 _AXES_IN_COLUMNS = {"model.size", "model.layers", "model.width", "data.size", "seed", "train.steps"}
 """Axes whose values the columns of every plan show."""
 
@@ -120,12 +120,16 @@ class SweepPlan:
         """Axes of the grid that no column of a plan shows otherwise."""
         return tuple(key for key in self.axes if key not in _AXES_IN_COLUMNS)
 
+    def cards(self, placement: Placement) -> str:
+        """Return the GPUs that may run a trial, by count and kind; empty on the CPU, and where none has a name."""
+        return " or ".join(self.resources.suited(placement).cards()) if placement.device == "cuda" else ""
+
     def to_frame(self) -> "DataFrame":
         """Return a table with one row a trial, in the order of `trials`.
 
         Columns: label, shape, family, N, D, seed, steps, flops (all steps), memory_bytes (of one process), zero_stage,
-        machines, processes (of all machines), device, precision, seconds (expected), and the value of each further axis
-        by its dotted key.
+        machines, processes (of all machines), device, precision, seconds (expected), gpu_fraction, cards (that may run
+        it), and the value of each further axis by its dotted key.
         """
         import pandas
 
@@ -146,6 +150,8 @@ class SweepPlan:
                 "device": trial.placement.device,
                 "precision": trial.placement.precision,
                 "seconds": trial.seconds,
+                "gpu_fraction": trial.placement.gpu_fraction,
+                "cards": self.cards(trial.placement),
                 **{key: trial.setting(key) for key in self.further_axes},
             }
             for trial in self.trials
@@ -182,6 +188,8 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
         for cell in expand(config)
     ]
     _check_distinct(trials, tuple(config.grid))
+    waiting = sum(not folder.trial(trial.label).done() for trial in trials)
+    trials = share_gpus(trials, resources, min(waiting, config.launch.concurrent_trials or waiting))
     trials.sort(key=lambda trial: (trial.N, trial.D, trial.cell.seed))
     return SweepPlan(
         trials=tuple(trials),
@@ -300,7 +308,7 @@ def _plan_cell(
     choice = choose_placement(cell, shape, steps.sequences, resources)
     placement = choice.placement
     flops = models.flops_per_token(shape) * steps.steps * steps.sequences * steps.mean_tokens
-    speed = measured or assumed_flops(placement, resources)
+    speed = measured or assumed_flops(placement, resources.suited(placement))
     identity = trial_id(cell, _dimensions(shape), content)
     attempt = _WARM_ATTEMPT_SECONDS if cell.launch.warm_starts and can_start_warm(placement) else _ATTEMPT_SECONDS
     return TrialPlan(
@@ -314,7 +322,7 @@ def _plan_cell(
         flops=flops,
         placement=placement,
         memory=choice.memory,
-        seconds=attempt + steps.steps * _STEP_SECONDS + flops / (speed * placement.world_size),
+        seconds=attempt + steps.steps * STEP_SECONDS + flops / (speed * placement.world_size),
         store=corpus if isinstance(corpus, TokenStore) else None,
     )
 
@@ -341,16 +349,26 @@ def _end_seconds(trial: TrialStore, launch: LaunchSettings) -> float:
 
 
 def _makespan(trials: list[TrialPlan], resources: Resources, concurrent: int | None) -> float:
-    """Return the wall time if the longest trials start first, each as soon as machines are free for it."""
-    slots = 0
-    for trial in trials:
-        capacity = sum(resources.processes(trial.placement.device, trial.placement.cpus_per_process))
-        slots = max(slots, capacity // trial.placement.world_size)
-    slots = max(1, min(slots, concurrent or slots))
-    ends = [0.0] * slots
-    for seconds in sorted((t.seconds for t in trials), reverse=True):
-        ends[ends.index(min(ends))] += seconds
-    return max(ends)
+    """Return the wall time if the longest trials start first, each as soon as machines are free for it.
+
+    Where trials need unlike machines, those with the fewest places may be what takes longest.
+    """
+    places = {placement: _places(placement, resources, concurrent) for placement in {t.placement for t in trials}}
+    longest = 0.0
+    for slots in set(places.values()):
+        ends = [0.0] * slots
+        for seconds in sorted((t.seconds for t in trials if places[t.placement] <= slots), reverse=True):
+            heapq.heapreplace(ends, ends[0] + seconds)
+        longest = max(longest, *ends)
+    return longest
+
+
+def _places(placement: Placement, resources: Resources, concurrent: int | None) -> int:
+    """Return how many trials like one can run at a time."""
+    suited = resources.suited(placement)
+    processes = sum(suited.processes(placement.device, placement.cpus_per_process, placement.gpu_fraction))
+    slots = processes // placement.world_size
+    return max(1, min(slots, concurrent or slots))
 
 
 def _check_distinct(trials: list[TrialPlan], keys: tuple[str, ...]) -> None:

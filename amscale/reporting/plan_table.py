@@ -1,6 +1,7 @@
 """Print a plan as a table, and the commands that start its trials."""
 
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from amscale.cluster.environment import set_variables
 from amscale.cluster.machine import launch_command
 from amscale.planning.plan import SweepPlan, TrialPlan
 from amscale.settings import format_duration, format_size, format_value
+from amscale.trials.records import Placement
 
 _HEADINGS = ("shape", "N", "D", "seed", "steps", "FLOPs", "memory", "ZeRO", "processes", "time")
 _MOST_FRAMED = 200
@@ -41,11 +43,44 @@ def print_plan(plan: SweepPlan, console: Console) -> None:
         "earlier than that.",
     ):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    on_gpu = [trial.placement for trial in plan.trials if trial.placement.device == "cuda"]
-    if on_gpu and not plan.resources.has_bf16:
-        console.print(
-            "Precision fp32: a GPU here has no bf16 (it is older than Ampere).", highlight=False, soft_wrap=True
+    for line in _device_lines(plan):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _device_lines(plan: SweepPlan) -> list[str]:
+    """Return what a user should know of the devices that trials get."""
+    lines = []
+    placements = [trial.placement for trial in plan.trials]
+    on_gpu = [placement for placement in placements if placement.device == "cuda"]
+    if on_gpu and not plan.resources.has_bf16 and any(placement.precision == "fp32" for placement in on_gpu):
+        lines.append("Precision fp32: a GPU here has no bf16 (it is older than Ampere).")
+    anywhere = plan.resources.cards()
+    chosen = Counter(_only_on(plan, placement) for placement in placements)
+    lines += [
+        f"{count} trial{'s run' if count > 1 else ' runs'} on {where} only: the other machines have not the memory or "
+        "the precision."
+        for where, count in chosen.items()
+        if where
+    ]
+    if on_gpu and len(anywhere) > 1 and chosen[""]:
+        which = "All" if len(chosen) == 1 else f"The other {chosen['']}"
+        lines.append(f"{which} trials may run on any of the GPUs.")
+    shared = sum(placement.gpu_fraction < 1 for placement in on_gpu)
+    if shared:
+        lines.append(
+            f"{shared} of the trials share GPUs, each within the part given before its device; launch.gpu_fraction=1 "
+            "gives each its own."
         )
+    return lines
+
+
+def _only_on(plan: SweepPlan, placement: Placement) -> str:
+    """Return which machines may run a trial; empty where all that have its device may."""
+    if placement.device == "cuda":
+        cards = plan.cards(placement)
+        return "" if cards == " or ".join(plan.resources.cards()) else cards
+    least = placement.device_memory / 1e9
+    return f"machines of at least {least:.1f} GB a core" if least else ""
 
 
 def print_commands(plan: SweepPlan, config: str, overrides: list[str], console: Console) -> None:
@@ -87,7 +122,8 @@ def plan_document(plan: SweepPlan, commands: tuple[str, list[str]] | None = None
 
 def _row(trial: TrialPlan) -> list[str]:
     placement = trial.placement
-    processes = f"{placement.machines} x {placement.processes_per_machine} {placement.device}"
+    each = placement.processes_per_machine if placement.gpu_fraction == 1 else f"{placement.gpu_fraction:.2g}"
+    processes = f"{placement.machines} x {each} {placement.device}"
     return [
         trial.shape.describe(),
         format_size(trial.N),
@@ -110,6 +146,6 @@ def _columns(rows: list[list[str]]) -> str:
 
 
 def _hours(trials: Sequence[TrialPlan]) -> str:
-    hours = sum(t.seconds * t.placement.world_size for t in trials) / 3600
+    hours = sum(t.seconds * t.placement.world_size * t.placement.gpu_fraction for t in trials) / 3600
     unit = "GPU-hours" if any(t.placement.device == "cuda" for t in trials) else "process-hours"
     return f"{hours:.3g} {unit}"

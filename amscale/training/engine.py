@@ -17,6 +17,7 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 
 from amscale.config import TrainSettings
 from amscale.errors import InputError
+from amscale.planning.sharing import allocator_share
 from amscale.trials.records import Placement
 
 
@@ -45,6 +46,8 @@ class EngineFacts:
 def start_accelerator(placement: Placement, timeout: float = 1800.0) -> Accelerator:
     """Make the Accelerator of this rank, with the process group of its device: gloo's on CPUs, NCCL's on GPUs.
 
+    A rank that shares its GPU gets an OutOfMemoryError where it would allocate more than its part.
+
     Args:
         placement: of the trial.
         timeout: seconds that a collective of the engine may take.
@@ -61,7 +64,12 @@ def start_accelerator(placement: Placement, timeout: float = 1800.0) -> Accelera
         _without_shared_memory_extension()
     backend = "gloo" if placement.device == "cpu" else "nccl"
     group = InitProcessGroupKwargs(backend=backend, timeout=timedelta(seconds=timeout))
-    return Accelerator(gradient_accumulation_steps=placement.accumulation, kwargs_handlers=[group])
+    accelerator = Accelerator(gradient_accumulation_steps=placement.accumulation, kwargs_handlers=[group])
+    if placement.gpu_fraction < 1:
+        device = accelerator.device
+        memory = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(allocator_share(placement.gpu_fraction, memory), device)
+    return accelerator
 
 
 def _without_shared_memory_extension() -> None:

@@ -1,25 +1,32 @@
 """Train one step of a tiny model through the engine of a placement, and hold it against plain AdamW.
 
+    python -m amscale.training.self_check machine [launch.precision=bf16 …]   as plans place trials on this machine
     accelerate launch … --module amscale.training.self_check PLACEMENT        (as `check_placement` starts it)
 
-PLACEMENT is JSON. A rank ends with status 0, or with 2 and one line that begins with REFUSED_MARK.
+The first prints JSON: `wrong` is what is wrong, in one line, or null. PLACEMENT is JSON. A rank ends with status 0, or
+with 2 and one line that begins with REFUSED_MARK.
 """
 
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 
+from amscale import config, models
 from amscale.cluster.environment import rank_environment
 from amscale.cluster.machine import launch_command
 from amscale.cluster.network import LOOPBACK
+from amscale.cluster.resources import this_machine
 from amscale.config import TrainSettings
 from amscale.errors import InputError
-from amscale.planning.placement import check_supported
+from amscale.planning.placement import check_supported, choose_placement
 from amscale.trials.attempt import REFUSED_MARK, refusal_in_log
 from amscale.trials.records import Placement
 
 _SECONDS = 600.0
+_SEQUENCES = 4
+"""Of a global batch."""
 _VOCABULARY, _WIDTH, _CONTEXT = 11, 8, 5
 
 
@@ -56,6 +63,27 @@ def check_placement(placement: Placement) -> str | None:
     return refusal_in_log(written) or f"exit status {ran.returncode}: {written.strip()[-300:]}"
 
 
+def check_machine(overrides: Sequence[str]) -> dict[str, str | None]:
+    """Check this machine's ranks under the placement that a plan gives a small trial here.
+
+    Args:
+        overrides: settings of `launch`.
+
+    Returns:
+        `wrong`, what is wrong, in one line, or None; `engine`, the precision and stage that were checked.
+    """
+    settings = config.load("quick.yaml", [*overrides, "launch.machines=1"])
+    cell = config.expand(settings)[0]
+    try:
+        shape = models.solve(cell.model, _VOCABULARY, _CONTEXT)
+        choice = choose_placement(cell, shape, _SEQUENCES, this_machine(settings.launch.device))
+    except InputError as error:
+        return {"wrong": str(error), "engine": ""}
+    placement = replace(choice.placement, micro_batch=2, accumulation=2)
+    engine = f" ({placement.device}, {placement.precision}, ZeRO stage {placement.zero_stage})"
+    return {"wrong": check_placement(placement), "engine": engine}
+
+
 def check_engine(placement: Placement) -> float:
     """Train one step on this rank; return how far it is from AdamW's, as a share of the learning rate.
 
@@ -87,8 +115,13 @@ def check_engine(placement: Placement) -> float:
     return first.check(float(prepared.get_global_grad_norm()) if norm is None else norm)
 
 
-def main(placement: str) -> int:
-    """Check this rank's engine; return its exit status."""
+def main(words: Sequence[str]) -> int:
+    """Check this machine, or this rank's engine; return the exit status."""
+    if words[0] == "machine":
+        answer = check_machine(words[1:])
+        print(json.dumps(answer), flush=True)
+        return int(answer["wrong"] is not None)
+    (placement,) = words
     try:
         difference = check_engine(Placement(**json.loads(placement)))
     except InputError as error:
@@ -102,4 +135,4 @@ def main(placement: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1:]))

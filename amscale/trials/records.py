@@ -117,6 +117,10 @@ class Placement:
     """Sequences per process and forward pass."""
     accumulation: _Positive
     """Forward passes per optimiser step."""
+    gpu_fraction: Annotated[float, Field(strict=True, gt=0, le=1)] = 1.0
+    """The part of a GPU that its one process reserves; 1 where each process has its own."""
+    device_memory: Annotated[int, Field(strict=True, ge=0)] = 0
+    """Bytes that a device must have at least, where the plan found machines with less; 0 where any will do."""
 
     @property
     def world_size(self) -> int:

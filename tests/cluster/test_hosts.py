@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from helpers import hosts as fleet
-from helpers.commands import TINY, environment, is_loopback, wait_until
+from helpers.commands import TINY, command, environment, is_loopback, wait_until
 
 WHY_NOT = fleet.missing()
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))]
@@ -149,6 +149,46 @@ def test_a_driver_without_the_clusters_token_is_told_what_to_set(cluster, tmp_pa
     assert driver.returncode == 2, said
     assert "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to the cluster's" in said.splitlines()[-1]
     assert "Traceback" not in said
+
+
+SHELL = """#!/bin/sh
+case $1 in
+{cases}
+esac
+exec nsenter --net=/run/netns/$name unshare --mount sh -c "$sick; $2"
+"""
+
+
+def test_the_doctor_names_what_is_wrong_with_two_of_three_hosts(cluster, tmp_path, monkeypatch):
+    """One may open few files, another has a disk of its own where the storage is; the rest is as it should be."""
+    first, second, third = (host.address for host in cluster.hosts)
+    storage = tmp_path / "storage"
+    storage.mkdir()
+    sick = {second: "ulimit -n 64", third: f"mount -t tmpfs tmpfs {storage}"}
+    cases = (f"{h.address}) name={h.namespace} sick='{sick.get(h.address, ':')}';;" for h in cluster.hosts)
+    remote = tmp_path / "remote"
+    remote.write_text(SHELL.replace("{cases}", "\n".join(cases)))
+    remote.chmod(0o755)
+    monkeypatch.setenv("REMOTE_SHELL", str(remote))
+    hosts = f"{first},{second},{third}"
+    ran = command("doctor", hosts, f"storage={storage}", "launch.visible_after=2", "launch.device=cpu", "--json")
+    found = json.loads(ran.stdout)["findings"]
+    assert ran.returncode == 1, ran.stderr
+    # What else this machine may lack, it lacks on all of its hosts.
+    wrong = {(f["check"], f["host"], f["says"]) for f in found if not f["ok"]}
+    lacking = {(check, says) for check, host, says in wrong if host == first and check != "shared storage"}
+    assert {(check, host, says) for check, host, says in wrong if (check, says) not in lacking} == {
+        ("open files", second, "64 at a time"),
+        ("shared storage", first, f"does not see what {third} wrote"),
+        ("shared storage", second, f"does not see what {third} wrote"),
+        # Each look at this host has a new disk.
+        ("shared storage", third, f"does not see what {hosts.replace(',', ', ')} wrote"),
+    }
+    right = {f["check"]: f["says"] for f in found if f["ok"]}
+    assert right["network"] == "each machine reaches the others"
+    assert right["all-reduce across"].endswith("GB/s by gloo over e0")
+    assert right["first update"] == "as plain AdamW makes it (cpu, fp32, ZeRO stage 0)"
+    assert list(storage.iterdir()) == []
 
 
 NOTEBOOK = """

@@ -14,7 +14,7 @@ from amscale import config
 from amscale.cluster import gpus
 from amscale.cluster.gpus import find_gpus
 from amscale.cluster.limits import cgroup_cpus, cgroup_memory, granted_cpus, slurm_memory
-from amscale.cluster.resources import Host, Resources, this_machine
+from amscale.cluster.resources import Host, Resources, _given_by_ray, this_machine
 from amscale.errors import InputError
 from amscale.planning.plan import plan_sweep
 
@@ -134,6 +134,19 @@ def test_each_gpu_needs_its_cores():
 
 
 @pytest.mark.parametrize(
+    ("found", "given", "words"),
+    [(8, 2, ""), (2, 2, ""), (1, 2, "Ray gives 2 GPUs, and nvidia-smi finds 1"), (0, 2, "no nvidia-smi is there")],
+)
+def test_gpus_that_ray_gives_and_the_machine_has_not(found, given, words):
+    """`ray start --num-gpus` takes any number: ranks would get devices that are not there."""
+    node = {"NodeManagerAddress": "10.0.0.7", "NodeID": "abc", "Resources": {"CPU": 8.0, "GPU": float(given)}}
+    host = _given_by_ray(Host(cpus=64, gpus=found, memory=10**11, gpu_memory=80 * 10**9), node)
+    assert (host.cpus, host.gpus, host.node) == (8, given, "abc")
+    assert words in host.trouble
+    assert ("node 10.0.0.7" in host.trouble) == bool(words)
+
+
+@pytest.mark.parametrize(
     ("own", "files", "cores", "memory"),
     [
         ("0::/", {"cpu.max": "50000 100000", "memory.max": "1073741824"}, 0.5, 2**30),
@@ -189,13 +202,14 @@ def test_cores_that_slurm_grants():
 @pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 def test_every_node_is_asked_for_its_own_cards(tmp_path):
     """A head without GPUs and CPU cores, where the driver runs, and workers with unlike cards."""
-    cards = {2: "GPU-0, NVIDIA H100 80GB HBM3, 81559, 9.0, Disabled", 3: "GPU-0, Tesla T4, 15360, 7.5, [N/A]"}
+    cards = {2: "GPU-{}, NVIDIA H100 80GB HBM3, 81559, 9.0, Disabled", 3: "GPU-{}, Tesla T4, 15360, 7.5, [N/A]"}
     with fleet.hosts(3, subnet=60) as made:
         for host in made.hosts:
             folder = tmp_path / str(host.index)
             folder.mkdir()
             program = folder / "nvidia-smi"
-            program.write_text(f"#!/bin/sh\necho '{cards.get(host.index, 'No devices were found')}'\n")
+            answer = cards.get(host.index, "No devices were found")
+            program.write_text("#!/bin/sh\n" + "".join(f"echo '{answer.format(i)}'\n" for i in range(2)))
             program.chmod(0o755)
             gpus = 2 if host.index in cards else 0
             made.start_ray(host, cpus=2 * gpus, gpus=gpus, path=str(folder))
@@ -212,7 +226,6 @@ def test_every_node_is_asked_for_its_own_cards(tmp_path):
     assert planner.returncode == 0, said
     plan = json.loads(output)
     assert plan["resources"] == (
-        "3 machines, 8 CPU cores, 4 GPUs (2 NVIDIA H100 80GB HBM3 of 86 GB, 2 Tesla T4 of 16 GB; "
-        "planned for the smallest)"
+        "3 machines, 8 CPU cores, 4 GPUs (2 NVIDIA H100 80GB HBM3 of 86 GB, 2 Tesla T4 of 16 GB)"
     )
     assert plan["trials"][0]["device"] == "cuda"

@@ -167,6 +167,22 @@ def test_one_trial_without_ray_requeued_beside_a_sweep_that_is_refused(bed, conf
     wait_until(lambda: not ours(bed.hosts.hosts), 600, "an end of every process")
 
 
+def test_the_doctor_examines_the_nodes_of_an_allocation(bed, tmp_path):
+    storage = tmp_path / "storage"
+    doctor = f"python -m amscale.doctor --slurm --json launch.device=cpu storage={storage}"
+    options = ["--nodes=2", "--cpus-per-task=2", "--time=60", f"--output={tmp_path}/found", f"--error={tmp_path}/log"]
+    bed.wait(bed.submit(*options, "--wrap", doctor, env=shell(), cwd=tmp_path), 600)
+    findings = json.loads((tmp_path / "found").read_text())["findings"]
+    found = {(finding["check"], finding["host"]): finding for finding in findings}
+    for host in bed.hosts.hosts:
+        assert found["ports", host.namespace]["says"] == "free ones on e0"
+        assert found["CPU and memory", host.namespace]["says"].startswith("2 ")
+        assert found["first update", host.namespace]["ok"]
+    for check in ("network", "shared storage", "clocks", "all-reduce within", "all-reduce across"):
+        assert found[check, "all"]["ok"], findings
+    assert list(storage.iterdir()) == []
+
+
 @pytest.fixture
 def remote(bed, tmp_path) -> Path:
     """A remote shell that reaches the hosts, in the place of ssh."""

@@ -1,7 +1,6 @@
 """Each fault of a machine is made, and named with what mends it; a healthy cluster has none."""
 
 import copy
-import json
 import os
 import resource
 import signal
@@ -12,29 +11,33 @@ import time
 import psutil
 import pytest
 
-from amscale.diagnosis import facts, findings
+from amscale.diagnosis import facts, findings, shared_storage
 from amscale.trials.attempt import ATTEMPT_VARIABLE
 
 HEALTHY = {
     "host": "a",
-    "time": 0.0,
     "python": "3.12.1",
-    "packages": {"amscale": "0.1.0", "torch": "2.9.0", "ray": "2.50.0"},
-    "cpus": 16,
-    "cpu_quota": None,
+    "packages": {"amscale": "0.1.0", "torch": "2.9.0", "deepspeed": "0.19.8", "ray": "2.50.0"},
+    "cores": 16,
+    "quota": None,
+    "granted_cpus": 16,
     "memory": 64 << 30,
-    "memory_limit": None,
+    "granted_memory": 64 << 30,
     "open_files": 65536,
     "shared_memory": 8 << 30,
     "temporary": 50 << 30,
     "accelerate_config": None,
     "proxies": {},
     "leftovers": [],
-    "gpus": [{"name": "NVIDIA H100", "memory.total": "81559 MiB", "driver_version": "580.1"}],
-    "torch": {"cuda": "12.8", "devices": 1, "bf16": True},
+    "gpus": [{"name": "NVIDIA H100", "memory": 81559 << 20, "bf16": True}],
+    "gpu_trouble": "",
+    "gpu_note": "",
+    "driver": "580.95",
+    "torch": {"cuda": "12.8", "devices": 1},
     "address": "10.0.0.1",
+    "interface": "eth0",
     "port": 20001,
-    "storage": {"latency": 0.01, "seen": 3, "machines": 3, "free": 50 << 30},
+    "storage": {"latency": 0.01, "free": 50 << 30},
 }
 
 
@@ -53,28 +56,25 @@ def cluster(**different) -> list[dict]:
 
 def test_a_healthy_cluster_has_nothing_wrong():
     machines = cluster()
-    found = [*(finding for each in machines for finding in findings.of_machine(each)), *findings.of_all(machines, {})]
+    found = [*(finding for each in machines for finding in findings.of_machine(each)), *findings.of_all(machines)]
     assert wrong(found) == []
-    assert {finding.check for finding in found} >= {"GPUs", "storage", "versions", "clocks", "/dev/shm", "open files"}
+    assert {finding.check for finding in found} >= {"GPUs", "storage", "versions", "/dev/shm", "open files"}
+    assert found[0].says == "1 NVIDIA H100, 86 GB each, driver 580.95, CUDA 12.8, bf16"
 
 
 @pytest.mark.parametrize(
     ("fault", "check", "says", "mend"),
     [
         ({"open_files": 1024}, "open files", "1,024", "ulimit -n 65536"),
-        ({"shared_memory": 64 << 20}, "/dev/shm", "0.1 GiB free", "--shm-size"),
-        ({"temporary": 1 << 30}, "disk", "temporary folder 1.0 GiB free", "TMPDIR"),
+        ({"shared_memory": 64 << 20}, "/dev/shm", "64 MiB free", "--shm-size"),
+        ({"temporary": 1 << 30}, "disk", "temporary folder: 1.0 GiB free", "TMPDIR"),
         ({"storage": {"error": "/x: Permission denied"}}, "storage", "Permission denied", "every machine may write"),
-        ({"storage": {**HEALTHY["storage"], "seen": 1}}, "storage", "1 of 3 machines seen", "all machines share"),
-        ({"storage": {**HEALTHY["storage"], "latency": 9.0}}, "storage", "in 9000 ms", "faster disk"),
-        ({"cpu_quota": 2.0}, "CPU and memory", "a quota of 2 cores", "16 cores, or pin it to 2"),
-        ({"gpus": "nvidia-smi has not answered for 20 s"}, "GPUs", "has not answered", "reboot"),
-        (
-            {"torch": {"cuda": None, "devices": 0, "bf16": True}},
-            "GPUs",
-            "built for CPUs alone, sees none",
-            "a torch for",
-        ),
+        ({"storage": {**HEALTHY["storage"], "latency": 9.0}}, "storage", "in 9.0 s", "faster disk"),
+        ({"quota": 0.5, "granted_cpus": 1}, "CPU and memory", "0.5 of 16 CPU cores", "at least one CPU core"),
+        ({"granted_memory": 1 << 30}, "CPU and memory", "1.0 GiB of 64.0 GiB", "at least 2.0 GiB"),
+        ({"gpus": [], "gpu_trouble": "nvidia-smi has not answered"}, "GPUs", "has not answered", "reboot"),
+        ({"torch": {"cuda": None, "devices": 0}}, "GPUs", "built for CPUs alone, sees 0", "a torch for"),
+        ({"torch": {"cuda": None, "devices": 0, "error": "OSError: libcu"}}, "GPUs", "OSError: libcu", "a torch for"),
         ({"proxies": {"http_proxy": "http://p:1"}}, "proxies", "http_proxy", "no_proxy=localhost,127.0.0.1,10.0.0.1"),
         ({"leftovers": [7, 9]}, "left over", "processes 7 9", "kill 7 9"),
         ({"network_error": "c reaches none of a, b"}, "ports", "reaches none", "addresses"),
@@ -89,19 +89,44 @@ def test_a_fault_of_one_machine_is_named(fault, check, says, mend):
 
 
 @pytest.mark.parametrize(
-    ("fault", "skews", "check", "says"),
+    ("fault", "check", "says"),
     [
-        ({"python": "3.11.2"}, {}, "versions", "python 3.12.1, but 3.11.2 on c"),
-        ({"packages": {**HEALTHY["packages"], "torch": "2.8.0"}}, {}, "versions", "torch 2.9.0, but 2.8.0 on c"),
-        ({"packages": {**HEALTHY["packages"], "ray": None}}, {}, "versions", "ray 2.50.0, but missing on c"),
-        ({"gpus": []}, {}, "GPUs alike", "a: NVIDIA H100; b: NVIDIA H100; c: none"),
-        ({}, {"c": -90.0}, "clocks", "c is off by -90 s"),
+        ({"python": "3.11.2"}, "versions", "python 3.12.1, but 3.11.2 on c"),
+        ({"packages": {**HEALTHY["packages"], "torch": "2.8.0"}}, "versions", "torch 2.9.0, but 2.8.0 on c"),
+        ({"packages": {**HEALTHY["packages"], "ray": None}}, "versions", "ray 2.50.0, but missing on c"),
+        ({"gpus": []}, "GPUs alike", "a: 1 NVIDIA H100; b: 1 NVIDIA H100; c: none"),
     ],
 )
-def test_machines_that_differ_are_named(fault, skews, check, says):
-    found = findings.of_all(cluster(**fault), skews)
+def test_machines_that_differ_are_named(fault, check, says):
+    found = findings.of_all(cluster(**fault))
     assert wrong(found) == [(check, "all")]
     assert [finding.says for finding in found if not finding.ok] == [says]
+
+
+def meeting(**different) -> dict[str, dict]:
+    """Three machines that met, of which the last differs."""
+    met = {
+        host: {"unreached": [], "unseen": [], "ahead": {other: 0.1 for other in "abc" if other != host}}
+        for host in "abc"
+    }
+    met["c"] |= different
+    return met
+
+
+@pytest.mark.parametrize(
+    ("met", "expected"),
+    [
+        (meeting(), []),
+        (meeting(unreached=["a", "b"], ahead={}), [("network", "c", "does not reach a, b")]),
+        (meeting(unseen=["a", "b"]), [("shared storage", "c", "does not see what a, b wrote")]),
+        ({"a": {**meeting()["a"], "ahead": {"b": 0.1, "c": -90.0}}}, [("clocks", "c", "90 s behind")]),
+        ({"a": {**meeting()["a"], "ahead": {"b": 7200.0, "c": 7200.1}}}, [("clocks", "a", "7,200 s behind")]),
+    ],
+)
+def test_how_machines_met(met, expected):
+    found = findings.of_meeting(met)
+    assert [(finding.check, finding.host, finding.says) for finding in found if not finding.ok] == expected
+    assert wrong(found) == [(check, host) for check, host, _ in expected]
 
 
 def test_proxies_that_spare_the_machines_are_no_fault():
@@ -111,7 +136,7 @@ def test_proxies_that_spare_the_machines_are_no_fault():
 
 def gathered(tmp_path, **request) -> dict:
     return facts.gather(
-        **{"storage": str(tmp_path / "s"), "peers": ["localhost"], "token": "t", "seconds": 0.0} | request
+        **{"storage": str(tmp_path / "s"), "peers": ["localhost"], "own": "localhost", "token": "t"} | request
     )
 
 
@@ -125,18 +150,18 @@ def test_faults_that_are_made_on_this_machine_are_found(tmp_path, monkeypatch):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
     try:
-        found = findings.of_machine(gathered(tmp_path, full=False))
+        found = findings.of_machine(gathered(tmp_path, gpus=False))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert {"open files", "proxies"} <= {check for check, _ in wrong(found)}
-    assert any("default_config.yaml: passed over" in finding.says for finding in found)
+    assert any("default_config.yaml: not read" in finding.says for finding in found)
 
 
 def test_a_small_disk_an_unwritable_storage_and_unseen_machines_are_found(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    assert "error" in gathered(tmp_path, storage=str(tmp_path / "file" / "below"), full=False)["storage"]
-    found = facts.storage_facts(str(tmp_path / "s"), "t", machines=2, seconds=0.0)
-    assert (found["seen"], found["machines"]) == (1, 2)
+    assert "error" in gathered(tmp_path, storage=str(tmp_path / "file" / "below"), gpus=False)["storage"]
+    shared_storage.write(str(tmp_path / "s"), "t", "a")
+    assert shared_storage.unseen(str(tmp_path / "s"), "t", ["a", "b"], 0.0) == ["b"]
     if os.geteuid() != 0:
         return
     (tmp_path / "small").mkdir()
@@ -148,51 +173,26 @@ def test_a_small_disk_an_unwritable_storage_and_unseen_machines_are_found(tmp_pa
         subprocess.run(["umount", str(tmp_path / "small")], check=True)
 
 
-def test_limits_of_containers_of_both_versions(tmp_path):
-    (tmp_path / "cpu.max").write_text("150000 100000\n")
-    (tmp_path / "memory.max").write_text("1073741824\n")
-    assert (facts.cpu_quota(tmp_path), facts.memory_limit(tmp_path)) == (1.5, 1 << 30)
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    (tmp_path / "memory.max").write_text("max\n")
-    assert (facts.cpu_quota(tmp_path), facts.memory_limit(tmp_path)) == (None, None)
-    old = tmp_path / "old"
-    (old / "cpu").mkdir(parents=True)
-    (old / "memory").mkdir()
-    (old / "cpu" / "cpu.cfs_quota_us").write_text("200000")
-    (old / "cpu" / "cpu.cfs_period_us").write_text("100000")
-    (old / "memory" / "memory.limit_in_bytes").write_text("9223372036854771712")
-    assert (facts.cpu_quota(old), facts.memory_limit(old)) == (2.0, None)
+@pytest.mark.parametrize(
+    ("supervised", "launcher", "left"),
+    [(True, "accelerate.commands.launch", True), (False, "", True), (False, "accelerate.commands.launch", False)],
+)
+def test_a_rank_whose_supervisor_has_gone_is_left_over(supervised, launcher, left):
+    """As after a supervisor and its launcher were both killed where no parent-death signal reaches.
 
-
-@pytest.mark.parametrize("supervised", [True, False])
-def test_a_rank_whose_supervisor_has_gone_is_left_over(supervised):
-    """As after a supervisor and its launcher were both killed where no parent-death signal reaches."""
+    A rank that was forked shows no variable of its own; a launcher without any was started by hand.
+    """
     script = "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)', "
-    script += "'amscale.train'], start_new_session=True, stdout=subprocess.DEVNULL).pid)"
+    script += f"{launcher!r}, 'amscale.train'], start_new_session=True, stdout=subprocess.DEVNULL).pid)"
     environment = os.environ | ({ATTEMPT_VARIABLE: "a.0"} if supervised else {})
     orphan = int(
         subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment, check=True).stdout
     )
     try:
         # Where another process than the first adopts orphans, they have an owner.
-        assert (orphan in facts.leftovers()) == (supervised and psutil.Process(orphan).ppid() == 1)
+        assert (orphan in facts.leftovers()) == (left and psutil.Process(orphan).ppid() == 1)
     finally:
         os.kill(orphan, signal.SIGKILL)
     deadline = time.monotonic() + 600
     while orphan in facts.leftovers():
         assert time.monotonic() < deadline
-
-
-def test_what_nvidia_smi_answers(tmp_path, monkeypatch):
-    program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho 'NVIDIA H100 80GB HBM3, 81559 MiB, 580.95'\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    row = {"name": "NVIDIA H100 80GB HBM3", "memory.total": "81559 MiB", "driver_version": "580.95"}
-    assert facts.nvidia() == [row]
-    program.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed because it could not reach the driver.'; exit 9\n")
-    assert facts.nvidia() == "NVIDIA-SMI has failed because it could not reach the driver."
-    program.write_text("#!/bin/sh\nexec sleep 600\n")
-    monkeypatch.setattr("amscale.diagnosis.facts._NVIDIA_SECONDS", 0.5)
-    assert facts.nvidia().startswith("nvidia-smi has not answered for")
-    assert json.dumps(facts.nvidia())

@@ -1,5 +1,7 @@
 """The choice of processes, ZeRO stage and micro-batch by the memory that they need."""
 
+from dataclasses import replace
+
 import pytest
 
 from amscale import config, models
@@ -37,11 +39,16 @@ def test_the_smallest_stage_and_fewest_processes_that_fit():
         ("launch.machines=5", "launch.machines=5: the cluster has 4"),
         ("launch.processes_per_machine=9", "launch.processes_per_machine=9"),
         ("launch.device_memory=1G", "GB a process at best"),
+        (
+            ("launch.machines=2", "launch.gpu_fraction=0.5"),
+            r"gpu_fraction=0\.5: only a trial of one process shares a GPU",
+        ),
+        ("launch.gpu_fraction=0.1", r"and launch\.gpu_fraction=0\.1 of one has 8\.0 GB; give a larger part"),
     ],
 )
 def test_a_trial_that_can_never_be_placed_gives_one_line(override, words):
     with pytest.raises(InputError, match=words):
-        placed(override, resources=GPUS)
+        placed(*([override] if isinstance(override, str) else override), resources=GPUS)
 
 
 def test_a_gpu_that_is_not_there_gives_one_line():
@@ -59,13 +66,71 @@ def test_bf16_is_never_placed_without_sharding():
     assert (fp32.zero_stage, fp32.precision) == (0, "fp32")
 
 
+def card(gigabytes: int, **options) -> Host:
+    """Return a machine with 8 GPUs of that memory."""
+    return Host(**{"cpus": 64, "gpus": 8, "memory": 10**12, "gpu_memory": gigabytes * 10**9, **options})
+
+
 def test_cards_without_bf16_train_in_fp32():
     assert [computes_bf16(card) for card in ((7, 0), (7, 5), (8, 0), (9, 0))] == [False, False, True, True]
-    old = Resources((*GPUS.hosts[:1], Host(cpus=64, gpus=8, memory=10**12, gpu_memory=16 * 10**9, bf16=False)))
+    old = Resources((card(16, bf16=False),))
     placement = placed(resources=old, size="10M").placement
     assert (placement.device, placement.precision) == ("cuda", "fp32")
-    with pytest.raises(InputError, match=r"launch\.precision=bf16: a GPU here has no bf16"):
+    with pytest.raises(InputError, match=r"launch\.precision=bf16: no GPU here has bf16"):
         placed("launch.precision=bf16", resources=old, size="10M")
+
+
+def test_a_trial_may_run_on_every_card_that_holds_it():
+    """Of small and large cards, and a head without any; before, all trials were planned for the smallest."""
+    small, large, head = card(24, node="small"), card(80, node="large"), Host(cpus=1, gpus=0, memory=10**9, node="head")
+    mixed = Resources((large, small, head))
+    one = "launch.processes_per_machine=1"
+    anywhere = placed(resources=mixed, size="100M").placement
+    assert (anywhere.device_memory, mixed.suited(anywhere).hosts) == (0, (large, small))
+    assert mixed.unsuited_nodes(anywhere) == ()
+    with pytest.raises(InputError, match=r"a device has 24\.0 GB"):
+        placed(one, resources=Resources((small,)))
+    chosen = placed(one, resources=mixed)
+    assert (chosen.placement.device_memory, mixed.suited(chosen.placement).hosts) == (large.gpu_memory, (large,))
+    assert mixed.unsuited_nodes(chosen.placement) == ("small",)
+    assert chosen == replace(
+        placed(one, resources=Resources((large,))),
+        placement=replace(chosen.placement, device_memory=large.gpu_memory),
+    )
+    # One process on a large card comes before two on small ones.
+    assert placed(resources=mixed) == chosen
+    with pytest.raises(InputError, match=r"a device has 80\.0 GB"):
+        placed(one, resources=mixed, size="20B")
+    forced = ("launch.micro_batch=8", "launch.zero_stage=1")
+    assert placed(*forced, resources=mixed, size="100M").placement.device_memory == 0
+    assert placed(*forced, resources=mixed, size="20B").placement.device_memory == large.gpu_memory
+    assert placed(one, "launch.device_memory=80G", resources=mixed).placement.device_memory == 0
+    with pytest.raises(InputError, match=r"launch\.machines=3: the cluster has 2"):
+        placed("launch.machines=3", resources=mixed)
+
+
+def test_all_trials_have_one_precision_on_unlike_cards():
+    old, new = card(16, bf16=False, node="old"), card(80, node="new")
+    mixed = Resources((old, new))
+    assert placed(resources=mixed, size="10M").placement.precision == "fp32"
+    asked = placed("launch.precision=bf16", resources=mixed, size="10M").placement
+    assert (asked.precision, mixed.suited(asked).hosts, mixed.unsuited_nodes(asked)) == ("bf16", (new,), ("old",))
+    only = ("launch.processes_per_machine=1", "launch.micro_batch=8")
+    with pytest.raises(InputError, match=r"; launch\.precision=bf16 leaves out the GPUs without bf16"):
+        placed(*only, resources=mixed, size="4B")
+    assert placed(*only, "launch.precision=bf16", resources=Resources((old, card(120))), size="3B")
+
+
+def test_a_model_that_needs_much_main_memory_runs_where_it_is():
+    little, much = Host(cpus=2, gpus=0, memory=4 * 10**9, node="a"), Host(cpus=2, gpus=0, memory=200 * 10**9, node="b")
+    mixed = Resources((little, much))
+    placement = placed("launch.processes_per_machine=1", resources=mixed).placement
+    assert (placement.device, mixed.unsuited_nodes(placement)) == ("cpu", ("a",))
+
+
+def test_slices_are_not_shared():
+    with pytest.raises(InputError, match=r"launch\.gpu_fraction=0\.5: the GPUs here are slices \(MIG\)"):
+        placed("launch.gpu_fraction=0.5", resources=Resources((card(20, gpu_slices=("MIG-a",)),)), size="10M")
 
 
 def test_model_states_follow_the_published_table():

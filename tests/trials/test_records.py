@@ -198,10 +198,14 @@ SPEC = {
 
 
 def test_a_spec_is_written_as_it_was_read(tmp_path):
-    text = yaml.safe_dump(SPEC, sort_keys=False)
-    spec = TrialSpec.from_yaml(text, tmp_path / "spec.yaml")
+    """One of an earlier version too, whose placement says nothing of parts of a GPU or of their memory."""
+    spec = TrialSpec.from_yaml(yaml.safe_dump(SPEC, sort_keys=False), tmp_path / "spec.yaml")
     assert spec.placement == Placement(1, 2, 1, "cpu", 1, "fp32", 34, 1)
-    assert spec.to_yaml() == text
+    text = spec.to_yaml()
+    assert yaml.safe_load(text) == SPEC | {
+        "placement": SPEC["placement"] | {"gpu_fraction": 1.0, "device_memory": 0},
+    }
+    assert TrialSpec.from_yaml(text, tmp_path / "spec.yaml").to_yaml() == text
 
 
 @pytest.mark.parametrize(
@@ -211,6 +215,7 @@ def test_a_spec_is_written_as_it_was_read(tmp_path):
         ({"placement": SPEC["placement"] | {"zero_stage": 4}}, "placement.zero_stage"),
         ({"placement": SPEC["placement"] | {"micro_batch": "4"}}, "placement.micro_batch='4' is not a whole number"),
         ({"placement": SPEC["placement"] | {"device": "tpu"}}, "placement.device='tpu' is not 'cpu' or 'cuda'"),
+        ({"placement": SPEC["placement"] | {"gpu_fraction": 0.0}}, "placement.gpu_fraction='0.0'"),
         ({"placement": {}}, "placement.machines is missing"),
         ({"placement": [1]}, "placement='[1]' is not a mapping"),
         ({"store": None}, "store is missing"),
