@@ -1,77 +1,20 @@
-"""Memory of one process under each ZeRO stage, and the placement of a trial on the machines that there are.
-
-Model states per parameter follow Rajbhandari et al. 2020 (arXiv 1910.02054), table 1, with AdamW: the weights, the
-gradients, and the optimiser's part, which ZeRO 1 to 3 shard over the processes in turn.
-"""
+"""The placement of a trial on the machines that there are, by the memory that a process needs."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Literal
 
-from amscale import models
 from amscale.cluster.resources import Resources
 from amscale.config import Experiment, LaunchSettings
 from amscale.errors import InputError
 from amscale.models import Shape
+from amscale.planning.memory import Comparison, Memory, estimate_memory
 from amscale.trials.records import Placement
 
-PROCESS_BYTES = {"cpu": 0.55e9, "cuda": 1.5e9}
-"""What a process needs before it holds a model: interpreter, torch, DeepSpeed; on a GPU its context and workspaces."""
 _USABLE = 0.85
 """Share of a device's memory that a plan may fill: allocators fragment, and peaks overlap."""
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes of one process."""
-
-    states: float
-    """Weights, gradients and AdamW's state."""
-    activations: float
-    """Kept for the backward pass."""
-    process: float
-    """Before it holds a model."""
-
-    @property
-    def total(self) -> float:
-        """Sum of all parts."""
-        return self.states + self.activations + self.process
-
-
-def model_states(parameters: int, stage: int, world_size: int, precision: str) -> float:
-    """Return the bytes of weights, gradients and AdamW's state that one process holds.
-
-    fp32: 4 + 4 + 8 bytes a parameter; ZeRO 1 to 3 keep one more fp32 copy of the shard that they update.
-    bf16: 2 + 2 + 12 (fp32 weights and two moments).
-    """
-    element = 2 if precision == "bf16" else 4
-    weights = gradients = element
-    optimizer = 12 if precision == "bf16" or stage > 0 else 8
-    share = 1 / world_size
-    return parameters * (
-        weights * (share if stage >= 3 else 1)
-        + gradients * (share if stage >= 2 else 1)
-        + optimizer * (share if stage >= 1 else 1)
-    )
-
-
-def gradient_sums(parameters: int, stage: int, world_size: int, precision: str) -> float:
-    """Return the bytes of the float32 sums of bf16 gradients: 4 a parameter, sharded from stage 2 on; 0 under fp32."""
-    if precision != "bf16":
-        return 0.0
-    return 4 * parameters * (1 / world_size if stage >= 2 else 1)
-
-
-def estimate_memory(shape: Shape, placement: Placement) -> Memory:
-    """Estimate the peak memory of one process of a trial."""
-    element = 2 if placement.precision == "bf16" else 4
-    kept = (shape.parameters.total, placement.zero_stage, placement.world_size, placement.precision)
-    return Memory(
-        states=model_states(*kept) + gradient_sums(*kept),
-        activations=models.activation_bytes(shape, placement.micro_batch, element, placement.device),
-        process=PROCESS_BYTES[placement.device],
-    )
 
 
 def fits(memory: Memory, device_memory: float) -> bool:
@@ -87,7 +30,13 @@ class Choice:
     memory: Memory
 
 
-def choose_placement(cell: Experiment, shape: Shape, sequences: int, resources: Resources) -> Choice:
+def choose_placement(
+    cell: Experiment,
+    shape: Shape,
+    sequences: int,
+    resources: Resources,
+    compared: Mapping[str, Comparison] = MappingProxyType({}),
+) -> Choice:
     """Place one trial: what the settings force is kept, the rest follows from the memory estimate.
 
     The fewest processes come first, then the smallest devices, then the smallest ZeRO stage (the fastest), then the
@@ -98,6 +47,7 @@ def choose_placement(cell: Experiment, shape: Shape, sequences: int, resources: 
         shape: its model.
         sequences: sequences of a global batch.
         resources: what the machines have.
+        compared: estimates against measured peaks, by device, which the estimate is corrected by.
 
     Raises:
         InputError: no placement fits the machines, or DeepSpeed does not train as the settings say under it.
@@ -113,7 +63,9 @@ def choose_placement(cell: Experiment, shape: Shape, sequences: int, resources: 
             break  # the settings decide, on the smallest device that holds the trial, else on the largest
         placement = candidate
         check_supported(placement)
-        memory = estimate_memory(shape, placement)
+        memory = estimate_memory(shape, placement, cell.train)
+        if device in compared:
+            memory = memory.scaled(compared[device].factor)
         if fits(memory, device_memory * placement.gpu_fraction):
             return Choice(placement, memory)
     assert placement is not None

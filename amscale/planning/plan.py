@@ -3,7 +3,8 @@
 import heapq
 import math
 import statistics
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,10 +27,11 @@ from amscale.data import (
 )
 from amscale.errors import InputError
 from amscale.models import FLOPS_FORMULA, Shape
-from amscale.planning.placement import Memory, choose_placement
+from amscale.planning.memory import Comparison, Memory, compare_memory
+from amscale.planning.placement import choose_placement
 from amscale.planning.sharing import STEP_SECONDS, share_gpus
 from amscale.trials.identity import trial_id, trial_label
-from amscale.trials.records import Placement
+from amscale.trials.records import Placement, TrialResult
 from amscale.trials.sweep_store import SweepStore
 from amscale.trials.trial_store import TrialStore
 
@@ -114,6 +116,8 @@ class SweepPlan:
     """Seconds that trials may need to write their checkpoints when they are asked to end."""
     texts: tuple[str, ...] = ()
     """A sentence on each text: its documents, and what its tokenizer lost."""
+    memory_basis: tuple[str, ...] = ()
+    """A sentence for each kind of device whose memory estimates are corrected by earlier results of the sweep."""
 
     @property
     def further_axes(self) -> tuple[str, ...]:
@@ -181,13 +185,17 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
             that are one trial.
     """
     folder = SweepStore(storage / config.name)
-    measured = _measured_flops(folder)
+    results = {r.trial: r for r in (trial.read_result() for trial in folder.all_trials()) if r is not None}
+    measured = _measured_flops(results.values())
     corpora = _Corpora(tokens_folder(storage), build)
     trials = [
         _plan_cell(cell, corpora.tokens(cell.data), corpora.content(cell.data), resources, config.fit.count, measured)
         for cell in expand(config)
     ]
     _check_distinct(trials, tuple(config.grid))
+    compared = compare_memory((t.shape, t.cell.train, results[t.identity]) for t in trials if t.identity in results)
+    if compared:
+        trials = [_place_again(trial, resources, compared, measured) for trial in trials]
     waiting = sum(not folder.trial(trial.label).done() for trial in trials)
     trials = share_gpus(trials, resources, min(waiting, config.launch.concurrent_trials or waiting))
     trials.sort(key=lambda trial: (trial.N, trial.D, trial.cell.seed))
@@ -201,6 +209,7 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
         time_basis="speed measured in this sweep" if measured else "an assumed speed, until a trial has been measured",
         end_seconds=max((_end_seconds(folder.trial(trial.label), config.launch) for trial in trials), default=0.0),
         texts=corpora.texts,
+        memory_basis=tuple(comparison.describe() for comparison in compared.values()),
     )
 
 
@@ -306,11 +315,8 @@ def _plan_cell(
         steps = _steps(cell, corpus.context, corpus.mean_tokens_per_sequence, D)
     shape = models.solve(cell.model, corpus.vocabulary_size, steps.context)
     choice = choose_placement(cell, shape, steps.sequences, resources)
-    placement = choice.placement
     flops = models.flops_per_token(shape) * steps.steps * steps.sequences * steps.mean_tokens
-    speed = measured or assumed_flops(placement, resources.suited(placement))
     identity = trial_id(cell, _dimensions(shape), content)
-    attempt = _WARM_ATTEMPT_SECONDS if cell.launch.warm_starts and can_start_warm(placement) else _ATTEMPT_SECONDS
     return TrialPlan(
         cell=cell,
         identity=identity,
@@ -320,9 +326,9 @@ def _plan_cell(
         D=D,
         step_plan=steps,
         flops=flops,
-        placement=placement,
+        placement=choice.placement,
         memory=choice.memory,
-        seconds=attempt + steps.steps * STEP_SECONDS + flops / (speed * placement.world_size),
+        seconds=_seconds(cell, steps.steps, flops, choice.placement, resources, measured),
         store=corpus if isinstance(corpus, TokenStore) else None,
     )
 
@@ -333,13 +339,27 @@ def _dimensions(shape: Shape) -> dict[str, Any]:
     return {k: v for k, v in shape.as_dict().items() if k not in ("wanted", "count", "vocabulary")}
 
 
-def _measured_flops(folder: SweepStore) -> float | None:
+def _seconds(
+    cell: Experiment, steps: int, flops: float, placement: Placement, resources: Resources, measured: float | None
+) -> float:
+    """Return the expected wall time of a trial, start included."""
+    speed = measured or assumed_flops(placement, resources.suited(placement))
+    attempt = _WARM_ATTEMPT_SECONDS if cell.launch.warm_starts and can_start_warm(placement) else _ATTEMPT_SECONDS
+    return attempt + steps * STEP_SECONDS + flops / (speed * placement.world_size)
+
+
+def _place_again(
+    trial: TrialPlan, resources: Resources, compared: Mapping[str, Comparison], measured: float | None
+) -> TrialPlan:
+    """Return a planned trial placed by a memory estimate that earlier results correct."""
+    choice = choose_placement(trial.cell, trial.shape, trial.step_plan.sequences, resources, compared)
+    seconds = _seconds(trial.cell, trial.steps, trial.flops, choice.placement, resources, measured)
+    return replace(trial, placement=choice.placement, memory=choice.memory, seconds=seconds)
+
+
+def _measured_flops(results: Iterable[TrialResult]) -> float | None:
     """Return the median training FLOP/s of one process over the sweep's results; None without a timed one."""
-    speeds = []
-    for trial in folder.all_trials():
-        result = trial.read_result()
-        if result is not None and result.device_flops is not None:
-            speeds.append(result.device_flops)
+    speeds = [result.device_flops for result in results if result.device_flops is not None]
     return statistics.median(speeds) if speeds else None
 
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from amscale.cluster.resources import Resources, assumed_flops
-from amscale.planning.placement import PROCESS_BYTES, Memory, fits
+from amscale.planning.memory import PROCESS_BYTES, Memory
+from amscale.planning.placement import fits
 from amscale.trials.records import Placement
 
 if TYPE_CHECKING:

@@ -36,6 +36,7 @@ def print_plan(plan: SweepPlan, console: Console) -> None:
     for line in (
         *plan.texts,
         f"N counts {plan.count} parameters, D unique tokens; memory is that of one process.",
+        *plan.memory_basis,
         f"FLOPs ({plan.flops_formula}).",
         f"All trials: {sum(t.flops for t in plan.trials):.3g} FLOPs, {_hours(plan.trials)}, about "
         f"{format_duration(plan.seconds)} of wall time ({plan.time_basis}).",
@@ -116,6 +117,7 @@ def plan_document(plan: SweepPlan, commands: tuple[str, list[str]] | None = None
         "time_basis": plan.time_basis,
         "end_seconds": plan.end_seconds,
         "texts": list(plan.texts),
+        "memory_basis": list(plan.memory_basis),
         "trials": trials,
     }
 

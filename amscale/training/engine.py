@@ -17,6 +17,7 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 
 from amscale.config import TrainSettings
 from amscale.errors import InputError
+from amscale.planning.memory import BUCKET
 from amscale.planning.sharing import allocator_share
 from amscale.trials.records import Placement
 
@@ -102,6 +103,9 @@ def prepare(
     config = accelerator.state.deepspeed_plugin.deepspeed_config
     config["train_micro_batch_size_per_gpu"] = micro_batch
     config["gradient_clipping"] = settings.gradient_clip
+    # DeepSpeed allocates a whole bucket, 2 GB by default; one that holds all gradients is filled as a larger one is.
+    parameters = sum(p.numel() for p in model.parameters())
+    config["zero_optimization"]["reduce_bucket_size"] = min(BUCKET, parameters)
     engine, optimizer = accelerator.prepare(model, optimizer_for(model, settings))
     if accelerator.num_processes == 1 and not engine.zero_optimization_stage() and not engine.bfloat16_enabled():
         engine.enable_backward_allreduce = False  # one rank's gradients are the sum; DeepSpeed would copy them all

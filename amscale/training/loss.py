@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from torch.nn import functional
 
 from amscale.data import Sequences
+from amscale.planning.memory import LARGE_LOGITS
 
 
 def token_losses(logits_BTV: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
@@ -17,8 +18,6 @@ def token_losses(logits_BTV: torch.Tensor, targets_BT: torch.Tensor) -> torch.Te
     return functional.cross_entropy(logits_BTV[counted_BT].float(), targets_BT[counted_BT], reduction="none")
 
 
-LARGE = 2**24
-"""Logits from which on the cross-entropy is taken in pieces."""
 _PIECE = 2**21
 """Logits of a piece: 8 MB."""
 
@@ -57,10 +56,10 @@ class _SummedInPieces(torch.autograd.Function):
 def summed_loss(logits_BTV: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
     """Return the sum over the counted targets of −ln p(target): a float32 scalar in nats, 0 without counted targets.
 
-    From LARGE logits on it is taken in pieces, so that a large vocabulary is held twice and not three times.
+    From LARGE_LOGITS on it is taken in pieces, so that a large vocabulary is held twice and not three times.
     """
     logits_NV, targets_N = logits_BTV.float().flatten(0, 1), targets_BT.flatten()
-    if logits_NV.numel() >= LARGE:
+    if logits_NV.numel() >= LARGE_LOGITS:
         loss: torch.Tensor = _SummedInPieces.apply(logits_NV, targets_N)
         return loss
     return functional.cross_entropy(logits_NV, targets_N, ignore_index=-100, reduction="sum")

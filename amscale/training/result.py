@@ -2,7 +2,6 @@
 
 import math
 import platform
-import resource
 from importlib.metadata import version
 from typing import Any
 
@@ -47,6 +46,7 @@ def make_result(
     outcome: LoopOutcome,
     facts: EngineFacts,
     shards: list[int],
+    memory: ResultMemory,
     train_evaluated: float | None,
     wall_seconds: float,
 ) -> TrialResult:
@@ -62,6 +62,7 @@ def make_result(
         outcome: how it ended.
         facts: what the engine said of itself.
         shards: elements of AdamW's first moment on each rank.
+        memory: its peaks.
         train_evaluated: loss over the training set without dropout, nats per token; None if it was not measured.
         wall_seconds: seconds since this attempt began.
     """
@@ -95,7 +96,7 @@ def make_result(
             probe_share=outcome.probe_seconds / outcome.step_seconds if outcome.step_seconds else None,
             checkpoint_seconds=outcome.checkpoint_seconds or None,
         ),
-        memory=ResultMemory(peak_host_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024),
+        memory=memory,
         engine=ResultEngine(
             **facts.to_dict(),
             device_name=_device_name(facts.device),

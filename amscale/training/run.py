@@ -34,6 +34,7 @@ from amscale.training.engine import EngineFacts
 from amscale.training.loop import Run, train
 from amscale.training.loss import Evaluation
 from amscale.training.metrics_writer import MetricsWriter
+from amscale.training.peak_memory import PeakMemory
 from amscale.training.result import make_result
 from amscale.trials.attempt import attempt_of_environment
 from amscale.trials.location import TrialLocation
@@ -187,6 +188,7 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
     shape = models.solve(cell.model, tokens.vocabulary_size, steps.context)
     torch.manual_seed(cell.seed)
     model = models.build(shape)
+    peak_memory = PeakMemory(accelerator, model)
     prepared, optimizer = engine.prepare(accelerator, model, cell.train, placement.micro_batch)
     facts = engine.check(accelerator, prepared, placement, cell.train)
     progress = _restored_progress(books, prepared, store, facts)
@@ -235,6 +237,7 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
     if accelerator.is_local_main_process and not accelerator.is_main_process:
         store.push_records()
     books.wait()
+    memory = peak_memory.record()
     if records:
         records.flush()
         result = make_result(
@@ -247,6 +250,7 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
             outcome,
             facts,
             shards,
+            memory,
             train_evaluated,
             wall_seconds=time.time() - began,
         )
@@ -336,7 +340,12 @@ def _save_weights(accelerator: Accelerator, prepared: Any, path: Path) -> None:
     state = accelerator.get_state_dict(prepared)
     if accelerator.is_main_process:
         beside = path.with_suffix(".partial")
-        save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}, beside)
+        tensors: dict[str, torch.Tensor] = {}
+        for name, tensor in state.items():
+            here = tensor.detach().cpu().contiguous()
+            shared = any(here.data_ptr() == other.data_ptr() for other in tensors.values())
+            tensors[name] = here.clone() if shared else here  # the file's format has no two names for one tensor
+        save_file(tensors, beside)
         beside.rename(path)
 
 

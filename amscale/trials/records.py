@@ -255,9 +255,25 @@ class ResultTime(Record):
 
 
 class ResultMemory(Record):
-    """Peak memory of rank 0."""
+    """Peaks of memory in bytes; None where the system does not tell, or an earlier version did not ask."""
 
     peak_host_bytes: Amount | None = None
+    """Resident memory of rank 0, libraries and the files that it reads included."""
+    before_model_bytes: Amount | None = None
+    """Private memory of a process before it made the model; of this and all that follow, the most of a rank."""
+    peak_private_bytes: Amount | None = None
+    """Private memory of a process, until the weights were written."""
+    peak_device_bytes: Amount | None = None
+    """Memory that tensors took on a GPU; None on a CPU."""
+
+    @property
+    def training_bytes(self) -> float | None:
+        """What training took on its device, beyond what its process held before; None where it was not measured."""
+        if self.peak_device_bytes is not None:
+            return self.peak_device_bytes
+        if self.peak_private_bytes is None or self.before_model_bytes is None:
+            return None
+        return max(0.0, self.peak_private_bytes - self.before_model_bytes)
 
 
 def _world_size(value: Any) -> int:

@@ -8,7 +8,8 @@ from amscale import config, models
 from amscale.cluster.gpus import computes_bf16
 from amscale.cluster.resources import Host, Resources
 from amscale.errors import InputError
-from amscale.planning.placement import choose_placement, model_states
+from amscale.planning.memory import model_states
+from amscale.planning.placement import choose_placement
 
 
 def placed(*overrides: str, resources: Resources, size: str = "1B"):
@@ -26,10 +27,10 @@ GPUS = Resources(tuple(Host(cpus=64, gpus=8, memory=10**12, gpu_memory=80 * 10**
 def test_the_smallest_stage_and_fewest_processes_that_fit():
     small = placed(resources=GPUS, size="100M").placement
     assert (small.processes_per_machine, small.zero_stage, small.device, small.precision) == (1, 1, "cuda", "bf16")
-    tight = placed("launch.device_memory=8G", resources=GPUS)
+    tight = placed("launch.device_memory=12G", resources=GPUS)
     assert tight.placement.zero_stage >= 2
     assert tight.placement.processes_per_machine > 1
-    assert tight.memory.total < 8e9
+    assert tight.memory.total < 12e9
     assert tight.placement.micro_batch * tight.placement.world_size * tight.placement.accumulation >= 64
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from amscale import config
 from amscale.cluster.resources import Host, Resources
-from amscale.planning.placement import Memory
+from amscale.planning.memory import Memory
 from amscale.planning.plan import plan_sweep
 from amscale.planning.sharing import allocator_share, share_of_gpu
 from amscale.reporting.plan_table import print_plan
@@ -38,7 +38,7 @@ HOST = Host(cpus=64, gpus=2, memory=10**12, gpu_memory=80 * 10**9)
 )
 def test_a_trial_reserves_what_it_needs(gigabytes, busy, trials, host, placement, part):
     machines = Resources((replace(HOST, **host),))
-    memory = Memory(states=gigabytes * 1e9, activations=0, process=0)
+    memory = Memory(states=gigabytes * 1e9, activations=0, buffers=0, unused=0, process=0)
     placed = replace(ALONE, **placement)
     assert share_of_gpu(placed, memory, busy, machines, HOST.gpu_memory, trials) == part
     slots = machines.processes("cuda", 1, part)[0]
