@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from amscale.cluster.cards import peak_flops
 from amscale.cluster.gpus import GpuSearch, find_gpus
@@ -11,9 +11,6 @@ from amscale.cluster.limits import granted_cpus, granted_memory
 from amscale.config import LaunchSettings
 from amscale.errors import InputError
 from amscale.trials.records import Placement
-
-if TYPE_CHECKING:
-    from amscale.trials.records import Placement
 
 # Training FLOP/s: a first guess for the plan's time column, replaced by what the sweep's own trials reach.
 _GPU_FLOPS = 1.2e14
@@ -59,7 +56,7 @@ class Host:
         """Return the bytes for one process: a GPU's memory, or an even share of the main memory per core."""
         return self.gpu_memory if device == "cuda" else self.memory // max(self.cpus, 1)
 
-    def suits(self, placement: "Placement") -> bool:
+    def suits(self, placement: Placement) -> bool:
         """Return whether its devices are what a trial was planned for: their memory, precision, and parts of them."""
         if self.device_memory(placement.device) < placement.device_memory:
             return False
@@ -111,11 +108,11 @@ class Resources:
                 found.append(replace(self, hosts=tuple(hosts[index:])))
         return found
 
-    def suited(self, placement: "Placement") -> "Resources":
+    def suited(self, placement: Placement) -> "Resources":
         """Return the machines whose devices are what a trial was planned for."""
         return replace(self, hosts=tuple(host for host in self.hosts if host.suits(placement)))
 
-    def unsuited_nodes(self, placement: "Placement") -> tuple[str, ...]:
+    def unsuited_nodes(self, placement: Placement) -> tuple[str, ...]:
         """Return Ray's names of the nodes that a trial must not get although they may have room for it."""
         return tuple(
             host.node

@@ -343,7 +343,7 @@ def _seconds(
     cell: Experiment, steps: int, flops: float, placement: Placement, resources: Resources, measured: float | None
 ) -> float:
     """Return the expected wall time of a trial, start included."""
-    speed = measured or assumed_flops(placement, resources)
+    speed = measured or assumed_flops(placement, resources.suited(placement))
     attempt = _WARM_ATTEMPT_SECONDS if cell.launch.warm_starts and can_start_warm(placement) else _ATTEMPT_SECONDS
     return attempt + steps * STEP_SECONDS + flops / (speed * placement.world_size)
 
