@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from typing import Any, NoReturn, TextIO, get_args
 
 import amscale
-from amscale.errors import EXIT_PREEMPTED, InputError, Preempted
+from amscale.errors import EXIT_PREEMPTED, EXIT_UNREAD, InputError, Preempted
 from amscale.folders import set_cache_folders
-from amscale.streams import make_readable
+from amscale.streams import discard_output, is_unread, make_readable
 from amscale.usage import flags_of, help_text, usage_line
 
 COMMANDS = ("sweep", "plan", "train", "status", "fit", "report", "probe", "doctor")
@@ -41,6 +41,9 @@ def run(function: Callable[..., Any], arguments: list[str] | None = None, name: 
         print(f"amscale runs on Linux only, and this is {sys.platform}", file=sys.stderr)
         sys.exit(2)
     make_readable()
+    if (reason := _unusable()) is not None:
+        print(reason, file=sys.stderr)
+        sys.exit(2)
     arguments = sys.argv[1:] if arguments is None else arguments
     name = name or f"python -m amscale.{function.__name__}"
     if _HELP & set(arguments) or arguments == ["help"]:
@@ -56,9 +59,26 @@ def run(function: Callable[..., Any], arguments: list[str] | None = None, name: 
         print(note, file=sys.stderr)
     # Every rank of a trial runs `train`, and the document is rank 0's.
     silent = function.__name__ == "train" and os.environ.get("RANK", "0") != "0"
-    with _only_documents("--json" in arguments and not silent):
+    wanted = "--json" in arguments and not silent
+    if wanted and sys.stdout is None:
+        print("--json: standard output is closed; give it a place to go", file=sys.stderr)
+        sys.exit(2)
+    with _only_documents(wanted):
         status = _run(function, arguments, name)
+    if status == EXIT_UNREAD:
+        discard_output()
     sys.exit(status)
+
+
+def _unusable() -> str | None:
+    """Return why a command cannot run in this process, whatever its arguments are."""
+    if sys.flags.optimize > 1:
+        return "Python drops docstrings (-OO, PYTHONOPTIMIZE=2), which Ray and the help need; leave that out"
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return "the working folder has been removed; cd to one that exists"
+    return None
 
 
 def _tell(text: str) -> NoReturn:
@@ -66,7 +86,7 @@ def _tell(text: str) -> NoReturn:
     try:
         print(text, flush=True)
     except BrokenPipeError:  # a pager that has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        discard_output()
     sys.exit(0)
 
 
@@ -81,6 +101,9 @@ def _run(function: Callable[..., Any], arguments: list[str], name: str) -> int:
     except Preempted:
         return _end(EXIT_PREEMPTED, "stopped: the same command continues from the checkpoints")
     except OSError as error:
+        output = (_document or sys.stdout) if isinstance(error, BrokenPipeError) else None
+        if output is not None and is_unread(output.fileno()):
+            return EXIT_UNREAD
         from amscale.trials.storage_errors import disk_error
 
         if (found := disk_error(error)) is None:
@@ -95,13 +118,21 @@ def _end(status: int, message: str, command: str = "") -> int:
     """Say why a command ends early, on standard error and, with --json, in the document; return the exit status."""
     print(f"{command}: {message}" if command else message, file=sys.stderr)
     if _document is not None:
-        print_json({"error": message})
+        with contextlib.suppress(OSError, InputError):  # perhaps the very thing that is being said
+            print_json({"error": message})
     return status
 
 
 def print_json(document: Any) -> None:
     """Print the one JSON document of a command with --json; numbers that are not finite become null."""
-    print(json.dumps(_finite(document), allow_nan=False), file=_document or sys.stdout, flush=True)
+    try:
+        print(json.dumps(_finite(document), allow_nan=False), file=_document or sys.stdout, flush=True)
+    except OSError as error:  # named here: to those who call, it would be their folder's
+        from amscale.trials.storage_errors import disk_error
+
+        if (found := disk_error(error)) is None:
+            raise
+        raise found from None
 
 
 def _finite(tree: Any) -> Any:
@@ -122,8 +153,6 @@ def _only_documents(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    if sys.stdout is None:
-        raise InputError("--json: standard output is closed")
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
@@ -132,7 +161,8 @@ def _only_documents(wanted: bool) -> Iterator[None]:
         yield
     finally:
         sys.stdout.flush()
-        _document.close()
+        with contextlib.suppress(OSError):  # print_json has met it, and the command said so
+            _document.close()
         _document = None
         os.dup2(kept, 1)
         os.close(kept)
@@ -142,6 +172,8 @@ def _check_flags(function: Callable[..., Any], arguments: list[str], name: str) 
     """Refuse, in one line, a flag that is unknown or lacks its value; Fire would answer with a page or guess."""
     flags = {flag.name: flag for flag in flags_of(function)}
     for index, argument in enumerate(arguments):
+        if argument == "-":  # Fire would leave it out
+            raise InputError("-: no file has this name; standard input is /dev/stdin")
         if not _is_flag(argument):
             continue
         written, separator, _ = argument.partition("=")

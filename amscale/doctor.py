@@ -1,4 +1,14 @@
-"""Examine a cluster before it trains: every machine, its storage and network."""
+"""Examine a cluster before it trains: every machine, its storage and network.
+
+examples:
+  python -m amscale.doctor                                      this machine
+  python -m amscale.doctor storage=/shared/sweeps               this machine, and the folder of the sweeps
+  python -m amscale.doctor host1,host2 storage=/shared/sweeps   these machines, as launch/trial.sh would use them
+  python -m amscale.doctor launch.address=auto                  every machine of a running Ray cluster
+  python -m amscale.doctor --slurm                              the nodes of this Slurm allocation
+
+settings that matter: storage, launch.address, launch.device and launch.scratch, as the sweep will have them.
+"""
 
 import sys
 

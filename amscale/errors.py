@@ -3,6 +3,9 @@
 EXIT_PREEMPTED = 75
 """Exit status of a command or a trial that ended on request and is to be started again (EX_TEMPFAIL of sysexits.h)."""
 
+EXIT_UNREAD = 141
+"""Exit status of a command whose output nobody reads any more, as of one that SIGPIPE has ended."""
+
 
 class InputError(Exception):
     """Report bad input: one line that names what was given, what is allowed and what to do.

@@ -5,6 +5,8 @@ end the command at the first such character; encodings come from the locale, PYT
 """
 
 import codecs
+import os
+import select
 import sys
 import unicodedata
 from io import TextIOWrapper
@@ -26,6 +28,20 @@ def make_readable() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors=_HANDLER)
+
+
+def discard_output() -> None:
+    """Send what is still to be written to standard output nowhere: nobody reads it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
+def is_unread(descriptor: int) -> bool:
+    """Return whether what is written to a pipe is read by nobody any more."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def readable(text: str, encoding: str | None) -> str:

@@ -37,43 +37,6 @@ def _environment() -> None:
     }  # fmt: skip
 
 
-def _small(layers: int, width: int, heads: int) -> Any:
-    import torch
-    from torch import nn
-    from torch.nn import functional as F
-
-    class Block(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
-            self.qkv, self.mix = nn.Linear(width, 3 * width), nn.Linear(width, width)
-            self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            batch, length, _ = x.shape
-            parts = self.qkv(self.norms[0](x)).split(width, dim=2)
-            q, k, v = (part.view(batch, length, heads, -1).transpose(1, 2) for part in parts)
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-            x = x + self.mix(y.transpose(1, 2).contiguous().view(batch, length, width))
-            return x + self.mlp(self.norms[1](x))
-
-    class Small(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.tokens, self.places = nn.Embedding(VOCABULARY, width), nn.Embedding(CONTEXT, width)
-            self.blocks = nn.Sequential(*[Block() for _ in range(layers)])
-            self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, VOCABULARY, bias=False)
-            self.head.weight = self.tokens.weight
-            for parameter in self.parameters():
-                if parameter.dim() == 2:
-                    nn.init.normal_(parameter, std=0.02)
-
-        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-            return self.head(self.norm(self.blocks(self.tokens(tokens) + self.places.weight[: tokens.shape[1]])))
-
-    return Small()
-
-
 def _bare(model: Any, batches: Any, **options: Any) -> Callable[[int], None]:
     import torch
     from torch.nn import functional as F
@@ -128,6 +91,7 @@ def measure(size: str, rounds: int, steps: int, only: str | None) -> None:
     """Print one size's tokens per second and ratios."""
     import numpy as np
     import torch
+    from plain_gpt import PlainGPT
 
     from amscale import models
     from amscale.data import Batches, Subset
@@ -143,7 +107,7 @@ def measure(size: str, rounds: int, steps: int, only: str | None) -> None:
     if only != "here":
         torch.manual_seed(0)
         sides["bare"] = _bare(models.build(shape), batches, fused=True)
-        sides["small"] = _bare(_small(shape.layers, shape.width, shape.heads), batches)
+        sides["small"] = _bare(PlainGPT(shape.layers, shape.width, shape.heads, VOCABULARY, CONTEXT), batches)
     for train in sides.values():
         train(3)
     wall: dict[str, list[float]] = {name: [] for name in sides}

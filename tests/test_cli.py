@@ -1,7 +1,11 @@
 """Command lines: help in our words, arguments as they are written, output in any encoding, order of the rows."""
 
 import io
+import os
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -10,6 +14,7 @@ from helpers.made_fit import EXPONENT, FLOOR, fit_of
 from helpers.made_sweep import write_sweep, write_trial
 
 from amscale import Sweep, cli, streams
+from amscale.errors import EXIT_UNREAD
 from amscale.files import packaged
 from amscale.fit import fit
 from amscale.plan import plan
@@ -93,6 +98,37 @@ def test_the_console_script(arguments, code, words, capsys, monkeypatch):
     assert ended_with == code
     assert words in (said.err if code else said.out)
     assert not code or said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("line", ["status {} --json", "status {}", "plan quick.yaml", "report {}"])
+def test_output_that_nobody_reads_ends_a_command_quietly(line, made, tmp_path):
+    sweep = shutil.copytree(made, tmp_path / "made")
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [sys.executable, "-m", "amscale", *line.format(sweep).split()]
+    done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=tmp_path, timeout=300)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (EXIT_UNREAD, "")
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ('"$@" status {} --json >/dev/full', "status: storage full: the disk of the output: No space left on device"),
+        ('"$@" status {} --json >&-', "--json: standard output is closed"),
+        ('mkdir gone && cd gone && rmdir ../gone && "$@" status {}', "the working folder has been removed"),
+        ('PYTHONOPTIMIZE=2 "$@" status {}', "Python drops docstrings (-OO, PYTHONOPTIMIZE=2)"),
+        ('"$@" plan - < {}/sweep.yaml', "plan: -: no file has this name; standard input is /dev/stdin"),
+    ],
+)
+def test_where_a_command_cannot_run_it_says_so(script, words, made, tmp_path):
+    shell = ["sh", "-c", script.format(made), "sh", sys.executable, "-m", "amscale"]
+    package = str(Path(cli.__file__).parent.parent)
+    done = subprocess.run(
+        shell, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": package}, timeout=300
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert words in done.stderr
 
 
 def test_a_value_has_the_type_of_its_flag():

@@ -11,6 +11,7 @@ torch finds the rendezvous by the entry point `amscale` of the group `torchrun.h
 the launcher's arguments that ask for it.
 """
 
+import ipaddress
 import os
 import random
 import socket
@@ -187,12 +188,14 @@ def interface_variables(address: str, site: Mapping[str, str]) -> dict[str, str]
 
     Args:
         address: of this machine.
-        site: the environment; what it says of an interface is kept, for a site may have a faster network beside.
+        site: the environment; what it says of an interface is kept, for a site may have a faster network beside. Ranks
+            that meet on loopback are alone: they use no other interface.
 
     Raises:
         RuntimeError: no interface of this machine has the address.
     """
-    missing = [name for name in INTERFACE_VARIABLES if not site.get(name)]
+    alone = ipaddress.ip_address(address).is_loopback
+    missing = [name for name in INTERFACE_VARIABLES if alone or not site.get(name)]
     return dict.fromkeys(missing, interface_of(address)) if missing else {}
 
 

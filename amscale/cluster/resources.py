@@ -5,17 +5,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from amscale.cluster.cards import peak_flops
 from amscale.cluster.gpus import GpuSearch, find_gpus
 from amscale.cluster.limits import granted_cpus, granted_memory
 from amscale.config import LaunchSettings
 from amscale.errors import InputError
+from amscale.trials.records import Placement
 
 if TYPE_CHECKING:
     from amscale.trials.records import Placement
 
 # Training FLOP/s: a first guess for the plan's time column, replaced by what the sweep's own trials reach.
 _GPU_FLOPS = 1.2e14
-"""A data-centre GPU at some 40 % of its dense bf16 peak."""
+"""Of a GPU that is not in the table of cards, or in fp32."""
+_GPU_SHARE = 0.4
+"""Of a card's bf16 peak: what large models reach."""
 _CPU_CORE_FLOPS = 2.5e10
 _ALIKE = 1.1
 """Memories that differ by less than this factor count as one size: drivers and kernels keep parts of their own."""
@@ -146,9 +150,13 @@ class Resources:
         return "; ".join([words, *sorted(notes)])
 
 
-def assumed_flops(device: str, cpus_per_process: int) -> float:
+def assumed_flops(placement: Placement, resources: Resources) -> float:
     """Return the training FLOP/s of one process that the plan assumes until a trial of the sweep has been measured."""
-    return _GPU_FLOPS if device == "cuda" else _CPU_CORE_FLOPS * cpus_per_process
+    if placement.device == "cpu":
+        return _CPU_CORE_FLOPS * placement.cpus_per_process
+    peaks = [peak_flops(name) for host in resources.hosts if host.gpus for name in host.gpu_name.split(" + ")]
+    known = [peak for peak in peaks if peak is not None]
+    return _GPU_SHARE * min(known) if placement.precision == "bf16" and known == peaks and peaks else _GPU_FLOPS
 
 
 def this_machine(device: str = "auto") -> Resources:

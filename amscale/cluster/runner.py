@@ -172,6 +172,9 @@ class TrialRunner:
                 break
             statuses = self._ask(self.machines.poll)
             if self.store.current_attempt() != self.store.attempt:
+                if not self.store.spec.exists():  # another attempt would wait for it in vain
+                    gone = f"{self.store.path}: removed while the trial ran; the same command begins it anew"
+                    return Report(self.latest, done=True, failure=gone)
                 raise TrialFailed(str(AttemptReplaced()))
             if self._has_ended(statuses):
                 if self.store.done() or self.end_requested():

@@ -27,6 +27,7 @@ from typing import Any
 
 from amscale.cluster.warm_connection import peer, read_line, write_line
 from amscale.cluster.warm_supervisor import WarmSupervisor, set_title
+from amscale.errors import one_line
 
 _BLAS = ("numpy", "scipy.special")
 """Their libraries may start threads as they are loaded, and see to them in a fork by themselves."""
@@ -82,7 +83,7 @@ class _Server:
                     importlib.import_module(found.name)
         except Exception as error:
             traceback.print_exc()
-            self._problem = f"{type(error).__name__}: {error}"
+            self._problem = one_line(f"{type(error).__name__}: {error}", most=300)
         self._set_by_imports = {name: value for name, value in os.environ.items() if name not in self._environment}
         gc.collect()
         # Ranks share the server's memory as long as nobody writes to it; the collector would.

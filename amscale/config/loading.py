@@ -126,10 +126,25 @@ def load(source: str | Mapping[str, Any], overrides: Sequence[Override] | Mappin
     else:
         tree, written = read_configuration(source)
     pairs = overrides.items() if isinstance(overrides, Mapping) else overrides
+    given = []
     for key, value, as_written in map(parse_override, pairs):
         _override(tree, key, value)
         _override(written, key, as_written)
-    return parse(tree, written)
+        given.append(key)
+    try:
+        return parse(tree, written)
+    except InputError as error:
+        raise InputError(f"{error}{_of_another_kind(str(error), given, source)}") from None
+
+
+def _of_another_kind(message: str, given: Sequence[str], source: str | Mapping[str, Any]) -> str:
+    """Return advice where another corpus or family was given, and the file has a setting of the one before."""
+    for section, kind in (("data", "corpus"), ("model", "family")):
+        if f"{section}.{kind}" in given and message.startswith(f"unknown key {section}."):
+            key = message.removeprefix("unknown key ").partition("=")[0]
+            if key not in given and isinstance(source, str):
+                return f"; it is in {source}: {section}={{{kind}: …, …}} replaces the whole section"
+    return ""
 
 
 def _override(tree: dict[str, Any], key: str, value: Any) -> None:
@@ -230,9 +245,15 @@ def read_configuration(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return tree, written
 
 
+@lru_cache(maxsize=1)
+def _pipe_text(file: Path) -> str:
+    """Return what a pipe holds: `<(...)` and /dev/stdin can be read once, and a command looks twice."""
+    return read_text(file)
+
+
 def _configuration_text(file: Path) -> str:
     try:
-        return read_text(file)
+        return _pipe_text(file) if file.is_fifo() else read_text(file)
     except FileNotFoundError:
         if file.is_absolute():
             raise

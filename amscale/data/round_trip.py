@@ -4,7 +4,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -121,8 +120,8 @@ def sample_loss(corpus: Corpus) -> dict[str, Any] | None:
     except InputError:  # its files are elsewhere
         return None
     tokenizer, found = make_tokenizer(corpus), RoundTrip()
-    for texts, _ in islice(document_blocks(corpus), 1):
-        chosen = sampled([text for text in texts if not is_empty(text)], corpus.tokenizer)
+    written = ([text for text in texts if not is_empty(text)] for texts, _ in document_blocks(corpus))
+    if chosen := sampled(next(filter(None, written), []), corpus.tokenizer):
         tokens, lengths = tokenizer.encode(chosen)
         found = round_trip(tokenizer, chosen, tokens, lengths)
         found.count_unknown(tokenizer, tokens, len(lengths))

@@ -156,16 +156,28 @@ def make_tokenizer(corpus: Corpus) -> Tokenizer:
     return _from_file(path) if path.is_file() else _from_transformers(corpus.tokenizer)
 
 
+_PARTS = (".json", ".txt", ".model")
+
+
 def tokenizer_identity(name: str) -> str:
-    """Return what determines a tokenizer: the hash of its local files, else its name."""
+    """Return what determines a tokenizer: the hash of its local files, else its name.
+
+    Raises:
+        InputError: it is here, and cannot be read.
+    """
     path = expand_home(name)
     if name in ("word", "byte", "bpe") or not path.exists():
         return name
-    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in (".json", ".txt", ".model"))
+    if not path.is_file() and not path.is_dir():
+        raise InputError(f"data.tokenizer: {name} is neither a file nor a folder; give bpe, byte, word or a tokenizer")
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.name}:{file.stat().st_size}:".encode())
-        digest.update(file.read_bytes())
+    try:
+        parts = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in _PARTS)
+        for file in parts:
+            digest.update(f"{file.name}:{file.stat().st_size}:".encode())
+            digest.update(file.read_bytes())
+    except OSError as error:
+        raise InputError(f"data.tokenizer: {name} cannot be read: {error.strerror or error}; give another") from None
     return digest.hexdigest()
 
 

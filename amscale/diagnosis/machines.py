@@ -123,7 +123,13 @@ def _run_on_node(words: list[str], seconds: float) -> Answer:
 def _run(command: list[str], seconds: float) -> Answer:
     try:
         ran = subprocess.run(
-            command, capture_output=True, text=True, timeout=seconds, stdin=subprocess.DEVNULL, check=False
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=seconds,
+            stdin=subprocess.DEVNULL,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return 124, "", f"no answer for {seconds:.0f} s"

@@ -328,7 +328,7 @@ def _plan_cell(
         flops=flops,
         placement=choice.placement,
         memory=choice.memory,
-        seconds=_seconds(cell, steps.steps, flops, choice.placement, measured),
+        seconds=_seconds(cell, steps.steps, flops, choice.placement, resources, measured),
         store=corpus if isinstance(corpus, TokenStore) else None,
     )
 
@@ -339,9 +339,11 @@ def _dimensions(shape: Shape) -> dict[str, Any]:
     return {k: v for k, v in shape.as_dict().items() if k not in ("wanted", "count", "vocabulary")}
 
 
-def _seconds(cell: Experiment, steps: int, flops: float, placement: Placement, measured: float | None) -> float:
+def _seconds(
+    cell: Experiment, steps: int, flops: float, placement: Placement, resources: Resources, measured: float | None
+) -> float:
     """Return the expected wall time of a trial, start included."""
-    speed = measured or assumed_flops(placement.device, placement.cpus_per_process)
+    speed = measured or assumed_flops(placement, resources)
     attempt = _WARM_ATTEMPT_SECONDS if cell.launch.warm_starts and can_start_warm(placement) else _ATTEMPT_SECONDS
     return attempt + steps * STEP_SECONDS + flops / (speed * placement.world_size)
 
@@ -351,7 +353,7 @@ def _place_again(
 ) -> TrialPlan:
     """Return a planned trial placed by a memory estimate that earlier results correct."""
     choice = choose_placement(trial.cell, trial.shape, trial.step_plan.sequences, resources, compared)
-    seconds = _seconds(trial.cell, trial.steps, trial.flops, choice.placement, measured)
+    seconds = _seconds(trial.cell, trial.steps, trial.flops, choice.placement, resources, measured)
     return replace(trial, placement=choice.placement, memory=choice.memory, seconds=seconds)
 
 

@@ -34,7 +34,7 @@ def share_gpus(trials: "list[TrialPlan]", resources: Resources, at_a_time: int) 
             return trial
         suited = machines.get(placement) or machines.setdefault(placement, resources.suited(placement))
         memory = suited.device_memory("cuda") if launch.device_memory == "auto" else launch.device_memory
-        computing = trial.flops / trial.steps / assumed_flops("cuda", placement.cpus_per_process)
+        computing = trial.flops / trial.steps / assumed_flops(placement, suited)
         busy = computing / (computing + STEP_SECONDS)
         fraction = share_of_gpu(placement, trial.memory, busy, suited, memory, at_a_time)
         return replace(trial, placement=replace(placement, gpu_fraction=fraction))

@@ -1,5 +1,6 @@
 """The console that commands print to, the status of a trial, and the trials of a sweep as a table."""
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from amscale.errors import one_line
+from amscale.errors import EXIT_UNREAD, one_line
+from amscale.streams import discard_output
 from amscale.trials.metrics import MetricsRecord, TrainRecord, ValidationRecord
 from amscale.trials.trial_store import TrialStore
 
@@ -76,10 +78,19 @@ def trial_status(folder: TrialStore) -> TrialStatus:
 _FILE_WIDTH = 132
 
 
+class _Output(Console):
+    """Standard output; where nobody reads it any more, the command ends without another word."""
+
+    def on_broken_pipe(self) -> None:
+        """End the command."""
+        discard_output()
+        sys.exit(EXIT_UNREAD)
+
+
 def make_console() -> Console:
     """Return the terminal at its own width; a pipe or a file wide enough that no table is cut."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_FILE_WIDTH)
+    console = _Output()
+    return console if console.is_terminal else _Output(width=_FILE_WIDTH)
 
 
 def print_line(console: Console, text: str, style: str | None = None) -> None:

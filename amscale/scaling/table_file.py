@@ -87,7 +87,7 @@ def read_cells(source: "str | Path | pd.DataFrame") -> Cells:
 
 
 def _from_file(path: Path) -> Cells:
-    if not path.is_file():
+    if not path.is_file() and not path.is_fifo():
         raise InputError(f"{path} is not a file; give a sweep folder, or a {_KINDS} file with N, D and loss")
     try:
         content = _decompressed(path.read_bytes(), path)
@@ -165,19 +165,18 @@ def _split(lines: Sequence[str], separator: str | None, path: Path, skipped: int
     """
     kept = [(number, line) for number, line in enumerate(lines, skipped + 1) if not line.startswith("#")]
     comments = len(lines) - len(kept)
-    rows: list[tuple[int, list[str]]] = []
     if separator is None:
-        rows = [(number, line.split()) for number, line in kept if line.strip()]
-    else:
-        reader = csv.reader((line for _, line in kept), delimiter=separator, skipinitialspace=True, strict=True)
-        begin = 0
-        try:
-            for row in reader:
-                if any(cell.strip() for cell in row):
-                    rows.append((kept[begin][0], [cell.strip() for cell in row]))
-                begin = reader.line_num
-        except csv.Error as error:
-            raise InputError(f"{path}: line {kept[min(begin, len(kept) - 1)][0]} cannot be read: {error}") from None
+        kept = [(number, " ".join(line.split()) + "\n") for number, line in kept]
+    rows: list[tuple[int, list[str]]] = []
+    reader = csv.reader((line for _, line in kept), delimiter=separator or " ", skipinitialspace=True, strict=True)
+    begin = 0
+    try:
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                rows.append((kept[begin][0], [cell.strip() for cell in row]))
+            begin = reader.line_num
+    except csv.Error as error:
+        raise InputError(f"{path}: line {kept[min(begin, len(kept) - 1)][0]} cannot be read: {error}") from None
     if not rows:
         raise InputError(f"{path} has no rows")
     (line, names), *body = rows
@@ -194,8 +193,11 @@ def _split(lines: Sequence[str], separator: str | None, path: Path, skipped: int
             del row[width:]
         if len(row) != width:
             found = ", ".join(map(repr, row[:8]))
+            counted = [other[0] for _, other in body] == [str(count) for count in range(1, len(body) + 1)]
+            advice = "; rows that R has numbered: write the table with row.names = FALSE" if counted else ""
             raise InputError(
-                f"{path}: line {line} has {len(row)} cells and the line of names {width} ({', '.join(names)}): {found}"
+                f"{path}: line {line} has {len(row)} cells and the line of names {width} ({', '.join(names)}): "
+                f"{found}{advice}"
             )
     cells = Cells(str(path))
     for index, name in enumerate(names):

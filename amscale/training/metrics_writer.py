@@ -10,6 +10,7 @@ from typing import Any, TextIO
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from amscale.cluster.cards import Utilisation
 from amscale.errors import InputError
 from amscale.probes.interface import ScalarChart
 from amscale.probes.measurement import Measurement
@@ -40,6 +41,7 @@ class MetricsWriter:
         step: the step that training continues from.
         entropy: of the corpus's source in nats per token, where it is known: a line beside the losses.
         charts: those of the probes, for the Custom Scalars tab.
+        utilisation: measures the MFU of each step; None where the device's peak is not known.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class MetricsWriter:
         step: int,
         entropy: float | None = None,
         charts: Sequence[ScalarChart] = (),
+        utilisation: Utilisation | None = None,
     ) -> None:
         store.check_attempt()
         cut_after(store.metrics, step)
@@ -59,6 +62,9 @@ class MetricsWriter:
         self._board.add_custom_scalars(_layout(charts))
         self._lines = {"loss/floor_1": 1.0} | ({} if entropy is None else {"loss/entropy": entropy})
         self._add_lines(step)
+        self._utilisation = utilisation
+        self._before: tuple[int, float] | None = None
+        """Tokens and seconds at the step before, of this attempt."""
 
     def _add_lines(self, step: int) -> None:
         for name, value in self._lines.items():
@@ -69,9 +75,10 @@ class MetricsWriter:
     ) -> None:
         """Write one optimiser step: the mean loss over its global batch in nats per token, before the update.
 
-        A step whose update was not applied, since its gradients were not finite, says so by `"skipped": true`.
+        A step whose update was not applied, since its gradients were not finite, says so by `"skipped": true`. Its MFU
+        is there from the second step of an attempt on, where the device's peak is known.
         """
-        record = {
+        record: dict[str, Any] = {
             "kind": "train",
             "step": step,
             "tokens": tokens,
@@ -80,7 +87,13 @@ class MetricsWriter:
             "gradient_norm": norm if math.isfinite(norm) else None,
             "time": round(seconds, 3),
         }
-        self._write(record if applied else {**record, "skipped": True})
+        if not applied:
+            record["skipped"] = True
+        if self._utilisation and self._before:
+            record["mfu"] = self._utilisation.mfu(tokens - self._before[0], seconds - self._before[1])
+            self._board.add_scalar("speed/mfu", record["mfu"], step)
+        self._before = tokens, seconds
+        self._write(record)
         self._board.add_scalar("loss/train", loss, step)
         self._board.add_scalar("optimiser/learning_rate", rate, step)
         if math.isfinite(norm):

@@ -3,11 +3,13 @@
 import math
 import platform
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import torch
 
 from amscale import __version__, models
+from amscale.cluster.cards import MFU_FORMULA, utilisation
 from amscale.config import Experiment
 from amscale.data import Subset, TokenStore
 from amscale.models import FLOPS_FORMULA, Shape
@@ -76,7 +78,7 @@ def make_result(
         steps=progress.step,
         shape=ResultShape(**shape.as_dict()),
         parameters=ResultParameters(**shape.parameters.as_dict()),
-        flops=ResultFlops(formula=FLOPS_FORMULA, per_token=per_token, total=per_token * progress.tokens),
+        flops=_flops(per_token, progress, facts),
         data=ResultData(
             corpus=store.corpus,
             unique_tokens=subset.unique_tokens,
@@ -109,6 +111,16 @@ def make_result(
         },
         settings=settings_of(cell),
     )
+
+
+def _flops(per_token: float, progress: Progress, facts: EngineFacts) -> ResultFlops:
+    """Return the FLOPs of a run, with its MFU where the device's peak is known."""
+    found: dict[str, Any] = {}
+    measure = utilisation(per_token, facts.world_size, facts.device, facts.precision)
+    if measure and progress.device_seconds:
+        mfu = measure.mfu(progress.tokens, progress.device_seconds)
+        found = {"peak": measure.peak, "mfu": mfu, "mfu_formula": MFU_FORMULA}
+    return ResultFlops(formula=FLOPS_FORMULA, per_token=per_token, total=per_token * progress.tokens, **found)
 
 
 def _device_name(device: str) -> str:

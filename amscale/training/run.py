@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator
 
 from amscale import config, models
+from amscale.cluster.cards import utilisation
 from amscale.config import Experiment
 from amscale.data import Batches, Sequences, Subset, TokenStore, open_store
 from amscale.errors import EXIT_PREEMPTED, InputError, one_line
@@ -195,7 +196,8 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
     probes = build_probes(cell.probes)
     if accelerator.is_main_process:
         charts = [chart for probe in probes for chart in probe.charts]
-        records = MetricsWriter(store, progress.step, tokens.entropy_per_token, charts)
+        measure = utilisation(models.flops_per_token(shape), facts.world_size, facts.device, facts.precision)
+        records = MetricsWriter(store, progress.step, tokens.entropy_per_token, charts, measure)
     if cell.launch.grace != "auto":
         store.grace_file.unlink(missing_ok=True)
     run = Run(

@@ -10,6 +10,7 @@ of the trial, below its scratch folder:
 
 import hashlib
 import os
+import re
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ from amscale.trials.object_trial_store import ObjectTrialStore
 from amscale.trials.objects import ObjectStore, check_uri, is_uri
 from amscale.trials.trial_store import TrialStore
 from amscale.trials.visibility import VISIBLE_SECONDS
+
+_UNEXPANDED = re.compile(r"^~|\$[A-Za-z_{]")
+"""What a shell would have replaced: the home folder of a user, here an unknown one, or a variable."""
 
 
 def working_folder(uri: str, scratch: str | None = None) -> Path:
@@ -54,12 +58,18 @@ def storage_folder(experiment: Experiment) -> Path:
         folder = working_folder(experiment.storage, experiment.launch.scratch)
         named = f"{folder} (launch.scratch={experiment.launch.scratch!r}):"
     else:
-        folder = Path(os.path.expanduser(experiment.storage)).absolute()
+        path = os.path.expanduser(experiment.storage)
+        folder = Path(path).absolute()
         named = f"storage={experiment.storage!r}:"
+        if _UNEXPANDED.search(path) and not folder.exists():
+            raise InputError(f"{named} variables and unknown users in it stand for nothing; write the path out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:  # a ValueError: a NUL in it
         reason = getattr(error, "strerror", None) or error
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            taken = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+            reason = f"{taken} is a link to nothing" if taken.is_symlink() else f"{taken} is a file"
         raise InputError(f"{named} cannot be made ({reason}); give a writable folder") from None
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"{named} cannot be written; give a writable folder")

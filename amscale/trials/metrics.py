@@ -46,6 +46,8 @@ class TrainRecord(MetricsRecord):
     """Whether the update was not applied, since its gradients were not finite."""
     time: Number | None = None
     """Seconds of training so far."""
+    mfu: Number | None = None
+    """Model FLOPs utilisation of the step; None where the device's peak is not known."""
 
 
 class ValidationRecord(MetricsRecord):

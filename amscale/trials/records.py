@@ -207,6 +207,11 @@ class ResultFlops(Record):
     formula: str | None = None
     per_token: Number | None = None
     total: Number
+    peak: Number | None = None
+    """FLOP/s of one device at most, in bf16; this and what follows is absent where it is not known."""
+    mfu: Number | None = None
+    """Model FLOPs utilisation over all steps."""
+    mfu_formula: str | None = None
 
 
 class ResultData(Record):

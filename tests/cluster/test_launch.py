@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from amscale.cluster.machine import SupervisedCommand, launch_command
-from amscale.cluster.network import Port, interface_of, interface_variables, own_address
+from amscale.cluster.network import INTERFACE_VARIABLES, Port, interface_of, interface_variables, own_address
 from amscale.folders import private_folder
 from amscale.locks import FileLock, LockHeld
 from amscale.trials.records import Placement
@@ -165,8 +165,15 @@ def test_the_interface_is_the_one_that_carries_the_address():
 
 
 def test_the_interface_that_a_site_names_is_kept():
-    site = {"NCCL_SOCKET_IFNAME": "ib0", "GLOO_SOCKET_IFNAME": ""}
-    assert interface_variables("127.0.0.1", site) == {"GLOO_SOCKET_IFNAME": "lo", "TP_SOCKET_IFNAME": "lo"}
+    site = dict.fromkeys(INTERFACE_VARIABLES, "ib0")
+    assert interface_variables("203.0.113.7", site) == {}
+    with pytest.raises(RuntimeError, match="no network interface"):  # the one of gloo is looked for
+        interface_variables("203.0.113.7", site | {"GLOO_SOCKET_IFNAME": ""})
+
+
+def test_ranks_of_one_machine_meet_on_loopback_whatever_a_site_names():
+    site = dict.fromkeys(INTERFACE_VARIABLES, "of-another-machine")
+    assert interface_variables("127.0.0.1", site) == dict.fromkeys(INTERFACE_VARIABLES, "lo")
 
 
 def test_machines_that_have_ipv6_only_are_named():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import threading
 import time
 from dataclasses import replace
@@ -75,6 +76,14 @@ def last(made: TrialRunner) -> runner.Report:
     while not (report := made.step()).done:
         assert time.monotonic() < deadline
     return report
+
+
+def test_a_folder_that_is_removed_ends_the_trial(run, location):
+    made = run(SLEEP)
+    shutil.rmtree(location.store().path)
+    assert (
+        last(made).failure == f"{location.store().path}: removed while the trial ran; the same command begins it anew"
+    )
 
 
 def test_a_result_ends_the_trial(run):

@@ -1,5 +1,7 @@
 """The schema: what is read, what is an error, and how the message reads."""
 
+import os
+
 import pytest
 import yaml
 from hypothesis import given
@@ -180,6 +182,21 @@ def test_bad_files(tmp_path, text, words):
     path.write_text(text)
     with pytest.raises(InputError, match=words):
         config.load(str(path))
+
+
+def test_a_setting_of_the_corpus_before_is_said_to_be_in_the_file():
+    with pytest.raises(InputError, match=r"data\.documents='25k'.*it is in quick\.yaml: data=\{corpus: …, …\}"):
+        config.load("quick.yaml", ["data.corpus=text", "data.files=input.txt"])
+    with pytest.raises(InputError, match=r"unknown key data\.documents=1(?!.*it is in)"):
+        config.load("quick.yaml", ["data.corpus=text", "data.documents=1", "data.files=input.txt"])
+
+
+def test_a_configuration_from_a_pipe_is_read_twice():
+    reader, writer = os.pipe()
+    os.write(writer, (packaged("configs") / "quick.yaml").read_bytes())
+    os.close(writer)
+    assert config.load(f"/dev/fd/{reader}") == config.load(f"/dev/fd/{reader}") == config.load("quick.yaml")
+    os.close(reader)
 
 
 def test_a_file_that_is_not_text_or_not_there(tmp_path):

@@ -45,6 +45,8 @@ def test_a_tokenizer_that_lacks_characters_is_refused_and_its_loss_counted(tmp_p
         prepare(settings(lines, tokenizer), tmp_path / "s")
     with pytest.raises(InputError, match=match):  # a plan that needs no tokens finds it as well
         describe_sample(settings(lines, tokenizer, size=100))
+    with pytest.raises(InputError, match="cannot hold"):  # and where the corpus is a single document, cut into parts
+        describe_sample(Text(corpus="text", files=lines, tokenizer=tokenizer, size=100))
     store = prepare(settings(lines, tokenizer, lost_text=0.2), tmp_path / "s")
     text = open_store(store.folder).facts["text"]
     assert text["lost"] == lost / len("".join(LINES))

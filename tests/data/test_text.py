@@ -141,6 +141,7 @@ def test_missing_tokenizers_are_named(tmp_path, files, monkeypatch):
             prepare(Text(corpus="text", files=f"{files}/*.txt", tokenizer=tokenizer), tmp_path / "stores")
 
     assert_error(str(files / "a.txt"), r"^data\.tokenizer: .*a\.txt is not a tokenizer\.json")
+    assert_error("/dev/null", r"^data\.tokenizer: /dev/null is neither a file nor a folder; give bpe, byte, word")
     constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert_error(

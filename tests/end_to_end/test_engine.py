@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from helpers.commands import command, environment
+from helpers.devices import on_gpu
 
 from amscale import config, models
 from amscale.planning.memory import estimate_memory
@@ -20,6 +21,8 @@ from amscale.trials.records import Placement, TrialResult
 pytestmark = pytest.mark.slow
 
 
+PRECISION = {"cpu": "fp32", "cuda": "bf16"}
+"""What `auto` chooses."""
 HOSTILE_ANSWERS = """
 compute_environment: LOCAL_MACHINE
 distributed_type: DEEPSPEED
@@ -71,17 +74,27 @@ def one_process(tiny, tmp_path_factory):
     return run_by_hand(tiny, tmp_path_factory.mktemp("one"), "launch.zero_stage=0", "model.dropout=0")
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_two_processes_shard_as_the_stage_says_and_train_alike(stage, tiny, tmp_path, one_process):
+@pytest.mark.parametrize(
+    ("device", "stage"),
+    [*(("cpu", stage) for stage in (0, 1, 2, 3)), *(on_gpu("cuda", stage, devices=2) for stage in (1, 2, 3))],
+)
+def test_two_processes_shard_as_the_stage_says_and_train_alike(device, stage, tiny, tmp_path, request):
+    """On a CPU in fp32, on GPUs in bf16; each against one process of its kind."""
+    settings = [f"launch.device={device}", "launch.micro_batch=4", "model.dropout=0"]
+    if device == "cpu":
+        alone = request.getfixturevalue("one_process")[1]
+    else:
+        one = ["launch.zero_stage=1", "launch.processes_per_machine=1"]
+        alone = run_by_hand(tiny, tmp_path / "one", *settings, *one)[1]
     result, losses = run_by_hand(
         tiny,
-        tmp_path,
+        tmp_path / "two",
+        *settings,
         f"launch.zero_stage={stage}",
         "launch.processes_per_machine=2",
-        "launch.micro_batch=4",
-        "model.dropout=0",
     )
     engine = result["engine"]
+    assert (engine["device"].partition(":")[0], engine["precision"]) == (device, PRECISION[device])
     assert (engine["distributed_type"], engine["world_size"], engine["zero_stage"]) == ("DEEPSPEED", 2, stage)
     assert engine["accumulation"] > 1
     total = result["parameters"]["total"]
@@ -92,7 +105,7 @@ def test_two_processes_shard_as_the_stage_says_and_train_alike(stage, tiny, tmp_
             # Shards are padded to equal lengths, under stage 3 parameter by parameter.
             assert 0.5 * total <= held <= 0.55 * total
     # The same batches and the exact token mean, whatever the ranks and micro-batches: only rounding differs.
-    assert losses == pytest.approx(one_process[1], rel=2e-4)
+    assert losses == pytest.approx(alone, rel=2e-4 if device == "cpu" else 0.002)
 
 
 def test_bf16_on_two_processes(tiny, tmp_path, one_process):

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from helpers.commands import command, environment, processes_naming, ranks_of, recorded_losses, wait_until
+from helpers.devices import on_gpu
 
 from amscale.trials.attempt import ATTEMPT_MARK
 from amscale.trials.lease import KEY
@@ -74,9 +75,24 @@ def test_a_loss_that_is_not_finite_is_recorded_as_diverged(undisturbed):
     assert f"{diverged.name}: diverged" in (undisturbed / "tiny" / "fit.json").read_text()
 
 
-def test_preempted_then_killed_and_resumed_gives_the_losses_of_an_undisturbed_run(tiny, calm, tmp_path, start_sweep):
-    """SIGUSR1 to a rank: it writes a checkpoint, ends, and goes on; SIGKILL: it goes on from its newest whole one."""
-    driver = start_sweep(tmp_path / "tiny", str(tiny), f"storage={tmp_path}", *ONE, "launch.keep_checkpoints=3")
+@pytest.mark.parametrize(("device", "stage"), [("cpu", "auto"), *(on_gpu("cuda", stage) for stage in (1, 2, 3))])
+def test_preempted_then_killed_and_resumed_gives_the_losses_of_an_undisturbed_run(
+    device, stage, tiny, tmp_path, start_sweep, request
+):
+    """SIGUSR1 to a rank: it writes a checkpoint, ends, and goes on; SIGKILL: it goes on from its newest whole one.
+
+    On a GPU in bf16. Its attention adds up in no fixed order from a second block of keys on; these sequences have one.
+    """
+    settings = [*ONE, f"launch.device={device}", f"launch.zero_stage={stage}"]
+    if device == "cpu":
+        calm = request.getfixturevalue("calm")
+    else:
+        ran = command("sweep", str(tiny), f"storage={tmp_path / 'calm'}", *settings)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        (calm,) = tmp_path.glob("calm/tiny/trials/*")
+        engine = result_of(calm)["engine"]
+        assert (engine["precision"], engine["zero_stage"], engine["device"][:4]) == ("bf16", stage, "cuda")
+    driver = start_sweep(tmp_path / "tiny", str(tiny), f"storage={tmp_path}", *settings, "launch.keep_checkpoints=3")
     trial = driver.folder / "trials" / calm.name
     wait_until(lambda: checkpoints(trial), PATIENCE, "a checkpoint")
     (rank,) = ranks_of(driver.folder)

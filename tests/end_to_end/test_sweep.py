@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from helpers.commands import Finished, command, environment, is_loopback
+from helpers.commands import Finished, check_results, command, environment, is_loopback
 from safetensors.torch import load_file
 
 from amscale import models
@@ -76,16 +76,7 @@ def finished(tiny, tmp_path_factory) -> Iterator[Finished]:
 
 
 def test_every_trial_ran_under_deepspeed(finished):
-    results = finished.results()
-    assert len(results) == 4
-    for result in results:
-        assert result["state"] == "finished"
-        engine = result["engine"]
-        assert engine["distributed_type"] == "DEEPSPEED"
-        assert engine["engine"] == "DeepSpeedEngine"
-        assert engine["world_size"] == 1
-        assert result["data"]["tokens_seen"] > result["data"]["unique_tokens"] > 0
-        assert result["losses"]["validation_least"] < 4.0
+    check_results(finished.results(), 4, "cpu", "fp32")
 
 
 def test_planned_size_is_the_size_of_the_model(tiny, finished):

@@ -16,6 +16,7 @@ import psutil
 
 from amscale import cli
 from amscale.cluster import supervisor
+from amscale.cluster.cards import peak_flops
 
 # What a script starts in the background ignores Ctrl-C, and so would the commands that the tests start there.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -123,6 +124,22 @@ class Finished:
     def results(self) -> list[dict]:
         """Return the results of the trials."""
         return [json.loads(path.read_text()) for path in sorted(self.folder.glob("trials/*/result.json"))]
+
+
+def check_results(results: list[dict], count: int, device: str, precision: str) -> None:
+    """Check that so many trials have learnt something, each in one process under DeepSpeed on that device."""
+    assert len(results) == count
+    for result in results:
+        assert result["state"] == "finished"
+        engine = result["engine"]
+        assert engine["distributed_type"] == "DEEPSPEED"
+        assert engine["engine"] == "DeepSpeedEngine"
+        assert engine["world_size"] == 1
+        assert (engine["device"].partition(":")[0], engine["precision"]) == (device, precision)
+        assert ("mfu" in result["flops"]) == (device == "cuda" and peak_flops(engine["device_name"]) is not None)
+        assert 0 < result["flops"].get("mfu", 0.5) < 1
+        assert result["data"]["tokens_seen"] > result["data"]["unique_tokens"] > 0
+        assert result["losses"]["validation_least"] < 4.0
 
 
 def is_loopback(address: str) -> bool:

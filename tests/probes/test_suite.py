@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from helpers.devices import DEVICES
 from helpers.gpt2 import in_the_library
 from pydantic import ValidationError
 from torch import nn
@@ -93,7 +94,8 @@ def gpt2():
 
 
 def whole_suite(model, inner):
-    stored, queries = (ProbeBatch.of_batch(*sequences(count, seed, 24)) for count, seed in ((10, 1), (7, 2)))
+    batches = ([part.to(next(inner.parameters()).device) for part in sequences(*of, 24)] for of in ((10, 1), (7, 2)))
+    stored, queries = (ProbeBatch.of_batch(*batch) for batch in batches)
     names = models.residual_names(inner), models.attention_names(inner)
     corpus = CorpusFacts(math.log(12), 240, 1000)
     return suite_of(model, names[0], stored, queries, micro_batch=3, attention=names[1], corpus=corpus)
@@ -108,6 +110,7 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(
     "compiled",
     [
@@ -119,12 +122,12 @@ def one_thread():
         ),
     ],
 )
-def test_every_measurement_leaves_a_training_step_bit_identical(compiled, one_thread):
+def test_every_measurement_leaves_a_training_step_bit_identical(compiled, device, one_thread):
     """Between two accumulated backward passes: gradients, random state, flags and the next losses are as without."""
     runs = []
     for probed in (False, True):
         torch.compiler.reset()  # what was compiled for the first run would have the second compiled otherwise
-        inner = gpt2()
+        inner = gpt2().to(device)
         if compiled == "in place":
             inner.compile(backend="eager")
         model = torch.compile(inner) if compiled == "wrapped" else inner
@@ -132,7 +135,7 @@ def test_every_measurement_leaves_a_training_step_bit_identical(compiled, one_th
         losses = []
         for step in range(3):
             for micro in range(2):
-                tokens, targets = sequences(4, 10 * step + micro, 24)
+                tokens, targets = (part.to(device) for part in sequences(4, 10 * step + micro, 24))
                 loss = nn.functional.cross_entropy(model(tokens).flatten(0, 1), targets.flatten())
                 loss.backward()
                 losses.append(loss.item())
@@ -148,7 +151,8 @@ def test_every_measurement_leaves_a_training_step_bit_identical(compiled, one_th
                     }
             optimiser.step()
             optimiser.zero_grad()
-        runs.append((losses, inner.state_dict(), torch.get_rng_state(), [m.training for m in inner.modules()]))
+        state = torch.cuda.get_rng_state() if device == "cuda" else torch.get_rng_state()
+        runs.append((losses, inner.state_dict(), state, [m.training for m in inner.modules()]))
     (losses, weights, state, flags), (with_probe, other_weights, other_state, other_flags) = runs
     assert losses == with_probe
     assert torch.equal(state, other_state)

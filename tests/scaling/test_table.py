@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import zipfile
 
 import numpy as np
@@ -42,6 +43,7 @@ WRITTEN = [
     PLAIN.replace(",", "\t"),
     PLAIN.replace(",", "|"),
     PLAIN.replace(",", "  "),
+    PLAIN.replace("N,D,loss", '"N","D","loss"').replace(",", " "),
     "sep=;\n" + PLAIN.replace(",", ";"),
     PLAIN.replace("\n", "\r\n"),
     PLAIN.replace("\n", "\r"),
@@ -94,6 +96,7 @@ BAD = [
     (BODY, "line 1 holds numbers where the names"),
     ("# N,D,loss\n" + BODY, "line 2 holds numbers.*begin with # are comments"),
     ("N,D,loss\n1,2,3,4\n", "line 2 has 4 cells and the line of names 3"),
+    ('"N" "D" "loss"\n"1" 1 2 3\n"2" 2 2 3\n', "line 2 has 4 cells.*row.names = FALSE"),
     ("N,D,loss,note\n1,2,3,a\n\n2,3,4\n", "line 4 has 3 cells and the line of names 4"),
     ("N,D,loss\n1,1e7,2e8,\n2,2e7,2e8,3\n", "line 3 has 4 cells"),
     ("N,D,loss,loss\n1,2,3,9\n", "two columns 'loss'"),
@@ -131,6 +134,14 @@ def read(tmp_path):
 def test_one_table_written_in_many_ways_is_one_table(read, content):
     table = read(content)
     assert (table.N.tolist(), table.D.tolist(), table.loss.tolist()) == (N, D, LOSS)
+
+
+def test_a_table_from_a_pipe():
+    reader, writer = os.pipe()
+    os.write(writer, PLAIN.encode())
+    os.close(writer)
+    assert read_table(f"/dev/fd/{reader}").loss.tolist() == LOSS  # as <(...) gives it
+    os.close(reader)
 
 
 @pytest.mark.parametrize(("content", "says"), BAD, ids=range(len(BAD)))

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from helpers.commands import wait_until
 
-from amscale.config import parse
+from amscale.config import load, parse
 from amscale.errors import InputError
 from amscale.trials import mirror
 from amscale.trials.attempt import AttemptReplaced, Diagnosis
 from amscale.trials.lease import KEY, held
-from amscale.trials.location import TrialLocation, scratch_folder, working_folder
+from amscale.trials.location import TrialLocation, scratch_folder, storage_folder, working_folder
 from amscale.trials.mirror import pull
 from amscale.trials.object_trial_store import ObjectTrialStore
 from amscale.trials.objects import ObjectStore, checksums
@@ -332,6 +332,27 @@ def test_a_read_only_disk_in_words(tmp_path):
         assert str(check_writable(disk)).startswith(
             f"storage read-only: {disk}: Read-only file system; make it writable"
         )
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("$SCRATCH/x", "variables and unknown users in it stand for nothing; write the path out"),
+        ("~nobody-of-this-name/x", "variables and unknown users in it stand for nothing; write the path out"),
+        ("file/x", "file is a file"),
+        ("link", "link is a link to nothing"),
+    ],
+)
+def test_a_storage_folder_that_cannot_be_meant(written, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nothing")
+    with pytest.raises(InputError) as error:
+        storage_folder(load("quick.yaml", [f"storage={written}"]))
+    assert words in str(error.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
+    (tmp_path / "$SCRATCH").mkdir()  # that one is meant
+    assert storage_folder(load("quick.yaml", ["storage=$SCRATCH"])) == tmp_path / "$SCRATCH"
 
 
 def test_other_failures_of_storage_in_words(tmp_path):
