@@ -18,8 +18,8 @@ PROCESS_BYTES = {"cpu": 0.55e9, "cuda": 1.5e9}
 LARGE_LOGITS = 2**24
 """Logits from which on training takes the cross-entropy in pieces."""
 _UNUSED = {"cpu": 0.3, "cuda": 0.0}
-"""Share that the allocator holds beside the tensors: on a CPU glibc keeps what is freed in pieces, 0.2 to 0.45 as
-measured; on a GPU the part of a device that a plan may fill leaves room for it."""
+"""Share that the allocator holds beside the tensors. On a CPU glibc keeps what is freed in pieces: 0.2 to 0.45 on one
+process as measured, more for small models on several. On a GPU the part that a plan may fill leaves room for it."""
 BUCKET = 500_000_000
 """Most gradients that DeepSpeed reduces at once (its default); it allocates a buffer for so many."""
 _LIVE = 1_000_000_000

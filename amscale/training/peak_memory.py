@@ -39,6 +39,13 @@ class PrivateMemory:
         return cls(kilobytes["RssAnon:"] * 1024, (kilobytes["VmHWM:"] - of_files) * 1024)
 
 
+def _load_lazily_imported() -> None:
+    """Take a step of AdamW on one number, for which torch imports its compiler: 100 MB that are no part of training."""
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.zeros(1)
+    torch.optim.AdamW([parameter]).step()
+
+
 class PeakMemory:
     """Measures what training takes: made on every rank as soon as the model is, when all libraries are loaded.
 
@@ -51,6 +58,7 @@ class PeakMemory:
 
     def __init__(self, accelerator: Accelerator, model: torch.nn.Module) -> None:
         self._accelerator = accelerator
+        _load_lazily_imported()
         gc.collect()  # a network that was built from another one leaves parameters that nothing uses
         held = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in [*model.parameters(), *model.buffers()]}
         of_model = sum(storage.nbytes() for storage in held.values() if storage.device.type == "cpu")

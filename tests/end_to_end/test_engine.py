@@ -185,7 +185,7 @@ def test_an_engine_that_is_not_what_was_asked_for_ends_the_run(tiny, tmp_path):
 
 def test_memory_is_as_estimated(tiny, tmp_path):
     """The variable makes glibc give back at once what is freed, so that tensors alone count."""
-    settings = ["model.size=6.3M", "train.batch_tokens=4k", "train.steps=2", "probes.sequences=0"]
+    settings = ["model.size=12.6M", "model.layers=4", "train.batch_tokens=4k", "train.steps=2", "probes.sequences=0"]
     settings += ["launch.zero_stage=2", "launch.processes_per_machine=2", "launch.micro_batch=16", "model.dropout=0"]
     result, _ = run_by_hand(tiny, tmp_path, *settings, outer={"MALLOC_MMAP_THRESHOLD_": "65536"})
     result = TrialResult.from_json(json.dumps(result), tmp_path)

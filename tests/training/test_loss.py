@@ -10,7 +10,7 @@ from amscale.training import loss
 @pytest.mark.parametrize("piece", [1, 700, 2**21])
 def test_in_pieces_it_is_pytorchs_cross_entropy(piece, monkeypatch):
     """Loss and gradient, with targets that do not count, logits far apart and rows in pieces that do not fit."""
-    monkeypatch.setattr(loss, "LARGE", 0)
+    monkeypatch.setattr(loss, "LARGE_LOGITS", 0)
     monkeypatch.setattr(loss, "_PIECE", piece)
     generator = torch.Generator().manual_seed(0)
     logits = 20 * torch.randn(3, 11, 97, generator=generator)
@@ -26,7 +26,7 @@ def test_in_pieces_it_is_pytorchs_cross_entropy(piece, monkeypatch):
 
 
 def test_without_counted_targets_it_is_zero(monkeypatch):
-    monkeypatch.setattr(loss, "LARGE", 0)
+    monkeypatch.setattr(loss, "LARGE_LOGITS", 0)
     logits = torch.randn(2, 3, 5).requires_grad_()
     found = loss.summed_loss(logits, torch.full((2, 3), -100))
     found.backward()
@@ -36,7 +36,7 @@ def test_without_counted_targets_it_is_zero(monkeypatch):
 
 def test_a_large_vocabulary_is_held_twice(monkeypatch):
     """What autograd keeps for the backward pass: the logits, and no second array of their size."""
-    monkeypatch.setattr(loss, "LARGE", 1000)
+    monkeypatch.setattr(loss, "LARGE_LOGITS", 1000)
     logits = torch.randn(2, 50, 300).requires_grad_()
     targets = torch.randint(300, (2, 50))
     kept = {}
@@ -49,7 +49,7 @@ def test_a_large_vocabulary_is_held_twice(monkeypatch):
         loss.summed_loss(logits, targets)
     assert sum(kept.values()) < 1.1 * logits.numel() * 4
     kept.clear()
-    monkeypatch.setattr(loss, "LARGE", 10**9)
+    monkeypatch.setattr(loss, "LARGE_LOGITS", 10**9)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         loss.summed_loss(logits, targets)
     assert logits.untyped_storage().data_ptr() not in kept  # PyTorch's keeps the log-probabilities instead
