@@ -253,7 +253,11 @@ def _pipe_text(file: Path) -> str:
 
 def _configuration_text(file: Path) -> str:
     try:
-        return _pipe_text(file) if file.is_fifo() else read_text(file)
+        pipe = file.is_fifo()
+    except OSError:  # what is wrong with the name, reading says
+        pipe = False
+    try:
+        return _pipe_text(file) if pipe else read_text(file)
     except FileNotFoundError:
         if file.is_absolute():
             raise
