@@ -91,7 +91,8 @@ def change_tree(rng: random.Random, tree: Any) -> Any:
         case 3:
             node[last] = str(old)
         case 4 if isinstance(old, int | float) and not isinstance(old, bool):
-            node[last] = rng.choice([-old, old * 10**6, old + 0.5, old * 10**30, str(old), 1 / (abs(old) + 1)])
+            near = [] if abs(old) > 1e300 else [old + 0.5, 1 / (abs(old) + 1)]  # an integer may be beyond floats
+            node[last] = rng.choice([-old, old * 10**6, old * 10**30, str(old), *near])
         case 5:
             for _ in range(rng.choice([3, 60])):
                 node[last] = [node[last]]
