@@ -19,10 +19,10 @@ _OPERAND = {"arguments": "[CONFIG] [key=value ...]", "overrides": "[key=value ..
 
 
 def flags_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """Return the parameters that are given as --name: all but the first, and but those of any number."""
+    """Return the parameters that are given as --name: those with a default, but the first and those of any number."""
     parameters = list(inspect.signature(function).parameters.values())
     first = parameters[:1] if parameters and parameters[0].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD else []
-    return [p for p in parameters if p not in first and p.kind is not inspect.Parameter.VAR_POSITIONAL]
+    return [p for p in parameters if p not in first and (p.default is not p.empty or p.kind is p.KEYWORD_ONLY)]
 
 
 def operands_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
