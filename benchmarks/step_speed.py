@@ -65,6 +65,7 @@ def _here(shape: Any, batches: Any, accelerator: Any) -> Callable[[int], None]:
     from amscale import models
     from amscale.config import TrainSettings
     from amscale.training import engine
+    from amscale.training.bookkeeping import Bookkeeping
     from amscale.training.checkpoint import Progress
     from amscale.training.loop import Run, train
     from amscale.training.loss import Evaluation
@@ -77,6 +78,7 @@ def _here(shape: Any, batches: Any, accelerator: Any) -> Callable[[int], None]:
         "seed": 0, "batches": batches, "validation": Evaluation(batches.data, 1, 1), "micro_batch": SEQUENCES,
         "accumulation": 1, "probe": None, "probe_every": 0, "store": None, "checkpoint_every": 10**6,
         "keep_checkpoints": 1, "records": None, "preemption_requested": lambda: False,
+        "books": Bookkeeping(60), "measures_grace": False,
     }  # fmt: skip
     run = Run(**{name: value for name, value in given.items() if name in Run.__dataclass_fields__})
     progress = Progress()

@@ -63,7 +63,7 @@ def test_report_is_written(folder):
 
 @pytest.mark.slow
 def test_a_resumed_sweep_runs_what_is_missing_and_nothing_else(folder):
-    """The missing trial has its old identity, and gives the losses that it gave before, bit for bit."""
+    """The missing trial has its old identity, and gives the losses that it gave before."""
     trial = folder / "trials" / REMOVED
     before = json.loads((trial / "result.json").read_text())
     kept = {path: path.read_bytes() for path in folder.glob("trials/*/result.json") if path.parent != trial}
@@ -71,6 +71,8 @@ def test_a_resumed_sweep_runs_what_is_missing_and_nothing_else(folder):
     done = command("sweep", str(SWEEP / "first.yaml"), f"storage={folder.parent}")
     assert done.returncode == 0, done.stderr
     after = json.loads((trial / "result.json").read_text())
-    for section in ("trial", "shape", "parameters", "flops", "data", "losses", "steps"):
+    for section in ("trial", "shape", "parameters", "flops", "data", "steps"):
         assert after[section] == before[section]
+    # AdamW in one kernel rounds in another order than the earlier version's: 1e-10 here (docs/decisions.md).
+    assert after["losses"] == pytest.approx(before["losses"], rel=1e-6)
     assert {path: path.read_bytes() for path in kept} == kept

@@ -195,7 +195,13 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
     _check_distinct(trials, tuple(config.grid))
     compared = compare_memory((t.shape, t.cell.train, results[t.identity]) for t in trials if t.identity in results)
     if compared:
-        trials = [_place_again(trial, resources, compared, measured) for trial in trials]
+        # A trial that has a checkpoint goes on with as many ranks as wrote it.
+        trials = [
+            trial
+            if any(folder.trial(trial.label).checkpoints.glob("step_*"))
+            else _place_again(trial, resources, compared, measured)
+            for trial in trials
+        ]
     waiting = sum(not folder.trial(trial.label).done() for trial in trials)
     trials = share_gpus(trials, resources, min(waiting, config.launch.concurrent_trials or waiting))
     trials.sort(key=lambda trial: (trial.N, trial.D, trial.cell.seed))

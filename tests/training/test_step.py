@@ -23,6 +23,7 @@ from amscale.config import TrainSettings
 from amscale.data import Batches, Subset
 from amscale.models.families.gpt2 import GPT2Settings
 from amscale.training import engine, loop
+from amscale.training.bookkeeping import Bookkeeping
 from amscale.trials.records import Placement
 
 torch.set_num_threads(1)
@@ -61,11 +62,13 @@ class Records:
         found.append((loss, norm))
     def validation(self, *values):
         pass
+    def flush(self):
+        pass
 
 given = dict(accelerator=accelerator, engine=prepared, optimizer=made, settings=settings, steps=40, seed=0,
     batches=batches, validation=loop.Evaluation(batches.data, 1, 1), micro_batch=8, accumulation=1, probe=None,
     probe_every=0, store=None, checkpoint_every=1000, keep_checkpoints=1, records=Records(),
-    preemption_requested=lambda: False)
+    preemption_requested=lambda: False, books=Bookkeeping(60), measures_grace=False)
 loop.train(loop.Run(**{k: v for k, v in given.items() if k in loop.Run.__dataclass_fields__}), loop.Progress())
 print("RESULT", json.dumps({"expected": expected, "found": found}))
 """
