@@ -262,7 +262,10 @@ def _measured(options: HubOptions, element: int, queries_per_key: int, head_dime
 def _tiny(options: HubOptions, keys: int, head_dimension: int, hidden: int) -> HubOptions:
     """Return the options with the given key heads and head dimension, and feed-forward widths in their proportions."""
     base, given = base_configuration(options), json.loads(options.given)
-    widths = {name: getattr(base, name) for name in WIDTHS if getattr(base, name, None)}
+    # Where each layer has a width of its own, that of the first stands for all.
+    widths = {
+        name: value[0] if isinstance(value, list) else value for name in WIDTHS if (value := getattr(base, name, None))
+    }
     reference = next(iter(widths.values()), 1)
     given |= {name: max(2, round(value * hidden / reference)) for name, value in widths.items()}
     given |= {"num_key_value_heads": keys} if getattr(base, "num_key_value_heads", None) else {}

@@ -28,6 +28,7 @@ EXPERTS = {"n_routed_experts": 8, "n_group": 2, "topk_group": 1, "num_experts_pe
             {"num_dense_layers": 1},
         ),
         ("hunyuan_v1_dense", {}, {"head_dim": 32}),
+        ("gemma3n_text", {}, {}),  # a feed-forward width for each layer
     ],
 )
 def test_fields_of_their_own_follow_the_shape(architecture, options, fields):
