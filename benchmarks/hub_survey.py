@@ -1,6 +1,6 @@
 """Try every causal language model of transformers at small shapes: built and counted, or refused in words.
 
-    python benchmarks/hub_survey.py                      # all of them, three shapes each: about 4 minutes on 2 free cores
+    python benchmarks/hub_survey.py                      # all of them, three shapes each: 4 minutes on 2 free cores
     python benchmarks/hub_survey.py gptj llama           # these
     python benchmarks/hub_survey.py --quick              # the first shape alone, without costs and gradients
 

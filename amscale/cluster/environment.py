@@ -44,7 +44,7 @@ _KEPT = re.compile(
     # Memory and workspaces of a device; they move a result by rounding at most.
     "|PYTORCH_(CUDA_|HIP_)?ALLOC_CONF|CUBLAS_WORKSPACE_CONFIG"
     # How a hang of the network is looked into.
-    "|TORCH_(NCCL_.*|DISTRIBUTED_DEBUG|SHOW_CPP_STACKTRACES|CPP_LOG_LEVEL|LOGS)"
+    "|TORCH_(NCCL_.*|DISTRIBUTED_DEBUG|SHOW_CPP_STACKTRACES|CPP_LOG_LEVEL)"
     # The job that a log or a corpus of the user's names, and its folder on this machine.
     "|SLURM_(JOB_ID|JOBID|TMPDIR)"
 )
