@@ -173,6 +173,8 @@ def _description(error: ValidationError, first: Any, here: list[Any], parts: lis
         case "string_pattern_mismatch":  # of a name
             allowed = "letters, digits, '.', '_' and '-', and begins with a letter or a digit"
             return f"{key}={first['input']!r}: a name has {allowed}{others}"
+        case "string_type" if first["input"] is None:
+            return f"{key} is empty; give it text, or leave it out{others}"
         case "tuple_type" | "list_type":
             return f"{key}={first['input']!r}: not a list; write {key}=[{format_value(first['input'])}]{others}"
     said = [fault["msg"].removeprefix("Value error, ") for fault in here]

@@ -73,6 +73,7 @@ def test_a_formatted_size_reads_back_to_three_digits(number):
         ("launch.processes_per_machine=0", "launch.processes_per_machine=0"),
         ("launch.gpu_fraction=0", "launch.gpu_fraction=0: Input should be 'auto' or greater than or equal to 0.01"),
         ("name=../elsewhere", "name='../elsewhere'"),
+        ("name=", "name is empty; give it text, or leave it out"),
         ("grid.name=[a,b]", "grid.name: not an axis"),
         ("grid.seed=[]", "grid.seed=[]: an axis needs at least one value"),
         ("train", "'train' is not an override"),
