@@ -80,7 +80,7 @@ def test_a_formatted_size_reads_back_to_three_digits(number):
         ("train.steps=[", "not valid YAML"),
         ("seed.more=1", "seed is a section here, with more; remove these keys"),
         ("name=a/b", "name='a/b': a name has letters, digits"),
-        ("name=null", "name=None"),
+        ("name=null", "name is empty"),
         ("train.steps=1:30", "train.steps='1:30': '1:30' is not a size"),
         ("train.steps=[1,2]", "make it an axis: grid.train.steps=[1, 2]"),
         ("train.learning_rate=.nan", "train.learning_rate=nan"),
