@@ -103,6 +103,7 @@ class ListenerCallback(tune.Callback):  # type: ignore[misc]
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
+        """Pass a report on; a newer checkpoint than at the trial's last failure makes its retries count anew."""
         label = _label(trial)
         reached = self._reached[label] = max(self._reached.get(label, 0), result.get("checkpoint", 0))
         if reached > self._failed_at.get(label, reached):

@@ -202,7 +202,7 @@ def _closed(connection: socket.socket) -> bool:
     except BlockingIOError:
         return False
     except OSError:
-        pass
+        return True
     return True
 
 

@@ -87,9 +87,9 @@ class LibraryTokenizer:
         self.inner = inner
         vocabulary = inner.get_vocab(with_added_tokens=True)
         self.end_token = vocabulary[end]
-        if twins := [token for token, number in vocabulary.items() if number == self.end_token and token != end]:
+        if same := [token for token, number in vocabulary.items() if number == self.end_token and token != end]:
             raise InputError(
-                f"data.tokenizer: in {source} the next free id, {self.end_token}, is that of {twins[0]!r}, since its "
+                f"data.tokenizer: in {source} the next free id, {self.end_token}, is that of {same[0]!r}, since its "
                 "ids have gaps, so no end token can be added; number them from 0 on without gaps"
             )
         self.vocabulary_size = max(vocabulary.values()) + 1

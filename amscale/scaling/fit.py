@@ -17,7 +17,7 @@ from amscale.scaling.estimate import Estimate, to_json_types, verdict
 from amscale.scaling.floor import floors
 from amscale.scaling.isoflop import exponents_from_budgets
 from amscale.scaling.laws.compare import Comparison, compare
-from amscale.scaling.laws.estimates import describing, law_estimates
+from amscale.scaling.laws.estimates import law_estimates
 from amscale.scaling.laws.law import rows_of
 from amscale.scaling.optima import exponent_from_contours, exponent_from_optima
 from amscale.scaling.points import PointTable, drop_highest, sample
@@ -314,7 +314,7 @@ def _estimates(
         if fewer < resamples:
             table.warnings.append(f"{count:,} rows: {fewer} resamples instead of {resamples}")
             resamples = fewer
-    fitted = compare(rows, resamples, large=large, describes=describing(rows))
+    fitted = compare(rows, resamples, large=large)
     by_law = law_estimates(table, fitted, hypotheses)
     others = []
     if not large:

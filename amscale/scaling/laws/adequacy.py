@@ -7,15 +7,20 @@ best law. The points determine its k where the profile likelihood rises on both 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from amscale.scaling.bootstrap import cells_of
-from amscale.scaling.laws.compare import Fitted, gaussian_aicc
-from amscale.scaling.laws.fitting import LawFit
+from amscale.scaling.laws.fitting import LawFit, gaussian_aicc
 from amscale.scaling.laws.law import SQUARED_LOG, Problem, Rows, minimise
 from amscale.scaling.points import Array
+
+if TYPE_CHECKING:
+    from amscale.scaling.laws.compare import Comparison, Fitted
+
+_LEAST_R_SQUARED = 0.5
 
 _LEVEL = 0.01
 """Level of the test of lack of fit against the seeds' noise."""
@@ -51,7 +56,14 @@ def _cells(rows: Rows) -> NDArray[np.intp]:
     return cells_of(rows.N, rows.D, rows.flops, *([] if rows.tokens is None else [rows.tokens]))
 
 
-def misfits(rows: Rows, fitted: Sequence[Fitted]) -> dict[str, str]:
+def poor_fit(comparison: "Comparison") -> str | None:
+    """Return why a fit does not describe the points at all: it explains less than half of their variance."""
+    if comparison.r_squared is not None and comparison.r_squared < _LEAST_R_SQUARED:
+        return f"R² {comparison.r_squared:.3g}: the law does not describe these points"
+    return None
+
+
+def misfits(rows: Rows, fitted: "Sequence[Fitted]") -> dict[str, str]:
     """Return why laws do not describe the points, by their id; laws that do are left out."""
     squares = {
         item.comparison.id: item

@@ -1,8 +1,8 @@
 """Compare laws on the same points: objective, R², AICc, held-out error, intervals by refits to resampled points."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pydantic import Field
@@ -11,7 +11,8 @@ from amscale.scaling.bootstrap import cell_weights, cells_of, percentile_interva
 from amscale.scaling.design import no_variation
 from amscale.scaling.estimate import FitRecord
 from amscale.scaling.laws import all_laws
-from amscale.scaling.laws.fitting import LawFit, at_bound, fit_law
+from amscale.scaling.laws.adequacy import misfits, poor_fit
+from amscale.scaling.laws.fitting import LawFit, at_bound, fit_law, gaussian_aicc
 from amscale.scaling.laws.law import (
     HUBER_LOG,
     OBJECTIVES,
@@ -153,12 +154,13 @@ class Comparison(FitRecord):
 
 @dataclass(frozen=True)
 class Fitted:
-    """A comparison with its law, and the fit and the refits behind it."""
+    """A comparison with its law, the fit and the refits behind it, and why the law does not describe the points."""
 
     law: Law
     comparison: Comparison
     fit: LawFit | None = None
     resampled: Resampled | None = None
+    misfit: str | None = None
 
 
 def aicc(fit: LawFit, rows: Rows) -> float | None:
@@ -171,13 +173,6 @@ def aicc(fit: LawFit, rows: Rows) -> float | None:
     if fit.objective.robust or n - p - 1 <= 0 or fit.value <= 0:
         return None
     return gaussian_aicc(fit.value, rows, p, raw=fit.objective.raw)
-
-
-def gaussian_aicc(squares: float, rows: Rows, parameters: int, raw: bool = False) -> float:
-    """Return AICc from a sum of squares of ln loss, or of the loss where `raw`; the deviation counts as a parameter."""
-    n, p = len(rows), parameters
-    jacobian = 0.0 if raw else 2 * float(np.log(rows.loss).sum())
-    return n * math.log(2 * math.pi * squares / n) + n + jacobian + 2 * p + 2 * p * (p + 1) / (n - p - 1)
 
 
 def held_out_error(law: Law, rows: Rows, objective: Objective, axis: str) -> float | str:
@@ -210,13 +205,11 @@ def compare(
     resamples: int,
     laws: Mapping[str, Law] | None = None,
     large: bool = False,
-    describes: Callable[[Sequence["Fitted"]], Callable[[Comparison], bool]] | None = None,
 ) -> list[Fitted]:
-    """Fit laws by their id, by default every one, under every objective.
+    """Fit laws by their id, by default every one, under every objective; refit those that describe the points.
 
     Args:
         large: leave out refits and held-out errors.
-        describes: given all fits, returns which laws describe the points: only those are refitted. None refits all.
     """
     found = []
     for id, law in (all_laws() if laws is None else laws).items():
@@ -226,12 +219,13 @@ def compare(
                 found.append(_not_fitted(id, law, rows, objective, reason))
             else:
                 found.append(_fitted(id, law, rows, objective, large))
+    reasons = misfits(rows, found)
+    found = [replace(item, misfit=poor_fit(item.comparison) or reasons.get(item.comparison.id)) for item in found]
     if large:
         return found
-    chosen = (lambda comparison: True) if describes is None else describes(found)
     return [
         _refitted(item, rows, resamples)
-        if item.fit is not None and item.fit.objective in _REFITTED and chosen(item.comparison)
+        if item.fit is not None and item.fit.objective in _REFITTED and item.misfit is None
         else item
         for item in found
     ]
@@ -290,7 +284,7 @@ def _refitted(item: Fitted, rows: Rows, resamples: int) -> Fitted:
         "resamples": resamples,
         "refits_at_a_bound": resampled.at_bound,
     }
-    return Fitted(law, item.comparison.model_copy(update=update), item.fit, resampled)
+    return replace(item, comparison=item.comparison.model_copy(update=update), resampled=resampled)
 
 
 def _resampling_flags(resampled: Resampled) -> tuple[str, ...]:

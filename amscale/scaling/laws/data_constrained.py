@@ -10,7 +10,17 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from amscale.scaling.laws.chinchilla import Chinchilla
-from amscale.scaling.laws.law import SQUARED_LOG, Law, Problem, Rows, derivatives, log_sum, minimise, too_few
+from amscale.scaling.laws.law import (
+    SQUARED_LOG,
+    Law,
+    Problem,
+    Rows,
+    derivatives,
+    log_sum,
+    minimise,
+    too_few,
+    too_few_repeats,
+)
 from amscale.scaling.points import Array
 
 
@@ -41,12 +51,7 @@ class DataConstrained(Law):
     exponents: ClassVar = ("β", "α")
 
     def unsupported(self, rows: Rows) -> str:
-        if rows.tokens is None:
-            return "the tokens seen are not known; a table needs a column for them (--tokens_column)"
-        repeated = int(np.sum(rows.tokens > 1.5 * rows.D))
-        if repeated < 3:
-            return f"{repeated} rows repeat their data; at least 3 are needed"
-        return too_few(rows, 7, 3, 3)
+        return too_few_repeats(rows, 3) or too_few(rows, 7, 3, 3)
 
     def problem(self, rows: Rows) -> Problem:
         """Return the search: logarithms of what is positive, about the rows' means."""

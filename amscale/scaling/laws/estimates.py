@@ -1,7 +1,7 @@
 """The exponent and the floor of each law, with intervals and tests, or why they are not determined."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,14 +11,13 @@ from amscale.scaling.bootstrap import percentile_interval
 from amscale.scaling.design import no_curvature, no_variation, not_told_apart, one_value
 from amscale.scaling.estimate import EXPONENT, FLOOR, FORM, Estimate, HypothesisTest, interval_test, outside
 from amscale.scaling.floor import references
-from amscale.scaling.laws.adequacy import misfits, profile
+from amscale.scaling.laws.adequacy import profile
 from amscale.scaling.laws.compare import Comparison, Fitted, Resampled
 from amscale.scaling.laws.fitting import LawFit, fit_law
-from amscale.scaling.laws.law import HUBER_LOG, OBJECTIVES, SQUARED, SQUARED_LOG, Rows, rows_of
+from amscale.scaling.laws.law import HUBER_LOG, OBJECTIVES, SQUARED, SQUARED_LOG, rows_of
 from amscale.scaling.points import Array, PointTable
 from amscale.scaling.power_law import hypothesis_name
 
-_LEAST_R_SQUARED = 0.5
 _MOST_AT_BOUND = 0.5
 _HULL = "hull of profile likelihood and percentile interval"
 _ROWS_FOR_OUTLIERS = 50
@@ -32,8 +31,6 @@ def law_estimates(table: PointTable, fitted: Sequence[Fitted], hypotheses: Seque
     objectives disagree: where the value of one is outside the interval of the other.
     """
     estimates = []
-    rows = rows_of(table)
-    reasons = misfits(rows, fitted)
     by_law: dict[str, dict[str, Fitted]] = {}
     for item in fitted:
         by_law.setdefault(item.comparison.id, {})[item.comparison.objective] = item
@@ -43,10 +40,9 @@ def law_estimates(table: PointTable, fitted: Sequence[Fitted], hypotheses: Seque
             reported = first.law.reported_unfitted or no_variation(table.loss)
             estimates += _estimates(table, first, hypotheses) if reported else []
             continue
-        misfit = _poor_fit(first.comparison) or reasons.get(first.comparison.id)
-        estimates += _estimates(table, first, hypotheses, misfit)
-        if misfit is None and disagree(first.comparison, squared.comparison):
-            estimates += _estimates(table, squared, hypotheses, _poor_fit(squared.comparison))
+        estimates += _estimates(table, first, hypotheses)
+        if first.misfit is None and disagree(first.comparison, squared.comparison):
+            estimates += _estimates(table, squared, hypotheses)
     return _recommended(estimates, by_law)
 
 
@@ -76,16 +72,6 @@ def _recommended(estimates: list[Estimate], by_law: Mapping[str, Mapping[str, Fi
     ]
 
 
-def describing(rows: Rows) -> Callable[[Sequence[Fitted]], Callable[[Comparison], bool]]:
-    """Return what tells, from all fits to the rows, which laws describe them (for `compare`)."""
-
-    def chosen(fitted: Sequence[Fitted]) -> Callable[[Comparison], bool]:
-        reasons = misfits(rows, fitted)
-        return lambda comparison: comparison.id not in reasons and _poor_fit(comparison) is None
-
-    return chosen
-
-
 def disagree(one: Comparison, other: Comparison) -> bool:
     """Return whether k or the floor of one fit is outside the interval of the other."""
     for a, b in ((one, other), (other, one)):
@@ -95,10 +81,8 @@ def disagree(one: Comparison, other: Comparison) -> bool:
     return False
 
 
-def _estimates(
-    table: PointTable, item: Fitted, hypotheses: Sequence[float], misfit: str | None = None
-) -> list[Estimate]:
-    """Return the rows of one law under one objective; `misfit` says why it does not describe the points."""
+def _estimates(table: PointTable, item: Fitted, hypotheses: Sequence[float]) -> list[Estimate]:
+    """Return the rows of one law under one objective."""
     found, law = item.comparison, item.law
     suffix = found.id if found.objective == HUBER_LOG.name else f"{found.id}_{found.objective}"
     shared: dict[str, Any] = {
@@ -123,12 +107,12 @@ def _estimates(
     shared["details"] = {"id": found.id, "law": law.name, "objective": found.objective}
     estimates, design = [], _design(table, item) or None
     if law.optimum:
-        estimates.append(_exponent(table, item, hypotheses, exponent | shared, design or misfit))
+        estimates.append(_exponent(table, item, hypotheses, exponent | shared, design or item.misfit))
     if found.floor is not None:
-        estimates.append(_floor(table, item, floor | shared, design or misfit))
+        estimates.append(_floor(table, item, floor | shared, design or item.misfit))
     for parameter, (name, value) in law.tested.items():
         form = {"id": f"{parameter}_{suffix}", "estimand": f"{parameter} ({law.name})", "group": FORM}
-        estimates.append(_parameter(found, parameter, name, value, form | shared, design or misfit))
+        estimates.append(_parameter(found, parameter, name, value, form | shared, design or item.misfit))
     return estimates
 
 
@@ -141,12 +125,6 @@ def _parameter(
     interval = found.intervals.get(parameter)
     tests = () if interval is None else (interval_test(name, value, interval, "bootstrap interval"),)
     return Estimate(**shared, value=found.parameters[parameter], interval=interval, tests=tests)
-
-
-def _poor_fit(found: Comparison) -> str | None:
-    if found.r_squared is not None and found.r_squared < _LEAST_R_SQUARED:
-        return f"R² {found.r_squared:.3g}: the law does not describe these points"
-    return None
 
 
 def _undetermined(found: Comparison) -> str | None:

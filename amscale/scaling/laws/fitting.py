@@ -1,5 +1,6 @@
 """The fit of one law under one objective, and what may be wrong with it."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,3 +110,10 @@ def _flags(theta: Array, problem: Problem, condition: float, share: float) -> tu
     if share < 0.05:
         flags.append(f"only {share:.0%} of the starts reach the least objective")
     return tuple(flags)
+
+
+def gaussian_aicc(squares: float, rows: Rows, parameters: int, raw: bool = False) -> float:
+    """Return AICc from a sum of squares of ln loss, or of the loss where `raw`; the deviation counts as a parameter."""
+    n, p = len(rows), parameters
+    jacobian = 0.0 if raw else 2 * float(np.log(rows.loss).sum())
+    return n * math.log(2 * math.pi * squares / n) + n + jacobian + 2 * p + 2 * p * (p + 1) / (n - p - 1)

@@ -258,6 +258,14 @@ def too_few(rows: Rows, parameters: int, sizes: int = 0, amounts: int = 0) -> st
     return ""
 
 
+def too_few_repeats(rows: Rows, needed: int) -> str:
+    """Return why rows cannot determine what repeating data does: the tokens seen are not known, or too few repeat."""
+    if rows.tokens is None:
+        return "the tokens seen are not known; a table needs a column for them (--tokens_column)"
+    repeated = int(np.sum(rows.tokens > 1.5 * rows.D))
+    return f"{repeated} rows repeat their data; at least {needed} are needed" if repeated < needed else ""
+
+
 def log_sum(terms: list[Array]) -> tuple[Array, list[Array]]:
     """Return ln of the sum of the exponentials of `terms`, and the share of each term, all (S, R)."""
     top = terms[0]

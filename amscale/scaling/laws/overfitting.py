@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from amscale.scaling.laws.law import Law, Problem, Rows, derivatives, log_sum, too_few
+from amscale.scaling.laws.law import Law, Problem, Rows, derivatives, log_sum, too_few, too_few_repeats
 from amscale.scaling.points import Array
 
 
@@ -21,12 +21,7 @@ class Overfitting(Law):
     exponents: ClassVar = ("δ", "γ")
 
     def unsupported(self, rows: Rows) -> str:
-        if rows.tokens is None:
-            return "the tokens seen are not known; a table needs a column for them (--tokens_column)"
-        repeated = int(np.sum(rows.tokens > 1.5 * rows.D))
-        if repeated < 6:
-            return f"{repeated} rows repeat their data; at least 6 are needed"
-        return too_few(rows, 9, 3, 3)
+        return too_few_repeats(rows, 6) or too_few(rows, 9, 3, 3)
 
     def problem(self, rows: Rows) -> Problem:
         """Return the search: logarithms of what is positive, about the rows' means."""
@@ -47,6 +42,7 @@ class Overfitting(Law):
             return total, derivatives(columns)
 
         def natural(theta: Array) -> Array:
+            """Return the law's own parameters from those of the search."""
             g, e, a, alpha, b, beta, c, gamma, delta = theta.T
             columns = [
                 np.exp(g) + np.exp(e),
