@@ -203,9 +203,9 @@ def _job(trial: TrialPlan, sweep: SweepStore, machines: resources.Resources) -> 
     from amscale.cluster.patience import Schedule
     from amscale.cluster.tune import Job
 
-    assert trial.store is not None
     store = sweep.trial(trial.label)
-    store.write_spec(trial.cell, trial.placement, trial.store.folder, trial.identity)
+    folder = trial.store.folder if trial.store else None
+    store.write_spec(trial.cell, trial.placement, folder, trial.identity)
     launch = trial.cell.launch
     schedule = Schedule.of(trial.cell, trial.steps)
     location = replace(sweep.location(trial.label), visible_seconds=launch.visible_after)

@@ -1,5 +1,7 @@
 """The schema of an experiment, one class per section of the YAML file. Every field carries its unit and a default."""
 
+import os
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -61,6 +63,19 @@ class TrainSettings(Settings):
     """Validation tokens measured each time: the first of the held-out documents, always the same."""
     patience: int | None = Field(None, ge=1)
     """Stop after this many validations in a row without a new least validation loss. None: train to the end."""
+    script: str | None = None
+    """A training script of your own, which every rank runs in the place of amscale's loop; `amscale.current_trial()`
+    tells it its cell. The same path on every machine. None: amscale trains."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the script, such as train.options.dropout; grids may vary them."""
+
+    @model_validator(mode="after")
+    def _whole_path(self) -> "TrainSettings":
+        if self.script is not None:
+            object.__setattr__(self, "script", str(Path(os.path.expanduser(self.script)).absolute()))
+        elif self.options:
+            raise ValueError("train.options are those of train.script, which is not given; give it, or leave them out")
+        return self
 
     @model_validator(mode="after")
     def _one_length(self) -> "TrainSettings":
@@ -174,3 +189,16 @@ class Experiment(Settings):
     storage: str = "results"
     """Folder for results, on a disk that all machines of a trial share; or a URI that pyarrow.fs takes, such as
     `s3://bucket/prefix`, with credentials from the environment (docs/storage.md)."""
+
+    @model_validator(mode="after")
+    def _script_has_what_it_needs(self) -> "Experiment":
+        script = self.train.script
+        for key, name in (("model.family", self.model.family), ("data.corpus", self.data.corpus)):
+            if name == "script" and script is None:
+                raise ValueError(f"{key}=script names what a script of yours makes; give train.script, or another")
+        if script is not None and "://" in self.storage:
+            raise ValueError(
+                f"train.script keeps its checkpoints in a folder, and storage={self.storage!r} is a URI; "
+                "give a folder that all machines share"
+            )
+        return self

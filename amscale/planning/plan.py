@@ -20,6 +20,7 @@ from amscale.data import (
     describe_sample,
     predict_statistics,
     prepare,
+    statistics_without_tokens,
     store_name,
 )
 from amscale.errors import InputError
@@ -236,6 +237,8 @@ class _Corpora:
 
     def tokens(self, settings: Corpus) -> TokenStore | TokenStatistics:
         """Return the token store, or what is known of the corpus without one where that is enough."""
+        if not settings.has_tokens:
+            return statistics_without_tokens(settings)
         corpus = _whole(settings)
         # A D that is given needs no tokens; a later cell may want all that there are.
         if corpus not in self._stores or (self._stores[corpus] is None and settings.size is None):
@@ -279,8 +282,15 @@ def _whole(settings: Corpus) -> Corpus:
     return settings.model_copy(update={"size": None, "packing": "document", "context": None})
 
 
-def plan_steps(cell: Experiment, store: TokenStore, subset: Subset) -> StepPlan:
-    """Return batch and steps of a run, from its settings and the facts of its tokens; the same in plan and training."""
+def plan_steps(cell: Experiment, store: TokenStore | None, subset: Subset | None) -> StepPlan:
+    """Return batch and steps of a run, from its settings and the facts of its tokens; the same in plan and training.
+
+    Without tokens, where the trial's script reads data by itself, its settings alone decide.
+    """
+    if store is None or subset is None:
+        assert cell.data.context is not None
+        assert cell.data.size is not None
+        return _steps(cell, cell.data.context, cell.data.context, cell.data.size)
     context = cell.data.context or store.longest_document
     mean = context if cell.data.packing == "stream" else min(context, store.training_tokens / store.training_documents)
     return _steps(cell, context, mean, subset.unique_tokens)
@@ -294,9 +304,11 @@ def _steps(cell: Experiment, context: int, mean: float, unique_tokens: int) -> S
     return StepPlan(context, sequences, mean, math.ceil(cell.train.epochs * unique_tokens / (sequences * mean)))
 
 
-def plan_trial(cell: Experiment, store: TokenStore, resources: Resources, count: str) -> TrialPlan:
-    """Resolve one cell against its token store, as `plan_sweep` does."""
-    return _plan_cell(cell, store, corpus_content(cell.data), resources, count, None)
+def plan_trial(cell: Experiment, store: TokenStore | None, resources: Resources, count: str) -> TrialPlan:
+    """Resolve one cell against its token store, as `plan_sweep` does; None where its script reads data by itself."""
+    return _plan_cell(
+        cell, store or statistics_without_tokens(cell.data), corpus_content(cell.data), resources, count, None
+    )
 
 
 def _plan_cell(

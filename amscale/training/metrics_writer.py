@@ -71,7 +71,7 @@ class MetricsWriter:
             self._board.add_scalar(name, value, step)
 
     def train(
-        self, step: int, tokens: int, loss: float, rate: float, norm: float, seconds: float, applied: bool
+        self, step: int, tokens: int, loss: float, rate: float | None, norm: float, seconds: float, applied: bool
     ) -> None:
         """Write one optimiser step: the mean loss over its global batch in nats per token, before the update.
 
@@ -95,7 +95,8 @@ class MetricsWriter:
         self._before = tokens, seconds
         self._write(record)
         self._board.add_scalar("loss/train", loss, step)
-        self._board.add_scalar("optimiser/learning_rate", rate, step)
+        if rate is not None:
+            self._board.add_scalar("optimiser/learning_rate", rate, step)
         if math.isfinite(norm):
             self._board.add_scalar("optimiser/gradient_norm", norm, step)
 

@@ -160,14 +160,14 @@ class TrialStore:
         return TrialSpec.from_yaml(text, self.spec)
 
     def write_spec(
-        self, cell: Experiment, placement: Placement, tokens: Path, identity: str, label: str | None = None
+        self, cell: Experiment, placement: Placement, tokens: Path | None, identity: str, label: str | None = None
     ) -> None:
         """Write what the trial is (settings) and where its next attempt runs (placement).
 
         Args:
             cell: settings of the trial.
             placement: where it runs.
-            tokens: folder of the token store.
+            tokens: folder of the token store; None where the trial's script reads data by itself.
             identity: the trial's id.
             label: the trial's label; the folder's name if None.
         """
@@ -177,7 +177,7 @@ class TrialStore:
             trial=identity,
             label=label or self.path.name,
             placement=placement,
-            store=str(tokens),
+            store=str(tokens) if tokens else "",
             settings=settings_of(cell),
         )
         write_atomically(self.spec, spec.to_yaml())
