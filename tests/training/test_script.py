@@ -58,25 +58,20 @@ def test_a_script_is_a_sweep_and_a_killed_one_goes_on(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("script", "words"),
-    [
-        ("import amscale\namscale.current_trial()\n", "ended without a result; call trial.finish"),
-        ("import amscale\namscale.current_trial().finish()\n", "nothing was logged; call trial.log"),
-    ],
-)
-def test_a_script_without_a_result_is_refused_once(script, words, tmp_path):
-    done, found = sweep(tmp_path, script, "grid.model.size=[1k]", "grid.data.size=[500]")
+def test_a_script_without_a_result_is_refused_once(tmp_path):
+    script = "import amscale\ntrial = amscale.current_trial()\nif trial.N > 1000:\n    trial.finish()\n"
+    done, found = sweep(tmp_path, script, "grid.data.size=[500]")
     assert (done.returncode, found) == (1, [])
-    assert words in " ".join(done.stdout.split())
-    (failures,) = tmp_path.glob("results/script/trials/*/failures.jsonl")
-    assert len(failures.read_text().splitlines()) == 1
+    for words in ("ended without a result; call trial.finish", "nothing was logged; call trial.log"):
+        assert words in " ".join(done.stdout.split())
+    failures = list(tmp_path.glob("results/script/trials/*/failures.jsonl"))
+    assert [len(path.read_text().splitlines()) for path in failures] == [1, 1]
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (["train.script=null"], "give train.script, or another"),
+        (["train.script=null", "train.options={}"], "give train.script, or another"),
         (["storage=s3://bucket/x"], "train.script keeps its checkpoints in a folder"),
         (["train.script=null", "model={family: vanilla, size: 1k}", "data.corpus=kjv"], "train.options"),
     ],
