@@ -116,8 +116,9 @@ def _fitted(path: Path, given: dict[str, Any]) -> "BaseFit":
         names = ("count", "window", "threshold", "hypotheses", "resamples", "where")
         return fit_folder(path, **{name: given[name] for name in names}, tune=_axes(given["tune"]))
     hypotheses = fit_settings(path, hypotheses=given["hypotheses"])["hypotheses"]
-    chosen = [given[name] for name in ("resamples", "drop_highest", "sample", *_UNIT, "where")]
-    return fit_table(path, _columns(given), hypotheses, *chosen, _axes(given["tune"]))
+    given = given | {"tune": _axes(given["tune"])}
+    chosen = (given[name] for name in ("resamples", "drop_highest", "sample", *_UNIT, "where", "tune"))
+    return fit_table(path, _columns(given), hypotheses, *chosen)
 
 
 def _axes(tune: Any) -> tuple[str, ...] | None:
