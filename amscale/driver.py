@@ -55,7 +55,7 @@ class SweepOutcome:
         return 1 if self.failed else 0
 
 
-_NEEDED_LAST = ("pandas", "scipy.optimize", "scipy.stats", "matplotlib.figure", "plotly.offline", "amscale.scaling.fit")
+_NEEDED_LAST = ("pandas", "matplotlib.figure", "plotly.offline", "amscale.scaling.fit")
 """What estimates and the report import."""
 
 
