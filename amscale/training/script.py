@@ -198,12 +198,12 @@ class ScriptTrial:
             InputError: a step that is no whole number, or smaller than the one before, or a value that is no number.
             AttemptReplaced: another attempt of the trial has begun.
         """
-        self._store.check_attempt()
         if isinstance(step, bool) or not isinstance(step, int) or step < max(1, self._last_step):
             raise InputError(
                 f"trial.log: step={step!r}; give whole numbers from 1 that do not fall ({self._last_step})"
             )
         if self.rank:
+            self._store.check_attempt()
             return
         if self._records is None:
             self._records = MetricsWriter(
@@ -228,6 +228,7 @@ class ScriptTrial:
             for name, value in values.items():
                 measured.add(f"script/{name}", _number(name, value))
             self._records.probe(step, measured)
+        self._records.flush_records()  # the script may write a checkpoint of this step and be killed right after
 
     def preemption_requested(self) -> bool:
         """Return whether this process was asked to end (SIGTERM or SIGUSR1): write a checkpoint, then call `preempt`.

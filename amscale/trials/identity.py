@@ -38,12 +38,14 @@ def trial_id(cell: Experiment, shape: dict[str, Any], content: dict[str, Any] | 
         "result_version": RESULT_VERSION,
         "shape": shape,
         "data": data | (content or {}),
-        "train": cell.train.model_dump(mode="json", exclude_defaults=True, exclude={"script"}),
+        "train": cell.train.model_dump(mode="json", exclude_defaults=True, exclude={"order", "script"}),
         "seed": cell.seed,
         "precision": cell.launch.precision,
     }
     if cell.train.script:
         identity["script"] = script_hash(Path(cell.train.script))
+    if cell.order == "nested":  # every trial of earlier versions was shuffled
+        identity["order"] = cell.order
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 
