@@ -232,7 +232,7 @@ class Sweep:
             InputError: a setting that is not allowed, or no trial with a result.
         """
         with self._opened() as path:
-            return fit_folder(path, count, window, threshold, hypotheses, resamples, where)
+            return fit_folder(path, count, window, threshold, hypotheses, resamples, where, self.address)
 
     def report(self, fit: "Fit | None" = None, output: str | Path | None = None) -> Path:
         """Write `report.html` and `figures/` into the sweep's folder or another one, and return the page.
@@ -335,10 +335,13 @@ def fit_folder(
     hypotheses: Sequence[float] | None = None,
     resamples: int = 400,
     where: str | None = None,
+    address: str | None = None,
 ) -> Fit:
-    """Estimate from a sweep's folder on this machine; see `Sweep.fit`."""
+    """Estimate from a sweep's folder on this machine; see `Sweep.fit`. `address` is the sweep as a user names it."""
+    from amscale.planning.next_grid import with_next_step
+
     settings = fit_settings(path, count=count, window=window, threshold=threshold, hypotheses=hypotheses)
-    return Fit.of(scaling_fit.fit_sweep(path, **settings, resamples=resamples, where=where))
+    return Fit.of(with_next_step(scaling_fit.fit_sweep(path, **settings, resamples=resamples, where=where), address))
 
 
 def fit_settings(path: Path, **given: Any) -> dict[str, Any]:
