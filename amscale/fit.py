@@ -29,6 +29,7 @@ def fit(
     hypotheses: Sequence[float] | None = None,
     resamples: int = 400,
     where: str | None = None,
+    tune: str | Sequence[str] | None = None,
     next: int | None = None,
     grounds: bool = False,
     drop_highest: int = 0,
@@ -57,6 +58,9 @@ def fit(
         resamples: bootstrap refits.
         where: fit only the trials with these settings, or the rows of a table with these cells, key=value or several
             joined by commas.
+        tune: settings of which each cell takes its best value, interpolated: columns of a table (lr,batch) or keys of a
+            sweep (train.learning_rate), joined by commas; none tunes nothing. By default what the sweep's configuration
+            has under `tune`, and the columns of a table that are named for a learning rate or a batch.
         next: instead of the fit, print as YAML this many cells that would narrow the interval of k the most.
         grounds: print below the tables what each estimate rests on, and why others have no value.
         drop_highest: the number of highest losses to leave out (files).
@@ -113,10 +117,20 @@ def _fitted(path: Path, given: dict[str, Any]) -> "BaseFit":
 
     if path.is_dir():
         names = ("count", "window", "threshold", "hypotheses", "resamples", "where")
-        return fit_folder(path, **{name: given[name] for name in names}, address=str(given["source"]))
+        found = {name: given[name] for name in names}
+        return fit_folder(path, **found, tune=_axes(given["tune"]), address=str(given["source"]))
     hypotheses = fit_settings(path, hypotheses=given["hypotheses"])["hypotheses"]
-    chosen = (given[name] for name in ("resamples", "drop_highest", "sample", *_UNIT, "where"))
+    given = given | {"tune": _axes(given["tune"])}
+    chosen = (given[name] for name in ("resamples", "drop_highest", "sample", *_UNIT, "where", "tune"))
     return with_next_step(fit_table(path, _columns(given), hypotheses, *chosen))
+
+
+def _axes(tune: Any) -> tuple[str, ...] | None:
+    """Return the names that --tune gives; None where it is not given."""
+    if tune is None:
+        return None
+    names = [str(name).strip() for name in (tune.split(",") if isinstance(tune, str) else tune)]
+    return () if names == ["none"] else tuple(name for name in names if name)
 
 
 def _columns(given: dict[str, Any]) -> "Columns":

@@ -174,18 +174,28 @@ def _undetermined(table: PointTable, chosen: Sequence[Estimate], exponents: Sequ
     return found
 
 
+_NUISANCES = {
+    "learning_rate": ("learning rate", lambda value: f"{value:.3g}"),
+    "batch_tokens": ("batch", lambda value: f"{format_size(value)} tokens"),
+}
+
+
 def _conditions(table: PointTable, determined: Sequence[Estimate]) -> list[str]:
-    """Return what the values of k are conditional on: hyper-parameters that all runs share, and single seeds."""
-    found = []
-    shared = {name: _shared(table.points, f"train.{name}") for name in ("learning_rate", "batch_tokens")}
-    if determined and all(value is not None for value in shared.values()):
-        found.append(
-            f"k of tuned runs: all N and D were trained at one learning rate, {shared['learning_rate']:.3g}, and one "
-            f"batch, {format_size(shared['batch_tokens'] or 0)} tokens, and k may follow from these."
-        )
-    if determined and table.points and all(point.result is None for point in table.points):
-        found.append("k of tuned runs: a table does not say how its runs were tuned, and k may follow from that.")
-    return found
+    """Return what the values of k are conditional on: a learning rate or a batch that all runs share."""
+    if not determined or not table.points:
+        return []
+    tuned = {axis.rpartition(".")[2] for point in table.points for axis in point.settings}
+    if not tuned and all(point.result is None for point in table.points):
+        return ["k of tuned runs: a table does not say how its runs were tuned, and k may follow from that."]
+    shared = {name: _shared(table.points, f"train.{name}") for name in _NUISANCES if name not in tuned}
+    parts = [
+        f"one {_NUISANCES[name][0]}, {_NUISANCES[name][1](value)}"
+        for name, value in shared.items()
+        if value is not None
+    ]
+    if not parts:
+        return []
+    return [f"k of tuned runs: all N and D were trained at {', and '.join(parts)}, and k may follow from that."]
 
 
 def _shared(points: Sequence[Point], key: str) -> float | None:
