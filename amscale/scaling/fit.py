@@ -15,7 +15,9 @@ from amscale.scaling.collapse import exponent_from_collapse
 from amscale.scaling.dstar import Criterion, cell_criteria, check_window, locate_all
 from amscale.scaling.estimate import Estimate, to_json_types, verdict
 from amscale.scaling.floor import floors
+from amscale.scaling.forecast import score_folder
 from amscale.scaling.isoflop import exponents_from_budgets
+from amscale.scaling.kinds import estimates_of_kinds, unlike_rows
 from amscale.scaling.laws.compare import Comparison, compare
 from amscale.scaling.laws.estimates import law_estimates
 from amscale.scaling.laws.law import rows_of
@@ -36,6 +38,8 @@ from amscale.trials.storage_errors import storage_errors
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from amscale.scaling.table_file import Cells
 
 MOST_ROWS = 20_000
 """With more rows only the laws are fitted, without intervals: resampling them would take hours."""
@@ -63,6 +67,7 @@ class BaseFit:
         settings: the arguments of the fit.
         criteria: the D* criterion of every run by (N, D); empty for a table.
         sensitivity: the exponent at D* under other thresholds and windows; empty for a table.
+        forecasts: the scores of the forecasts in the sweep's folder, the oldest first; empty for a table.
 
     Raises:
         InputError: two estimates share an id, as where an installed law has the id of another estimate.
@@ -74,6 +79,7 @@ class BaseFit:
     settings: dict[str, Any]
     criteria: dict[tuple[float, float], list[Criterion]] = field(default_factory=dict)
     sensitivity: list[DStarSetting] = field(default_factory=list)
+    forecasts: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         repeated = sorted({id for id in self.ids if self.ids.count(id) > 1})
@@ -175,6 +181,7 @@ class BaseFit:
             "warnings": list(self.table.warnings),
             "dstar_criteria": to_json_types(criteria),
             "dstar_sensitivity": to_json_types(self.sensitivity),
+            "forecasts": to_json_types(self.forecasts),
             "laws": to_json_types(self.laws),
             "estimates": to_json_types(self.estimates),
         }
@@ -247,8 +254,9 @@ def fit_sweep(
         "where": where,
     }
     corpora = by_corpus(table)
+    forecasts = score_folder(Path(folder), table)
     if len(corpora) > 1:
-        return BaseFit(table, estimates_of_corpora(table, corpora), [], settings)
+        return BaseFit(table, estimates_of_corpora(table, corpora), [], settings, forecasts=forecasts)
     criteria, without = cell_criteria(table.cells(), window)
     wide = f"{window:g} of the run's steps" if window <= 1 else f"{int(window)} steps"
     text = f"mean of (train loss - least validation loss)² over {wide} before it < {threshold:g}"
@@ -261,11 +269,11 @@ def fit_sweep(
     dstar = dstar.model_copy(update={"remarks": dstar.remarks + remarks + sensitivity_remark(sensitivity)})
     estimates, laws = _estimates(table, hypotheses, resamples)
     estimates = [dstar, *estimates, *capacity_estimates(table), *floors(table)]
-    return BaseFit(table, estimates, laws, settings, criteria, sensitivity)
+    return BaseFit(table, estimates, laws, settings, criteria, sensitivity, forecasts)
 
 
 def fit_table(
-    source: "str | Path | pd.DataFrame",
+    source: "str | Path | pd.DataFrame | Cells",
     columns: Columns | None = None,
     hypotheses: Sequence[float] = tuple(HYPOTHESES),
     resamples: int = 400,
@@ -278,7 +286,7 @@ def fit_table(
     """Fit the rows of a file, or of a DataFrame.
 
     Args:
-        source: a file that `read_table` reads, or a DataFrame.
+        source: a file that `read_table` reads, a DataFrame, or the cells of either.
         columns: names of its columns.
         hypotheses: exponents k of N ∝ D^k to test.
         resamples: bootstrap refits.
@@ -292,7 +300,11 @@ def fit_table(
     _check(0.04, hypotheses, resamples)
     columns = columns or Columns()
     table = sample(drop_highest(read_table(source, columns, loss_unit, bytes_per_token, where), highest), rows)
-    estimates, laws = _estimates(table, hypotheses, resamples)
+    laws: list[Comparison] = []
+    if reason := unlike_rows(table):
+        estimates = estimates_of_kinds(table, reason)
+    else:
+        estimates, laws = _estimates(table, hypotheses, resamples)
     settings = {"hypotheses": list(hypotheses), "resamples": resamples, "drop_highest": highest, "sample": rows}
     settings |= {**columns.to_dict(), "loss_unit": loss_unit, "bytes_per_token": bytes_per_token, "where": where}
     return BaseFit(table, estimates, laws, settings)
