@@ -217,6 +217,7 @@ class Sweep:
         hypotheses: Sequence[float] | None = None,
         resamples: int = 400,
         where: str | None = None,
+        tune: Sequence[str] | None = None,
     ) -> "Fit":
         """Estimate from the trials that have a result; what is not given is as the sweep's configuration says.
 
@@ -227,12 +228,13 @@ class Sweep:
             hypotheses: exponents k of N ∝ D^k to test.
             resamples: bootstrap refits.
             where: fit only the trials with these settings, `key=value` or several joined by commas.
+            tune: keys of settings of which each cell takes its best value; by default those under `tune`.
 
         Raises:
             InputError: a setting that is not allowed, or no trial with a result.
         """
         with self._opened() as path:
-            return fit_folder(path, count, window, threshold, hypotheses, resamples, where)
+            return fit_folder(path, count, window, threshold, hypotheses, resamples, where, tune)
 
     def report(self, fit: "Fit | None" = None, output: str | Path | None = None) -> Path:
         """Write `report.html` and `figures/` into the sweep's folder or another one, and return the page.
@@ -290,6 +292,7 @@ def fit_table(
     loss_unit: str = "nats",
     bytes_per_token: float | None = None,
     where: str | None = None,
+    tune: Sequence[str] | None = None,
 ) -> Fit:
     """Estimate from a table of runs: a CSV, TSV, JSON, JSON Lines or Parquet file, or a DataFrame.
 
@@ -308,6 +311,8 @@ def fit_table(
         loss_unit: nats or bits, both per token, or bits_per_byte.
         bytes_per_token: mean bytes of a token, for a loss in bits_per_byte.
         where: fit only the rows with these cells, `column=value` or several joined by commas.
+        tune: columns of settings of which each cell of N and D takes its best value, interpolated; by default those
+            that are named for a learning rate or a batch and vary within cells.
 
     Raises:
         InputError: a column that is missing, or a row that is no run, by its number.
@@ -323,6 +328,7 @@ def fit_table(
             loss_unit,
             bytes_per_token,
             where,
+            tune,
         )
     )
 
@@ -335,10 +341,11 @@ def fit_folder(
     hypotheses: Sequence[float] | None = None,
     resamples: int = 400,
     where: str | None = None,
+    tune: Sequence[str] | None = None,
 ) -> Fit:
     """Estimate from a sweep's folder on this machine; see `Sweep.fit`."""
     settings = fit_settings(path, count=count, window=window, threshold=threshold, hypotheses=hypotheses)
-    return Fit.of(scaling_fit.fit_sweep(path, **settings, resamples=resamples, where=where))
+    return Fit.of(scaling_fit.fit_sweep(path, **settings, resamples=resamples, where=where, tune=tune))
 
 
 def fit_settings(path: Path, **given: Any) -> dict[str, Any]:

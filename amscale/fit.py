@@ -42,6 +42,7 @@ def fit(
     law: str | None = None,
     save: str | None = None,
     score: str | None = None,
+    tune: str | Sequence[str] | None = None,
     next: int | None = None,
     drop_highest: int = 0,
     sample: int | None = None,
@@ -77,6 +78,9 @@ def fit(
         law: the id of the law that predicts; by default the one that describes the points and predicts them best.
         save: write the forecast to this file; that of a sweep, where it is a bare name, into its folder forecasts/.
         score: instead of the fit, compare the forecast in this file with the points.
+        tune: settings of which each cell takes its best value, interpolated: columns of a table (lr,batch) or keys of a
+            sweep (train.learning_rate), joined by commas; none tunes nothing. By default what the sweep's configuration
+            has under `tune`, and the columns of a table that are named for a learning rate or a batch.
         next: instead of the fit, print as YAML this many cells that would narrow the interval of k the most.
         drop_highest: the number of highest losses to leave out (files).
         sample: fit this many rows, drawn at random (files).
@@ -135,9 +139,10 @@ def _fitted(path: Path, given: dict[str, Any], cells: "Cells | None" = None) -> 
 
     if path.is_dir():
         names = ("count", "window", "threshold", "hypotheses", "resamples", "where")
-        return fit_folder(path, **{name: given[name] for name in names})
+        return fit_folder(path, **{name: given[name] for name in names}, tune=_axes(given["tune"]))
     hypotheses = fit_settings(path, hypotheses=given["hypotheses"])["hypotheses"]
-    chosen = (given[name] for name in ("resamples", "drop_highest", "sample", *_UNIT, "where"))
+    given = given | {"tune": _axes(given["tune"])}
+    chosen = (given[name] for name in ("resamples", "drop_highest", "sample", *_UNIT, "where", "tune"))
     return fit_table(path if cells is None else cells, _columns(given), hypotheses, *chosen)
 
 
@@ -220,17 +225,22 @@ def _by(path: Path, given: dict[str, Any]) -> dict[str, Any]:
 def _points(path: Path, given: dict[str, Any], where: str | None, least_sizes: int = 2) -> "PointTable":
     """Return the points of a sweep or a table that --where, or another option of its kind, selects."""
     from amscale.api import fit_settings
+    from amscale.scaling.fit import tuned
     from amscale.scaling.points import drop_highest, sample
     from amscale.scaling.reading import read_sweep
     from amscale.scaling.table import read_table
 
+    tune = _axes(given["tune"])
     if path.is_dir():
-        table = read_sweep(path, fit_settings(path, count=given["count"])["count"], where)
+        table = read_sweep(path, fit_settings(path, count=given["count"])["count"], where, tune)
         if not table.points:
             raise InputError(f"{path} has no finished trial; the first must end before there is anything to fit")
-        return table
-    table = read_table(path, _columns(given), given["loss_unit"], given["bytes_per_token"], where, least_sizes)
-    return sample(drop_highest(table, given["drop_highest"]), given["sample"])
+    else:
+        unit = given["loss_unit"], given["bytes_per_token"]
+        table = read_table(path, _columns(given), *unit, where, tune, least_sizes)
+        table = sample(drop_highest(table, given["drop_highest"]), given["sample"])
+    tuning = tuned(table, given["resamples"])
+    return table if tuning is None else tuning.table
 
 
 def _forecast(path: Path, given: dict[str, Any]) -> dict[str, Any]:
@@ -259,6 +269,14 @@ def _predict(path: Path, given: dict[str, Any]) -> dict[str, Any]:
     both = [",".join(filter(None, (given["where"], given[name]))) or None for name in ("fit_where", "predict_where")]
     fitted, wanted = _points(path, given, both[0]), _points(path, given, both[1], 1)
     return predict_points(fitted, wanted, given["law"], given["resamples"])
+
+
+def _axes(tune: Any) -> tuple[str, ...] | None:
+    """Return the names that --tune gives; None where it is not given."""
+    if tune is None:
+        return None
+    names = [str(name).strip() for name in (tune.split(",") if isinstance(tune, str) else tune)]
+    return () if names == ["none"] else tuple(name for name in names if name)
 
 
 def _columns(given: dict[str, Any]) -> "Columns":

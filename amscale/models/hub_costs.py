@@ -27,6 +27,7 @@ from amscale.models.hub_configuration import (
     scaled_configuration,
 )
 from amscale.models.hub_settings import HubOptions
+from amscale.models.measure import moved_by_later_tokens
 from amscale.models.networks.hub import layers_of, model_class, wrap
 from amscale.models.shape import ParameterCounts, Shape
 
@@ -296,7 +297,7 @@ def _kept_bytes(options: HubOptions, layers: int, heads: int, context: int, dtyp
         tokens_BT = torch.randint(_VOCABULARY, (_BATCH, context))
         try:
             model: Any = wrap(config, options.remote_code, context)
-            moved = _moved_by_later_tokens(model.eval(), tokens_BT)
+            moved = moved_by_later_tokens(model.eval(), tokens_BT, _VOCABULARY)
             model.to(dtype).train()
             own = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
             with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
@@ -309,15 +310,3 @@ def _kept_bytes(options: HubOptions, layers: int, heads: int, context: int, dtyp
             "an earlier one, which then would be trained on what it is to predict; choose another architecture"
         )
     return sum(sizes.values())
-
-
-def _moved_by_later_tokens(model: nn.Module, tokens_BT: torch.Tensor) -> float:
-    """Return the largest change of the logits of the first half when the second half changes, relative to the logits.
-
-    An architecture that sees later tokens moves them by its own size; a causal one by rounding."""
-    half = tokens_BT.shape[1] // 2
-    other_BT = tokens_BT.clone()
-    other_BT[:, half:] = (other_BT[:, half:] + 1) % _VOCABULARY
-    with torch.no_grad():
-        first_BTV, second_BTV = model(tokens_BT)[:, :half], model(other_BT)[:, :half]
-    return float((first_BTV - second_BTV).abs().max() / first_BTV.std())

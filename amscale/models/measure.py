@@ -194,3 +194,21 @@ def saved_bytes(family: "Family", dimensions: Dimensions, element: int, mask: in
     where it computes them itself.
     """
     return _saved_bytes(family, _plain(dimensions), element, mask)
+
+
+def moved_by_later_tokens(model: nn.Module, tokens_BT: Tensor, vocabulary: int) -> float:
+    """Return the largest change of the logits of the first half when the second half changes, relative to the logits.
+
+    A network that sees later tokens moves them by its own size; a causal one by rounding.
+
+    Args:
+        model: in evaluation mode.
+        tokens_BT: tokens of which at least two are in a sequence.
+        vocabulary: number of tokens there are.
+    """
+    half = tokens_BT.shape[1] // 2
+    other_BT = tokens_BT.clone()
+    other_BT[:, half:] = (other_BT[:, half:] + 1) % vocabulary
+    with torch.no_grad():
+        first_BTV, second_BTV = model(tokens_BT)[:, :half], model(other_BT)[:, :half]
+    return float((first_BTV - second_BTV).abs().max() / first_BTV.std())

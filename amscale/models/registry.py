@@ -22,6 +22,7 @@ FAMILIES: Registry[type[Family]] = Registry(
         "gpt2": "amscale.models.families.gpt2:GPT2",
         "openelm": "amscale.models.families.openelm:OpenELM",
         "hub": "amscale.models.families.hub:HubFamily",
+        "custom": "amscale.models.families.custom:Custom",
     },
 )
 

@@ -1,18 +1,15 @@
 """Plan a sweep: the list of its trials, each with its shape, steps, cost and placement."""
 
-import heapq
 import math
-import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amscale import models
-from amscale.cluster.resources import Resources, assumed_flops
+from amscale.cluster.resources import Resources
 from amscale.cluster.supervisor import measured_grace
-from amscale.cluster.warm_start import can_start_warm
 from amscale.config import Experiment, LaunchSettings, expand
 from amscale.data import (
     Corpus,
@@ -29,20 +26,16 @@ from amscale.errors import InputError
 from amscale.models import FLOPS_FORMULA, Shape
 from amscale.planning.memory import Comparison, Memory, compare_memory
 from amscale.planning.placement import choose_placement
-from amscale.planning.sharing import STEP_SECONDS, share_gpus
+from amscale.planning.sharing import share_gpus
+from amscale.planning.times import makespan, measured_flops, trial_seconds
 from amscale.trials.identity import trial_id, trial_label
-from amscale.trials.records import Placement, TrialResult
+from amscale.trials.records import Placement
 from amscale.trials.sweep_store import SweepStore
 from amscale.trials.trial_store import TrialStore
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-_ATTEMPT_SECONDS = 9.0
-"""What a trial takes beside its steps: `accelerate launch`, imports, DeepSpeed's engine, evaluation; once in a while
-Ray's actor, which runs several trials."""
-_WARM_ATTEMPT_SECONDS = 2.5
-"""The same where its ranks are forked from a process that has imported everything."""
 _AXES_IN_COLUMNS = {"model.size", "model.layers", "model.width", "data.size", "seed", "train.steps"}
 """Axes whose values the columns of every plan show."""
 
@@ -186,7 +179,7 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
     """
     folder = SweepStore(storage / config.name)
     results = {r.trial: r for r in (trial.read_result() for trial in folder.all_trials()) if r is not None}
-    measured = _measured_flops(results.values())
+    measured = measured_flops(results.values())
     corpora = _Corpora(tokens_folder(storage), build)
     trials = [
         _plan_cell(cell, corpora.tokens(cell.data), corpora.content(cell.data), resources, config.fit.count, measured)
@@ -211,7 +204,9 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
         resources=resources,
         count=config.fit.count,
         flops_formula=f"{FLOPS_FORMULA}: {models.FLOPS_FORMULAS[FLOPS_FORMULA]}",
-        seconds=_makespan(trials, resources, config.launch.concurrent_trials),
+        seconds=makespan(
+            [(trial.placement, trial.seconds) for trial in trials], resources, config.launch.concurrent_trials
+        ),
         time_basis="speed measured in this sweep" if measured else "an assumed speed, until a trial has been measured",
         end_seconds=max((_end_seconds(folder.trial(trial.label), config.launch) for trial in trials), default=0.0),
         texts=corpora.texts,
@@ -334,7 +329,7 @@ def _plan_cell(
         flops=flops,
         placement=choice.placement,
         memory=choice.memory,
-        seconds=_seconds(cell, steps.steps, flops, choice.placement, resources, measured),
+        seconds=trial_seconds(cell, steps.steps, flops, choice.placement, resources, measured),
         store=corpus if isinstance(corpus, TokenStore) else None,
     )
 
@@ -345,56 +340,18 @@ def _dimensions(shape: Shape) -> dict[str, Any]:
     return {k: v for k, v in shape.as_dict().items() if k not in ("wanted", "count", "vocabulary")}
 
 
-def _seconds(
-    cell: Experiment, steps: int, flops: float, placement: Placement, resources: Resources, measured: float | None
-) -> float:
-    """Return the expected wall time of a trial, start included."""
-    speed = measured or assumed_flops(placement, resources.suited(placement))
-    attempt = _WARM_ATTEMPT_SECONDS if cell.launch.warm_starts and can_start_warm(placement) else _ATTEMPT_SECONDS
-    return attempt + steps * STEP_SECONDS + flops / (speed * placement.world_size)
-
-
 def _place_again(
     trial: TrialPlan, resources: Resources, compared: Mapping[str, Comparison], measured: float | None
 ) -> TrialPlan:
     """Return a planned trial placed by a memory estimate that earlier results correct."""
     choice = choose_placement(trial.cell, trial.shape, trial.step_plan.sequences, resources, compared)
-    seconds = _seconds(trial.cell, trial.steps, trial.flops, choice.placement, resources, measured)
+    seconds = trial_seconds(trial.cell, trial.steps, trial.flops, choice.placement, resources, measured)
     return replace(trial, placement=choice.placement, memory=choice.memory, seconds=seconds)
-
-
-def _measured_flops(results: Iterable[TrialResult]) -> float | None:
-    """Return the median training FLOP/s of one process over the sweep's results; None without a timed one."""
-    speeds = [result.device_flops for result in results if result.device_flops is not None]
-    return statistics.median(speeds) if speeds else None
 
 
 def _end_seconds(trial: TrialStore, launch: LaunchSettings) -> float:
     """Return the grace of a trial: what was set, or else what its ranks have measured so far."""
     return measured_grace(str(trial.path), launch.least_grace) if launch.grace == "auto" else launch.least_grace
-
-
-def _makespan(trials: list[TrialPlan], resources: Resources, concurrent: int | None) -> float:
-    """Return the wall time if the longest trials start first, each as soon as machines are free for it.
-
-    Where trials need unlike machines, those with the fewest places may be what takes longest.
-    """
-    places = {placement: _places(placement, resources, concurrent) for placement in {t.placement for t in trials}}
-    longest = 0.0
-    for slots in set(places.values()):
-        ends = [0.0] * slots
-        for seconds in sorted((t.seconds for t in trials if places[t.placement] <= slots), reverse=True):
-            heapq.heapreplace(ends, ends[0] + seconds)
-        longest = max(longest, *ends)
-    return longest
-
-
-def _places(placement: Placement, resources: Resources, concurrent: int | None) -> int:
-    """Return how many trials like one can run at a time."""
-    suited = resources.suited(placement)
-    processes = sum(suited.processes(placement.device, placement.cpus_per_process, placement.gpu_fraction))
-    slots = processes // placement.world_size
-    return max(1, min(slots, concurrent or slots))
 
 
 def _check_distinct(trials: list[TrialPlan], keys: tuple[str, ...]) -> None:

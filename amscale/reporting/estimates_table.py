@@ -26,6 +26,8 @@ def print_fit(fit: "BaseFit", console: "Console") -> None:
     console.print(Text(f"{header}; {fit.table.convention}"))
     for warning in fit.table.warnings:
         console.print(Text(f"warning: {warning}"), style="yellow")
+    for line in fit.tuning.lines() if fit.tuning else ():
+        console.print(Text(line))
     print_estimates(console, fit.estimates, fit.table.convention.split("; "))
     print_laws(console, fit.laws)
     for score in fit.forecasts:

@@ -34,6 +34,8 @@ from amscale.scaling.power_law import (
 from amscale.scaling.reading import read_sweep
 from amscale.scaling.several_corpora import by_corpus, estimates_of_corpora
 from amscale.scaling.table import Columns, read_table
+from amscale.scaling.tuning import Tuning, tune_cells, varying_axes
+from amscale.scaling.tuning_rule import TuningSummary, summarise
 from amscale.trials.storage_errors import storage_errors
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ class BaseFit:
         criteria: the D* criterion of every run by (N, D); empty for a table.
         sensitivity: the exponent at D* under other thresholds and windows; empty for a table.
         forecasts: the scores of the forecasts in the sweep's folder, the oldest first; empty for a table.
+        tuning: the tuned cells with their rules; None where no setting is tuned by cell.
 
     Raises:
         InputError: two estimates share an id, as where an installed law has the id of another estimate.
@@ -80,6 +83,7 @@ class BaseFit:
     criteria: dict[tuple[float, float], list[Criterion]] = field(default_factory=dict)
     sensitivity: list[DStarSetting] = field(default_factory=list)
     forecasts: list[dict[str, Any]] = field(default_factory=list)
+    tuning: TuningSummary | None = None
 
     def __post_init__(self) -> None:
         repeated = sorted({id for id in self.ids if self.ids.count(id) > 1})
@@ -154,10 +158,15 @@ class BaseFit:
         return pd.DataFrame(rows)
 
     def points_frame(self) -> "pd.DataFrame":
-        """Return a row for each point used: name, N, D, loss (nats per token), seed, FLOPs, tokens seen."""
+        """Return a row for each point used: name, N, D, loss (nats per token), seed, FLOPs, tokens seen.
+
+        A tuned cell is one row, with a column for each of its best settings.
+        """
         import pandas as pd
 
         columns = {name: [getattr(point, name) for point in self.table.points] for name in _POINT_COLUMNS}
+        axes = dict.fromkeys(axis for point in self.table.points for axis in point.settings)
+        columns |= {axis: [point.settings.get(axis) for point in self.table.points] for axis in axes}
         return pd.DataFrame(columns)
 
     def verdict(self) -> str:
@@ -167,7 +176,7 @@ class BaseFit:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON can hold it; an infinite end of an interval is null."""
         shown = self.table.points if len(self.table.points) <= MOST_ROWS else []
-        points = [{name: getattr(point, name) for name in _POINT_COLUMNS} for point in shown]
+        points = [{name: getattr(point, name) for name in _POINT_COLUMNS} | point.settings for point in shown]
         criteria = [{"N": N, "D": D, "seeds": values} for (N, D), values in self.criteria.items()]
         return {
             "format": 1,
@@ -182,6 +191,7 @@ class BaseFit:
             "dstar_criteria": to_json_types(criteria),
             "dstar_sensitivity": to_json_types(self.sensitivity),
             "forecasts": to_json_types(self.forecasts),
+            "tuning": to_json_types(self.tuning.to_dict()) if self.tuning else None,
             "laws": to_json_types(self.laws),
             "estimates": to_json_types(self.estimates),
         }
@@ -224,6 +234,7 @@ def fit_sweep(
     hypotheses: Sequence[float] = tuple(HYPOTHESES),
     resamples: int = 400,
     where: str | None = None,
+    tune: Sequence[str] | None = None,
 ) -> BaseFit:
     """Fit the finished trials of a sweep folder. Of several corpora only the floors are estimated, each separately.
 
@@ -234,13 +245,15 @@ def fit_sweep(
         hypotheses: exponents k of N ∝ D^k to test.
         resamples: bootstrap refits.
         where: fit only the trials with these settings, key=value joined by commas.
+        tune: dotted keys of settings of which each cell takes its best value, interpolated; by default those under
+            `tune` in the sweep's configuration.
 
     Raises:
         InputError: the folder holds no sweep or no finished trial, or a setting is out of range.
     """
     check_window(window)
     _check(threshold, hypotheses, resamples)
-    table = read_sweep(folder, count, where)
+    runs = table = read_sweep(folder, count, where, tune)
     if not table.points:
         raise InputError(
             f"{folder} has no finished trial ({len(table.left_out)} left out: {'; '.join(table.reasons[:3])})"
@@ -252,11 +265,16 @@ def fit_sweep(
         "hypotheses": list(hypotheses),
         "resamples": resamples,
         "where": where,
+        "tune": None if tune is None else list(tune),
     }
     corpora = by_corpus(table)
-    forecasts = score_folder(Path(folder), table)
     if len(corpora) > 1:
-        return BaseFit(table, estimates_of_corpora(table, corpora), [], settings, forecasts=forecasts)
+        corpora = {label: _at_best(each) for label, each in corpora.items()}
+        return BaseFit(
+            table, estimates_of_corpora(table, corpora), [], settings, forecasts=score_folder(Path(folder), table)
+        )
+    table = _at_best(runs)
+    forecasts = score_folder(Path(folder), table)
     criteria, without = cell_criteria(table.cells(), window)
     wide = f"{window:g} of the run's steps" if window <= 1 else f"{int(window)} steps"
     text = f"mean of (train loss - least validation loss)² over {wide} before it < {threshold:g}"
@@ -267,9 +285,9 @@ def fit_sweep(
     sensitivity = dstar_sensitivity(table, window, threshold, hypotheses)
     remarks = _criterion_remarks(criteria, threshold) + seed_remark(values, threshold, resamples)
     dstar = dstar.model_copy(update={"remarks": dstar.remarks + remarks + sensitivity_remark(sensitivity)})
-    estimates, laws = _estimates(table, hypotheses, resamples)
+    points, estimates, laws, tuning = _estimates(runs, hypotheses, resamples)
     estimates = [dstar, *estimates, *capacity_estimates(table), *floors(table)]
-    return BaseFit(table, estimates, laws, settings, criteria, sensitivity, forecasts)
+    return BaseFit(points, estimates, laws, settings, criteria, sensitivity, forecasts, tuning)
 
 
 def fit_table(
@@ -282,6 +300,7 @@ def fit_table(
     loss_unit: str = "nats",
     bytes_per_token: float | None = None,
     where: str | None = None,
+    tune: Sequence[str] | None = None,
 ) -> BaseFit:
     """Fit the rows of a file, or of a DataFrame.
 
@@ -292,28 +311,35 @@ def fit_table(
         resamples: bootstrap refits.
         highest: number of highest losses to leave out, by name.
         rows: number of rows to draw at random of what remains; None for all.
-        loss_unit, bytes_per_token, where: as for `read_table`.
+        loss_unit, bytes_per_token, where, tune: as for `read_table`.
 
     Raises:
         InputError: as `read_table`, or a setting is out of range.
     """
     _check(0.04, hypotheses, resamples)
     columns = columns or Columns()
-    table = sample(drop_highest(read_table(source, columns, loss_unit, bytes_per_token, where), highest), rows)
+    table = sample(drop_highest(read_table(source, columns, loss_unit, bytes_per_token, where, tune), highest), rows)
     laws: list[Comparison] = []
+    tuning = None
     if reason := unlike_rows(table):
         estimates = estimates_of_kinds(table, reason)
     else:
-        estimates, laws = _estimates(table, hypotheses, resamples)
+        table, estimates, laws, tuning = _estimates(table, hypotheses, resamples)
     settings = {"hypotheses": list(hypotheses), "resamples": resamples, "drop_highest": highest, "sample": rows}
     settings |= {**columns.to_dict(), "loss_unit": loss_unit, "bytes_per_token": bytes_per_token, "where": where}
-    return BaseFit(table, estimates, laws, settings)
+    settings["tune"] = None if tune is None else list(tune)
+    return BaseFit(table, estimates, laws, settings, tuning=tuning)
 
 
 def _estimates(
     table: PointTable, hypotheses: Sequence[float], resamples: int
-) -> tuple[list[Estimate], list[Comparison]]:
-    """Return what points alone allow, without loss curves: exponents and floors, and the laws side by side."""
+) -> tuple[PointTable, list[Estimate], list[Comparison], TuningSummary | None]:
+    """Return what points alone allow, without loss curves: exponents and floors, and the laws side by side.
+
+    Runs that differ in tuned settings are a point for each cell first; the table of these is returned too.
+    """
+    tuning = tuned(table, resamples)
+    table = table if tuning is None else tuning.table
     rows, count = rows_of(table), len(table.points)
     large = count > MOST_ROWS
     if large:
@@ -336,7 +362,20 @@ def _estimates(
             exponent_from_contours(table, hypotheses),
             exponent_from_collapse(table, hypotheses, min(resamples, 400)),
         ]
-    return others + by_law, [item.comparison for item in fitted]
+    summary = summarise(tuning, fitted) if tuning else None
+    return table, others + by_law, [item.comparison for item in fitted], summary
+
+
+def tuned(table: PointTable, resamples: int) -> Tuning | None:
+    """Return the tuned cells of runs that differ in a tuned setting within a cell; None where none do."""
+    axes = varying_axes(table, tuple(dict.fromkeys(axis for point in table.points for axis in point.settings)))
+    return tune_cells(table, axes, resamples) if axes else None
+
+
+def _at_best(table: PointTable) -> PointTable:
+    """Return the runs at the tested values nearest to the best of each cell, seeds apart; all where none are tuned."""
+    tuning = tuned(table, 0)
+    return table if tuning is None else tuning.nearest
 
 
 def _check(threshold: float, hypotheses: Sequence[float], resamples: int) -> None:

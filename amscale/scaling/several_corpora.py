@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
@@ -140,7 +141,8 @@ def _having(table: PointTable, condition: Condition) -> PointTable:
     others = [point for point in table.points if point.name not in names]
     key = condition.name
     left_out = table.left_out + [(point.name, f"{key} is {format_value(_setting(point, key))}") for point in others]
-    return PointTable(table.source, table.convention, kept, left_out, list(table.warnings))
+    hopeless = [point for point in table.hopeless if holds(point)]
+    return replace(table, points=kept, left_out=left_out, warnings=list(table.warnings), hopeless=hopeless)
 
 
 def _hint(table: PointTable) -> str:

@@ -123,6 +123,28 @@ def is_text(column: Sequence[Any]) -> bool:
     return any(isinstance(value, bool) or (isinstance(value, str) and _number(value) is None) for value in column)
 
 
+_TUNED = re.compile(
+    r"((peak|max|base)[ _-]?)?(lr|learning[ _-]?rate)|"
+    r"((global|train|total)[ _-]?)?(batch|bs)([ _-]?(size|tokens?|sequences?))*",
+    re.IGNORECASE,
+)
+"""Names of columns of a learning rate or of a batch."""
+
+
+def tuning_columns(cells: Cells, N: Sequence[float | None], D: Sequence[float | None]) -> list[str]:
+    """Return the columns of learning rates and batches that take several values within a cell of N and D."""
+    found = []
+    for name, column in cells.columns.items():
+        if not _TUNED.fullmatch(name):
+            continue
+        values = [value if not isinstance(value, str) else _number(value) for value in column]
+        pairs = [((n, d), v) for n, d, v in zip(N, D, values, strict=True) if None not in (n, d, v)]
+        numbers = all(isinstance(v, int | float) and not isinstance(v, bool) and v > 0 for _, v in pairs)
+        if numbers and _several(pairs):
+            found.append(name)
+    return found
+
+
 def _several(pairs: Sequence[tuple[Any, Any]]) -> bool:
     """Return whether one key has several values."""
     found: dict[Any, Any] = {}

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -106,7 +106,8 @@ def save(books: Bookkeeping, engine: Any, store: TrialStore, progress: Progress,
         if books.is_first:
             store.prepare_checkpoint(final.name)
         books.wait()
-        engine.save_checkpoint(str(partial), tag=_TAG)
+        with _waits_for_files(books, engine):
+            engine.save_checkpoint(str(partial), tag=_TAG)
         if books.is_first:
             (partial / _PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
         own = {name: checksum(partial / name) for name in _files_of(books, partial, store.is_shared)}
@@ -137,6 +138,33 @@ def save(books: Bookkeeping, engine: Any, store: TrialStore, progress: Progress,
     if writes:
         store.keep_checkpoints(keep)
     books.wait()
+
+
+@contextmanager
+def _waits_for_files(books: Bookkeeping, engine: Any) -> Iterator[None]:
+    """Let ranks wait for each other's files by `books` before DeepSpeed lets them meet, while the block runs.
+
+    Rank 0 may write much more than the others: everything under stage 0. These would wait in a collective, whose time
+    limit is that of a step. DeepSpeed ends the writing by the first of these calls that it makes.
+    """
+    ends = [(engine.checkpoint_engine, "commit")]
+    if hasattr(engine.optimizer, "checkpoint_event_epilogue"):  # ZeRO 3 gathers parameters there
+        ends.append((engine.optimizer, "checkpoint_event_epilogue"))
+
+    def after_waiting(call: Callable[..., Any]) -> Callable[..., Any]:
+        def wait_and_call(*arguments: Any) -> Any:
+            books.wait()
+            return call(*arguments)
+
+        return wait_and_call
+
+    for owner, name in ends:
+        setattr(owner, name, after_waiting(getattr(owner, name)))
+    try:
+        yield
+    finally:
+        for owner, name in ends:
+            delattr(owner, name)  # the method of its class is found again
 
 
 _OF_RANK = re.compile(r"zero_pp_rank_(\d+)_|bf16_zero_pp_rank_(\d+)_")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pydantic import Field
 
-from amscale.scaling.bootstrap import cell_weights, cells_of, percentile_interval, redrawn_residuals
+from amscale.scaling.bootstrap import cell_weights, cells_of, percentile_interval, redrawn_residuals, with_interpolation
 from amscale.scaling.design import no_variation
 from amscale.scaling.estimate import FitRecord
 from amscale.scaling.laws import all_laws
@@ -56,7 +56,8 @@ def resample_law(fit: LawFit, rows: Rows, resamples: int = 400, seed: int = 0) -
 
     Of 50 or more scattered cells (N, D), cells are drawn, and seeds within each. A complete grid is a design and is
     kept, and so is a small one, where a draw may lose a whole size: residuals in ln loss are drawn for it, of cells and
-    of their seeds separately. Every refit starts at the fit and at points on either side of it; the best end is kept.
+    of their seeds separately, and in tuned cells the optimum is found anew. Every refit starts at the fit and at points
+    on either side of it; the best end is kept.
     """
     problem = fit.law.problem(rows)
     random = np.random.default_rng(seed)
@@ -70,6 +71,8 @@ def resample_law(fit: LawFit, rows: Rows, resamples: int = 400, seed: int = 0) -
     else:
         fitted = np.log(fit.predict(rows))
         noise = redrawn_residuals(_residuals(fit, rows, problem), cells, len(fit.theta), resamples, random)
+        if rows.deviations is not None:
+            noise = with_interpolation(noise, rows.deviations)
         target = np.exp(fitted + noise)
     shift = 0.02 * np.minimum(problem.high - problem.low, 8)
     begin = np.clip(fit.theta + np.outer([0, 1, -1], shift), problem.low, problem.high)

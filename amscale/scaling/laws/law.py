@@ -142,6 +142,7 @@ class Rows:
     """Columns of equal length: N parameters, D unique tokens, loss in nats per token, and what else is known.
 
     `tokens` counts the tokens seen until the loss was measured, None where unknown; `flops` is the training compute C.
+    `deviations` are those of `PointTable`: what the interpolation of tuned cells leaves open (resamples, rows).
     """
 
     N: Array
@@ -149,6 +150,7 @@ class Rows:
     loss: Array
     tokens: Array | None
     flops: Array
+    deviations: Array | None = None
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -156,12 +158,13 @@ class Rows:
     def take(self, chosen: NDArray[Any]) -> "Rows":
         """Return the chosen rows, by index or mask."""
         tokens = None if self.tokens is None else self.tokens[chosen]
-        return Rows(self.N[chosen], self.D[chosen], self.loss[chosen], tokens, self.flops[chosen])
+        deviations = None if self.deviations is None else self.deviations[:, chosen]
+        return Rows(self.N[chosen], self.D[chosen], self.loss[chosen], tokens, self.flops[chosen], deviations)
 
 
 def rows_of(table: PointTable) -> Rows:
     """Return the points of a table as columns; C is 6 N times the tokens seen (or D) where the table has none."""
-    return Rows(table.N, table.D, table.loss, table.tokens, table.flops)
+    return Rows(table.N, table.D, table.loss, table.tokens, table.flops, table.deviations)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,133 @@
+"""A user's function that builds a network: where it is, what its code is, and how it is called.
+
+It is named by its module and function, `my_package.models:build`, or by a file, `models.py:build`. A module that Python
+finds in the folder of a sweep's command is found in the sweep's trials too, for its folder is part of their settings.
+"""
+
+import hashlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from modulefinder import ModuleFinder
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from amscale.errors import InputError, one_line
+
+_PACKAGES = {"site-packages", "dist-packages"}
+
+
+class Builder(NamedTuple):
+    """A function, by name."""
+
+    module: str
+    """Dotted name of its module."""
+    function: str
+    folder: str
+    """Folder that the module is imported from."""
+
+    @property
+    def name(self) -> str:
+        """Module and function, as settings name them."""
+        return f"{self.module}:{self.function}"
+
+
+def locate(text: str, folder: str | None = None) -> Builder:
+    """Return the builder that a setting names, without importing it.
+
+    Args:
+        text: `module:function` or `path/to/file.py:function`.
+        folder: folder to import it from; None: the file's own, or the one in which Python finds the module.
+
+    Raises:
+        InputError: not written so, or no such file or module on this machine.
+    """
+    module, _, function = text.rpartition(":")
+    if not module or not function.isidentifier():
+        raise InputError(
+            f"model.builder={text!r} names no function; give module:function, such as my_package.models:build, or "
+            "file.py:function"
+        )
+    if module.endswith(".py"):
+        path = Path(os.path.expanduser(module)).absolute()
+        if folder is None and not path.is_file():
+            raise InputError(f"model.builder: there is no file {path}; give one, or module:function")
+        return Builder(path.stem, function, folder or str(path.parent))
+    if folder is None:
+        folder = _folder_of(module)
+    return Builder(module, function, folder)
+
+
+def _folder_of(module: str) -> str:
+    """Return the folder of Python's path that a module is found in."""
+    top = module.partition(".")[0]
+    try:
+        found = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        found = None
+    here = os.getcwd()
+    if found is None and (Path(here, f"{top}.py").is_file() or Path(here, top).is_dir()):
+        return here
+    if found is None or not (found.origin or found.submodule_search_locations):
+        raise InputError(
+            f"model.builder: there is no module {module} in {here} or on Python's path; give the path of a file, "
+            "change to its folder, or install its package"
+        )
+    if found.submodule_search_locations:
+        return str(Path(next(iter(found.submodule_search_locations))).parent.absolute())
+    return str(Path(str(found.origin)).parent.absolute())
+
+
+def load(builder: Builder) -> Callable[..., Any]:
+    """Import the module and return the function.
+
+    Raises:
+        InputError: it cannot be imported, or has no such function.
+    """
+    if builder.folder not in sys.path:
+        sys.path.append(builder.folder)
+    try:
+        module = import_module(builder.module)
+    except Exception as error:  # whatever a user's module does on import
+        raise InputError(
+            one_line(f"model.builder: {builder.module} cannot be imported: {type(error).__name__}: {error}", most=400)
+        ) from error
+    function = getattr(module, builder.function, None)
+    if not callable(function):
+        raise InputError(f"model.builder: {builder.module} ({module.__file__}) has no function {builder.function}")
+    return function  # type: ignore[no-any-return]
+
+
+@cache
+def source_hash(builder: Builder) -> str:
+    """Return twelve hexadecimal digits of the code of the builder's module and of what it imports from its folder.
+
+    Of an installed package only its own modules count. The code is read, not run.
+
+    Raises:
+        InputError: no such module on this machine, or code that Python cannot read.
+    """
+    root = Path(builder.folder)
+    excluded: list[str] = []
+    if _PACKAGES & set(root.parts):
+        own = builder.module.partition(".")[0]
+        excluded = [path.stem for path in root.iterdir() if path.stem != own]
+    finder = ModuleFinder([builder.folder], excludes=excluded)
+    try:
+        finder.import_hook(builder.module)
+    except (ImportError, SyntaxError) as error:
+        raise InputError(
+            one_line(
+                f"model.builder: {builder.module} cannot be read in {root}: {type(error).__name__}: {error}; give "
+                "every machine the same folder, or install the package"
+            )
+        ) from None
+    digest = hashlib.sha256()
+    for name, module in sorted(finder.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file:
+            digest.update(name.encode() + b"\0" + Path(file).read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
