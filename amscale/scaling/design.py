@@ -85,7 +85,7 @@ def no_minimum(table: PointTable) -> str:
     Of losses that do not depend on N or D every grid has interior minima, by chance. A surface of the second degree in
     ln N and ln D is tested for its curvature in N, which must be upwards and beyond what the scatter about it gives.
     """
-    from scipy.stats import f
+    from scipy.special import fdtrc
 
     x, y = (np.log(column) - np.log(column).mean() for column in (table.N, table.D))
     columns = np.stack([np.ones_like(x), x, y, x * y, y**2, x**2, x**2 * y], axis=1)
@@ -97,7 +97,7 @@ def no_minimum(table: PointTable) -> str:
         return ""
     curved = _squares(columns, target)
     ratio = (flat - curved) / (ranks[1] - ranks[0]) / max(curved / free, 1e-20)
-    p = float(f.sf(ratio, ranks[1] - ranks[0], free))
+    p = float(fdtrc(ranks[1] - ranks[0], free, ratio))
     if p < _CURVED and np.linalg.lstsq(columns[:, :6], target, rcond=None)[0][5] > 0:
         return ""
     return f"the losses show no minimum in N at fixed D beyond their scatter (curvature in ln N: p {p:.2g})"

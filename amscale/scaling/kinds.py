@@ -44,7 +44,7 @@ def estimates_of_kinds(table: PointTable, reason: str) -> list[Estimate]:
 
 def _effect(table: PointTable, number: NDArray[np.intp]) -> tuple[float, float]:
     """Return the p value of a kind's effect on ln loss, and the largest difference between kinds in per cent."""
-    from scipy.stats import f
+    from scipy.special import fdtrc
 
     y = np.log(table.loss)
     kinds = (number[:, None] == np.arange(1, number.max() + 1)).astype(float)
@@ -79,7 +79,7 @@ def _effect(table: PointTable, number: NDArray[np.intp]) -> tuple[float, float]:
         return 1.0, 0.0
     levels = np.append(coefficients[base.shape[1] :], 0.0)
     ratio = (before - after) / effects / max(after / left, 1e-20)
-    return float(f.sf(ratio, effects, left)), 100 * float(np.expm1(np.ptp(levels)))
+    return float(fdtrc(effects, left, ratio)), 100 * float(np.expm1(np.ptp(levels)))
 
 
 def _squares(columns: Array, y: Array) -> tuple[float, Array]:
