@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from amscale.scaling.estimate import Estimate, HypothesisTest, interval_text
+from amscale.scaling.forecast import score_lines
 from amscale.scaling.laws.compare import HELD_OUT, Comparison
 from amscale.scaling.verdict import ANSWER, ASKED, NEXT, NOT_SAID, Verdict
 
@@ -37,6 +38,9 @@ def print_fit(fit: "BaseFit", console: "Console", grounds: bool = False) -> None
         console.print(Text(line))
     print_estimates(console, fit.estimates)
     print_laws(console, fit.laws)
+    for score in fit.forecasts:
+        for line in score_lines(score):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
     if grounds:
         print_grounds(console, fit.estimates, fit.table.convention.split("; "))
 
@@ -71,7 +75,7 @@ def print_estimates(console: "Console", estimates: Sequence[Estimate]) -> None:
     widths = _widths(console, headings, rows, stretched=1)
     for group in dict.fromkeys(item.group for item in ordered):
         console.print()
-        console.print(group, style="bold")
+        console.print(group, style="bold", markup=False, highlight=False)
         chosen = [row for row, estimate in zip(rows, ordered, strict=True) if estimate.group == group]
         _print_rows(console, headings if group == ordered[0].group else None, chosen, widths, numbers=(2, 4))
     without = [estimate.id for estimate in estimates if estimate.value is None]

@@ -3,6 +3,7 @@
 import shlex
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.table import Table
 from amscale.cluster.environment import set_variables
 from amscale.cluster.machine import launch_command
 from amscale.planning.branches import describe_branches
+from amscale.planning.design import DesignCheck, design_lines
 from amscale.planning.plan import SweepPlan, TrialPlan
 from amscale.settings import format_duration, format_size, format_value
 from amscale.trials.records import Placement
@@ -46,7 +48,7 @@ def print_plan(plan: SweepPlan, console: Console) -> None:
         "earlier than that.",
     ):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    for line in _device_lines(plan):
+    for line in (*_device_lines(plan), *design_lines(DesignCheck(plan.trials))):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -110,6 +112,7 @@ def plan_document(plan: SweepPlan, commands: tuple[str, list[str]] | None = None
     if commands:
         for row, trial in zip(trials, plan.trials, strict=True):
             row["command"] = _command(plan, trial, *commands)
+    check = DesignCheck(plan.trials)
     return {
         "resources": plan.resources.describe(),
         "count": plan.count,
@@ -122,6 +125,8 @@ def plan_document(plan: SweepPlan, commands: tuple[str, list[str]] | None = None
         "end_seconds": plan.end_seconds,
         "texts": list(plan.texts),
         "memory_basis": list(plan.memory_basis),
+        "cannot_tell": list(check.warnings),
+        "proposal": None if check.proposal is None else asdict(check.proposal),
         "trials": trials,
     }
 
