@@ -36,6 +36,7 @@ def print_plan(plan: SweepPlan, console: Console) -> None:
     for line in (
         *plan.texts,
         f"N counts {plan.count} parameters, D unique tokens; memory is that of one process.",
+        *_rule_lines(plan),
         *plan.memory_basis,
         f"FLOPs ({plan.flops_formula}).",
         f"All trials: {sum(t.flops for t in plan.trials):.3g} FLOPs, {_hours(plan.trials)}, about "
@@ -46,6 +47,12 @@ def print_plan(plan: SweepPlan, console: Console) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     for line in _device_lines(plan):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _rule_lines(plan: SweepPlan) -> list[str]:
+    """Return what policies set, and the settings by rules that are the same for all trials and have no column."""
+    common = ", ".join(f"{key} {format_value(value)}" for key, value in plan.common_settings.items())
+    return [*plan.policies, *([f"The same for all trials: {common}."] if common else [])]
 
 
 def _device_lines(plan: SweepPlan) -> list[str]:
@@ -117,6 +124,7 @@ def plan_document(plan: SweepPlan, commands: tuple[str, list[str]] | None = None
         "time_basis": plan.time_basis,
         "end_seconds": plan.end_seconds,
         "texts": list(plan.texts),
+        "policies": list(plan.policies),
         "memory_basis": list(plan.memory_basis),
         "trials": trials,
     }
