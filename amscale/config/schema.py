@@ -49,8 +49,14 @@ class TrainSettings(Settings):
     """Linear warm-up: a share of the steps where below 1, a number of steps otherwise."""
     decay: float = Field(0.2, gt=0, le=1)
     """The last share of the steps in which `wsd` decays linearly."""
+    least_decay: Size = Field(0, ge=0)
+    """Steps that `wsd` decays at least, where `decay` would be fewer: short decays cool too little."""
     final_learning_rate: float = Field(0.1, ge=0, le=1)
     """Learning rate at the end of a decay, as a share of the peak."""
+    order: Literal["auto", "shuffled", "nested"] = "auto"
+    """Order of the sequences in the first pass. shuffled: all of them, another order for every D. nested: in blocks, so
+    that a run of less D begins with the batches of one of more D. auto: nested under `wsd` with `epochs` of at most 1,
+    no copies, and a warm-up in steps (or none), where runs of one N and several D can share their stable phase."""
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's decay rates of the first and second moment."""
     epsilon: float = Field(1e-8, gt=0)
@@ -111,6 +117,14 @@ class TrainSettings(Settings):
             raise ValueError("give exactly one of train.steps and train.epochs")
         return self
 
+    def warmup_steps(self, steps: int) -> float:
+        """Return the steps of the warm-up of a run of `steps`."""
+        return self.warmup * steps if self.warmup < 1 else self.warmup
+
+    def decay_start(self, steps: int) -> float:
+        """Return the step after which `wsd` decays, in a run of `steps`."""
+        return max(self.warmup_steps(steps), min(steps * (1 - self.decay), steps - self.least_decay))
+
 
 @lru_cache(maxsize=8)
 def numeric_settings(cls: type[TrainSettings]) -> dict[str, bool]:
@@ -159,6 +173,9 @@ class LaunchSettings(Settings):
     gpu_fraction: Literal["auto"] | Annotated[float, Field(ge=0.01, le=1)] = "auto"
     """Part of a GPU that a trial of one process reserves (0.1), and to which its memory is capped. auto: where trials
     outnumber GPUs, the least that its memory and its arithmetic need, at least a tenth. 1: never share a GPU."""
+    share_trunk: bool = True
+    """Whether trials that differ in D alone share a stable phase under `wsd` (`train.order`): that of the most D trains
+    it, and the others branch off before their decay, with the same results as if each trained from its first step."""
     concurrent_trials: int | None = Field(None, ge=1)
     """At most this many trials at a time. None: as many as fit the cluster."""
     warm_starts: bool = True
@@ -303,3 +320,18 @@ class Experiment(Settings):
     storage: str = "results"
     """Folder for results, on a disk that all machines of a trial share; or a URI that pyarrow.fs takes, such as
     `s3://bucket/prefix`, with credentials from the environment (docs/storage.md)."""
+
+    @property
+    def order(self) -> Literal["shuffled", "nested"]:
+        """The order of the first pass over the data: `train.order`, resolved."""
+        train = self.train
+        if train.order != "auto":
+            return train.order
+        one_pass = train.epochs is not None and train.epochs <= 1 and self.data.copies == 1
+        same_warmup = train.warmup == 0 or train.warmup >= 1
+        return "nested" if train.schedule == "wsd" and one_pass and same_warmup else "shuffled"
+
+    @property
+    def block_growth(self) -> float | None:
+        """Growth of the blocks of a nested order, so that they end before the decay; None for a shuffled one."""
+        return self.train.decay / 2 if self.order == "nested" else None

@@ -1,6 +1,6 @@
 """Corpora, tokenizers, the memory-mapped token store, its nested subsets, and batches."""
 
-from amscale.data.batches import IGNORED, Batches, Sequences
+from amscale.data.batches import IGNORED, Batches, Sequences, nested_length
 from amscale.data.build import corpus_content, prepare, store_name
 from amscale.data.corpora import CORPORA, DataSettings
 from amscale.data.corpus import Corpus
@@ -25,6 +25,7 @@ __all__ = [
     "TokenStore",
     "corpus_content",
     "describe_sample",
+    "nested_length",
     "open_store",
     "predict_statistics",
     "prepare",

@@ -25,6 +25,7 @@ from amscale.data import (
 )
 from amscale.errors import InputError
 from amscale.models import FLOPS_FORMULA, Shape
+from amscale.planning.branches import Branch, plan_branches
 from amscale.planning.memory import Comparison, Memory, compare_memory
 from amscale.planning.placement import choose_placement
 from amscale.planning.resolving import describe_policies, resolve
@@ -80,11 +81,18 @@ class TrialPlan:
     """None in a plan that was made before the corpus was tokenised."""
     by_rule: tuple[str, ...] = ()
     """Dotted keys of its settings that rules or the policy gave."""
+    branch: Branch | None = None
+    """Where it branches off another trial; `seconds` is what is left from there on."""
 
     @property
     def steps(self) -> int:
         """Optimiser steps, at most."""
         return self.step_plan.steps
+
+    @property
+    def flops_saved(self) -> float:
+        """Training FLOPs of the steps that the trial does not train itself."""
+        return self.flops * self.branch.step / self.steps if self.branch else 0.0
 
     def setting(self, key: str) -> Any:
         """Return the value of a dotted key of the trial's settings, such as `train.learning_rate`."""
@@ -146,7 +154,8 @@ class SweepPlan:
 
         Columns: label, shape, family, N, D, seed, steps, flops (all steps), memory_bytes (of one process), zero_stage,
         machines, processes (of all machines), device, precision, seconds (expected), gpu_fraction, cards (that may run
-        it), and the value of each further axis by its dotted key.
+        it), trunk and branch_step (the trial that it branches off, and after which step), and the value of each further
+        axis by its dotted key.
         """
         import pandas
 
@@ -169,6 +178,8 @@ class SweepPlan:
                 "seconds": trial.seconds,
                 "gpu_fraction": trial.placement.gpu_fraction,
                 "cards": self.cards(trial.placement),
+                "trunk": trial.branch.trunk if trial.branch else None,
+                "branch_step": trial.branch.step if trial.branch else None,
                 **{key: trial.setting(key) for key in self.further_axes},
             }
             for trial in self.trials
@@ -222,6 +233,7 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
         ]
     waiting = sum(not folder.trial(trial.label).done() for trial in trials)
     trials = share_gpus(trials, resources, min(waiting, config.launch.concurrent_trials or waiting))
+    trials = plan_branches(trials, folder, lambda trial, step: _seconds_after(trial, step, resources, measured))
     trials.sort(key=lambda trial: (trial.N, trial.D, trial.cell.seed))
     return SweepPlan(
         trials=tuple(trials),
@@ -384,6 +396,12 @@ def _place_again(
     choice = choose_placement(trial.cell, trial.shape, trial.step_plan.sequences, resources, compared)
     seconds = trial_seconds(trial.cell, trial.steps, trial.flops, choice.placement, resources, measured)
     return replace(trial, placement=choice.placement, memory=choice.memory, seconds=seconds)
+
+
+def _seconds_after(trial: TrialPlan, step: int, resources: Resources, measured: float | None) -> float:
+    """Return the expected wall time of a trial that begins after a step."""
+    left = trial.steps - step
+    return trial_seconds(trial.cell, left, trial.flops * left / trial.steps, trial.placement, resources, measured)
 
 
 def _end_seconds(trial: TrialStore, launch: LaunchSettings) -> float:

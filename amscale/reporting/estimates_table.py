@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from amscale.scaling.estimate import Estimate, HypothesisTest, interval_text
+from amscale.scaling.forecast import score_lines
 from amscale.scaling.laws.compare import HELD_OUT, Comparison
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ def print_fit(fit: "BaseFit", console: "Console") -> None:
         console.print(Text(line))
     print_estimates(console, fit.estimates, fit.table.convention.split("; "))
     print_laws(console, fit.laws)
+    for score in fit.forecasts:
+        for line in score_lines(score):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_estimates(console: "Console", estimates: Sequence[Estimate], printed: Sequence[str] = ()) -> None:

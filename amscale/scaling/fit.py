@@ -15,7 +15,9 @@ from amscale.scaling.collapse import exponent_from_collapse
 from amscale.scaling.dstar import Criterion, cell_criteria, check_window, locate_all
 from amscale.scaling.estimate import Estimate, to_json_types, verdict
 from amscale.scaling.floor import floors
+from amscale.scaling.forecast import score_folder
 from amscale.scaling.isoflop import exponents_from_budgets
+from amscale.scaling.kinds import estimates_of_kinds, unlike_rows
 from amscale.scaling.laws.compare import Comparison, compare
 from amscale.scaling.laws.estimates import law_estimates
 from amscale.scaling.laws.law import rows_of
@@ -38,6 +40,8 @@ from amscale.trials.storage_errors import storage_errors
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from amscale.scaling.table_file import Cells
 
 MOST_ROWS = 20_000
 """With more rows only the laws are fitted, without intervals: resampling them would take hours."""
@@ -65,6 +69,7 @@ class BaseFit:
         settings: the arguments of the fit.
         criteria: the D* criterion of every run by (N, D); empty for a table.
         sensitivity: the exponent at D* under other thresholds and windows; empty for a table.
+        forecasts: the scores of the forecasts in the sweep's folder, the oldest first; empty for a table.
         tuning: the tuned cells with their rules; None where no setting is tuned by cell.
 
     Raises:
@@ -77,6 +82,7 @@ class BaseFit:
     settings: dict[str, Any]
     criteria: dict[tuple[float, float], list[Criterion]] = field(default_factory=dict)
     sensitivity: list[DStarSetting] = field(default_factory=list)
+    forecasts: list[dict[str, Any]] = field(default_factory=list)
     tuning: TuningSummary | None = None
 
     def __post_init__(self) -> None:
@@ -184,6 +190,7 @@ class BaseFit:
             "warnings": list(self.table.warnings),
             "dstar_criteria": to_json_types(criteria),
             "dstar_sensitivity": to_json_types(self.sensitivity),
+            "forecasts": to_json_types(self.forecasts),
             "tuning": to_json_types(self.tuning.to_dict()) if self.tuning else None,
             "laws": to_json_types(self.laws),
             "estimates": to_json_types(self.estimates),
@@ -263,8 +270,11 @@ def fit_sweep(
     corpora = by_corpus(table)
     if len(corpora) > 1:
         corpora = {label: _at_best(each) for label, each in corpora.items()}
-        return BaseFit(table, estimates_of_corpora(table, corpora), [], settings)
+        return BaseFit(
+            table, estimates_of_corpora(table, corpora), [], settings, forecasts=score_folder(Path(folder), table)
+        )
     table = _at_best(runs)
+    forecasts = score_folder(Path(folder), table)
     criteria, without = cell_criteria(table.cells(), window)
     wide = f"{window:g} of the run's steps" if window <= 1 else f"{int(window)} steps"
     text = f"mean of (train loss - least validation loss)² over {wide} before it < {threshold:g}"
@@ -277,11 +287,11 @@ def fit_sweep(
     dstar = dstar.model_copy(update={"remarks": dstar.remarks + remarks + sensitivity_remark(sensitivity)})
     points, estimates, laws, tuning = _estimates(runs, hypotheses, resamples)
     estimates = [dstar, *estimates, *capacity_estimates(table), *floors(table)]
-    return BaseFit(points, estimates, laws, settings, criteria, sensitivity, tuning)
+    return BaseFit(points, estimates, laws, settings, criteria, sensitivity, forecasts, tuning)
 
 
 def fit_table(
-    source: "str | Path | pd.DataFrame",
+    source: "str | Path | pd.DataFrame | Cells",
     columns: Columns | None = None,
     hypotheses: Sequence[float] = tuple(HYPOTHESES),
     resamples: int = 400,
@@ -295,7 +305,7 @@ def fit_table(
     """Fit the rows of a file, or of a DataFrame.
 
     Args:
-        source: a file that `read_table` reads, or a DataFrame.
+        source: a file that `read_table` reads, a DataFrame, or the cells of either.
         columns: names of its columns.
         hypotheses: exponents k of N ∝ D^k to test.
         resamples: bootstrap refits.
@@ -309,7 +319,12 @@ def fit_table(
     _check(0.04, hypotheses, resamples)
     columns = columns or Columns()
     table = sample(drop_highest(read_table(source, columns, loss_unit, bytes_per_token, where, tune), highest), rows)
-    table, estimates, laws, tuning = _estimates(table, hypotheses, resamples)
+    laws: list[Comparison] = []
+    tuning = None
+    if reason := unlike_rows(table):
+        estimates = estimates_of_kinds(table, reason)
+    else:
+        table, estimates, laws, tuning = _estimates(table, hypotheses, resamples)
     settings = {"hypotheses": list(hypotheses), "resamples": resamples, "drop_highest": highest, "sample": rows}
     settings |= {**columns.to_dict(), "loss_unit": loss_unit, "bytes_per_token": bytes_per_token, "where": where}
     settings["tune"] = None if tune is None else list(tune)
@@ -323,7 +338,7 @@ def _estimates(
 
     Runs that differ in tuned settings are a point for each cell first; the table of these is returned too.
     """
-    tuning = _tuned(table, resamples)
+    tuning = tuned(table, resamples)
     table = table if tuning is None else tuning.table
     rows, count = rows_of(table), len(table.points)
     large = count > MOST_ROWS
@@ -351,7 +366,7 @@ def _estimates(
     return table, others + by_law, [item.comparison for item in fitted], summary
 
 
-def _tuned(table: PointTable, resamples: int) -> Tuning | None:
+def tuned(table: PointTable, resamples: int) -> Tuning | None:
     """Return the tuned cells of runs that differ in a tuned setting within a cell; None where none do."""
     axes = varying_axes(table, tuple(dict.fromkeys(axis for point in table.points for axis in point.settings)))
     return tune_cells(table, axes, resamples) if axes else None
@@ -359,7 +374,7 @@ def _tuned(table: PointTable, resamples: int) -> Tuning | None:
 
 def _at_best(table: PointTable) -> PointTable:
     """Return the runs at the tested values nearest to the best of each cell, seeds apart; all where none are tuned."""
-    tuning = _tuned(table, 0)
+    tuning = tuned(table, 0)
     return table if tuning is None else tuning.nearest
 
 

@@ -20,6 +20,7 @@ from amscale.trials.identity import settings_of
 from amscale.trials.metrics import TrainRecord, ValidationRecord
 from amscale.trials.records import (
     FORMAT,
+    ResultBranch,
     ResultData,
     ResultEngine,
     ResultFlops,
@@ -104,6 +105,7 @@ def make_result(
             out_of_memory_at=[entry.placement.micro_batch for entry in folder.out_of_memory()],
             skipped_updates=progress.skipped,
         ),
+        **({"branch": ResultBranch(**progress.branch)} if progress.branch else {}),
         versions={
             "amscale": __version__,
             "python": platform.python_version(),

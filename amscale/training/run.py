@@ -29,6 +29,7 @@ from amscale.probes.interface import Probe
 from amscale.probes.registry import build_probes
 from amscale.training import checkpoint, engine
 from amscale.training.bookkeeping import Bookkeeping
+from amscale.training.branches import Branches
 from amscale.training.checkpoint import Progress
 from amscale.training.engine import EngineFacts
 from amscale.training.loop import Run, train
@@ -208,7 +209,7 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
         settings=cell.train,
         steps=steps.steps,
         seed=cell.seed,
-        batches=Batches(subset, steps.context, steps.sequences, cell.seed),
+        batches=Batches(subset, steps.context, steps.sequences, cell.seed, cell.block_growth),
         validation=_evaluation(cell, tokens.validation(cell.data.packing), steps.context, placement.micro_batch),
         micro_batch=placement.micro_batch,
         accumulation=placement.accumulation,
@@ -220,6 +221,7 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
         records=records,
         measures_grace=cell.launch.grace == "auto",
         preemption_requested=GracefulShutdown(accelerator).requested,
+        branches=_branches(books, prepared, store, cell, placement, probes),
     )
     outcome = train(run, progress)
     if outcome.state == "preempted":
@@ -281,6 +283,21 @@ def _restored_progress(books: Bookkeeping, prepared: Any, store: TrialStore, fac
     progress = checkpoint.restore(prepared, newest, written)
     books.wait()
     return progress
+
+
+def _branches(
+    books: Bookkeeping, prepared: Any, store: TrialStore, cell: Experiment, placement: Placement, probes: list[Probe]
+) -> Branches:
+    """Return the trials that branch off this one, by its spec."""
+
+    def store_of(label: str) -> TrialStore:
+        location = TrialLocation(cell.storage, cell.launch.scratch, cell.name, label, cell.launch.visible_after)
+        # Where each machine has a folder of its own, the branch's may be in use by a run of it on this machine.
+        path = store.path.parent / label if store.is_shared else store.path.with_name(f"{store.path.name}-{label}")
+        return location.store(store.machine, placement.machines, path=path)
+
+    of_tokens = [tag for probe in probes for tag in probe.of_tokens]
+    return Branches(books, prepared, store, store.read_spec(), store_of, cell.launch.keep_checkpoints, of_tokens)
 
 
 def _evaluation(cell: Experiment, part: Subset, context: int, micro_batch: int) -> Evaluation:

@@ -36,10 +36,12 @@ def trial_id(cell: Experiment, shape: dict[str, Any], content: dict[str, Any] | 
         "result_version": RESULT_VERSION,
         "shape": shape,
         "data": data | (content or {}),
-        "train": cell.train.model_dump(mode="json", exclude_defaults=True),
+        "train": cell.train.model_dump(mode="json", exclude_defaults=True, exclude={"order"}),
         "seed": cell.seed,
         "precision": cell.launch.precision,
     }
+    if cell.order == "nested":  # every trial of earlier versions was shuffled
+        identity["order"] = cell.order
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 

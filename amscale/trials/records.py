@@ -138,6 +138,13 @@ def _label(value: Any) -> str:
     return value
 
 
+class SpecBranch(Record):
+    """A trial that branches off this one: it goes on from this one's state after `step`."""
+
+    label: Annotated[str, PlainValidator(_label)]
+    step: Count
+
+
 class TrialSpec(Record):
     """What `spec.yaml` holds: what a trial is (settings) and where its newest attempt runs (placement)."""
 
@@ -151,6 +158,8 @@ class TrialSpec(Record):
     """Path of the token store; its name counts."""
     settings: dict[str, Any]
     """All settings of the cell, for `amscale.config.parse`."""
+    branches: list[SpecBranch] = []
+    """Trials that wait for this one, in the sweep that runs it."""
 
     @classmethod
     def from_yaml(cls, text: str, source: Path) -> "TrialSpec":
@@ -276,6 +285,17 @@ class ResultMemory(Record):
         return max(0.0, self.peak_private_bytes - self.before_model_bytes)
 
 
+class ResultBranch(Record):
+    """Where a trial branched off another, and what it did not train again."""
+
+    trial: str
+    label: str
+    step: Count
+    tokens: Amount
+    device_seconds: Amount
+    """Of the steps that the other trial trained; `time.device_seconds` counts them as if they were this one's."""
+
+
 def _world_size(value: Any) -> int:
     if _count(value) < 1:
         raise ValueError("a whole number of at least 1")
@@ -321,6 +341,8 @@ class TrialResult(Record):
     time: ResultTime = ResultTime()
     memory: ResultMemory = ResultMemory()
     engine: ResultEngine = ResultEngine()
+    branch: ResultBranch | None = None
+    """The trial that it branched off; None where it trained from its first step."""
     versions: dict[str, str] = {}
     settings: dict[str, Any] = {}
     """All settings of the cell, defaults included, as the version that ran it wrote them."""
