@@ -228,6 +228,7 @@ def _job(trial: TrialPlan, sweep: SweepStore, plan: SweepPlan) -> "Job":
 
 def _estimate(config: Experiment, sweep: SweepStore) -> "tuple[BaseFit | None, str]":
     """Fit the results and write fit.json; return the fit, or None and the reason why there is none."""
+    from amscale.planning.next_grid import with_next_step
     from amscale.scaling.fit import fit_sweep
 
     fit = config.fit
@@ -237,5 +238,6 @@ def _estimate(config: Experiment, sweep: SweepStore) -> "tuple[BaseFit | None, s
         )
     except InputError as error:
         return None, str(error)
+    found = with_next_step(found, sweep.address)
     found.write(sweep.path / "fit.json")
     return found, ""
