@@ -36,6 +36,7 @@ from amscale.training.loop import Run, train
 from amscale.training.loss import Evaluation
 from amscale.training.metrics_writer import MetricsWriter
 from amscale.training.peak_memory import PeakMemory
+from amscale.training.report_to import outcome_of, report_to
 from amscale.training.result import make_result
 from amscale.trials.attempt import attempt_of_environment
 from amscale.trials.location import TrialLocation
@@ -199,12 +200,13 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
     prepared, optimizer = engine.prepare(accelerator, model, cell.train, placement.micro_batch)
     facts = engine.check(accelerator, prepared, placement, cell.train)
     progress = _restored_progress(books, prepared, store, facts)
-    records = None
+    records = reporting = None
     probes = build_probes(cell.probes)
     if accelerator.is_main_process:
         charts = [chart for probe in probes for chart in probe.charts]
         measure = utilisation(models.flops_per_token(shape), facts.world_size, facts.device, facts.precision)
-        records = MetricsWriter(store, progress.step, tokens.entropy_per_token, charts, measure)
+        reporting = report_to(cell, store, shape, subset.unique_tokens, progress.step)
+        records = MetricsWriter(store, progress.step, tokens.entropy_per_token, charts, measure, reporting)
     if cell.launch.grace != "auto":
         store.grace_file.unlink(missing_ok=True)
     run = Run(
@@ -234,6 +236,8 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
         if records:
             records.close()
             store.preempted.touch()
+        if reporting:
+            reporting.finish(None)
         accelerator.end_training()
         _say(accelerator, f"preempted at step {progress.step}: a checkpoint is written, and the trial can go on")
         return EXIT_PREEMPTED
@@ -265,6 +269,8 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
         records.hyper_parameters(_hyper_parameters(cell, shape, subset), _finite(result.losses))
         records.close()
         store.publish(result)
+        if reporting:
+            reporting.finish(outcome_of(result))
     if accelerator.is_local_main_process:
         store.remove_checkpoints()
     books.wait()
