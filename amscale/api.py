@@ -270,7 +270,7 @@ class Sweep:
             InputError: a setting that is not allowed, or no trial with a result.
         """
         with self._opened() as path:
-            return fit_folder(path, count, window, threshold, hypotheses, resamples, where, tune)
+            return fit_folder(path, count, window, threshold, hypotheses, resamples, where, tune, self.address)
 
     def report(self, fit: "Fit | None" = None, output: str | Path | None = None) -> Path:
         """Write `report.html` and `figures/` into the sweep's folder or another one, and return the page.
@@ -378,10 +378,14 @@ def fit_folder(
     resamples: int = 400,
     where: str | None = None,
     tune: Sequence[str] | None = None,
+    address: str | None = None,
 ) -> Fit:
-    """Estimate from a sweep's folder on this machine; see `Sweep.fit`."""
+    """Estimate from a sweep's folder on this machine; see `Sweep.fit`. `address` is the sweep as a user names it."""
+    from amscale.planning.next_grid import with_next_step
+
     settings = fit_settings(path, count=count, window=window, threshold=threshold, hypotheses=hypotheses)
-    return Fit.of(scaling_fit.fit_sweep(path, **settings, resamples=resamples, where=where, tune=tune))
+    found = scaling_fit.fit_sweep(path, **settings, resamples=resamples, where=where, tune=tune)
+    return Fit.of(with_next_step(found, address))
 
 
 def fit_settings(path: Path, **given: Any) -> dict[str, Any]:
