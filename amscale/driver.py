@@ -205,10 +205,10 @@ def _job(trial: TrialPlan, sweep: SweepStore, plan: SweepPlan) -> "Job":
     from amscale.cluster.patience import Schedule
     from amscale.cluster.tune import Job
 
-    assert trial.store is not None
     store = sweep.trial(trial.label)
+    folder = trial.store.folder if trial.store else None
     branches = branches_of(trial.label, plan.trials)
-    store.write_spec(trial.cell, trial.placement, trial.store.folder, trial.identity, branches=branches)
+    store.write_spec(trial.cell, trial.placement, folder, trial.identity, branches=branches)
     launch = trial.cell.launch
     schedule = Schedule.of(trial.cell, trial.steps, (branch.step for branch in branches))
     location = replace(sweep.location(trial.label), visible_seconds=launch.visible_after)
@@ -228,6 +228,7 @@ def _job(trial: TrialPlan, sweep: SweepStore, plan: SweepPlan) -> "Job":
 
 def _estimate(config: Experiment, sweep: SweepStore) -> "tuple[BaseFit | None, str]":
     """Fit the results and write fit.json; return the fit, or None and the reason why there is none."""
+    from amscale.planning.next_grid import with_next_step
     from amscale.scaling.fit import fit_sweep
 
     fit = config.fit
@@ -237,5 +238,6 @@ def _estimate(config: Experiment, sweep: SweepStore) -> "tuple[BaseFit | None, s
         )
     except InputError as error:
         return None, str(error)
+    found = with_next_step(found, sweep.address)
     found.write(sweep.path / "fit.json")
     return found, ""

@@ -52,14 +52,17 @@ def train(spec: str, *overrides: str, json: bool = False) -> None:
     try:
         try:
             rest = [str(o) for o in overrides]
-            if rest and all(Path(path).name == "spec.yaml" for path in (spec, *rest)):
+            opened = [resolve(path, []) for path in (str(spec), *rest)] if _are_specs(spec, *rest) else []
+            store, cell, placement, tokens = opened[0] if opened else resolve(str(spec), rest)
+            if opened:
                 from amscale.training.packed.run import run_pack
 
-                opened = [resolve(path, []) for path in (str(spec), *rest)]
-                store = opened[0][0]
                 status = run_pack(opened)
+            elif cell.train.script:
+                from amscale.training.script import run_script
+
+                status = run_script(store, cell, placement, tokens)
             else:
-                store, cell, placement, tokens = resolve(str(spec), rest)
                 status = run_trial(store, cell, placement, tokens)
         except Exception as error:
             storage = error if isinstance(error, StorageError) else None
@@ -96,6 +99,10 @@ def train(spec: str, *overrides: str, json: bool = False) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(status)
+
+
+def _are_specs(*paths: str) -> bool:
+    return len(paths) > 1 and all(Path(path).name == "spec.yaml" for path in paths)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ from amscale.training.first_update import FirstUpdate
 from amscale.training.loop import LoopOutcome, Step, after_step, grace_seconds, is_due, learning_rate, save
 from amscale.training.loss import objective
 from amscale.training.packed.stack import PackError, StackedAdamW, StackedNetwork, flat
-from amscale.training.run import GracefulShutdown, OpenTrial
+from amscale.training.run import OpenTrial
+from amscale.training.shutdown import GracefulShutdown
 from amscale.trials.records import Placement, ResultPacked
 from amscale.trials.trial_store import TrialStore
 
@@ -37,7 +38,7 @@ _GRADIENT_TOLERANCE = 1e-3
 """Largest relative difference of a member's first loss and gradient from those of its own network: float32 rounds
 differently in a product of stacked matrices, by 1e-6; an error in the stack is of the order of 1."""
 
-Opened = tuple[TrialStore, Experiment, Placement, TokenStore]
+Opened = tuple[TrialStore, Experiment, Placement, TokenStore | None]
 """What `run.resolve` returns of a trial."""
 
 
@@ -88,6 +89,7 @@ def run_pack(opened: Sequence[Opened]) -> int:
     members = [
         Member(OpenTrial.begin(accelerator, books, store, cell, placed, tokens, shutdown.requested, began))
         for store, cell, placed, tokens in opened
+        if tokens is not None
     ]
     packed = ResultPacked(largest=len(members), members=[store.read_spec().label for store, _, _, _ in opened])
     leader = opened[0][0]
@@ -149,6 +151,9 @@ def _check_alike(opened: Sequence[Opened]) -> None:
         raise PackError(
             f"{store.path}: {placement}: only trials of one process, fp32, stage 0 and one forward pass a step pack"
         )
+    for one, its_cell, _, tokens in opened:
+        if its_cell.train.script or tokens is None or one.read_spec().branches:
+            raise PackError(f"{one.path}: a trial with train.script, or with trials that branch off it, trains alone")
     for other, others_cell, others_placement, _ in opened[1:]:
         for name, here, there in (
             ("placement", placement, others_placement),
