@@ -15,6 +15,7 @@ from amscale.cluster import resources
 from amscale.config import Experiment
 from amscale.diagnosis.examine import glance
 from amscale.errors import InputError
+from amscale.planning.branches import branches_of
 from amscale.planning.plan import SweepPlan, TrialPlan, plan_sweep
 from amscale.reporting.estimates_table import print_fit
 from amscale.reporting.page import write_report
@@ -55,7 +56,7 @@ class SweepOutcome:
         return 1 if self.failed else 0
 
 
-_NEEDED_LAST = ("pandas", "scipy.optimize", "scipy.stats", "matplotlib.figure", "plotly.offline", "amscale.scaling.fit")
+_NEEDED_LAST = ("pandas", "matplotlib.figure", "plotly.offline", "amscale.scaling.fit")
 """What estimates and the report import."""
 
 
@@ -159,7 +160,7 @@ def _run_missing(
             plan = plan_sweep(config, sweep.path.parent, resources.cluster())
             print_plan(plan, console)
             missing = _missing(plan, sweep)
-        jobs = [_job(trial, sweep, plan.resources) for trial in sorted(missing, key=lambda t: -t.seconds)]
+        jobs = [_job(trial, sweep, plan) for trial in sorted(missing, key=lambda t: -t.seconds)]
         steps = {trial.label: trial.steps for trial in missing}
         stores = {trial.store.folder for trial in missing if trial.store}
         ownership.check()
@@ -199,16 +200,19 @@ def _missing(plan: SweepPlan, sweep: SweepStore) -> list[TrialPlan]:
     return [trial for trial in plan.trials if not sweep.trial(trial.label).done()]
 
 
-def _job(trial: TrialPlan, sweep: SweepStore, machines: resources.Resources) -> "Job":
+def _job(trial: TrialPlan, sweep: SweepStore, plan: SweepPlan) -> "Job":
+    from amscale.cluster.branch_points import After
     from amscale.cluster.patience import Schedule
     from amscale.cluster.tune import Job
 
-    assert trial.store is not None
     store = sweep.trial(trial.label)
-    store.write_spec(trial.cell, trial.placement, trial.store.folder, trial.identity)
+    folder = trial.store.folder if trial.store else None
+    branches = branches_of(trial.label, plan.trials)
+    store.write_spec(trial.cell, trial.placement, folder, trial.identity, branches=branches)
     launch = trial.cell.launch
-    schedule = Schedule.of(trial.cell, trial.steps)
+    schedule = Schedule.of(trial.cell, trial.steps, (branch.step for branch in branches))
     location = replace(sweep.location(trial.label), visible_seconds=launch.visible_after)
+    waits = trial.branch is not None and location.store().can_branch()
     return Job(
         trial.label,
         location,
@@ -217,12 +221,14 @@ def _job(trial: TrialPlan, sweep: SweepStore, machines: resources.Resources) -> 
         launch.stalled_after,
         schedule,
         warm=launch.warm_starts,
-        avoided=machines.unsuited_nodes(trial.placement),
+        avoided=plan.resources.unsuited_nodes(trial.placement),
+        after=After(trial.branch.trunk, trial.branch.step) if trial.branch and waits else None,
     )
 
 
 def _estimate(config: Experiment, sweep: SweepStore) -> "tuple[BaseFit | None, str]":
     """Fit the results and write fit.json; return the fit, or None and the reason why there is none."""
+    from amscale.planning.next_grid import with_next_step
     from amscale.scaling.fit import fit_sweep
 
     fit = config.fit
@@ -232,5 +238,6 @@ def _estimate(config: Experiment, sweep: SweepStore) -> "tuple[BaseFit | None, s
         )
     except InputError as error:
         return None, str(error)
+    found = with_next_step(found, sweep.address)
     found.write(sweep.path / "fit.json")
     return found, ""

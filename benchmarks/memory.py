@@ -3,18 +3,22 @@
     python benchmarks/memory.py [--stages 0,1,2,3] [--sizes 1M,4M,12M] [--micro-batches 1,4,16] [--processes 1,2]
                                 [--context 128] [--vocabulary 8192] [--settings "launch.precision=bf16 …"] [--steps 3]
 
-Each trial is started by the command that `python -m amscale.plan --commands` prints, and trains a few steps on random
-tokens. The measured peak is that of `result.json`: what training takes beyond the process before there is a model.
+Each trial is started as a sweep starts it (on CPUs by a warm server) and trains a few steps on random tokens. The
+measured peak is that of `result.json`: what training takes beyond the process before there is a model.
 Printed for each: estimate and measurement in MB, their ratio, and the parts of the estimate.
 """
 
 import argparse
 import os
 import statistics
-import subprocess
 import tempfile
+import time
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from amscale.trials.records import Placement
 
 EXPERIMENT = """
 name: memory
@@ -29,20 +33,16 @@ probes: {{every: 0, sequences: 0}}
 
 def measure(config: Path, settings: list[str]) -> None:
     """Train one trial by its command, and print its estimate beside its measurement."""
-    from amscale.cluster.environment import rank_environment
-    from amscale.cluster.machine import launch_command
     from amscale.planning.single_trial import plan_single_trial
 
     trial = plan_single_trial(str(config), settings)
     placement = trial.plan.placement
-    command = launch_command(placement, [str(config), *settings], rank=0, address="127.0.0.1", port=0)
-    ran = subprocess.run(
-        command, env=rank_environment(placement), capture_output=True, text=True, timeout=1800, check=False
-    )
+    log = config.with_name("log.txt")
+    status = run(placement, [str(config), *settings], log)
     store = trial.sweep.trial(trial.plan.label)
     result = store.read_result()
     if result is None:
-        raise SystemExit(f"{' '.join(settings)}: status {ran.returncode}\n{(ran.stdout + ran.stderr)[-2000:]}")
+        raise SystemExit(f"{' '.join(settings)}: status {status}\n{log.read_text(encoding='utf-8')[-2000:]}")
     estimate, measured = trial.plan.memory, result.memory.training_bytes
     assert measured is not None, "this system does not tell a process's private memory"
     RATIOS.append(estimate.training / measured)
@@ -58,6 +58,26 @@ def measure(config: Path, settings: list[str]) -> None:
 
 
 RATIOS: list[float] = []
+
+
+def run(placement: "Placement", arguments: list[str], log: Path) -> int:
+    """Run the ranks of one trial as a sweep does; return their exit status."""
+    from amscale.cluster.environment import rank_environment
+    from amscale.cluster.machine import Command, SupervisedCommand, launch_command
+    from amscale.cluster.network import LOOPBACK, Port
+    from amscale.cluster.warm_start import WarmCommand, can_start_warm
+
+    command: Command = SupervisedCommand(30)
+    if can_start_warm(placement):
+        command = WarmCommand(30, "benchmark", placement)
+    port = Port(LOOPBACK)
+    line = launch_command(placement, arguments, rank=0, address=LOOPBACK, port=port.number)
+    command.start(line, rank_environment(placement), log)
+    while (status := command.poll()) is None:
+        time.sleep(0.05)
+    command.stop()
+    port.release()
+    return status
 
 
 def main() -> None:

@@ -150,7 +150,11 @@ def show_estimates() -> None:
 def test_any_encoding_of_output_is_enough(name, encoding, made, tmp_path, monkeypatch):
     monkeypatch.setattr("helpers.made_fit.read_sweep", lambda _: read_sweep(made))
     function, arguments, words = {
-        "estimates": (show_estimates, [], "1  k of N = C" + ("*" if encoding == "ascii" else "·") + "D^k at D*(N)"),
+        "estimates": (
+            show_estimates,
+            [],
+            "k_dstar              k of N = C" + ("*" if encoding == "ascii" else "·") + "D^k at D*(N)",
+        ),
         "status": (status, [str(made)], "vanilla-N6.43k-D20k"),
         "plan": (plan, ["quick.yaml", f"storage={tmp_path}"], "99.5k"),
         "help": (fit, ["--help"], "k of N ~ D^k to test"),

@@ -36,7 +36,7 @@ _REMOVED = frozenset(
 )
 _KEPT = re.compile(
     # Devices that Ray or a scheduler grants, and how this machine numbers them.
-    "CUDA_(VISIBLE_DEVICES|DEVICE_ORDER|MPS_.*|MODULE_LOADING)"
+    "(CUDA_(VISIBLE_DEVICES|DEVICE_ORDER|MPS_.*|MODULE_LOADING)"
     # Software and caches of the site.
     "|(CUDA|CUDNN)_(HOME|PATH|ROOT|CACHE_PATH|INC_PATH|LIBRARY)|TORCH_(HOME|EXTENSIONS_DIR|CUDA_ARCH_LIST)"
     "|TORCHINDUCTOR_CACHE_DIR|TRITON_(HOME|CACHE_DIR|PTXAS_PATH|LIBDEVICE_PATH)|PYTORCH_KERNEL_CACHE_PATH"
@@ -44,10 +44,14 @@ _KEPT = re.compile(
     # Memory and workspaces of a device; they move a result by rounding at most.
     "|PYTORCH_(CUDA_|HIP_)?ALLOC_CONF|CUBLAS_WORKSPACE_CONFIG"
     # How a hang of the network is looked into.
-    "|TORCH_(NCCL_.*|DISTRIBUTED_DEBUG|SHOW_CPP_STACKTRACES|CPP_LOG_LEVEL)"
+    "|TORCH_(NCCL_.*|SHOW_CPP_STACKTRACES|CPP_LOG_LEVEL)"
     # The job that a log or a corpus of the user's names, and its folder on this machine.
-    "|SLURM_(JOB_ID|JOBID|TMPDIR)"
+    "|SLURM_(JOB_ID|JOBID|TMPDIR))=.*"
+    # torch starts with no other level.
+    "|TORCH_DISTRIBUTED_DEBUG=(?i:OFF|INFO|DETAIL)",
+    re.DOTALL,
 )
+"""Variables, NAME=VALUE, that pass though their prefix is removed."""
 _LAUNCHERS = re.compile(
     "RANK|WORLD_SIZE|LOCAL_RANK|LOCAL_WORLD_SIZE|(GROUP|ROLE|MASTER|TORCHELASTIC)_.*|OMP_NUM_THREADS"
     "|ACCELERATE_(USE_DEEPSPEED|MIXED_PRECISION|CONFIG_DS_FIELDS|DEEPSPEED_CONFIG_FILE)"
@@ -56,10 +60,10 @@ _LAUNCHERS = re.compile(
 """What a rank gets from the launch command: from `accelerate launch`, from torch's launcher, by `set_variables`."""
 
 
-def is_removed(name: str) -> bool:
+def is_removed(name: str, value: str = "") -> bool:
     """Return whether the ranks must not see a variable of the outer environment."""
     removed = name in _REMOVED or name.startswith(_REMOVED_PREFIXES)
-    return removed and not _KEPT.fullmatch(name)
+    return removed and not _KEPT.fullmatch(f"{name}={value}")
 
 
 def set_variables(placement: Placement) -> dict[str, str]:
@@ -79,7 +83,7 @@ def rank_environment(placement: Placement, outer: Mapping[str, str] = os.environ
         placement: of the trial.
         outer: the environment of the process that starts them.
     """
-    return {name: value for name, value in outer.items() if not is_removed(name)} | set_variables(placement)
+    return {name: value for name, value in outer.items() if not is_removed(name, value)} | set_variables(placement)
 
 
 def clean_rank(environ: MutableMapping[str, str] = os.environ) -> None:
@@ -88,5 +92,5 @@ def clean_rank(environ: MutableMapping[str, str] = os.environ) -> None:
     A trial that is started by hand otherwise has all that its shell has.
     """
     for name in list(environ):
-        if is_removed(name) and not _LAUNCHERS.fullmatch(name):
+        if is_removed(name, environ[name]) and not _LAUNCHERS.fullmatch(name):
             del environ[name]

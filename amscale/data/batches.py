@@ -1,5 +1,7 @@
 """Sequences and batches of them, each a pure function of its index: resuming needs nothing but the step."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from amscale.data.token_store import Subset
@@ -104,16 +106,47 @@ class Sequences:
         return inputs_BT, targets_BT
 
 
+def nested_order(count: int, seed: int, growth: float) -> np.ndarray:
+    """Return an order [count] whose beginning is the same for every larger count: the first `nested_length` places.
+
+    Places are shuffled within blocks, each `growth` times as long as all before it, so that a block of `count` places
+    and one of more have the same sequences but in the last block. Block by block the order is as random as any; a
+    sequence moves by about `growth` of its place, on top of the random order of documents in a store.
+    """
+    order = np.arange(count)
+    for first, after in _blocks(count, growth):
+        generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, 0, first])))
+        generator.shuffle(order[first:after])
+    return order
+
+
+def nested_length(count: int, growth: float) -> int:
+    """Return how many places of `nested_order(count, …)` are the same for every larger count.
+
+    Under `stream` packing the last sequence of a subset is cut short, so it belongs to none of them.
+    """
+    return max((first for first, after in _blocks(count, growth)), default=0)
+
+
+def _blocks(count: int, growth: float) -> Iterator[tuple[int, int]]:
+    first = 0
+    while first < count:
+        after = max(first + 1, int(first * (1 + growth)))
+        yield first, min(after, count)
+        first = after
+
+
 class Batches:
     """Training batches without end: each epoch draws all sequences once, in an order of the seed and the epoch."""
 
-    def __init__(self, subset: Subset, context: int, sequences: int, seed: int) -> None:
+    def __init__(self, subset: Subset, context: int, sequences: int, seed: int, nested: float | None = None) -> None:
         """Prepare the sequences and their orders.
 
         Args:
             context: tokens a sequence, at most.
             sequences: B, sequences in a batch over all processes.
             seed: seed of the order of every epoch.
+            nested: growth of the blocks of the first epoch's order, which is then nested; None shuffles all.
 
         Raises:
             InputError: the context or the batch is below 1.
@@ -123,6 +156,7 @@ class Batches:
         self.data = Sequences(subset, context)
         self.sequences = sequences
         self.seed = seed
+        self._nested = nested
         self._orders: dict[int, np.ndarray] = {}
 
     @property
@@ -180,6 +214,9 @@ class Batches:
         if epoch not in self._orders:
             if len(self._orders) >= 2:  # a batch rarely spans more than two epochs; the newest are worth keeping
                 del self._orders[min(self._orders)]
+            if epoch == 0 and self._nested is not None:
+                self._orders[0] = nested_order(self.sequences_total, self.seed, self._nested)
+                return self._orders[0]
             generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, epoch])))
             self._orders[epoch] = generator.permutation(self.sequences_total)
         return self._orders[epoch]

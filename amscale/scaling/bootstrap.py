@@ -1,5 +1,7 @@
 """Resampling: cells, residuals and seeds."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -82,3 +84,18 @@ def redrawn_residuals(
             between[:, inside] -= between[:, inside].mean(axis=1, keepdims=True)
         drawn = drawn + between
     return drawn
+
+
+def with_interpolation(noise: Array, deviations: Array) -> Array:
+    """Return residuals (resamples, rows) of which a part is what finding the optimum of each tuned cell anew changes.
+
+    The residuals of a law through tuned cells hold their interpolation errors already: of those the part remains that
+    interpolation does not explain, so that the variance is the larger of the two, and each cell has its own.
+
+    Args:
+        noise: residuals drawn for the rows.
+        deviations: changes of ln loss (draws, rows).
+    """
+    total, explained = float(noise.var()), float(deviations.var(axis=0).mean())
+    share = max(0.0, 1 - explained / total) if total > 0 else 0.0
+    return deviations[np.arange(len(noise)) % len(deviations)] + math.sqrt(share) * noise

@@ -1,6 +1,6 @@
 """Points, which every fit starts from, in tables that also record what was left out."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,10 @@ class Point:
     curves: Curves | None = None
     result: TrialResult | None = None
     """The trial's; None in a table of points."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """Columns of a table that tell its rows apart in more than N and D, such as a corpus, with the row's value."""
+    settings: dict[str, float] = field(default_factory=dict)
+    """Learning rate, batch and other settings that are tuned by cell, by name; empty where none are."""
 
 
 @dataclass
@@ -60,6 +64,10 @@ class PointTable:
     points: list[Point]
     left_out: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    deviations: Array | None = None
+    """Resampled ln loss minus ln loss (resamples, points), where the points are tuned cells; see `scaling.tuning`."""
+    hopeless: list[Point] = field(default_factory=list)
+    """Runs that diverged or were stopped early: their settings were tried, though they have no loss."""
 
     @property
     def N(self) -> Array:
@@ -138,12 +146,12 @@ def drop_highest(table: PointTable, number: int) -> PointTable:
         return table
     order = np.argsort(-table.loss, kind="stable")
     dropped = {int(index) for index in order[:number]}
-    return PointTable(
-        table.source,
-        table.convention,
-        [point for index, point in enumerate(table.points) if index not in dropped],
-        table.left_out + [(table.points[i].name, f"among the {number} highest losses") for i in sorted(dropped)],
-        list(table.warnings),
+    reason = f"among the {number} highest losses"
+    return replace(
+        table,
+        points=[point for index, point in enumerate(table.points) if index not in dropped],
+        left_out=table.left_out + [(table.points[i].name, reason) for i in sorted(dropped)],
+        warnings=list(table.warnings),
     )
 
 
@@ -162,4 +170,4 @@ def sample(table: PointTable, number: int | None, seed: int = 0) -> PointTable:
     chosen = np.sort(np.random.default_rng(seed).choice(len(table.points), number, replace=False))
     warning = f"{number} of {len(table.points)} rows drawn at random, as asked"
     points = [table.points[index] for index in chosen]
-    return PointTable(table.source, table.convention, points, list(table.left_out), [*table.warnings, warning])
+    return replace(table, points=points, left_out=list(table.left_out), warnings=[*table.warnings, warning])

@@ -1,6 +1,7 @@
 """Read points from the finished trials of a sweep's folder."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,24 +10,29 @@ from amscale.errors import InputError, no_sweep
 from amscale.files import read_text
 from amscale.scaling.points import COUNTS, Array, Curves, Point, PointTable, check_count, counted
 from amscale.scaling.provenance import mixtures
-from amscale.scaling.several_corpora import by_corpus, select_trials
+from amscale.scaling.several_corpora import select_trials
+from amscale.scaling.variants import choose_variants, following_settings, tuned_settings
 from amscale.trials.metrics import TrainRecord, ValidationRecord, read_records
 from amscale.trials.records import TrialResult
 
 
-def read_sweep(folder: str | Path, count: str = "non_embedding", where: str | None = None) -> PointTable:
+def read_sweep(
+    folder: str | Path, count: str = "non_embedding", where: str | None = None, axes: Sequence[str] | None = None
+) -> PointTable:
     """Return the finished trials of a sweep as points; other trials are left out by name.
 
-    Where several trials share corpus, N, D and seed (another key is an axis of the grid), only the one of least
-    validation loss is used.
+    Trials of one corpus, N and D that differ in another setting are told apart by their mean over seeds: those of the
+    setting with the least mean are used. Settings that are tuned are no reason to leave a trial out.
 
     Args:
         folder: `<storage>/<name>` of a sweep.
         count: convention for N.
         where: settings that the trials must have, `key=value` joined by commas; all trials if None.
+        axes: dotted keys of settings that are tuned by cell, which the points keep; by default those under `tune` in
+            the sweep's configuration.
 
     Raises:
-        InputError: no such folder, no trial in it, an unknown `count`, an incomplete result, or as `select_trials`.
+        InputError: no such folder, no trial in it, an incomplete result, an unknown `count`, or as `select_trials`.
     """
     check_count(count)
     trials = Path(folder) / "trials"
@@ -37,12 +43,13 @@ def read_sweep(folder: str | Path, count: str = "non_embedding", where: str | No
         raise InputError(f"{trials} holds no trial; run the sweep first")
     table = PointTable(str(folder), f"N = {count} ({' + '.join(COUNTS[count])})", [])
     for path in paths:
-        result = _read_result(path, table)
+        result = _read_result(path, count, table)
         if result is not None:
             _add(path, result, count, table)
     if table.points:
         table = select_trials(table, where)
-    _keep_best_of_repeats(table)
+    chosen = tuned_settings(folder) if axes is None else tuple(axes)
+    choose_variants(table, chosen, following_settings(folder))
     families = {str(point.result.shape.family) for point in table.points if point.result}
     if len(families) > 1:
         table.warnings.append(f"the points mix model families: {', '.join(sorted(families))}")
@@ -50,7 +57,7 @@ def read_sweep(folder: str | Path, count: str = "non_embedding", where: str | No
     return table
 
 
-def _read_result(path: Path, table: PointTable) -> TrialResult | None:
+def _read_result(path: Path, count: str, table: PointTable) -> TrialResult | None:
     file = path / "result.json"
     if not file.is_file():
         table.left_out.append((path.name, "not finished"))
@@ -58,6 +65,8 @@ def _read_result(path: Path, table: PointTable) -> TrialResult | None:
     result = TrialResult.from_json(read_text(file), file)
     if result.state != "finished":
         table.left_out.append((path.name, result.state + (f": {result.reason}" if result.reason else "")))
+        N, D = counted(result.parameters, count), float(result.data.unique_tokens)
+        table.hopeless.append(Point(path.name, N, D, math.inf, result.seed, result=result))
         return None
     return result
 
@@ -97,20 +106,3 @@ def _read_curves(path: Path, steps: int, table: PointTable) -> Curves | None:
 def _arrays(losses: dict[int, float]) -> tuple[Array, Array]:
     steps = sorted(losses)
     return np.array(steps, dtype=float), np.array([losses[step] for step in steps], dtype=float)
-
-
-def _keep_best_of_repeats(table: PointTable) -> None:
-    cells = {p.name: (label, p.N, p.D, p.seed) for label, each in by_corpus(table).items() for p in each.points}
-    best: dict[tuple[str, float, float, int | None], Point] = {}
-    for point in table.points:
-        cell = cells[point.name]
-        if cell not in best or point.loss < best[cell].loss:
-            best[cell] = point
-    kept = {point.name for point in best.values()}
-    repeats = [point for point in table.points if point.name not in kept]
-    for point in repeats:
-        winner = best[cells[point.name]]
-        table.left_out.append((point.name, f"same N, D and seed as {winner.name}, which has the lower validation loss"))
-    if repeats:
-        table.warnings.append(f"{len(repeats)} trials share N, D and seed with a better one and were left out")
-    table.points = [point for point in table.points if point.name in kept]

@@ -3,7 +3,7 @@
 import difflib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 from amscale.errors import InputError
 from amscale.scaling.points import Point, PointTable
 from amscale.scaling.table_file import Cells, read_cells
-from amscale.scaling.table_rows import differing_columns, select_rows
+from amscale.scaling.table_rows import differing_columns, is_text, select_rows, tuning_columns
 from amscale.settings import parse_number
 
 if TYPE_CHECKING:
@@ -65,11 +65,13 @@ class Columns:
 
 
 def read_table(
-    source: "str | Path | pd.DataFrame",
+    source: "str | Path | pd.DataFrame | Cells",
     columns: Columns | None = None,
     loss_unit: str = "nats",
     bytes_per_token: float | None = None,
     where: str | None = None,
+    tune: Sequence[str] | None = None,
+    least_sizes: int = 2,
 ) -> PointTable:
     """Read the rows of a file or a DataFrame as points.
 
@@ -78,11 +80,14 @@ def read_table(
 
     Args:
         loss_unit, bytes_per_token: as for `nats_per_token`.
-        where: read only the rows with these cells, `column=value` or several joined by commas.
+        where: read only the rows with these cells, `column=value` or `column<value`, several joined by commas.
+        tune: columns of settings of which each cell of N and D takes its best value, such as the learning rate, which
+            the points keep. By default those whose name says learning rate or batch, and that vary within cells.
+        least_sizes: how many different N are needed.
 
     Raises:
-        InputError: the file or a column is missing, a cell is not the number it must be, all N are equal, or the unit
-            of the loss is unclear.
+        InputError: the file or a column is missing, a cell is not the number it must be, there are fewer N than needed,
+            or the unit of the loss is unclear.
     """
     factor = nats_per_token(loss_unit, bytes_per_token)
     reader = _Reader(select_rows(read_cells(source), where), columns or Columns())
@@ -98,16 +103,20 @@ def read_table(
     loss = [None if value is None else factor * value for value in reader.losses()]
     seeds = reader.seeds()
     rows = [_merged(N), _merged(D), loss, seeds, flops, tokens]
-    _collect(table, reader.cells, [column or [None] * reader.cells.rows for column in rows])
-    table.warnings += differing_columns(reader.cells, set(reader.names.values()), _merged(N), _merged(D))
+    axes = reader.axes(tune, _merged(N), _merged(D))
+    different = differing_columns(reader.cells, {*reader.names.values(), *axes}, _merged(N), _merged(D))
+    names = [name for name in different if is_text(reader.cells.columns[name])]
+    _collect(table, reader.cells, [column or [None] * reader.cells.rows for column in rows], axes, names)
+    table.warnings += different.values()
     for key, column in (("flops", flops), ("tokens", tokens)):
         if column is not None and None in column and any(value is not None for value in column):
             lacking = sum(value is None for value in column)
             table.warnings.append(f"{reader.names[key]!r} is missing in {lacking} rows, and is used for none")
-    if len({point.N for point in table.points}) < 2:
+    if len({point.N for point in table.points}) < least_sizes:
         left_out = f"; left out: {'; '.join(table.reasons[:3])}" if table.left_out else ""
+        words = {1: "one size", 2: "two sizes"}.get(least_sizes, f"{least_sizes} sizes")
         raise InputError(
-            f"{table.source} has {len(table.points)} usable rows and fewer than two sizes N; a fit of N and D needs "
+            f"{table.source} has {len(table.points)} usable rows and fewer than {words} N; a fit of N and D needs "
             f"more{left_out}"
         )
     return table
@@ -220,7 +229,7 @@ class _Reader:
         name = self.names.get(key)
         if name is None:
             return None
-        sizes = key in _SIZES
+        sizes = key in _SIZES or key.startswith("tune ")
         scale = self._scale(name) if sizes and key != "flops" else 1.0
         found: list[float | None] = []
         for row, cell in zip(self.cells.numbers, self.cells.columns[name], strict=True):
@@ -261,6 +270,35 @@ class _Reader:
             if value is not None and math.isfinite(value) and not 1 / _LARGEST < value < _LARGEST:
                 raise InputError(f"{self.cells.source}: row {row} has loss {value:g}; a cross-entropy must be positive")
         return values
+
+    def axes(
+        self, wanted: Sequence[str] | None, N: Sequence[float | None], D: Sequence[float | None]
+    ) -> dict[str, list[float | None]]:
+        """Return the columns that are tuned by cell, by name.
+
+        Raises:
+            InputError: there is no such column, or a cell of it is no positive number.
+        """
+        names = [self._axis(name) for name in wanted] if wanted is not None else list(tuning_columns(self.cells, N, D))
+        for name in names:
+            self.names[f"tune {name}"] = name
+        found = {name: self.positive(f"tune {name}") or [] for name in names}
+        if wanted is None and names:
+            self.warnings.append(
+                f"rows of one N and D differ in {' and '.join(map(repr, names))}: tuned by cell; --tune none fits all "
+                "rows as they are"
+            )
+        return found
+
+    def _axis(self, wanted: str) -> str:
+        same = [name for name in self.cells.columns if name.casefold() == wanted.casefold()]
+        name = wanted if wanted in same else same[0] if len(same) == 1 else None
+        if name is None:
+            raise InputError(
+                f"tune={wanted!r}: {self.cells.source} has no such column; its columns are "
+                f"{', '.join(self.cells.columns)}"
+            )
+        return name
 
     def seeds(self) -> list[float | None] | None:
         """Return the seeds, whole numbers."""
@@ -324,17 +362,32 @@ def _merged(values: Sequence[float | None] | None) -> list[float | None]:
     return [None if value is None else least[value] for value in values or []]
 
 
-def _collect(table: PointTable, cells: Cells, columns: Sequence[Sequence[float | None]]) -> None:
-    """Add points from the columns N, D, loss, seed, flops and tokens; a repeat equals another row in every cell."""
+def _collect(
+    table: PointTable,
+    cells: Cells,
+    columns: Sequence[Sequence[float | None]],
+    axes: Mapping[str, Sequence[float | None]],
+    labels: Sequence[str],
+) -> None:
+    """Add points from the columns N, D, loss, seed, flops and tokens; a repeat equals another row in every cell.
+
+    Args:
+        axes: columns that are tuned by cell, by name. A run that diverged counts as one that was tried.
+        labels: columns of text by which rows differ.
+    """
     seen: dict[tuple[float | None, ...], list[int]] = {}
     for row, values in enumerate(zip(*columns, strict=True)):
         N, D, loss, seed, flops, tokens = values
         name = f"row {cells.numbers[row]}"
+        settings = {axis: values[row] for axis, values in axes.items()}
+        known = {axis: value for axis, value in settings.items() if value is not None}
         lacking = [key for key, value in (("N", N), ("D", D), ("loss", loss)) if value is None]
-        if N is None or D is None or loss is None:
+        lacking += [axis for axis in axes if axis not in known]
+        if N is None or D is None or loss is None or len(known) < len(axes):
             table.left_out.append((name, f"{' and '.join(lacking)} missing"))
         elif not math.isfinite(loss):
             table.left_out.append((name, f"loss is {loss}"))
+            table.hopeless.append(Point(name, N, D, math.inf, settings=known))
         else:
             like = seen.setdefault(values, [])
             same = [other for other in like if all(each[other] == each[row] for each in cells.columns.values())]
@@ -343,7 +396,8 @@ def _collect(table: PointTable, cells: Cells, columns: Sequence[Sequence[float |
                 continue
             like.append(row)
             whole = None if seed is None else int(seed)
-            table.points.append(Point(name, N, D, loss, whole, flops, tokens))
+            kind = tuple((label, str(cells.columns[label][row])) for label in labels)
+            table.points.append(Point(name, N, D, loss, whole, flops, tokens, settings=known, labels=kind))
     if table.left_out:
         reasons = "; ".join(table.reasons[:5])
         table.warnings.append(f"{len(table.left_out)} of {cells.rows} rows left out: {reasons}")

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -47,6 +47,9 @@ class Progress:
     """Updates that DeepSpeed did not apply, since their gradients were not finite."""
     skipped_in_a_row: int = 0
     engine: dict[str, Any] = field(default_factory=dict)
+    branch: dict[str, Any] = field(default_factory=dict)
+    """Of a trial that branched off another: `trial`, `label`, `step`, and the `tokens` and `device_seconds`
+    up to there."""
 
 
 def newest_whole(books: Bookkeeping, store: TrialStore) -> Path | None:
@@ -82,8 +85,24 @@ def _read_progress(checkpoint: Path) -> Progress | None:
         return None
 
 
-def save(books: Bookkeeping, engine: Any, store: TrialStore, progress: Progress, keep: int) -> None:
+def save(
+    books: Bookkeeping,
+    engine: Any,
+    store: TrialStore,
+    progress: Progress,
+    keep: int,
+    writer: TrialStore | None = None,
+) -> None:
     """Write a checkpoint of every rank, rename it into place, and remove all but the newest `keep`.
+
+    Args:
+        books: of the ranks.
+        engine: DeepSpeed's.
+        store: of the trial that the checkpoint is for.
+        progress: where it is.
+        keep: checkpoints to keep.
+        writer: the store of the trial that writes it, if another's: by its attempt the ranks know whether they still
+            may.
 
     Each rank checks and uploads the files that it wrote itself.
 
@@ -94,10 +113,11 @@ def save(books: Bookkeeping, engine: Any, store: TrialStore, progress: Progress,
         AttemptReplaced: a newer attempt of the trial has begun.
         StorageError: the disk is full, read-only or the like; what was written of the checkpoint is removed.
     """
+    writer = writer or store
     final = store.checkpoints / f"step_{progress.step:09d}"
-    partial = store.checkpoints / f"{final.name}-{store.attempt}.partial"
+    partial = store.checkpoints / f"{final.name}-{writer.attempt}.partial"
     writes = books.is_first_of_machine and store.writes_checkpoints
-    store.check_attempt()
+    writer.check_attempt()
     try:
         if writes:
             for old in store.checkpoints.glob("*.partial"):
@@ -106,7 +126,8 @@ def save(books: Bookkeeping, engine: Any, store: TrialStore, progress: Progress,
         if books.is_first:
             store.prepare_checkpoint(final.name)
         books.wait()
-        engine.save_checkpoint(str(partial), tag=_TAG)
+        with _waits_for_files(books, engine):
+            engine.save_checkpoint(str(partial), tag=_TAG)
         if books.is_first:
             (partial / _PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
         own = {name: checksum(partial / name) for name in _files_of(books, partial, store.is_shared)}
@@ -118,7 +139,7 @@ def save(books: Bookkeeping, engine: Any, store: TrialStore, progress: Progress,
             paths = (path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
             sums |= {name: checksum(partial / name) for name in paths if name not in sums}
             (partial / store.manifest).write_text(json.dumps(sums), encoding="utf-8")
-            store.check_attempt()
+            writer.check_attempt()
             shutil.rmtree(final, ignore_errors=True)
             partial.rename(final)
     except Exception as error:
@@ -137,6 +158,33 @@ def save(books: Bookkeeping, engine: Any, store: TrialStore, progress: Progress,
     if writes:
         store.keep_checkpoints(keep)
     books.wait()
+
+
+@contextmanager
+def _waits_for_files(books: Bookkeeping, engine: Any) -> Iterator[None]:
+    """Let ranks wait for each other's files by `books` before DeepSpeed lets them meet, while the block runs.
+
+    Rank 0 may write much more than the others: everything under stage 0. These would wait in a collective, whose time
+    limit is that of a step. DeepSpeed ends the writing by the first of these calls that it makes.
+    """
+    ends = [(engine.checkpoint_engine, "commit")]
+    if hasattr(engine.optimizer, "checkpoint_event_epilogue"):  # ZeRO 3 gathers parameters there
+        ends.append((engine.optimizer, "checkpoint_event_epilogue"))
+
+    def after_waiting(call: Callable[..., Any]) -> Callable[..., Any]:
+        def wait_and_call(*arguments: Any) -> Any:
+            books.wait()
+            return call(*arguments)
+
+        return wait_and_call
+
+    for owner, name in ends:
+        setattr(owner, name, after_waiting(getattr(owner, name)))
+    try:
+        yield
+    finally:
+        for owner, name in ends:
+            delattr(owner, name)  # the method of its class is found again
 
 
 _OF_RANK = re.compile(r"zero_pp_rank_(\d+)_|bf16_zero_pp_rank_(\d+)_")

@@ -19,6 +19,7 @@ from amscale.files import write_atomically
 from amscale.probes.measurement import Measurement
 from amscale.training import checkpoint
 from amscale.training.bookkeeping import Bookkeeping
+from amscale.training.branches import Branches
 from amscale.training.checkpoint import Progress
 from amscale.training.engine import clip_gradients, clips_here
 from amscale.training.feed import Feed, RankBatch
@@ -36,16 +37,16 @@ def learning_rate(settings: TrainSettings, step: int, steps: int) -> float:
     """Return the learning rate of optimiser step `step` (the first is 1) of a run of `steps`.
 
     Linear warm-up to the peak, then by `schedule`: cosine or linear decay to the final rate, constant, or
-    warm-up-stable-decay (constant, then linear decay over the last share `decay` of the steps).
+    warm-up-stable-decay (constant, then linear decay over the last share `decay` of the steps, or `least_decay` steps).
     """
-    warmup = settings.warmup * steps if settings.warmup < 1 else settings.warmup
+    warmup = settings.warmup_steps(steps)
     if step < warmup:
         return settings.learning_rate * step / warmup
     final = settings.final_learning_rate
     if settings.schedule == "constant":
         share = 1.0
     elif settings.schedule == "wsd":
-        start = max(warmup, steps * (1 - settings.decay))
+        start = settings.decay_start(steps)
         share = 1.0 if step <= start else final + (1 - final) * (steps - step) / max(steps - start, 1)
     else:
         left = (steps - step) / max(steps - warmup, 1)
@@ -87,6 +88,8 @@ class Run:
     """Whether to leave the seconds that an orderly end needs in the trial's folder, for whoever ends this process."""
     preemption_requested: Callable[[], bool]
     """Whether any rank was asked to stop; called between steps, on all ranks at once."""
+    branches: Branches | None = None
+    """The trials that branch off this run; None where none can."""
 
 
 @dataclass
@@ -119,6 +122,8 @@ def train(run: Run, progress: Progress) -> LoopOutcome:
     feed = Feed(run.batches, here.process_index, here.num_processes, run.micro_batch, run.accumulation, pinned)
     with feed.ahead(progress.step + 1, run.steps) as batches:
         for batch in batches:
+            if run.branches:
+                run.branches.leave(progress, run.records)
             if run.preemption_requested():
                 outcome.state = "preempted"
                 _save(run, progress, outcome)

@@ -15,7 +15,7 @@ from amscale.cluster.cards import Utilisation
 from amscale.errors import InputError
 from amscale.probes.interface import ScalarChart
 from amscale.probes.measurement import Measurement
-from amscale.trials.metrics import parse_record
+from amscale.trials.metrics import MetricsRecord, ProbeRecord, TrainRecord, ValidationRecord, parse_record
 from amscale.trials.trial_store import TrialStore
 
 _FLUSH_SECONDS = 1.0
@@ -59,10 +59,13 @@ class MetricsWriter:
         self._lines_to_write: list[str] = []
         self._file: TextIO = store.metrics.open("a", encoding="utf-8")
         self._flushed = time.monotonic()
+        had_curves = any(store.tensorboard.glob("*tfevents*"))
         self._board = SummaryWriter(str(store.tensorboard), purge_step=step + 1 if step else None, flush_secs=10)
         self._board.add_custom_scalars(_layout(charts))
         self._lines = {"loss/floor_1": 1.0} | ({} if entropy is None else {"loss/entropy": entropy})
         self._add_lines(step)
+        if step and not had_curves:
+            self._repeat_curves()
         self._utilisation = utilisation
         self._before: tuple[int, float] | None = None
         """Tokens and seconds at the step before, of this attempt."""
@@ -71,8 +74,23 @@ class MetricsWriter:
         for name, value in self._lines.items():
             self._board.add_scalar(name, value, step)
 
+    def _repeat_curves(self) -> None:
+        """Draw what the trial recorded before it had curves: those of a trial that branched off another begin there."""
+        for record in self._store.read_metrics(MetricsRecord):
+            if isinstance(record, TrainRecord):
+                self._board.add_scalar("loss/train", record.loss, record.step)
+                if record.learning_rate is not None:
+                    self._board.add_scalar("optimiser/learning_rate", record.learning_rate, record.step)
+                if record.gradient_norm is not None:
+                    self._board.add_scalar("optimiser/gradient_norm", record.gradient_norm, record.step)
+            elif isinstance(record, ValidationRecord):
+                self._board.add_scalar("loss/validation", record.loss, record.step)
+            elif isinstance(record, ProbeRecord):
+                for name, value in record.values.items():
+                    self._board.add_scalar(name, value, record.step)
+
     def train(
-        self, step: int, tokens: int, loss: float, rate: float, norm: float, seconds: float, applied: bool
+        self, step: int, tokens: int, loss: float, rate: float | None, norm: float, seconds: float, applied: bool
     ) -> None:
         """Write one optimiser step: the mean loss over its global batch in nats per token, before the update.
 
@@ -147,7 +165,7 @@ class MetricsWriter:
 
     def flush(self) -> None:
         """Hand everything that was written to the operating system."""
-        self._flush_lines()
+        self.flush_records()
         self._board.flush()
 
     def close(self) -> None:
@@ -159,9 +177,10 @@ class MetricsWriter:
     def _write(self, record: dict[str, Any]) -> None:
         self._lines_to_write.append(json.dumps(record) + "\n")
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
-            self._flush_lines()
+            self.flush_records()
 
-    def _flush_lines(self) -> None:
+    def flush_records(self) -> None:
+        """Hand the records to the operating system, so that they outlive this process."""
         self._store.check_attempt()
         self._file.write("".join(self._lines_to_write))
         self._file.flush()

@@ -45,6 +45,11 @@ def test_what_an_outer_job_set_is_gone_and_what_the_site_set_stays():
     assert environment == SITE | {"CUDA_VISIBLE_DEVICES": "5,6"} | threads
 
 
+@pytest.mark.parametrize(("level", "passes"), [("DETAIL", True), ("info", True), ("garbage", False), ("", False)])
+def test_a_debug_level_passes_if_torch_starts_with_it(level, passes):
+    assert ("TORCH_DISTRIBUTED_DEBUG" in rank_environment(ON_CPU, {"TORCH_DISTRIBUTED_DEBUG": level})) is passes
+
+
 def test_ranks_on_a_cpu_see_no_device():
     environment = rank_environment(ON_CPU, {"CUDA_VISIBLE_DEVICES": "0", "ACCELERATE_USE_CPU": "true"})
     assert (environment["CUDA_VISIBLE_DEVICES"], environment["DS_ACCELERATOR"]) == ("", "cpu")

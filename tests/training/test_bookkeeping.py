@@ -5,7 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from helpers.commands import environment
 
+from amscale.files import packaged
 from amscale.training.bookkeeping import Bookkeeping
 from amscale.training.checkpoint import _files_of
 from amscale.trials.trial_store import TrialStore
@@ -80,3 +82,59 @@ def test_the_time_limit_is_the_bookkeepings_own(seconds, ends_well, tmp_path):
         [*torchrun, str(script), str(seconds)], capture_output=True, text=True, timeout=600, check=False
     )
     assert (ran.returncode == 0) == ends_well, ran.stderr
+
+
+SAVING = """
+import json, os, sys
+from pathlib import Path
+import deepspeed.comm as dist
+import torch
+from accelerate.state import AcceleratorState
+from amscale.config import TrainSettings
+from amscale.training import checkpoint, engine
+from amscale.training.bookkeeping import Bookkeeping
+from amscale.trials.records import Placement
+from amscale.trials.trial_store import TrialStore
+
+events = []
+def noted(name, call):
+    def note(*arguments, **options):
+        events.append(name)
+        return call(*arguments, **options)
+    return note
+
+for stage, file in json.loads(sys.argv[1]).items():
+    AcceleratorState._reset_state()
+    os.environ["ACCELERATE_DEEPSPEED_CONFIG_FILE"] = file
+    accelerator = engine.start_accelerator(Placement(1, 1, 1, "cpu", int(stage), "fp32", 4, 1))
+    prepared, _ = engine.prepare(accelerator, torch.nn.Linear(4, 4), TrainSettings(steps=1, batch_tokens=4), 4)
+    books, saver = Bookkeeping(60), prepared.checkpoint_engine
+    books.wait = noted("wait", books.wait)
+    store = TrialStore(Path(sys.argv[2]) / stage)
+    original = dist.barrier, dist.all_gather_into_tensor
+    dist.barrier, dist.all_gather_into_tensor = (noted("meet", call) for call in original)
+    saver.save = noted("write", saver.save)
+    events.append(f"stage {stage}")
+    checkpoint.save(books, prepared, store, checkpoint.Progress(step=1), 1)
+    dist.barrier, dist.all_gather_into_tensor = original
+    assert checkpoint.newest_whole(books, store), "no whole checkpoint"
+    assert "commit" not in vars(saver)
+print(json.dumps(events), file=open(Path(sys.argv[2]) / "events.json", "w"))
+os._exit(0)
+"""
+
+
+@pytest.mark.slow
+def test_ranks_that_have_written_wait_by_the_bookkeeping_before_they_meet(tmp_path):
+    """Rank 0 writes all of a stage-0 checkpoint; the others would wait for it in a collective of training."""
+    rank = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "DS_ACCELERATOR": "cpu"}
+    rank |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "ACCELERATE_USE_DEEPSPEED": "true", "OMP_NUM_THREADS": "1"}
+    files = {stage: str(packaged("launch") / f"zero{stage}.json") for stage in (0, 1, 3)}
+    command = [sys.executable, "-c", SAVING, json.dumps(files), str(tmp_path)]
+    ran = subprocess.run(command, env=environment() | rank, capture_output=True, text=True, timeout=600, check=False)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    events = json.loads((tmp_path / "events.json").read_text())
+    for stage in " ".join(events).split("stage ")[1:]:
+        after_the_last_file = stage.rpartition("write")[2].split()
+        assert after_the_last_file[0] == "wait", stage
+        assert "meet" in after_the_last_file, stage

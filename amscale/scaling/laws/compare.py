@@ -1,13 +1,16 @@
 """Compare laws on the same points: objective, R², AICc, held-out error, intervals by refits to resampled points."""
 
 import math
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from pydantic import Field
 
-from amscale.scaling.bootstrap import cell_weights, cells_of, percentile_interval, redrawn_residuals
+from amscale.scaling.bootstrap import cell_weights, cells_of, percentile_interval, redrawn_residuals, with_interpolation
 from amscale.scaling.design import no_variation
 from amscale.scaling.estimate import FitRecord
 from amscale.scaling.laws import all_laws
@@ -56,7 +59,8 @@ def resample_law(fit: LawFit, rows: Rows, resamples: int = 400, seed: int = 0) -
 
     Of 50 or more scattered cells (N, D), cells are drawn, and seeds within each. A complete grid is a design and is
     kept, and so is a small one, where a draw may lose a whole size: residuals in ln loss are drawn for it, of cells and
-    of their seeds separately. Every refit starts at the fit and at points on either side of it; the best end is kept.
+    of their seeds separately, and in tuned cells the optimum is found anew. Every refit starts at the fit and at points
+    on either side of it; the best end is kept.
     """
     problem = fit.law.problem(rows)
     random = np.random.default_rng(seed)
@@ -70,6 +74,8 @@ def resample_law(fit: LawFit, rows: Rows, resamples: int = 400, seed: int = 0) -
     else:
         fitted = np.log(fit.predict(rows))
         noise = redrawn_residuals(_residuals(fit, rows, problem), cells, len(fit.theta), resamples, random)
+        if rows.deviations is not None:
+            noise = with_interpolation(noise, rows.deviations)
         target = np.exp(fitted + noise)
     shift = 0.02 * np.minimum(problem.high - problem.low, 8)
     begin = np.clip(fit.theta + np.outer([0, 1, -1], shift), problem.low, problem.high)
@@ -211,24 +217,24 @@ def compare(
     Args:
         large: leave out refits and held-out errors.
     """
-    found = []
-    for id, law in (all_laws() if laws is None else laws).items():
-        reason = no_variation(rows.loss) or law.unsupported(rows)
-        for objective in OBJECTIVES:
-            if reason:
-                found.append(_not_fitted(id, law, rows, objective, reason))
-            else:
-                found.append(_fitted(id, law, rows, objective, large))
-    reasons = misfits(rows, found)
-    found = [replace(item, misfit=poor_fit(item.comparison) or reasons.get(item.comparison.id)) for item in found]
-    if large:
-        return found
-    return [
-        _refitted(item, rows, resamples)
-        if item.fit is not None and item.fit.objective in _REFITTED and item.misfit is None
-        else item
-        for item in found
-    ]
+    chosen = all_laws() if laws is None else laws
+    reasons = {id: no_variation(rows.loss) or law.unsupported(rows) for id, law in chosen.items()}
+
+    def fitted(id: str, objective: Objective) -> Fitted:
+        if reasons[id]:
+            return _not_fitted(id, chosen[id], rows, objective, reasons[id])
+        return _fitted(id, chosen[id], rows, objective, large)
+
+    def refitted(item: Fitted) -> Fitted:
+        if item.fit is None or item.fit.objective not in _REFITTED or item.misfit is not None:
+            return item
+        return _refitted(item, rows, resamples)
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        found = list(pool.map(fitted, *zip(*product(chosen, OBJECTIVES), strict=True)))
+        misfit = misfits(rows, found)
+        found = [replace(item, misfit=poor_fit(item.comparison) or misfit.get(item.comparison.id)) for item in found]
+        return found if large else list(pool.map(refitted, found))
 
 
 _REFITTED = (HUBER_LOG, SQUARED)
