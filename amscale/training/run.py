@@ -41,7 +41,6 @@ from amscale.trials.location import TrialLocation
 from amscale.trials.records import Placement, ResultLosses, ResultMemory, ResultPacked
 from amscale.trials.trial_store import TrialStore
 
-
 _WAIT_SECONDS = 600.0
 
 

@@ -201,8 +201,6 @@ class Stack:
             (moments[0], moments[1]),
         )
         self._engine, _ = engine.prepare_with(accelerator, self._network, self._adamw, settings, placement.micro_batch)
-        self._engine.clip_fp32_gradients = lambda: None  # by the norm of all members; here each has its own
-        self._engine.enable_backward_allreduce = False
         engine.check(accelerator, self._engine, placement, settings.model_copy(update={"weight_decay": 0.0}))
         self._engine.train()
 
