@@ -48,7 +48,12 @@ def train(spec: str, *overrides: str, json: bool = False) -> None:
     try:
         try:
             store, cell, placement, tokens = resolve(str(spec), [str(o) for o in overrides])
-            status = run_trial(store, cell, placement, tokens)
+            if cell.train.script:
+                from amscale.training.script import run_script
+
+                status = run_script(store, cell, placement, tokens)
+            else:
+                status = run_trial(store, cell, placement, tokens)
         except Exception as error:
             storage = error if isinstance(error, StorageError) else None
             refused = None if storage else refusal(error)

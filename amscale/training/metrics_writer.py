@@ -89,7 +89,7 @@ class MetricsWriter:
                     self._board.add_scalar(name, value, record.step)
 
     def train(
-        self, step: int, tokens: int, loss: float, rate: float, norm: float, seconds: float, applied: bool
+        self, step: int, tokens: int, loss: float, rate: float | None, norm: float, seconds: float, applied: bool
     ) -> None:
         """Write one optimiser step: the mean loss over its global batch in nats per token, before the update.
 
@@ -113,7 +113,8 @@ class MetricsWriter:
         self._before = tokens, seconds
         self._write(record)
         self._board.add_scalar("loss/train", loss, step)
-        self._board.add_scalar("optimiser/learning_rate", rate, step)
+        if rate is not None:
+            self._board.add_scalar("optimiser/learning_rate", rate, step)
         if math.isfinite(norm):
             self._board.add_scalar("optimiser/gradient_norm", norm, step)
 
@@ -160,7 +161,7 @@ class MetricsWriter:
 
     def flush(self) -> None:
         """Hand everything that was written to the operating system."""
-        self._flush_lines()
+        self.flush_records()
         self._board.flush()
 
     def close(self) -> None:
@@ -172,9 +173,10 @@ class MetricsWriter:
     def _write(self, record: dict[str, Any]) -> None:
         self._lines_to_write.append(json.dumps(record) + "\n")
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
-            self._flush_lines()
+            self.flush_records()
 
-    def _flush_lines(self) -> None:
+    def flush_records(self) -> None:
+        """Hand the records to the operating system, so that they outlive this process."""
         self._store.check_attempt()
         self._file.write("".join(self._lines_to_write))
         self._file.flush()

@@ -107,8 +107,8 @@ def report_out_of_memory(store: TrialStore, error: BaseException) -> None:
 _WAIT_SECONDS = 600.0
 
 
-def resolve(spec: str, overrides: list[str]) -> tuple[TrialStore, Experiment, Placement, TokenStore]:
-    """Return the trial's store on this machine, settings, placement and tokens.
+def resolve(spec: str, overrides: list[str]) -> tuple[TrialStore, Experiment, Placement, TokenStore | None]:
+    """Return the trial's store on this machine, settings, placement and tokens (None where its script reads data).
 
     Raises:
         InputError: a spec of another version, or a configuration that names several cells.
@@ -121,20 +121,24 @@ def resolve(spec: str, overrides: list[str]) -> tuple[TrialStore, Experiment, Pl
     return _from_spec(_prepare_by_hand(spec, overrides))
 
 
-def _from_spec(folder: Path) -> tuple[TrialStore, Experiment, Placement, TokenStore]:
+def _from_spec(folder: Path) -> tuple[TrialStore, Experiment, Placement, TokenStore | None]:
     spec = TrialStore(folder).read_spec()
     cell = config.parse(spec.settings)
     machine, first_here = _machine()
     location = TrialLocation(cell.storage, cell.launch.scratch, cell.name, spec.label, cell.launch.visible_after)
     store = location.store(machine, spec.placement.machines, attempt=attempt_of_environment(), path=folder)
-    # Of the path of the token store its name counts: a spec cannot point out of its storage, and results may be moved.
-    name = Path(spec.store).name
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-        raise InputError(f"{store.spec}: store={spec.store!r} names no token store")
-    tokens = open_store(store.token_store(name))
+    tokens = _open_tokens(store, spec.store) if cell.data.has_tokens else None
     if first_here and not store.attempt:
         store.resume_records()
     return store, cell, spec.placement, tokens
+
+
+def _open_tokens(store: TrialStore, path: str) -> TokenStore:
+    # Of the path of the token store its name counts: a spec cannot point out of its storage, and results may be moved.
+    name = Path(path).name
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        raise InputError(f"{store.spec}: store={path!r} names no token store")
+    return open_store(store.token_store(name))
 
 
 def _machine() -> tuple[int, bool]:
@@ -156,7 +160,7 @@ def _prepare_by_hand(path: str, overrides: list[str]) -> Path:
     if first_here and store.writes_checkpoints:
         trial.write(store)
         if machine == 0:
-            trial.sweep.push_trials({trial.plan.label: store}, [trial.tokens.folder])
+            trial.sweep.push_trials({trial.plan.label: store}, [trial.tokens.folder] if trial.tokens else [])
         return store.path
     deadline = time.monotonic() + _WAIT_SECONDS
     while not store.spec.is_file():
@@ -169,7 +173,7 @@ def _prepare_by_hand(path: str, overrides: list[str]) -> Path:
     return store.path
 
 
-def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens: TokenStore) -> int:
+def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens: TokenStore | None) -> int:
     """Train from the newest whole checkpoint on, and leave weights and `result.json` in the trial's store.
 
     Returns:
@@ -179,6 +183,8 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
         EngineError: DeepSpeed does not run as the placement says.
         AttemptReplaced: a newer attempt of the trial has begun.
     """
+    if tokens is None:
+        raise InputError(f"data.corpus={cell.data.corpus} has no tokens; give train.script, or another corpus")
     began = time.time()
     check_supported(placement)
     torch.set_num_threads(placement.cpus_per_process)

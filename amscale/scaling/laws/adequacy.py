@@ -28,7 +28,7 @@ _LEVEL = 0.01
 _LEAST_SEEDS = 4
 """Degrees of freedom that the seeds' noise must have to be tested against."""
 
-_NO_SUPPORT = 10.0
+NO_SUPPORT = 10.0
 """AICc above the best law's from which a law has no support (Burnham & Anderson 2002, section 2.6)."""
 
 _LARGER_ERROR = 1.25
@@ -86,7 +86,7 @@ def misfits(rows: Rows, fitted: "Sequence[Fitted]") -> dict[str, str]:
         for aicc, rmse, allowed, name in others:
             behind = (comparison.aicc or 0.0) - aicc
             times = (comparison.rmse or 0.0) / max(rmse, 1e-12)
-            if behind > _NO_SUPPORT and times > allowed:
+            if behind > NO_SUPPORT and times > allowed:
                 found.setdefault(id, f"its error is {times:.3g} times that of {name} (AICc {behind:.0f} higher)")
     return found
 
