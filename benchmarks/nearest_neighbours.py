@@ -2,9 +2,9 @@
 
     python benchmarks/nearest_neighbours.py [--points 20000] [--width 1024] [--rounds 3] [--faiss PYTHON]
 
-faiss is no dependency of amscale: PYTHON is the interpreter of an environment that has faiss-cpu, and runs it as a process
-of its own with as many threads. Both are timed without imports and without making the points. amscale's side also finds
-exact duplicates.
+faiss is no dependency of amscale: PYTHON is the interpreter of an environment that has faiss-cpu, and runs it as a
+process of its own with as many threads. Both are timed without imports and without making the points. amscale's side
+also finds exact duplicates.
 """
 
 import argparse
