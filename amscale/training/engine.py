@@ -7,7 +7,9 @@ ends.
 
 import hashlib
 import json
+import math
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
@@ -107,9 +109,17 @@ def prepare(
     parameters = sum(p.numel() for p in model.parameters())
     config["zero_optimization"]["reduce_bucket_size"] = min(BUCKET, parameters)
     engine, optimizer = accelerator.prepare(model, optimizer_for(model, settings))
-    if accelerator.num_processes == 1 and not engine.zero_optimization_stage() and not engine.bfloat16_enabled():
-        engine.enable_backward_allreduce = False  # one rank's gradients are the sum; DeepSpeed would copy them all
+    if clips_here(engine):
+        # DeepSpeed would measure the norm once more, module by module, and average it over the ranks, who all have it.
+        engine.clip_fp32_gradients = lambda: None
+        if accelerator.num_processes == 1:
+            engine.enable_backward_allreduce = False  # one rank's gradients are the sum; DeepSpeed would copy them all
     return engine, optimizer
+
+
+def clips_here(engine: Any) -> bool:
+    """Return whether the loop measures and clips the gradients, not DeepSpeed: under stage 0 in fp32."""
+    return not engine.zero_optimization_stage() and not engine.bfloat16_enabled()
 
 
 def check(accelerator: Accelerator, engine: Any, placement: Placement, settings: TrainSettings) -> EngineFacts:
@@ -186,12 +196,16 @@ def tensors(engine: Any) -> str:
     return hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:12]
 
 
-def gradient_norm(engine: Any) -> float | None:
-    """Return the global gradient norm before clipping; None where DeepSpeed reports it: not under stage 0 in fp32."""
-    if engine.zero_optimization_stage() or engine.bfloat16_enabled():
-        return None
-    gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
-    return float(torch.nn.utils.get_total_norm(gradients))
+def clip_gradients(engine: Any, parameters: Sequence[torch.nn.Parameter]) -> float:
+    """Clip the gradients to the engine's limit, where they are finite; return their global norm before that.
+
+    Only where `clips_here`: under ZeRO DeepSpeed clips, and `engine.get_global_grad_norm()` is the norm.
+    """
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    found, most = float(norm), engine.gradient_clipping()
+    if most and math.isfinite(found) and found > most:
+        torch.nn.utils.clip_grads_with_norm_(parameters, most, norm)
+    return found
 
 
 def optimizer_elements(optimizer: Any) -> int:
