@@ -11,6 +11,7 @@ and differences in float64 rank these: half the arithmetic, and the same result.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,7 +60,7 @@ def paired_squared_distance(x_QN: Tensor, y_QN: Tensor) -> Tensor:
     """Return ‖x_i − y_i‖² of paired rows from their difference, (Q,) float64. Both (Q, N)."""
     pieces = [
         (x_QN[s].to(torch.float64) - y_QN[s].to(torch.float64)).square().sum(1)
-        for s in chunks(*x_QN.shape, _CACHED_PARTS)
+        for s in chunks(len(x_QN), x_QN.shape[1], _CACHED_PARTS)
     ]
     return torch.cat(pieces) if pieces else torch.zeros(0, dtype=torch.float64, device=x_QN.device)
 
@@ -242,7 +243,7 @@ def _screened(points_PN: Tensor, centre_N: Tensor, scale: float) -> _Screened | 
         return None
     scaled_PN = torch.empty(points_PN.shape, dtype=torch.float32, device=points_PN.device)
     norms_P = scaled_PN.new_empty(len(points_PN))
-    for s in chunks(*points_PN.shape, _CACHED_PARTS):
+    for s in chunks(len(points_PN), points_PN.shape[1], _CACHED_PARTS):
         centred_PN = (points_PN[s].to(torch.float64) - centre_N) / scale
         scaled_PN[s], norms_P[s] = centred_PN, centred_PN.square().sum(1)
     return _Screened(scaled_PN, norms_P)
@@ -258,7 +259,8 @@ def _scale(points_PN: Tensor, centre_N: Tensor) -> float:
 
 def _whole_float32() -> bool:
     """Return whether products of float32 matrices keep its digits: neither TF32 nor bf16 is allowed for them."""
-    backends = torch.backends, torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    on_cpu: Any = torch.backends.mkldnn
+    backends = torch.backends, torch.backends.cuda.matmul, on_cpu.matmul
     return all(backend.fp32_precision in ("none", "ieee") for backend in backends)
 
 
