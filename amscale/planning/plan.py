@@ -185,7 +185,7 @@ class SweepPlan:
             }
             for trial in self.trials
         ]
-        return pandas.DataFrame(rows)
+        return pandas.DataFrame(rows).astype({"branch_step": "Int64"})
 
 
 def tokens_folder(storage: Path) -> Path:
