@@ -22,6 +22,7 @@ class WandbTracker(Tracker):
             config=dict(run.config),
             dir=os.environ.get("WANDB_DIR", str(run.folder)),
             resume="allow",
+            reinit="create_new",  # a process may train several trials
             settings=wandb.Settings(console="off", disable_git=True, save_code=False, silent=True),
         )
 

@@ -178,6 +178,15 @@ class MetricsWriter:
         self._file.close()
         self._board.close()
 
+    def finish_reports(self, outcome: Mapping[str, Any] | None) -> None:
+        """End the trackers' runs, and wait a bounded time for them.
+
+        Args:
+            outcome: losses and state; None where the trial was preempted.
+        """
+        if self._reporting:
+            self._reporting.finish(outcome)
+
     def _write(self, record: dict[str, Any]) -> None:
         if self._reporting:
             self._reporting.log(record["step"], _numbers(record))

@@ -128,96 +128,10 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
     torch.set_num_threads(placement.cpus_per_process)
     accelerator = engine.start_accelerator(placement, cell.launch.collective_timeout)
     books = Bookkeeping(cell.launch.files_timeout)
-<<<<<<< HEAD
-    subset = tokens.training(cell.data.size, cell.data.packing, cell.data.copies)
-    steps = plan_steps(cell, tokens, subset)
-    shape = models.solve(cell.model, tokens.vocabulary_size, steps.context)
-    torch.manual_seed(cell.seed)
-    model = models.build(shape)
-    peak_memory = PeakMemory(accelerator, model)
-    prepared, optimizer = engine.prepare(accelerator, model, cell.train, placement.micro_batch)
-    facts = engine.check(accelerator, prepared, placement, cell.train)
-    progress = _restored_progress(books, prepared, store, facts)
-    records = reporting = None
-    probes = build_probes(cell.probes)
-    if accelerator.is_main_process:
-        charts = [chart for probe in probes for chart in probe.charts]
-        measure = utilisation(models.flops_per_token(shape), facts.world_size, facts.device, facts.precision)
-        reporting = report_to(cell, store, shape, subset.unique_tokens, progress.step)
-        records = MetricsWriter(store, progress.step, tokens.entropy_per_token, charts, measure, reporting)
-    if cell.launch.grace != "auto":
-        store.grace_file.unlink(missing_ok=True)
-    run = Run(
-        accelerator=accelerator,
-        books=books,
-        engine=prepared,
-        optimizer=optimizer,
-        settings=cell.train,
-        steps=steps.steps,
-        seed=cell.seed,
-        batches=Batches(subset, steps.context, steps.sequences, cell.seed, cell.block_growth),
-        validation=_evaluation(cell, tokens.validation(cell.data.packing), steps.context, placement.micro_batch),
-        micro_batch=placement.micro_batch,
-        accumulation=placement.accumulation,
-        probe=_probe(cell, probes, prepared, shape, subset, tokens, placement.micro_batch, accelerator.device),
-        probe_every=cell.probes.every,
-        store=store,
-        checkpoint_every=cell.launch.checkpoint_every,
-        keep_checkpoints=cell.launch.keep_checkpoints,
-        records=records,
-        measures_grace=cell.launch.grace == "auto",
-        preemption_requested=GracefulShutdown(accelerator).requested,
-        branches=_branches(books, prepared, store, cell, placement, probes),
-    )
-    outcome = train(run, progress)
-    if outcome.state == "preempted":
-        if records:
-            records.close()
-            store.preempted.touch()
-        if reporting:
-            reporting.finish(None)
-        accelerator.end_training()
-        _say(accelerator, f"preempted at step {progress.step}: a checkpoint is written, and the trial can go on")
-        return EXIT_PREEMPTED
-    training_part = _evaluation(cell, subset, steps.context, placement.micro_batch)
-    train_evaluated = training_part.loss(accelerator, prepared) if outcome.state == "finished" else None
-    shards = _shards(accelerator, optimizer)
-    store.check_attempt()
-    _save_weights(accelerator, prepared, store.weights)
-    if accelerator.is_local_main_process and not accelerator.is_main_process:
-        store.push_records()
-    books.wait()
-    memory = peak_memory.record()
-    if records:
-        records.flush()
-        result = make_result(
-            store,
-            cell,
-            shape,
-            tokens,
-            subset,
-            progress,
-            outcome,
-            facts,
-            shards,
-            memory,
-            train_evaluated,
-            wall_seconds=time.time() - began,
-        )
-        records.hyper_parameters(_hyper_parameters(cell, shape, subset), _finite(result.losses))
-        records.close()
-        store.publish(result)
-        if reporting:
-            reporting.finish(outcome_of(result))
-    if accelerator.is_local_main_process:
-        store.remove_checkpoints()
-    books.wait()
-=======
     requested = GracefulShutdown(accelerator).requested
     trial = OpenTrial.begin(accelerator, books, store, cell, placement, tokens, requested, began)
     outcome = train(trial.run, trial.progress)
     status = trial.end(outcome)
->>>>>>> main
     accelerator.end_training()
     trial.say(outcome)
     return status
@@ -270,7 +184,8 @@ class OpenTrial:
         if accelerator.is_main_process:
             charts = [chart for probe in probes for chart in probe.charts]
             measure = utilisation(models.flops_per_token(shape), facts.world_size, facts.device, facts.precision)
-            records = MetricsWriter(store, progress.step, tokens.entropy_per_token, charts, measure)
+            reporting = report_to(cell, store, shape, subset.unique_tokens, progress.step)
+            records = MetricsWriter(store, progress.step, tokens.entropy_per_token, charts, measure, reporting)
         if cell.launch.grace != "auto":
             store.grace_file.unlink(missing_ok=True)
         run = Run(
@@ -310,6 +225,7 @@ class OpenTrial:
             if records:
                 records.close()
                 store.preempted.touch()
+                records.finish_reports(None)
             return EXIT_PREEMPTED
         training_part = _evaluation(self.cell, self.subset, self.shape.context, run.micro_batch)
         train_evaluated = training_part.loss(accelerator, prepared) if outcome.state == "finished" else None
@@ -342,6 +258,7 @@ class OpenTrial:
             records.hyper_parameters(_hyper_parameters(self.cell, self.shape, self.subset), _finite(result.losses))
             records.close()
             store.publish(result)
+            records.finish_reports(outcome_of(result))
         if accelerator.is_local_main_process:
             store.remove_checkpoints()
         books.wait()

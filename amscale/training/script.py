@@ -30,7 +30,6 @@ from amscale.models import Shape
 from amscale.models.user_code import script_hash
 from amscale.planning.plan import StepPlan, plan_steps
 from amscale.probes.measurement import Measurement
-from amscale.trackers.reporting import Reporting
 from amscale.training.metrics_writer import MetricsWriter
 from amscale.training.report_to import outcome_of, report_to
 from amscale.training.result import device_name, losses_of
@@ -78,7 +77,6 @@ class ScriptTrial:
         """Of this process, in all of the trial's machines."""
         self.finished = False
         self._records: MetricsWriter | None = None
-        self._reporting: Reporting | None = None
         self._last_step = 0
         self._seen: float | None = None
         self._began = time.time()
@@ -210,8 +208,8 @@ class ScriptTrial:
             return
         if self._records is None:
             entropy = self._tokens.entropy_per_token if self._tokens else None
-            self._reporting = report_to(self._cell, self._store, self.shape, self.D, step - 1)
-            self._records = MetricsWriter(self._store, step - 1, entropy, reporting=self._reporting)
+            reporting = report_to(self._cell, self._store, self.shape, self.D, step - 1)
+            self._records = MetricsWriter(self._store, step - 1, entropy, reporting=reporting)
         self._last_step = step
         self._seen = float(step * self._cell.train.batch_tokens if tokens is None else tokens)
         if train_loss is not None:
@@ -246,8 +244,8 @@ class ScriptTrial:
             self._records.close()
         if self.rank == 0:
             self._store.preempted.touch()
-        if self._reporting:
-            self._reporting.finish(None)
+        if self._records:
+            self._records.finish_reports(None)
         sys.exit(EXIT_PREEMPTED)
 
     def finish(
@@ -286,8 +284,7 @@ class ScriptTrial:
         result = self._result(train_loss, parameters, unique_tokens, tokens, diverged)
         self._records.close()
         self._store.publish(result)
-        if self._reporting:
-            self._reporting.finish(outcome_of(result))
+        self._records.finish_reports(outcome_of(result))
         self._store.remove_checkpoints()
 
     def _result(
