@@ -3,7 +3,7 @@
 import shlex
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -17,12 +17,16 @@ from amscale.diagnosis.examine import glance
 from amscale.errors import InputError
 from amscale.planning.branches import branches_of
 from amscale.planning.plan import SweepPlan, TrialPlan, plan_sweep
+from amscale.planning.times import makespan
 from amscale.reporting.estimates_table import print_fit
 from amscale.reporting.page import write_report
 from amscale.reporting.plan_table import print_plan
 from amscale.reporting.progress import LiveProgress
+from amscale.reporting.tensorboard import SweepBoard, served
 from amscale.reporting.terminal import print_line, print_results
+from amscale.settings import format_value
 from amscale.trials.lease import Ownership
+from amscale.trials.objects import is_uri
 from amscale.trials.sweep_store import SweepStore, sweep_store
 from amscale.trials.trial_store import TrialStore
 
@@ -77,11 +81,18 @@ class _Progress(LiveProgress):
         missing: Sequence[TrialPlan],
         done: Mapping[str, float | None],
         on_lost: Callable[[str], None] | None,
+        board: SweepBoard | None,
     ) -> None:
         steps, seconds = ({trial.label: getattr(trial, name) for trial in missing} for name in ("steps", "seconds"))
         super().__init__(console, steps, done, seconds)
         self._on_lost = on_lost
+        self._board = board
         self._idle = True
+
+    def ended(self, label: str) -> None:
+        super().ended(label)
+        if self._board is not None:
+            self._board.trial_ended()
 
     def started(self, label: str) -> None:
         super().started(label)
@@ -95,13 +106,21 @@ class _Progress(LiveProgress):
             self._on_lost(reason)
 
 
-def run_sweep(config: Experiment, console: Console, on_lost: Callable[[str], None] | None = None) -> SweepOutcome:
+def run_sweep(
+    config: Experiment,
+    console: Console,
+    on_lost: Callable[[str], None] | None = None,
+    approve: Callable[[float], None] | None = None,
+    tensorboard: bool = False,
+) -> SweepOutcome:
     """Train every trial of the grid that has no result, then estimate from all of them and write the report.
 
     Args:
         config: the experiment.
         console: gets the plan, the progress, and what was found.
         on_lost: called with a sentence when the Ray cluster is gone; the process ends with status 1 right after it.
+        approve: called with the machine hours of the plan before anything starts; raises an InputError to stop there.
+        tensorboard: serve the sweep's curves in TensorBoard on loopback until the sweep ends.
 
     Raises:
         InputError: bad settings, too few machines, or a folder that another driver holds; nothing is started. Or
@@ -109,9 +128,19 @@ def run_sweep(config: Experiment, console: Console, on_lost: Callable[[str], Non
         Preempted: SIGTERM stopped the process; trials wrote checkpoints.
     """
     sweep = sweep_store(config)
-    with sweep.owned() as ownership:
+    with sweep.owned() as ownership, ExitStack() as until_the_end:
         sweep.create(config)
-        plan, failed = _run_missing(config, sweep, console, on_lost, ownership)
+
+        def planned(plan: SweepPlan, missing: Sequence[TrialPlan]) -> SweepBoard | None:
+            """Ask for approval of what is missing, and show the trials in TensorBoard."""
+            if approve is not None and missing:
+                approve(_machine_hours(plan, missing))
+            board = _board(config, sweep, plan)
+            if board is not None and tensorboard:
+                print_line(console, f"TensorBoard: {until_the_end.enter_context(served(board.folder))}")
+            return board
+
+        plan, failed, board = _run_missing(config, sweep, console, on_lost, ownership, planned)
         trials = [sweep.trial(trial.label) for trial in plan.trials]
         print_results(trials, console)
         fit, no_fit = _estimate(config, sweep)
@@ -120,10 +149,13 @@ def run_sweep(config: Experiment, console: Console, on_lost: Callable[[str], Non
             print_line(console, f"no estimates: {no_fit}")
         else:
             print_fit(fit, console)
+            if board is not None:
+                board.finish(fit)
             report = write_report(sweep.path, fit)
             print_line(console, f"\nreport: {report}")
     print_line(console, f"files: {sweep.address}")
-    print_line(console, f"curves: tensorboard --logdir {shlex.quote(str(sweep.trials))}")
+    curves = sweep.trials if board is None else board.folder
+    print_line(console, f"curves: tensorboard --logdir {shlex.quote(str(curves))}")
     for label, reason in failed.items():
         print_line(console, f"failed: {label}: {reason}", style="red")
     return SweepOutcome(plan, trials, sweep.path, sweep.address, failed, fit, no_fit, report)
@@ -135,8 +167,13 @@ def _run_missing(
     console: Console,
     on_lost: Callable[[str], None] | None,
     ownership: Ownership,
-) -> tuple[SweepPlan, dict[str, str]]:
-    """Plan, print the plan, and train the trials without a result; return the plan, and reasons of failure by label."""
+    planned: Callable[[SweepPlan, Sequence[TrialPlan]], SweepBoard | None],
+) -> tuple[SweepPlan, dict[str, str], SweepBoard | None]:
+    """Plan, print the plan, and train the trials without a result.
+
+    Returns:
+        The plan, why trials failed by label, and what `planned` returned, which is called before any trial starts.
+    """
     from amscale.cluster import tune
     from amscale.cluster.ray_cluster import ray_cluster
 
@@ -156,7 +193,8 @@ def _run_missing(
     missing = [] if address else _missing(plan, sweep)
     if address is None and not missing:
         console.print("every trial has its result already; nothing to run")
-        return plan, {}
+        return plan, {}, planned(plan, missing)
+    board = planned(plan, missing) if address is None else None
     with (
         _warm_server(missing, sweep),
         ray_cluster(address, offered.cpus, offered.gpus, offered.gpu_slices, lost) as head,
@@ -165,13 +203,14 @@ def _run_missing(
             plan = plan_sweep(config, sweep.path.parent, resources.cluster())
             print_plan(plan, console)
             missing = _missing(plan, sweep)
+            board = planned(plan, missing)
         jobs = [_job(trial, sweep, plan) for trial in sorted(missing, key=lambda t: -t.seconds)]
         stores = {trial.store.folder for trial in missing if trial.store}
         ownership.check()
         for finding in glance(config.storage):
             print_line(console, f"warning: {finding.check}: {finding.says}; {finding.mend}", style="yellow")
         sweep.push_trials({trial.label: sweep.trial(trial.label) for trial in missing}, stores)
-        with _Progress(console, missing, _least_losses(plan, sweep), on_lost) as progress:
+        with _Progress(console, missing, _least_losses(plan, sweep), on_lost, board) as progress:
             tune.run_jobs(
                 jobs,
                 progress,
@@ -184,7 +223,30 @@ def _run_missing(
     ownership.check()
     sweep.pull()
     failed = [trial.label for trial in missing if not sweep.trial(trial.label).done()]
-    return plan, {label: progress.reasons.get(label, "ended without a result") for label in failed}
+    return plan, {label: progress.reasons.get(label, "ended without a result") for label in failed}, board
+
+
+def _machine_hours(plan: SweepPlan, missing: Sequence[TrialPlan]) -> float:
+    """Return the wall time of the trials that are missing, times the machines, in hours."""
+    concurrent = missing[0].cell.launch.concurrent_trials
+    seconds = makespan([(trial.placement, trial.seconds) for trial in missing], plan.resources, concurrent)
+    return seconds / 3600 * len(plan.resources.hosts)
+
+
+def _board(config: Experiment, sweep: SweepStore, plan: SweepPlan) -> SweepBoard | None:
+    """Link the trials for TensorBoard; None where the sweep is under a URI, whose folder here is a working copy."""
+    if is_uri(config.storage):
+        return None
+    axes = plan.further_axes
+    labels = {
+        trial.label: ",".join(f"{key.rpartition('.')[2]}={format_value(trial.setting(key))}" for key in axes)
+        for trial in plan.trials
+    }
+    fit = config.fit
+    settings = {"count": fit.count, "window": fit.window, "threshold": fit.threshold, "hypotheses": fit.hypotheses}
+    board = SweepBoard(sweep, labels, settings)
+    board.link()
+    return board
 
 
 def _warm_server(missing: list[TrialPlan], sweep: SweepStore) -> AbstractContextManager[None]:

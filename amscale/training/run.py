@@ -204,7 +204,7 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
     if accelerator.is_main_process:
         charts = [chart for probe in probes for chart in probe.charts]
         measure = utilisation(models.flops_per_token(shape), facts.world_size, facts.device, facts.precision)
-        records = MetricsWriter(store, progress.step, tokens.entropy_per_token, charts, measure)
+        records = MetricsWriter(store, progress.step, charts, shape.layers, cell.probes.histogram_layers, measure)
     if cell.launch.grace != "auto":
         store.grace_file.unlink(missing_ok=True)
     run = Run(

@@ -206,9 +206,7 @@ class ScriptTrial:
             self._store.check_attempt()
             return
         if self._records is None:
-            self._records = MetricsWriter(
-                self._store, step - 1, self._tokens.entropy_per_token if self._tokens else None
-            )
+            self._records = MetricsWriter(self._store, step - 1)
         self._last_step = step
         self._seen = float(step * self._cell.train.batch_tokens if tokens is None else tokens)
         if train_loss is not None:
