@@ -5,6 +5,7 @@ least N and the second D, and the run `All`: the least validation losses against
 verdict as text, at the number of trials that have finished. They are written anew as trials finish.
 """
 
+import re
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from amscale.cluster.network import Port
 from amscale.cluster.supervisor import die_with_parent
 from amscale.errors import InputError
+from amscale.scaling.verdict import ANSWER, ASKED, NEXT, NOT_SAID
 from amscale.trials.identity import label_cell, label_order
 from amscale.trials.sweep_store import SweepStore
 
@@ -140,12 +142,16 @@ def _ranked(letter: str, values: Sequence[Any]) -> dict[Any, str]:
 
 
 def _markdown(fit: "BaseFit") -> str:
+    """Return the verdict: questions as headings, headlines in bold, commands as code."""
     lines = []
     for label, text in fit.verdict().lines():
-        heading = {"asked": "###", "answer": "**", "not said": ""}.get(label)
-        shown = f"### {text}" if heading == "###" else f"**{text}**" if heading == "**" else text
-        lines += [f"*{label}*"] if label in ("not said", "next") else []
-        lines.append(f"`{text}`" if text.startswith("python -m ") else shown)
+        if text.startswith("python -m "):
+            lines.append(f"`{text}`")
+            continue
+        plain = re.sub(r"([*_\\^])", r"\\\1", text)
+        if label in (NOT_SAID, NEXT):
+            lines.append(f"*{label}*")
+        lines.append({ASKED: f"### {plain}", ANSWER: f"**{plain}**"}.get(label, plain))
     return "\n\n".join(lines)
 
 

@@ -62,7 +62,7 @@ def test_the_run_of_the_sweep_is_written_anew_as_trials_finish(made, tmp_path):
     assert whole.Scalars("Sweep/D star against N")[0].step == 6000
     text = whole.Tensors("Sweep/verdict")[-1]
     assert text.step == 5
-    assert "### Does N grow as D^k" in text.tensor_proto.string_val[0].decode()
+    assert r"### Does N grow as D\^k" in text.tensor_proto.string_val[0].decode()
     assert len(list(run.glob("events*"))) == 1
     link = folder / "tensorboard" / "N1=6000,D2=20000,seed0"
     assert link.resolve() == folder / "trials" / "vanilla-N6000-D20000-seed0" / "tb"
