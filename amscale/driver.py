@@ -107,6 +107,10 @@ def run_sweep(config: Experiment, console: Console, on_lost: Callable[[str], Non
     with sweep.owned() as ownership:
         sweep.create(config)
         plan, failed = _run_missing(config, sweep, console, on_lost, ownership)
+        if plan.later and not failed:  # their settings follow from the results that are there now
+            plan, failed = _run_missing(config, sweep, console, on_lost, ownership)
+        if plan.later:
+            print_line(console, f"stage 2 ({len(plan.later)} trials) waits for the trials that failed", style="yellow")
         trials = [sweep.trial(trial.label) for trial in plan.trials]
         print_results(trials, console)
         fit, no_fit = _estimate(config, sweep)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from amscale import models
 from amscale.cluster.resources import Resources
 from amscale.cluster.supervisor import measured_grace
-from amscale.config import Experiment, LaunchSettings, expand
+from amscale.config import Experiment, LaunchSettings
 from amscale.config.loading import all_axes
 from amscale.data import (
     Corpus,
@@ -30,6 +30,7 @@ from amscale.planning.memory import Comparison, Memory, compare_memory
 from amscale.planning.placement import choose_placement
 from amscale.planning.resolving import describe_policies, resolve
 from amscale.planning.sharing import share_gpus
+from amscale.planning.staging import stage_cells
 from amscale.planning.times import makespan, measured_flops, trial_seconds
 from amscale.trials.identity import trial_id, trial_label
 from amscale.trials.records import Placement
@@ -123,6 +124,10 @@ class SweepPlan:
     """A sentence on each text: its documents, and what its tokenizer lost."""
     policies: tuple[str, ...] = ()
     """A sentence on each policy: its source, what N is in it, and what was set by hand instead."""
+    stages: tuple[str, ...] = ()
+    """A sentence on each stage of a sweep that tunes small cells first."""
+    later: tuple[TrialPlan, ...] = ()
+    """Trials of the second stage while the first has not all its results; their tuned settings are provisional."""
     memory_basis: tuple[str, ...] = ()
     """A sentence for each kind of device whose memory estimates are corrected by earlier results of the sweep."""
 
@@ -212,15 +217,15 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
     results = {r.trial: r for r in (trial.read_result() for trial in folder.all_trials()) if r is not None}
     measured = measured_flops(results.values())
     corpora = _Corpora(tokens_folder(storage), build)
-    cells = expand(config)
     axes = tuple(all_axes(config))
     policies: dict[str, dict[str, tuple[str, ...]]] = {}
-    trials = [
-        _plan_cell(
-            cell, corpora.tokens(cell.data), corpora.content(cell.data), resources, config.fit.count, measured, policies
-        )
-        for cell in cells
-    ]
+
+    def plan_cell(cell: Experiment) -> TrialPlan:
+        tokens, content = corpora.tokens(cell.data), corpora.content(cell.data)
+        return _plan_cell(cell, tokens, content, resources, config.fit.count, measured, policies)
+
+    stages = stage_cells(config, plan_cell, results)
+    trials = [plan_cell(cell) for cell in stages.now]
     _check_distinct(trials, axes)
     compared = compare_memory((t.shape, t.cell.train, results[t.identity]) for t in trials if t.identity in results)
     if compared:
@@ -239,6 +244,8 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
         trials=tuple(trials),
         axes=axes,
         policies=tuple(describe_policies(policies)),
+        stages=stages.sentences,
+        later=tuple(plan_cell(cell) for cell in stages.later),
         resources=resources,
         count=config.fit.count,
         flops_formula=f"{FLOPS_FORMULA}: {models.FLOPS_FORMULAS[FLOPS_FORMULA]}",
