@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -17,6 +17,7 @@ from amscale.diagnosis.examine import glance
 from amscale.errors import InputError
 from amscale.planning.branches import branches_of
 from amscale.planning.plan import SweepPlan, TrialPlan, plan_sweep
+from amscale.planning.stopped import stopped_result
 from amscale.reporting.estimates_table import print_fit
 from amscale.reporting.page import write_report
 from amscale.reporting.plan_table import print_plan
@@ -183,6 +184,7 @@ def _run_missing(
             )
     ownership.check()
     sweep.pull()
+    _record_stopped(plan, sweep, progress.stopped_early)
     failed = [trial.label for trial in missing if not sweep.trial(trial.label).done()]
     return plan, {label: progress.reasons.get(label, "ended without a result") for label in failed}
 
@@ -227,7 +229,18 @@ def _job(trial: TrialPlan, sweep: SweepStore, plan: SweepPlan) -> "Job":
         warm=launch.warm_starts,
         avoided=plan.resources.unsuited_nodes(trial.placement),
         after=After(trial.branch.trunk, trial.branch.step) if trial.branch and waits else None,
+        # A trial whose steps are another's too is no value to give up.
+        cell="" if branches or trial.branch else plan.cell_of(trial),
+        steps=trial.steps,
     )
+
+
+def _record_stopped(plan: SweepPlan, sweep: SweepStore, stopped: dict[str, tuple[str, dict[str, Any]]]) -> None:
+    """Write the results of trials that were stopped early, but for those that had ended by then."""
+    for trial in plan.trials:
+        if trial.label in stopped and not sweep.trial(trial.label).done():
+            reason, report = stopped[trial.label]
+            sweep.publish_result(trial.label, stopped_result(trial, reason, report))
 
 
 def _estimate(config: Experiment, sweep: SweepStore) -> "tuple[BaseFit | None, str]":

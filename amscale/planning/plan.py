@@ -1,5 +1,6 @@
 """Plan a sweep: the list of its trials, each with its shape, steps, cost and placement."""
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -110,6 +111,10 @@ class SweepPlan:
     trials: tuple[TrialPlan, ...]
     axes: tuple[str, ...]
     """Dotted keys that the grid varies."""
+    grid: tuple[str, ...]
+    """Those of `axes` that make the cells; over the others each cell is tuned."""
+    stops_early: bool
+    """Whether hopeless values of tuned settings are stopped early."""
     resources: Resources
     count: str
     """Convention for N."""
@@ -149,6 +154,10 @@ class SweepPlan:
                 if value not in found.setdefault(key, []):
                     found[key].append(value)
         return found
+
+    def cell_of(self, trial: TrialPlan) -> str:
+        """Return what a trial has in common with those that differ in tuned settings alone; empty where none stops."""
+        return json.dumps({key: trial.setting(key) for key in self.grid}, default=str) if self.stops_early else ""
 
     def cards(self, placement: Placement) -> str:
         """Return the GPUs that may run a trial, by count and kind; empty on the CPU, and where none has a name."""
@@ -243,6 +252,8 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
     return SweepPlan(
         trials=tuple(trials),
         axes=axes,
+        grid=tuple(config.grid),
+        stops_early=config.tune is not None and config.tune.stop is not None,
         policies=tuple(describe_policies(policies)),
         stages=stages.sentences,
         later=tuple(plan_cell(cell) for cell in stages.later),

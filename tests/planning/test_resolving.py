@@ -9,7 +9,10 @@ from amscale.cluster.resources import this_machine
 from amscale.errors import InputError
 from amscale.planning.plan import plan_sweep
 from amscale.planning.staging import fit_rules, neighbours
+from amscale.planning.stopped import stopped_result
 from amscale.reporting.plan_table import plan_document
+from amscale.scaling.reading import read_sweep
+from amscale.scaling.tuning import tune_cells
 from amscale.trials.records import TrialResult
 from amscale.trials.sweep_store import SweepStore
 
@@ -165,3 +168,26 @@ def test_small_cells_without_a_rule_are_named(tmp_path):
     results = results_of(first, lambda N, D: 1.0)  # the best value is the largest everywhere
     with pytest.raises(InputError, match=r"tune.train.learning_rate: the small cells give no rule .* in 0 cells"):
         fit_rules(first.trials, results, ("train.learning_rate",))
+
+
+def test_a_value_that_was_stopped_early_has_a_result_and_bounds_the_optimum(tmp_path):
+    """It is left out of the fit by name, and the best value beside it is no edge."""
+    found = plan(tmp_path, "model.size=25k", "data.size=8k", "tune={train.learning_rate: [x0.5, x1, x2], stop: asha}")
+    assert {found.cell_of(trial) for trial in found.trials} == {'{"model.size": 25000, "data.size": 8000, "seed": 0}'}
+    sweep = SweepStore(tmp_path / "quick")
+    (tmp_path / "quick").mkdir()
+    (tmp_path / "quick" / "sweep.yaml").write_text("format: 1\ntune: {train.learning_rate: [1, 2, 3]}\n")
+    for trial, loss in zip(found.trials, (2.0, 1.5, None), strict=True):
+        sweep.trial(trial.label).path.mkdir(parents=True)
+        report = {"step": 500, "loss": 4.0, "validation_loss": 3.0}
+        result = stopped_result(trial, "ASHA: worse than the others", report)
+        if loss is not None:
+            losses = result.losses.model_copy(update={"validation_least": loss})
+            result = result.model_copy(update={"state": "finished", "losses": losses, "settings": result.settings})
+        sweep.publish_result(trial.label, result)
+        assert sweep.trial(trial.label).read_result().steps == 500
+    table = read_sweep(tmp_path / "quick")
+    assert [reason for _, reason in table.left_out] == ["stopped_early: ASHA: worse than the others"]
+    (cell,) = tune_cells(table, ["train.learning_rate"]).cells
+    assert cell.settings["train.learning_rate"] == pytest.approx(5e-3)
+    assert not cell.edges
