@@ -2,7 +2,7 @@
 
 import shlex
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -28,6 +28,7 @@ from amscale.trials.sweep_store import SweepStore, sweep_store
 from amscale.trials.trial_store import TrialStore
 
 if TYPE_CHECKING:
+    from amscale.cluster.ray_cluster import HeadMonitor
     from amscale.cluster.tune import Job
     from amscale.scaling.fit import BaseFit
 
@@ -73,9 +74,14 @@ class _Progress(LiveProgress):
     """
 
     def __init__(
-        self, console: Console, steps: dict[str, int], done: int, on_lost: Callable[[str], None] | None
+        self,
+        console: Console,
+        missing: Sequence[TrialPlan],
+        done: Mapping[str, float | None],
+        on_lost: Callable[[str], None] | None,
     ) -> None:
-        super().__init__(console, steps, done=done)
+        steps, seconds = ({trial.label: getattr(trial, name) for trial in missing} for name in ("steps", "seconds"))
+        super().__init__(console, steps, done, seconds)
         self._on_lost = on_lost
         self._idle = True
 
@@ -108,8 +114,6 @@ def run_sweep(config: Experiment, console: Console, on_lost: Callable[[str], Non
     with sweep.owned() as ownership:
         sweep.create(config)
         plan, failed = _run_missing(config, sweep, console, on_lost, ownership)
-        if plan.later and not failed:  # their settings follow from the results that are there now
-            plan, failed = _run_missing(config, sweep, console, on_lost, ownership)
         if plan.later:
             print_line(console, f"stage 2 ({len(plan.later)} trials) waits for the trials that failed", style="yellow")
         trials = [sweep.trial(trial.label) for trial in plan.trials]
@@ -137,7 +141,6 @@ def _run_missing(
     ownership: Ownership,
 ) -> tuple[SweepPlan, dict[str, str]]:
     """Plan, print the plan, and train the trials without a result; return the plan, and reasons of failure by label."""
-    from amscale.cluster import tune
     from amscale.cluster.ray_cluster import ray_cluster
 
     def lost(reason: str) -> None:
@@ -165,28 +168,48 @@ def _run_missing(
             plan = plan_sweep(config, sweep.path.parent, resources.cluster())
             print_plan(plan, console)
             missing = _missing(plan, sweep)
-        jobs = [_job(trial, sweep, plan) for trial in sorted(missing, key=lambda t: -t.seconds)]
-        steps = {trial.label: trial.steps for trial in missing}
-        stores = {trial.store.folder for trial in missing if trial.store}
-        ownership.check()
-        for finding in glance(config.storage):
-            print_line(console, f"warning: {finding.check}: {finding.says}; {finding.mend}", style="yellow")
-        sweep.push_trials({trial.label: sweep.trial(trial.label) for trial in missing}, stores)
-        with _Progress(console, steps, len(plan.trials) - len(missing), on_lost) as progress:
-            tune.run_jobs(
-                jobs,
-                progress,
-                retries=config.launch.retries,
-                concurrent=config.launch.concurrent_trials,
-                state=head.notes / "ray",
-                head=head,
-                end_requested=ownership.lost,
-            )
+        failed = _train(plan, missing, sweep, console, on_lost, ownership, head)
+        if plan.later and not failed:  # their settings follow from the results that are there now
+            plan = plan_sweep(config, sweep.path.parent, plan.resources)
+            print_plan(plan, console)
+            failed = _train(plan, _missing(plan, sweep), sweep, console, on_lost, ownership, head)
+    return plan, failed
+
+
+def _train(
+    plan: SweepPlan,
+    missing: list[TrialPlan],
+    sweep: SweepStore,
+    console: Console,
+    on_lost: Callable[[str], None] | None,
+    ownership: Ownership,
+    head: "HeadMonitor",
+) -> dict[str, str]:
+    """Train the trials without a result on a cluster that runs; return reasons of failure by label."""
+    from amscale.cluster import tune
+
+    launch = plan.trials[0].cell.launch
+    jobs = [_job(trial, sweep, plan) for trial in sorted(missing, key=lambda t: -t.seconds)]
+    stores = {trial.store.folder for trial in missing if trial.store}
+    ownership.check()
+    for finding in glance(plan.trials[0].cell.storage):
+        print_line(console, f"warning: {finding.check}: {finding.says}; {finding.mend}", style="yellow")
+    sweep.push_trials({trial.label: sweep.trial(trial.label) for trial in missing}, stores)
+    with _Progress(console, missing, _least_losses(plan, sweep), on_lost) as progress:
+        tune.run_jobs(
+            jobs,
+            progress,
+            retries=launch.retries,
+            concurrent=launch.concurrent_trials,
+            state=head.notes / f"ray-{len(plan.trials)}",  # a second stage has more trials, and notes of its own
+            head=head,
+            end_requested=ownership.lost,
+        )
     ownership.check()
     sweep.pull()
     _record_stopped(plan, sweep, progress.stopped_early)
     failed = [trial.label for trial in missing if not sweep.trial(trial.label).done()]
-    return plan, {label: progress.reasons.get(label, "ended without a result") for label in failed}
+    return {label: progress.reasons.get(label, "ended without a result") for label in failed}
 
 
 def _warm_server(missing: list[TrialPlan], sweep: SweepStore) -> AbstractContextManager[None]:
@@ -206,15 +229,21 @@ def _missing(plan: SweepPlan, sweep: SweepStore) -> list[TrialPlan]:
     return [trial for trial in plan.trials if not sweep.trial(trial.label).done()]
 
 
+def _least_losses(plan: SweepPlan, sweep: SweepStore) -> dict[str, float | None]:
+    """Return the least validation loss of each trial that has a result, by label."""
+    results = {trial.label: sweep.trial(trial.label).read_result() for trial in plan.trials}
+    return {label: result.losses.validation_least for label, result in results.items() if result is not None}
+
+
 def _job(trial: TrialPlan, sweep: SweepStore, plan: SweepPlan) -> "Job":
     from amscale.cluster.branch_points import After
     from amscale.cluster.patience import Schedule
     from amscale.cluster.tune import Job
 
-    assert trial.store is not None
     store = sweep.trial(trial.label)
+    folder = trial.store.folder if trial.store else None
     branches = branches_of(trial.label, plan.trials)
-    store.write_spec(trial.cell, trial.placement, trial.store.folder, trial.identity, branches=branches)
+    store.write_spec(trial.cell, trial.placement, folder, trial.identity, branches=branches)
     launch = trial.cell.launch
     schedule = Schedule.of(trial.cell, trial.steps, (branch.step for branch in branches))
     location = replace(sweep.location(trial.label), visible_seconds=launch.visible_after)
@@ -245,6 +274,7 @@ def _record_stopped(plan: SweepPlan, sweep: SweepStore, stopped: dict[str, tuple
 
 def _estimate(config: Experiment, sweep: SweepStore) -> "tuple[BaseFit | None, str]":
     """Fit the results and write fit.json; return the fit, or None and the reason why there is none."""
+    from amscale.planning.next_grid import with_next_step
     from amscale.scaling.fit import fit_sweep
 
     fit = config.fit
@@ -254,5 +284,6 @@ def _estimate(config: Experiment, sweep: SweepStore) -> "tuple[BaseFit | None, s
         )
     except InputError as error:
         return None, str(error)
+    found = with_next_step(found, sweep.address)
     found.write(sweep.path / "fit.json")
     return found, ""

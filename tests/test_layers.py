@@ -18,7 +18,7 @@ LAYERS = (
     ("training", "reporting"),
     ("radius", "driver", "subcommand"),
     ("api",),
-    ("plan", "train", "status", "fit", "report", "probe", "doctor"),
+    ("plan", "train", "status", "fit", "report", "probe", "doctor", "compare", "export", "reproduce", "clean", "card"),
     ("sweep",),
     ("__main__",),
 )

@@ -1,7 +1,9 @@
 """The schema of an experiment, one class per section of the YAML file. Every field carries its unit and a default."""
 
+import os
 from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -76,6 +78,19 @@ class TrainSettings(Settings):
     """Validation tokens measured each time: the first of the held-out documents, always the same."""
     patience: int | None = Field(None, ge=1)
     """Stop after this many validations in a row without a new least validation loss. None: train to the end."""
+    script: str | None = None
+    """A training script of your own, which every rank runs in the place of amscale's loop; `amscale.current_trial()`
+    tells it its cell. The same path on every machine. None: amscale trains."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the script, such as train.options.dropout; grids may vary them."""
+
+    @model_validator(mode="after")
+    def _whole_path(self) -> "TrainSettings":
+        if self.script is not None:
+            object.__setattr__(self, "script", str(Path(os.path.expanduser(self.script)).absolute()))
+        elif self.options:
+            raise ValueError("train.options are those of train.script, which is not given; give it, or leave them out")
+        return self
 
     rules: tuple[tuple[str, str], ...] = Field((), alias="(rules)", exclude=True)
     """Settings that are expressions, until the plan knows their values: names and texts."""
@@ -321,6 +336,19 @@ class Experiment(Settings):
     """Folder for results, on a disk that all machines of a trial share; or a URI that pyarrow.fs takes, such as
     `s3://bucket/prefix`, with credentials from the environment (docs/storage.md)."""
 
+    @model_validator(mode="after")
+    def _script_has_what_it_needs(self) -> "Experiment":
+        script = self.train.script
+        for key, name in (("model.family", self.model.family), ("data.corpus", self.data.corpus)):
+            if name == "script" and script is None:
+                raise ValueError(f"{key}=script names what a script of yours makes; give train.script, or another")
+        if script is not None and "://" in self.storage:
+            raise ValueError(
+                f"train.script keeps its checkpoints in a folder, and storage={self.storage!r} is a URI; "
+                "give a folder that all machines share"
+            )
+        return self
+
     @property
     def order(self) -> Literal["shuffled", "nested"]:
         """The order of the first pass over the data: `train.order`, resolved."""
@@ -329,7 +357,8 @@ class Experiment(Settings):
             return train.order
         one_pass = train.epochs is not None and train.epochs <= 1 and self.data.copies == 1
         same_warmup = train.warmup == 0 or train.warmup >= 1
-        return "nested" if train.schedule == "wsd" and one_pass and same_warmup else "shuffled"
+        ours = train.script is None  # a script has an order of its own
+        return "nested" if ours and train.schedule == "wsd" and one_pass and same_warmup else "shuffled"
 
     @property
     def block_growth(self) -> float | None:

@@ -22,6 +22,7 @@ from amscale.data import (
     describe_sample,
     predict_statistics,
     prepare,
+    statistics_without_tokens,
     store_name,
 )
 from amscale.errors import InputError
@@ -198,7 +199,7 @@ class SweepPlan:
             }
             for trial in self.trials
         ]
-        return pandas.DataFrame(rows)
+        return pandas.DataFrame(rows).astype({"branch_step": "Int64"})
 
 
 def tokens_folder(storage: Path) -> Path:
@@ -292,6 +293,8 @@ class _Corpora:
 
     def tokens(self, settings: Corpus) -> TokenStore | TokenStatistics:
         """Return the token store, or what is known of the corpus without one where that is enough."""
+        if not settings.has_tokens:
+            return statistics_without_tokens(settings)
         corpus = _whole(settings)
         # A D that is given needs no tokens; a later cell may want all that there are.
         if corpus not in self._stores or (self._stores[corpus] is None and settings.size is None):
@@ -335,8 +338,14 @@ def _whole(settings: Corpus) -> Corpus:
     return settings.model_copy(update={"size": None, "packing": "document", "context": None})
 
 
-def plan_steps(cell: Experiment, store: TokenStore, subset: Subset) -> StepPlan:
-    """Return batch and steps of a run, from its settings and the facts of its tokens; the same in plan and training."""
+def plan_steps(cell: Experiment, store: TokenStore | None, subset: Subset | None) -> StepPlan:
+    """Return batch and steps of a run, from its settings and the facts of its tokens; the same in plan and training.
+
+    Without tokens, where the trial's script reads data by itself, its settings alone decide.
+    """
+    if store is None or subset is None:
+        facts = statistics_without_tokens(cell.data)
+        return _steps(cell, facts.context, facts.mean_tokens_per_sequence, int(cell.data.size or 0))
     return _steps(cell, *_lengths(cell, store), subset.unique_tokens)
 
 
@@ -355,9 +364,11 @@ def _steps(cell: Experiment, context: int, mean: float, unique_tokens: int) -> S
     return StepPlan(context, sequences, mean, math.ceil(cell.train.epochs * unique_tokens / (sequences * mean)))
 
 
-def plan_trial(cell: Experiment, store: TokenStore, resources: Resources, count: str) -> TrialPlan:
-    """Resolve one cell against its token store, as `plan_sweep` does."""
-    return _plan_cell(cell, store, corpus_content(cell.data), resources, count, None)
+def plan_trial(cell: Experiment, store: TokenStore | None, resources: Resources, count: str) -> TrialPlan:
+    """Resolve one cell against its token store, as `plan_sweep` does; None where its script reads data by itself."""
+    return _plan_cell(
+        cell, store or statistics_without_tokens(cell.data), corpus_content(cell.data), resources, count, None
+    )
 
 
 def _plan_cell(

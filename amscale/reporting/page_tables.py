@@ -12,7 +12,7 @@ import yaml
 from amscale.config import TrainSettings, expand, parse
 from amscale.errors import InputError
 from amscale.probes.registry import columns_of
-from amscale.reporting.conclusion import NOT_DETERMINED, verdict
+from amscale.reporting.conclusion import NOT_DETERMINED, rejections
 from amscale.reporting.report_data import ReportData, ReportTrial
 from amscale.scaling.estimate import interval_text
 from amscale.settings import format_duration, format_size
@@ -36,7 +36,7 @@ class EstimateRow:
     value: str
     interval: str
     points: str
-    verdict: str
+    rejected: str
     objective: str
     determined: bool
     basis: Sequence[tuple[str, Sequence[str]]]
@@ -116,7 +116,7 @@ def _estimate_row(item: dict[str, Any]) -> EstimateRow:
         value=f"{item['value']:.4g}" if determined else NOT_DETERMINED,
         interval=interval_text(item["interval"]) if determined else "",
         points=str(item["used"]),
-        verdict=verdict(item["hypotheses"]) if determined else item["refusal"],
+        rejected=rejections(item["hypotheses"]) if determined else item["refusal"],
         objective=item["objective"],
         determined=determined,
         basis=[(name, list(lines)) for name, lines in basis if any(lines)],

@@ -136,6 +136,8 @@ def plan_document(plan: SweepPlan, commands: tuple[str, list[str]] | None = None
         commands: configuration and overrides of which each trial gets its command.
     """
     trials = plan.to_frame().to_dict("records")
+    for row, trial in zip(trials, plan.trials, strict=True):
+        row["branch_step"] = trial.branch.step if trial.branch else None
     if commands:
         for row, trial in zip(trials, plan.trials, strict=True):
             row["command"] = _command(plan, trial, *commands)
