@@ -23,6 +23,7 @@ from amscale.reporting.page import write_report
 from amscale.reporting.plan_table import print_plan
 from amscale.reporting.progress import LiveProgress
 from amscale.reporting.terminal import print_line, print_results
+from amscale.trackers import TENSORBOARD, find_tracker
 from amscale.trials.lease import Ownership
 from amscale.trials.sweep_store import SweepStore, sweep_store
 from amscale.trials.trial_store import TrialStore
@@ -110,6 +111,9 @@ def run_sweep(config: Experiment, console: Console, on_lost: Callable[[str], Non
             another driver has taken the sweep: its trials were ended in order.
         Preempted: SIGTERM stopped the process; trials wrote checkpoints.
     """
+    for name in config.report_to:
+        if name != TENSORBOARD:
+            find_tracker(name)
     sweep = sweep_store(config)
     with sweep.owned() as ownership:
         sweep.create(config)
