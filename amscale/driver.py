@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -17,6 +17,7 @@ from amscale.diagnosis.examine import glance
 from amscale.errors import InputError
 from amscale.planning.branches import branches_of
 from amscale.planning.plan import SweepPlan, TrialPlan, plan_sweep
+from amscale.planning.stopped import stopped_result
 from amscale.planning.times import makespan
 from amscale.reporting.estimates_table import print_fit
 from amscale.reporting.page import write_report
@@ -25,12 +26,14 @@ from amscale.reporting.progress import LiveProgress
 from amscale.reporting.tensorboard import SweepBoard, served
 from amscale.reporting.terminal import print_line, print_results
 from amscale.settings import format_value
+from amscale.trackers import TENSORBOARD, find_tracker
 from amscale.trials.lease import Ownership
 from amscale.trials.objects import is_uri
 from amscale.trials.sweep_store import SweepStore, sweep_store
 from amscale.trials.trial_store import TrialStore
 
 if TYPE_CHECKING:
+    from amscale.cluster.ray_cluster import HeadMonitor
     from amscale.cluster.tune import Job
     from amscale.scaling.fit import BaseFit
 
@@ -127,20 +130,29 @@ def run_sweep(
             another driver has taken the sweep: its trials were ended in order.
         Preempted: SIGTERM stopped the process; trials wrote checkpoints.
     """
+    for name in config.report_to:
+        if name != TENSORBOARD:
+            find_tracker(name)
     sweep = sweep_store(config)
     with sweep.owned() as ownership, ExitStack() as until_the_end:
         sweep.create(config)
+        board: SweepBoard | None = None
+        begun = False
 
         def planned(plan: SweepPlan, missing: Sequence[TrialPlan]) -> SweepBoard | None:
-            """Ask for approval of what is missing, and show the trials in TensorBoard."""
-            if approve is not None and missing:
+            """Ask, the first time, for approval of what is missing; show the trials of the plan in TensorBoard."""
+            nonlocal board, begun
+            first, begun = not begun, True
+            if first and approve is not None and missing:
                 approve(_machine_hours(plan, missing))
             board = _board(config, sweep, plan)
-            if board is not None and tensorboard:
+            if first and board is not None and tensorboard:
                 print_line(console, f"TensorBoard: {until_the_end.enter_context(served(board.folder))}")
             return board
 
-        plan, failed, board = _run_missing(config, sweep, console, on_lost, ownership, planned)
+        plan, failed = _run_missing(config, sweep, console, on_lost, ownership, planned)
+        if plan.later:
+            print_line(console, f"stage 2 ({len(plan.later)} trials) waits for the trials that failed", style="yellow")
         trials = [sweep.trial(trial.label) for trial in plan.trials]
         print_results(trials, console)
         fit, no_fit = _estimate(config, sweep)
@@ -168,13 +180,11 @@ def _run_missing(
     on_lost: Callable[[str], None] | None,
     ownership: Ownership,
     planned: Callable[[SweepPlan, Sequence[TrialPlan]], SweepBoard | None],
-) -> tuple[SweepPlan, dict[str, str], SweepBoard | None]:
-    """Plan, print the plan, and train the trials without a result.
+) -> tuple[SweepPlan, dict[str, str]]:
+    """Plan, print the plan, and train the trials without a result; return the plan, and reasons of failure by label.
 
-    Returns:
-        The plan, why trials failed by label, and what `planned` returned, which is called before any trial starts.
+    `planned` is called before any trial of a plan starts, with the trials that are missing.
     """
-    from amscale.cluster import tune
     from amscale.cluster.ray_cluster import ray_cluster
 
     def lost(reason: str) -> None:
@@ -193,8 +203,10 @@ def _run_missing(
     missing = [] if address else _missing(plan, sweep)
     if address is None and not missing:
         console.print("every trial has its result already; nothing to run")
-        return plan, {}, planned(plan, missing)
-    board = planned(plan, missing) if address is None else None
+        planned(plan, missing)
+        return plan, {}
+    if address is None:
+        planned(plan, missing)
     with (
         _warm_server(missing, sweep),
         ray_cluster(address, offered.cpus, offered.gpus, offered.gpu_slices, lost) as head,
@@ -203,27 +215,50 @@ def _run_missing(
             plan = plan_sweep(config, sweep.path.parent, resources.cluster())
             print_plan(plan, console)
             missing = _missing(plan, sweep)
-            board = planned(plan, missing)
-        jobs = [_job(trial, sweep, plan) for trial in sorted(missing, key=lambda t: -t.seconds)]
-        stores = {trial.store.folder for trial in missing if trial.store}
-        ownership.check()
-        for finding in glance(config.storage):
-            print_line(console, f"warning: {finding.check}: {finding.says}; {finding.mend}", style="yellow")
-        sweep.push_trials({trial.label: sweep.trial(trial.label) for trial in missing}, stores)
-        with _Progress(console, missing, _least_losses(plan, sweep), on_lost, board) as progress:
-            tune.run_jobs(
-                jobs,
-                progress,
-                retries=config.launch.retries,
-                concurrent=config.launch.concurrent_trials,
-                state=head.notes / "ray",
-                head=head,
-                end_requested=ownership.lost,
-            )
+            planned(plan, missing)
+        failed = _train(plan, missing, sweep, console, on_lost, ownership, head, planned)
+        if plan.later and not failed:  # their settings follow from the results that are there now
+            plan = plan_sweep(config, sweep.path.parent, plan.resources)
+            print_plan(plan, console)
+            failed = _train(plan, _missing(plan, sweep), sweep, console, on_lost, ownership, head, planned)
+    return plan, failed
+
+
+def _train(
+    plan: SweepPlan,
+    missing: list[TrialPlan],
+    sweep: SweepStore,
+    console: Console,
+    on_lost: Callable[[str], None] | None,
+    ownership: Ownership,
+    head: "HeadMonitor",
+    planned: Callable[[SweepPlan, Sequence[TrialPlan]], SweepBoard | None],
+) -> dict[str, str]:
+    """Train the trials without a result on a cluster that runs; return reasons of failure by label."""
+    from amscale.cluster import tune
+
+    launch = plan.trials[0].cell.launch
+    jobs = [_job(trial, sweep, plan) for trial in sorted(missing, key=lambda t: -t.seconds)]
+    stores = {trial.store.folder for trial in missing if trial.store}
+    ownership.check()
+    for finding in glance(plan.trials[0].cell.storage):
+        print_line(console, f"warning: {finding.check}: {finding.says}; {finding.mend}", style="yellow")
+    sweep.push_trials({trial.label: sweep.trial(trial.label) for trial in missing}, stores)
+    with _Progress(console, missing, _least_losses(plan, sweep), on_lost, planned(plan, missing)) as progress:
+        tune.run_jobs(
+            jobs,
+            progress,
+            retries=launch.retries,
+            concurrent=launch.concurrent_trials,
+            state=head.notes / f"ray-{len(plan.trials)}",  # a second stage has more trials, and notes of its own
+            head=head,
+            end_requested=ownership.lost,
+        )
     ownership.check()
     sweep.pull()
+    _record_stopped(plan, sweep, progress.stopped_early)
     failed = [trial.label for trial in missing if not sweep.trial(trial.label).done()]
-    return plan, {label: progress.reasons.get(label, "ended without a result") for label in failed}, board
+    return {label: progress.reasons.get(label, "ended without a result") for label in failed}
 
 
 def _machine_hours(plan: SweepPlan, missing: Sequence[TrialPlan]) -> float:
@@ -295,7 +330,18 @@ def _job(trial: TrialPlan, sweep: SweepStore, plan: SweepPlan) -> "Job":
         warm=launch.warm_starts,
         avoided=plan.resources.unsuited_nodes(trial.placement),
         after=After(trial.branch.trunk, trial.branch.step) if trial.branch and waits else None,
+        # A trial whose steps are another's too is no value to give up.
+        cell="" if branches or trial.branch else plan.cell_of(trial),
+        steps=trial.steps,
     )
+
+
+def _record_stopped(plan: SweepPlan, sweep: SweepStore, stopped: dict[str, tuple[str, dict[str, Any]]]) -> None:
+    """Write the results of trials that were stopped early, but for those that had ended by then."""
+    for trial in plan.trials:
+        if trial.label in stopped and not sweep.trial(trial.label).done():
+            reason, report = stopped[trial.label]
+            sweep.publish_result(trial.label, stopped_result(trial, reason, report))
 
 
 def _estimate(config: Experiment, sweep: SweepStore) -> "tuple[BaseFit | None, str]":
