@@ -16,6 +16,11 @@ _RATIOS = np.geomspace(0.2, 20.0, 41)
 
 _LEAST_SIZES, _MOST_SIZES = 4, 300
 
+MANY_SIZES = 20
+"""Sizes from which whole sizes can be drawn, and from which a smooth residual in ln N is told from a shared error."""
+
+_SMOOTH = 4
+
 
 @dataclass(frozen=True)
 class SizeEffect:
@@ -68,6 +73,10 @@ def size_effect(N: Array, cells: NDArray[np.intp], residuals: Array, jacobian: A
     first = np.unique(cells, return_index=True)[1]
     _, sizes = np.unique(np.round(np.log(N), 6), return_inverse=True)
     number = int(sizes.max()) + 1
+    if number >= MANY_SIZES:
+        # So many sizes tell an error of each from a form that a law lacks, which is smooth in ln N.
+        x = np.log(N) - np.log(N).mean()
+        jacobian = np.hstack([jacobian, np.vander(x / np.abs(x).max(), _SMOOTH + 1)])
     basis, scale, _ = np.linalg.svd(jacobian[first], full_matrices=False)
     basis = basis[:, scale > 1e-10 * scale[0]]
     free = len(first) - basis.shape[1]

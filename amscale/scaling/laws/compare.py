@@ -28,7 +28,7 @@ from amscale.scaling.laws.law import (
     minimise,
 )
 from amscale.scaling.points import Array
-from amscale.scaling.size_effect import size_effect
+from amscale.scaling.size_effect import MANY_SIZES, size_effect
 
 HELD_OUT = ("N", "D", "C")
 """Axes whose largest values are held out in turn."""
@@ -38,9 +38,6 @@ _HELD_OUT_FACTOR = 1.02
 
 _LEAST_CELLS_DRAWN = 50
 """With fewer cells residuals are redrawn instead of cells."""
-
-_LEAST_SIZES_DRAWN = 20
-"""With fewer sizes an error that the runs of one share is redrawn instead of whole sizes."""
 
 _ITERATIONS = 120
 """Enough for a refit that starts near its end; one that slides along a bound may stop short of it."""
@@ -76,12 +73,12 @@ def resample_law(fit: LawFit, rows: Rows, resamples: int = 400, seed: int = 0) -
     effect = size_effect(rows.N, cells, residuals, jacobian)
     shared = 0.0 if effect is None else effect.probability
     sizes = 0 if effect is None else int(effect.sizes.max()) + 1
-    few = shared > 0.5 and sizes < _LEAST_SIZES_DRAWN
+    few = shared > 0.5 and sizes < MANY_SIZES
     many = count >= _LEAST_CELLS_DRAWN and not complete and not few
     weights, target = np.ones((resamples, len(rows))), np.broadcast_to(rows.loss, (resamples, len(rows)))
     if many:
         weights = cell_weights(cells, resamples, random)
-        if effect is not None and sizes >= _LEAST_SIZES_DRAWN:
+        if effect is not None and shared > 0.5:
             whole = random.random(resamples) < shared
             weights[whole] = cell_weights(effect.sizes, int(whole.sum()), random)
     else:
