@@ -44,6 +44,7 @@ def fit(
     score: str | None = None,
     tune: str | Sequence[str] | None = None,
     next: int | None = None,
+    grounds: bool = False,
     drop_highest: int = 0,
     sample: int | None = None,
     n_column: str = "N",
@@ -82,6 +83,7 @@ def fit(
             sweep (train.learning_rate), joined by commas; none tunes nothing. By default what the sweep's configuration
             has under `tune`, and the columns of a table that are named for a learning rate or a batch.
         next: instead of the fit, print as YAML this many cells that would narrow the interval of k the most.
+        grounds: print below the tables what each estimate rests on, and why others have no value.
         drop_highest: the number of highest losses to leave out (files).
         sample: fit this many rows, drawn at random (files).
         n_column: column of N.
@@ -108,7 +110,7 @@ def fit(
             return
         _refuse_alone(given, "law", "save")
         folder = _output_folder(output, path, whole=where is None)
-        _show(_fitted(path, given), folder, json)
+        _show(_fitted(path, given), folder, json, grounds)
 
 
 _COLUMNS = ("n_column", "d_column", "loss_column", "flops_column", "seed_column", "tokens_column")
@@ -135,15 +137,21 @@ def _refuse_misplaced(given: dict[str, Any], source: Path) -> None:
 
 def _fitted(path: Path, given: dict[str, Any], cells: "Cells | None" = None) -> "BaseFit":
     from amscale.api import fit_folder, fit_settings
+    from amscale.planning.next_grid import with_next_step
     from amscale.scaling.fit import fit_table
 
     if path.is_dir():
         names = ("count", "window", "threshold", "hypotheses", "resamples", "where")
-        return fit_folder(path, **{name: given[name] for name in names}, tune=_axes(given["tune"]))
+        found = {name: given[name] for name in names}
+        return fit_folder(path, **found, tune=_axes(given["tune"]), address=str(given["source"]))
     hypotheses = fit_settings(path, hypotheses=given["hypotheses"])["hypotheses"]
     given = given | {"tune": _axes(given["tune"])}
     chosen = (given[name] for name in ("resamples", "drop_highest", "sample", *_UNIT, "where", "tune"))
-    return fit_table(path if cells is None else cells, _columns(given), hypotheses, *chosen)
+    if cells is not None:
+        return fit_table(cells, _columns(given), hypotheses, *chosen)
+    if cells is not None:
+        return fit_table(cells, _columns(given), hypotheses, *chosen)
+    return with_next_step(fit_table(path, _columns(given), hypotheses, *chosen))
 
 
 _MODES = ("by", "forecast", "score", "predict_where")
@@ -226,6 +234,7 @@ def _points(path: Path, given: dict[str, Any], where: str | None, least_sizes: i
     """Return the points of a sweep or a table that --where, or another option of its kind, selects."""
     from amscale.api import fit_settings
     from amscale.scaling.fit import tuned
+    from amscale.scaling.kinds import unlike_rows
     from amscale.scaling.points import drop_highest, sample
     from amscale.scaling.reading import read_sweep
     from amscale.scaling.table import read_table
@@ -239,6 +248,8 @@ def _points(path: Path, given: dict[str, Any], where: str | None, least_sizes: i
         unit = given["loss_unit"], given["bytes_per_token"]
         table = read_table(path, _columns(given), *unit, where, tune, least_sizes)
         table = sample(drop_highest(table, given["drop_highest"]), given["sample"])
+    if reason := unlike_rows(table):
+        raise InputError(reason)
     tuning = tuned(table, given["resamples"])
     return table if tuning is None else tuning.table
 
@@ -285,7 +296,7 @@ def _columns(given: dict[str, Any]) -> "Columns":
     return Columns(*(given[name] for name in _COLUMNS))
 
 
-def _show(found: "BaseFit", folder: Path | None, json: bool) -> None:
+def _show(found: "BaseFit", folder: Path | None, json: bool, grounds: bool) -> None:
     """Print what was found, and write it and its figures into `folder`, if any."""
     from amscale.cli import print_json
     from amscale.reporting.estimates_table import print_fit
@@ -295,7 +306,7 @@ def _show(found: "BaseFit", folder: Path | None, json: bool) -> None:
         print_json({**found.to_dict(), "written": _write(found, folder)})
         return
     console = make_console()
-    print_fit(found, console)
+    print_fit(found, console, grounds)
     # Written last: a disk that is full by now takes the files, not what was found.
     written = _write(found, folder)
     if folder is None:

@@ -11,6 +11,7 @@ from amscale.data.token_store import (
     describe_sample,
     open_store,
     predict_statistics,
+    statistics_without_tokens,
 )
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     "open_store",
     "predict_statistics",
     "prepare",
+    "statistics_without_tokens",
     "store_name",
 ]

@@ -100,7 +100,7 @@ def describe_branches(trials: "Sequence[TrialPlan]") -> list[str]:
 
 def _may_share(cell: Experiment) -> bool:
     train = cell.train
-    same_warmup = train.warmup == 0 or train.warmup >= 1
+    same_warmup = train.script is None and (train.warmup == 0 or train.warmup >= 1)
     return cell.launch.share_trunk and cell.order == "nested" and train.schedule == "wsd" and same_warmup
 
 

@@ -39,6 +39,7 @@ def print_plan(plan: SweepPlan, console: Console) -> None:
     for line in (
         *plan.texts,
         f"N counts {plan.count} parameters, D unique tokens; memory is that of one process.",
+        *_rule_lines(plan),
         *plan.memory_basis,
         f"FLOPs ({plan.flops_formula}).",
         *describe_branches(plan.trials),
@@ -50,6 +51,12 @@ def print_plan(plan: SweepPlan, console: Console) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     for line in (*_device_lines(plan), *design_lines(DesignCheck(plan.trials))):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _rule_lines(plan: SweepPlan) -> list[str]:
+    """Return what policies set, and the settings by rules that are the same for all trials and have no column."""
+    common = ", ".join(f"{key} {format_value(value)}" for key, value in plan.common_settings.items())
+    return [*plan.policies, *([f"The same for all trials: {common}."] if common else [])]
 
 
 def _device_lines(plan: SweepPlan) -> list[str]:
@@ -109,6 +116,8 @@ def plan_document(plan: SweepPlan, commands: tuple[str, list[str]] | None = None
         commands: configuration and overrides of which each trial gets its command.
     """
     trials = plan.to_frame().to_dict("records")
+    for row, trial in zip(trials, plan.trials, strict=True):
+        row["branch_step"] = trial.branch.step if trial.branch else None
     if commands:
         for row, trial in zip(trials, plan.trials, strict=True):
             row["command"] = _command(plan, trial, *commands)
@@ -124,6 +133,7 @@ def plan_document(plan: SweepPlan, commands: tuple[str, list[str]] | None = None
         "time_basis": plan.time_basis,
         "end_seconds": plan.end_seconds,
         "texts": list(plan.texts),
+        "policies": list(plan.policies),
         "memory_basis": list(plan.memory_basis),
         "cannot_tell": list(check.warnings),
         "proposal": None if check.proposal is None else asdict(check.proposal),

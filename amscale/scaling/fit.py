@@ -14,7 +14,7 @@ from amscale.scaling.capacity import capacity_estimates
 from amscale.scaling.collapse import exponent_from_collapse
 from amscale.scaling.conditions import conditions_of_sweep, conditions_of_table, with_conditions
 from amscale.scaling.dstar import Criterion, cell_criteria, check_window, criterion_remarks, locate_all
-from amscale.scaling.estimate import Estimate, to_json_types, verdict
+from amscale.scaling.estimate import Estimate, to_json_types
 from amscale.scaling.floor import floors
 from amscale.scaling.forecast import score_folder
 from amscale.scaling.health import Health, health
@@ -41,6 +41,7 @@ from amscale.scaling.table_file import read_cells
 from amscale.scaling.table_rows import select_rows
 from amscale.scaling.tuning import Tuning, tune_cells, varying_axes
 from amscale.scaling.tuning_rule import TuningSummary, summarise
+from amscale.scaling.verdict import NextStep, Verdict, make_verdict
 from amscale.trials.storage_errors import storage_errors
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class BaseFit:
         forecasts: the scores of the forecasts in the sweep's folder, the oldest first; empty for a table.
         tuning: the tuned cells with their rules; None where no setting is tuned by cell.
         health: the loss curves of a sweep's runs on one scale; None for a table, or without curves.
+        next_step: what to run next, where it was looked for.
 
     Raises:
         InputError: two estimates share an id, as where an installed law has the id of another estimate.
@@ -94,6 +96,7 @@ class BaseFit:
     forecasts: list[dict[str, Any]] = field(default_factory=list)
     tuning: TuningSummary | None = None
     health: Health | None = None
+    next_step: NextStep | None = None
 
     def __post_init__(self) -> None:
         repeated = sorted({id for id in self.ids if self.ids.count(id) > 1})
@@ -179,9 +182,10 @@ class BaseFit:
         columns |= {axis: [point.settings.get(axis) for point in self.table.points] for axis in axes}
         return pd.DataFrame(columns)
 
-    def verdict(self) -> str:
-        """Return a few sentences: which values the exponents and floors reject, and what is not determined."""
-        return verdict(self.estimates)
+    def verdict(self) -> Verdict:
+        """Return what was asked, what the runs say to it and what they cannot say; `print` shows it as lines."""
+        hypotheses = self.settings.get("hypotheses", tuple(HYPOTHESES))
+        return make_verdict(self.table, self.estimates, hypotheses, self.laws, self.next_step)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON can hold it; an infinite end of an interval is null."""
@@ -189,6 +193,7 @@ class BaseFit:
         points = [{name: getattr(point, name) for name in _POINT_COLUMNS} | point.settings for point in shown]
         criteria = [{"N": N, "D": D, "seeds": values} for (N, D), values in self.criteria.items()]
         return {
+            "verdict": to_json_types(self.verdict()),
             "format": 1,
             "amscale": amscale.__version__,
             "source": self.table.source,
@@ -234,7 +239,11 @@ class BaseFit:
         shown["rejected"] = [", ".join(f"{value:.4g}" for value in values) for values in shown["rejected"]]
         table = shown.to_html(index=False, na_rep="", float_format=lambda value: f"{value:.4g}")
         source = f"{self.table.source}: {len(self.table.points)} points; {self.table.convention}"
-        return f"<p>{html.escape(source)}</p><p>{html.escape(self.verdict())}</p>{table}"
+        said = "".join(
+            f"<tr><th>{html.escape(label)}</th><td>{html.escape(text)}</td></tr>"
+            for label, text in self.verdict().lines()
+        )
+        return f"<p>{html.escape(source)}</p><table>{said}</table>{table}"
 
 
 def fit_sweep(

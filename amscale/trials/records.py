@@ -155,7 +155,7 @@ class TrialSpec(Record):
     """Name of the trial's folder: one part of a path."""
     placement: Placement
     store: str
-    """Path of the token store; its name counts."""
+    """Path of the token store; its name counts. Empty where the trial's script reads data by itself."""
     settings: dict[str, Any]
     """All settings of the cell, for `amscale.config.parse`."""
     branches: list[SpecBranch] = []
@@ -322,6 +322,26 @@ class ResultEngine(Record):
     """Updates that were not applied, since their gradients were not finite."""
 
 
+class ResultPacked(Record):
+    """The trials that were trained with this one by one process, with stacked parameters."""
+
+    largest: Count
+    """How many there were at once, this one included, when this attempt began."""
+    members: list[str]
+    """Their labels, this one's included."""
+
+
+class ResultScript(Record):
+    """The training script of the user's own that ran a trial, and what it reported of itself."""
+
+    path: str | None = None
+    code: str | None = None
+    """Hash of its code."""
+    reported: tuple[str, ...] = ()
+    """What is recorded as the script reported it: `parameters`, `unique_tokens`, `tokens_seen`. Of the rest amscale's
+    plan is recorded."""
+
+
 class TrialResult(Record):
     """What `result.json` holds: the outcome of one trial."""
 
@@ -341,8 +361,12 @@ class TrialResult(Record):
     time: ResultTime = ResultTime()
     memory: ResultMemory = ResultMemory()
     engine: ResultEngine = ResultEngine()
+    script: ResultScript | None = None
+    """None where amscale trained."""
     branch: ResultBranch | None = None
     """The trial that it branched off; None where it trained from its first step."""
+    packed: ResultPacked | None = None
+    """The trials that one process trained together; None where it was alone."""
     versions: dict[str, str] = {}
     settings: dict[str, Any] = {}
     """All settings of the cell, defaults included, as the version that ran it wrote them."""

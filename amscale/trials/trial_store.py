@@ -164,7 +164,7 @@ class TrialStore:
         self,
         cell: Experiment,
         placement: Placement,
-        tokens: Path,
+        tokens: Path | None,
         identity: str,
         label: str | None = None,
         branches: Sequence[SpecBranch] = (),
@@ -174,7 +174,7 @@ class TrialStore:
         Args:
             cell: settings of the trial.
             placement: where it runs.
-            tokens: folder of the token store.
+            tokens: folder of the token store; None where the trial's script reads data by itself.
             identity: the trial's id.
             label: the trial's label; the folder's name if None.
             branches: trials that branch off this one.
@@ -185,7 +185,7 @@ class TrialStore:
             trial=identity,
             label=label or self.path.name,
             placement=placement,
-            store=str(tokens),
+            store=str(tokens) if tokens else "",
             settings=settings_of(cell),
             **({"branches": list(branches)} if branches else {}),
         )

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from helpers.commands import command, ranks_of, wait_until
 
 pytestmark = [pytest.mark.slow]
@@ -57,7 +58,9 @@ def test_a_branch_is_the_run_that_trained_alone_with_a_kill_in_the_trunk_and_one
         assert run_of(path) == run_of(tmp_path / "alone" / "tiny" / "trials" / path.name)
 
     origin = json.loads((branch / "result.json").read_text())["branch"]
-    assert (origin["label"], origin["step"]) == (large.name, first["branch_step"])
+    # A plan from before the corpus is tokenised knows the lengths of sequences by their mean alone.
+    assert origin["label"] == large.name
+    assert abs(origin["step"] - first["branch_step"]) <= 2
     assert 0 < origin["tokens"] < json.loads((branch / "result.json").read_text())["data"]["tokens_seen"]
-    steps = [line for line in (branch / "log.txt").read_text().splitlines() if line.startswith("finished")]
-    assert steps == [f"finished at step {first['steps']}"]
+    kept = yaml.safe_load((trunk / "spec.yaml").read_text())["branches"]
+    assert kept == [{"label": small.name, "step": origin["step"]}]
