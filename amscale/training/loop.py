@@ -21,6 +21,7 @@ from amscale.training import checkpoint
 from amscale.training.bookkeeping import Bookkeeping
 from amscale.training.branches import Branches
 from amscale.training.checkpoint import Progress
+from amscale.training.electricity import Electricity
 from amscale.training.engine import gradient_norm
 from amscale.training.first_update import FirstUpdate
 from amscale.training.loss import Evaluation, objective
@@ -89,6 +90,8 @@ class Run:
     """Whether any rank was asked to stop; called between steps, on all ranks at once."""
     branches: Branches
     """The trials that branch off this one."""
+    electricity: Electricity
+    """Reads the counters of this rank's devices."""
 
 
 @dataclass
@@ -116,7 +119,9 @@ def train(run: Run, progress: Progress) -> LoopOutcome:
     outcome = LoopOutcome()
     run.engine.train()
     while progress.step < run.steps:
-        run.branches.leave(progress, run.records)
+        if run.branches.has(progress.step):
+            run.electricity.settle(progress)
+            run.branches.leave(progress, run.records)
         if run.preemption_requested():
             outcome.state = "preempted"
             _save(run, progress, outcome)
@@ -145,6 +150,7 @@ def train(run: Run, progress: Progress) -> LoopOutcome:
             outcome.reason = f"the gradients of {MOST_SKIPPED} steps in a row, up to step {step}, were not finite"
             break
         plateau = _between_steps(run, progress, outcome)
+        run.electricity.read()
         outcome.longest_interval = max(outcome.longest_interval, time.perf_counter() - began)
         if plateau:
             break
@@ -245,6 +251,7 @@ def _between_steps(run: Run, progress: Progress, outcome: LoopOutcome) -> bool:
 def _save(run: Run, progress: Progress, outcome: LoopOutcome) -> None:
     if run.records:
         run.records.flush()
+    run.electricity.settle(progress)
     began = time.perf_counter()
     checkpoint.save(run.books, run.engine, run.store, progress, run.keep_checkpoints)
     outcome.checkpoint_seconds = max(outcome.checkpoint_seconds, time.perf_counter() - began)

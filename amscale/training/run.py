@@ -31,6 +31,7 @@ from amscale.training import checkpoint, engine
 from amscale.training.bookkeeping import Bookkeeping
 from amscale.training.branches import Branches
 from amscale.training.checkpoint import Progress
+from amscale.training.electricity import Electricity, uuid_of
 from amscale.training.engine import EngineFacts
 from amscale.training.loop import Run, train
 from amscale.training.loss import Evaluation
@@ -228,6 +229,7 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
         measures_grace=cell.launch.grace == "auto",
         preemption_requested=GracefulShutdown(accelerator).requested,
         branches=_branches(books, prepared, store, cell, placement, probes),
+        electricity=Electricity(books, uuid_of(accelerator.device)),
     )
     outcome = train(run, progress)
     if outcome.state == "preempted":
@@ -246,6 +248,7 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
         store.push_records()
     books.wait()
     memory = peak_memory.record()
+    run.electricity.settle(progress)
     if records:
         records.flush()
         result = make_result(
