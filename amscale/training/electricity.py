@@ -142,7 +142,7 @@ class Electricity:
             self._read_all()
 
     def settle(self, progress: Progress) -> None:
-        """Add what all ranks have read to a run's progress; all must call together, before checkpoints and at the end."""
+        """Add what all ranks have read to a run's progress; all must call together, before a checkpoint and last."""
         self._read_all()
         host = self._host
         found = self._books.gather(

@@ -88,9 +88,9 @@ class Run:
     """Whether to leave the seconds that an orderly end needs in the trial's folder, for whoever ends this process."""
     preemption_requested: Callable[[], bool]
     """Whether any rank was asked to stop; called between steps, on all ranks at once."""
-    branches: Branches
+    branches: Branches | None = None
     """The trials that branch off this one."""
-    electricity: Electricity
+    electricity: Electricity | None = None
     """Reads the counters of this rank's devices."""
 
 
@@ -119,8 +119,8 @@ def train(run: Run, progress: Progress) -> LoopOutcome:
     outcome = LoopOutcome()
     run.engine.train()
     while progress.step < run.steps:
-        if run.branches.has(progress.step):
-            run.electricity.settle(progress)
+        if run.branches and run.branches.has(progress.step):
+            _settle(run, progress)
             run.branches.leave(progress, run.records)
         if run.preemption_requested():
             outcome.state = "preempted"
@@ -150,7 +150,8 @@ def train(run: Run, progress: Progress) -> LoopOutcome:
             outcome.reason = f"the gradients of {MOST_SKIPPED} steps in a row, up to step {step}, were not finite"
             break
         plateau = _between_steps(run, progress, outcome)
-        run.electricity.read()
+        if run.electricity:
+            run.electricity.read()
         outcome.longest_interval = max(outcome.longest_interval, time.perf_counter() - began)
         if plateau:
             break
@@ -248,10 +249,15 @@ def _between_steps(run: Run, progress: Progress, outcome: LoopOutcome) -> bool:
     return plateau
 
 
+def _settle(run: Run, progress: Progress) -> None:
+    if run.electricity:
+        run.electricity.settle(progress)
+
+
 def _save(run: Run, progress: Progress, outcome: LoopOutcome) -> None:
     if run.records:
         run.records.flush()
-    run.electricity.settle(progress)
+    _settle(run, progress)
     began = time.perf_counter()
     checkpoint.save(run.books, run.engine, run.store, progress, run.keep_checkpoints)
     outcome.checkpoint_seconds = max(outcome.checkpoint_seconds, time.perf_counter() - began)

@@ -200,6 +200,7 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
     prepared, optimizer = engine.prepare(accelerator, model, cell.train, placement.micro_batch)
     facts = engine.check(accelerator, prepared, placement, cell.train)
     progress = _restored_progress(books, prepared, store, facts)
+    electricity = Electricity(books, uuid_of(accelerator.device))
     records = None
     probes = build_probes(cell.probes)
     if accelerator.is_main_process:
@@ -229,7 +230,7 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
         measures_grace=cell.launch.grace == "auto",
         preemption_requested=GracefulShutdown(accelerator).requested,
         branches=_branches(books, prepared, store, cell, placement, probes),
-        electricity=Electricity(books, uuid_of(accelerator.device)),
+        electricity=electricity,
     )
     outcome = train(run, progress)
     if outcome.state == "preempted":
@@ -248,7 +249,7 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
         store.push_records()
     books.wait()
     memory = peak_memory.record()
-    run.electricity.settle(progress)
+    electricity.settle(progress)
     if records:
         records.flush()
         result = make_result(
