@@ -2,7 +2,7 @@
 
 import shlex
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -72,9 +72,14 @@ class _Progress(LiveProgress):
     """
 
     def __init__(
-        self, console: Console, steps: dict[str, int], done: int, on_lost: Callable[[str], None] | None
+        self,
+        console: Console,
+        missing: Sequence[TrialPlan],
+        done: Mapping[str, float | None],
+        on_lost: Callable[[str], None] | None,
     ) -> None:
-        super().__init__(console, steps, done=done)
+        steps, seconds = ({trial.label: getattr(trial, name) for trial in missing} for name in ("steps", "seconds"))
+        super().__init__(console, steps, done, seconds)
         self._on_lost = on_lost
         self._idle = True
 
@@ -161,13 +166,12 @@ def _run_missing(
             print_plan(plan, console)
             missing = _missing(plan, sweep)
         jobs = [_job(trial, sweep, plan) for trial in sorted(missing, key=lambda t: -t.seconds)]
-        steps = {trial.label: trial.steps for trial in missing}
         stores = {trial.store.folder for trial in missing if trial.store}
         ownership.check()
         for finding in glance(config.storage):
             print_line(console, f"warning: {finding.check}: {finding.says}; {finding.mend}", style="yellow")
         sweep.push_trials({trial.label: sweep.trial(trial.label) for trial in missing}, stores)
-        with _Progress(console, steps, len(plan.trials) - len(missing), on_lost) as progress:
+        with _Progress(console, missing, _least_losses(plan, sweep), on_lost) as progress:
             tune.run_jobs(
                 jobs,
                 progress,
@@ -198,6 +202,12 @@ def _warm_server(missing: list[TrialPlan], sweep: SweepStore) -> AbstractContext
 
 def _missing(plan: SweepPlan, sweep: SweepStore) -> list[TrialPlan]:
     return [trial for trial in plan.trials if not sweep.trial(trial.label).done()]
+
+
+def _least_losses(plan: SweepPlan, sweep: SweepStore) -> dict[str, float | None]:
+    """Return the least validation loss of each trial that has a result, by label."""
+    results = {trial.label: sweep.trial(trial.label).read_result() for trial in plan.trials}
+    return {label: result.losses.validation_least for label, result in results.items() if result is not None}
 
 
 def _job(trial: TrialPlan, sweep: SweepStore, plan: SweepPlan) -> "Job":

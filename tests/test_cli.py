@@ -73,7 +73,7 @@ def test_help_imports_nothing_heavy():
         (["plan", "--version"], 0, "amscale 0."),
         (["swep"], 2, "unknown command 'swep' (did you mean sweep?); commands: sweep, plan"),
         (["nonsense"], 2, "unknown command 'nonsense'; commands: sweep, plan"),
-        (["status", "--jsn"], 2, "unknown flag --jsn (did you mean --json?); flags of amscale status: --json"),
+        (["status", "--jsn"], 2, "unknown flag --jsn (did you mean --json?); flags of amscale status: --watch, --json"),
         (["fit", "-o", "x"], 2, "unknown flag -o"),
         (["fit", "--", "x"], 2, "unknown flag --"),
         (["fit"], 2, "fit: SOURCE is missing; usage: amscale fit SOURCE"),

@@ -17,6 +17,8 @@ from amscale.trials.records import ResultElectricity
 JOULES_PER_KWH = 3.6e6
 POWERCAP = Path("/sys/class/powercap")
 _NVML = "libnvidia-ml.so.1"
+SHARED = dict.fromkeys(("device", "host"), "one process trained several trials, and counters cannot tell them apart")
+"""Why a trial that was trained with others has no electricity of its own."""
 _READ_SECONDS = 1.0
 """Least time between two readings: RAPL's counters begin anew after some minutes under load."""
 

@@ -54,6 +54,12 @@ def trial_label(cell: Experiment, non_embedding: int, tokens: int, identity: str
     return f"{cell.model.family}-N{format_size(non_embedding)}-D{format_size(tokens)}-seed{cell.seed}-{identity}"
 
 
+def label_cell(label: str) -> tuple[str, str, int] | None:
+    """Return N, D and the seed that a label names, such as ("6.43k", "20k", 0); None for a name that is no label."""
+    found = _LABEL.search(label)
+    return None if found is None else (found.group(1), found.group(2), int(found.group(3)))
+
+
 def label_order(label: str) -> tuple[float, float, int, str]:
     """Return what sorts labels by N, D and seed, as numbers; a name that is no label comes last."""
     found = _LABEL.search(label)

@@ -336,6 +336,15 @@ class ResultEngine(Record):
     """Updates that were not applied, since their gradients were not finite."""
 
 
+class ResultPacked(Record):
+    """The trials that were trained with this one by one process, with stacked parameters."""
+
+    largest: Count
+    """How many there were at once, this one included, when this attempt began."""
+    members: list[str]
+    """Their labels, this one's included."""
+
+
 class ResultScript(Record):
     """The training script of the user's own that ran a trial, and what it reported of itself."""
 
@@ -372,6 +381,8 @@ class TrialResult(Record):
     """None where an earlier version did not look."""
     branch: ResultBranch | None = None
     """The trial that it branched off; None where it trained from its first step."""
+    packed: ResultPacked | None = None
+    """The trials that one process trained together; None where it was alone."""
     versions: dict[str, str] = {}
     settings: dict[str, Any] = {}
     """All settings of the cell, defaults included, as the version that ran it wrote them."""

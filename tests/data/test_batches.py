@@ -80,6 +80,18 @@ def test_a_batch_larger_than_the_subset_spans_epochs(store):
     assert len({row.tobytes() for row in targets}) == batches.sequences_total
 
 
+def test_a_part_is_what_the_whole_batch_has_in_its_rows(store):
+    batches = Batches(store.training(500), 24, 10, 0)
+    for step in range(30):
+        inputs, targets = batches.batch(step)
+        rows = np.array([7, 8, 9, 10, 11])  # the last two are past the end
+        part_inputs, part_targets, counted = batches.part(step, rows)
+        assert counted == (targets != IGNORED).sum()
+        assert np.array_equal(part_inputs, inputs[[7, 8, 9, 0, 0]])
+        assert np.array_equal(part_targets[:3], targets[7:])
+        assert (part_targets[3:] == IGNORED).all()
+
+
 def test_width_is_a_multiple_of_eight_within_the_context(store):
     sequences = Sequences(store.training(), 36)
     lengths = np.diff(store.training().offsets)
