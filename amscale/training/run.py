@@ -35,6 +35,7 @@ from amscale.training.loop import LoopOutcome, Run, train
 from amscale.training.loss import Evaluation
 from amscale.training.metrics_writer import MetricsWriter
 from amscale.training.peak_memory import PeakMemory
+from amscale.training.report_to import outcome_of, report_to
 from amscale.training.result import make_result
 from amscale.training.shutdown import GracefulShutdown
 from amscale.trials.attempt import attempt_of_environment
@@ -184,7 +185,8 @@ class OpenTrial:
         if accelerator.is_main_process:
             charts = [chart for probe in probes for chart in probe.charts]
             measure = utilisation(models.flops_per_token(shape), facts.world_size, facts.device, facts.precision)
-            records = MetricsWriter(store, progress.step, tokens.entropy_per_token, charts, measure)
+            reporting = report_to(cell, store, shape, subset.unique_tokens, progress.step)
+            records = MetricsWriter(store, progress.step, tokens.entropy_per_token, charts, measure, reporting)
         if cell.launch.grace != "auto":
             store.grace_file.unlink(missing_ok=True)
         run = Run(
@@ -225,6 +227,7 @@ class OpenTrial:
             if records:
                 records.close()
                 store.preempted.touch()
+                records.finish_reports(None)
             return EXIT_PREEMPTED
         training_part = _evaluation(self.cell, self.subset, self.shape.context, run.micro_batch)
         train_evaluated = training_part.loss(accelerator, prepared) if outcome.state == "finished" else None
@@ -260,6 +263,7 @@ class OpenTrial:
             records.hyper_parameters(_hyper_parameters(self.cell, self.shape, self.subset), _finite(result.losses))
             records.close()
             store.publish(result)
+            records.finish_reports(outcome_of(result))
         if accelerator.is_local_main_process:
             store.remove_checkpoints()
         books.wait()

@@ -363,7 +363,7 @@ class TrialResult(Record):
     trial: str | None = None
     label: str | None = None
     state: str
-    """`finished` or `diverged`."""
+    """`finished`, `diverged`, or `stopped_early`: a hopeless value of a tuned setting."""
     reason: str | None = None
     seed: Count | None = None
     steps: Count
