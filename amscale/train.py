@@ -13,7 +13,7 @@ import sys
 import traceback
 from contextlib import suppress
 
-from amscale.cluster.environment import clean_rank
+from amscale.cluster.environment import clean_rank, fix_allocator
 from amscale.cluster.supervisor import die_with_parent
 from amscale.errors import EXIT_PREEMPTED, InputError
 
@@ -40,6 +40,7 @@ def train(spec: str, *overrides: str, json: bool = False) -> None:
     # A rank whose launcher is killed must not live on.
     die_with_parent()
     clean_rank()
+    fix_allocator()
     from amscale.training.run import is_out_of_memory, refusal, report_out_of_memory, resolve, run_trial
     from amscale.trials.attempt import REFUSED_MARK, AttemptReplaced, attempt_of_environment
     from amscale.trials.storage_errors import StorageError, storage_error_in
