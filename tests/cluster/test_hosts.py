@@ -22,7 +22,7 @@ grid: {model.size: [100k, 223k, 304k]}
 model: {family: vanilla, layers: 2, heads: 2, dropout: 0.0}
 data: {corpus: question_formation, documents: 2k, validation: 200, size: 8k}
 train: {steps: 30, batch_tokens: 200, learning_rate: 1e-3, validate_every: 10, validation_tokens: 500}
-launch: {machines: auto, zero_stage: 1, device_memory: 657100k, retries: 2, checkpoint_every: 10, stalled_after: 60}
+launch: {machines: auto, zero_stage: 1, device_memory: 655230k, retries: 2, checkpoint_every: 10, stalled_after: 60}
 probes: {every: 0, sequences: 8}
 """
 

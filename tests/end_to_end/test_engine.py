@@ -184,15 +184,15 @@ def test_an_engine_that_is_not_what_was_asked_for_ends_the_run(tiny, tmp_path):
 
 
 def test_memory_is_as_estimated(tiny, tmp_path):
-    """The variable makes glibc give back at once what is freed, so that tensors alone count."""
+    """Also what glibc's allocator holds: more than 1.4 times as much if ranks left it to its own rules."""
     settings = ["model.size=12.6M", "model.layers=4", "train.batch_tokens=4k", "train.steps=2", "probes.sequences=0"]
     settings += ["launch.zero_stage=2", "launch.processes_per_machine=2", "launch.micro_batch=16", "model.dropout=0"]
-    result, _ = run_by_hand(tiny, tmp_path, *settings, outer={"MALLOC_MMAP_THRESHOLD_": "65536"})
+    result, _ = run_by_hand(tiny, tmp_path, *settings)
     result = TrialResult.from_json(json.dumps(result), tmp_path)
     placement = Placement(1, 2, 1, "cpu", 2, "fp32", 16, result.engine.accumulation)
     cell = config.parse(result.settings)
     shape = models.solve(cell.model, result.shape.vocabulary, result.shape.context)
     assert shape.parameters.total == result.parameters.total
-    estimated = estimate_memory(shape, placement, cell.train).tensors
+    estimated = estimate_memory(shape, placement, cell.train).training
     assert estimated > 100e6
     assert result.memory.training_bytes == pytest.approx(estimated, rel=0.15)
