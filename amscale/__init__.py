@@ -15,6 +15,7 @@ _MODULES = {
     "Sweep": "amscale.api",
     "Fit": "amscale.api",
     "fit_table": "amscale.api",
+    "current_trial": "amscale.training.script",
     "Finding": "amscale.diagnosis.findings",
     "diagnose": "amscale.diagnosis.examine",
     "Experiment": "amscale.config",
@@ -40,6 +41,7 @@ __all__ = [
     "TrialStatus",
     "TrialsFailed",
     "__version__",
+    "current_trial",
     "diagnose",
     "fit_table",
 ]
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from amscale.errors import ClusterLost, InputError, Preempted, TrialsFailed
     from amscale.reporting.terminal import TrialStatus
     from amscale.scaling.estimate import Estimate
+    from amscale.training.script import current_trial
     from amscale.trials.records import TrialResult
 
 

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amscale.config import Experiment, load, parse
-from amscale.errors import InputError
+from amscale.errors import InputError, no_sweep
+from amscale.reporting.frames import record_rows, result_row, trials_in, write_frames
 from amscale.scaling import fit as scaling_fit
-from amscale.scaling.points import counted
 from amscale.scaling.power_law import HYPOTHESES
 from amscale.scaling.table import Columns
 from amscale.trials.objects import ObjectStore, is_uri
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from amscale.planning.plan import SweepPlan
+    from amscale.reporting.comparison import Comparison
     from amscale.reporting.terminal import TrialStatus
-    from amscale.trials.metrics import MetricsRecord
+    from amscale.trials.cleaning import TrialCheckpoints
     from amscale.trials.records import TrialResult
-    from amscale.trials.trial_store import TrialStore
 
 
 class NotStarted(InputError):
@@ -76,6 +76,20 @@ class Sweep:
             self._address = str(source)
         else:
             self._experiment = load(str(source), given)
+
+    @classmethod
+    def started(cls, address: str | Path) -> "Sweep":
+        """Return a sweep that has been started.
+
+        Args:
+            address: its folder or URI, `<storage>/<name>`.
+
+        Raises:
+            InputError: no sweep there.
+        """
+        if not _is_sweep(str(address)):
+            raise no_sweep(address)
+        return cls(address)
 
     @property
     def experiment(self) -> Experiment:
@@ -155,18 +169,18 @@ class Sweep:
         from amscale.reporting.terminal import trial_status
 
         with self._opened() as path:
-            return [trial_status(trial) for trial in _trials(path)]
+            return [trial_status(trial) for trial in trials_in(path)]
 
     def trial_results(self) -> "list[TrialResult]":
         """Return the result of every trial that has one, typed, by N, D and seed."""
         with self._opened() as path:
-            return [result for trial in _trials(path) if (result := trial.read_result()) is not None]
+            return [result for trial in trials_in(path) if (result := trial.read_result()) is not None]
 
     def results(self) -> "pd.DataFrame":
         """Return one row for each trial with a result: N, D, seed, losses in nats per token, costs, settings."""
         import pandas as pd
 
-        return pd.DataFrame([_result_row(result, self.experiment) for result in self.trial_results()])
+        return pd.DataFrame([result_row(result, self.experiment) for result in self.trial_results()])
 
     def metrics(self, kind: str = "train") -> "pd.DataFrame":
         """Return the records of every trial, one row a record.
@@ -179,22 +193,44 @@ class Sweep:
         """
         import pandas as pd
 
-        from amscale.trials.metrics import MetricsRecord, ProbeRecord, TrainRecord, ValidationRecord
-
-        kinds: dict[str, type[MetricsRecord]] = {
-            "train": TrainRecord,
-            "validation": ValidationRecord,
-            "probe": ProbeRecord,
-        }
-        if kind not in kinds:
-            raise InputError(f"kind={kind!r}; allowed are {', '.join(kinds)}")
         with self._opened() as path:
-            rows = [
-                {"trial": trial.path.name, **_record_row(record)}
-                for trial in _trials(path)
-                for record in trial.read_metrics(kinds[kind])
-            ]
-        return pd.DataFrame(rows)
+            return pd.DataFrame(record_rows(trials_in(path), kind))
+
+    def export(self, output: str | Path | None = None, format: str = "csv") -> dict[str, Path]:
+        """Write `results()` and each kind of `metrics()` that has rows as tables; return the files by name.
+
+        Args:
+            output: the folder to write to; `exports` in the sweep's own if None.
+            format: csv or parquet.
+
+        Raises:
+            InputError: another format, or a folder that cannot be written.
+        """
+        frames = {"results": self.results(), **{kind: self.metrics(kind) for kind in ("train", "validation", "probe")}}
+        with self._opened() as path:
+            return write_frames(frames, path / "exports" if output is None else Path(output), format)
+
+    def compare(self, other: "Sweep") -> "Comparison":
+        """Return the settings that differ, losses of common cells side by side, and estimates of both fits.
+
+        Raises:
+            InputError: one of them has not been started.
+        """
+        from amscale.reporting.comparison import compare_sweeps
+
+        trees = self.experiment.model_dump(mode="json"), other.experiment.model_dump(mode="json")
+        with self._opened() as own, other._opened() as others:
+            return compare_sweeps((self.address, other.address), (own, others), trees)
+
+    def clean(self, remove: bool = False) -> "list[TrialCheckpoints]":
+        """Return the checkpoints of each trial that has some, and remove them if asked to; results stay.
+
+        Raises:
+            InputError: no such sweep, or one that a driver runs.
+        """
+        from amscale.trials.cleaning import clean_sweep
+
+        return clean_sweep(self.address, remove)
 
     def _repr_html_(self) -> str:
         """Show the plan of a sweep that has not been started, and the results of one that has."""
@@ -234,7 +270,7 @@ class Sweep:
             InputError: a setting that is not allowed, or no trial with a result.
         """
         with self._opened() as path:
-            return fit_folder(path, count, window, threshold, hypotheses, resamples, where, tune)
+            return fit_folder(path, count, window, threshold, hypotheses, resamples, where, tune, self.address)
 
     def report(self, fit: "Fit | None" = None, output: str | Path | None = None) -> Path:
         """Write `report.html` and `figures/` into the sweep's folder or another one, and return the page.
@@ -342,10 +378,14 @@ def fit_folder(
     resamples: int = 400,
     where: str | None = None,
     tune: Sequence[str] | None = None,
+    address: str | None = None,
 ) -> Fit:
-    """Estimate from a sweep's folder on this machine; see `Sweep.fit`."""
+    """Estimate from a sweep's folder on this machine; see `Sweep.fit`. `address` is the sweep as a user names it."""
+    from amscale.planning.next_grid import with_next_step
+
     settings = fit_settings(path, count=count, window=window, threshold=threshold, hypotheses=hypotheses)
-    return Fit.of(scaling_fit.fit_sweep(path, **settings, resamples=resamples, where=where, tune=tune))
+    found = scaling_fit.fit_sweep(path, **settings, resamples=resamples, where=where, tune=tune)
+    return Fit.of(with_next_step(found, address))
 
 
 def fit_settings(path: Path, **given: Any) -> dict[str, Any]:
@@ -366,41 +406,3 @@ def _is_sweep(address: str) -> bool:
         return (Path(address) / "sweep.yaml").is_file()
     except OSError:  # no path: a name too long, say
         return False
-
-
-def _result_row(result: "TrialResult", experiment: Experiment) -> dict[str, Any]:
-    """Flatten a result into a row; the grid's further axes have columns of their dotted keys."""
-    row = {
-        "trial": result.label,
-        "state": result.state,
-        "family": result.shape.family,
-        "N": counted(result.parameters, experiment.fit.count),
-        "D": result.data.unique_tokens,
-        "seed": result.seed,
-        "steps": result.steps,
-        "tokens_seen": result.data.tokens_seen,
-        "train_loss": result.losses.train_last,
-        "train_loss_least": result.losses.train_least,
-        "validation_loss": result.losses.validation_last,
-        "validation_loss_least": result.losses.validation_least,
-        "entropy_per_token": result.data.entropy_per_token,
-        "parameters": result.parameters.total,
-        "flops": result.flops.total,
-        "wall_seconds": result.time.wall_seconds,
-        "device_seconds": result.time.device_seconds,
-        "device": result.engine.device,
-        "precision": result.engine.precision,
-    }
-    return row | {key: result.setting(key) for key in experiment.grid if key != "seed"}
-
-
-def _record_row(record: "MetricsRecord") -> dict[str, Any]:
-    """Flatten a record of metrics.jsonl: the values of a probe become columns."""
-    row = record.model_dump(exclude={"kind", "values", "reasons"})
-    return row | getattr(record, "values", {})
-
-
-def _trials(path: Path) -> "list[TrialStore]":
-    from amscale.trials.sweep_store import SweepStore
-
-    return SweepStore(path).all_trials()

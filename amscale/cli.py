@@ -20,7 +20,21 @@ from amscale.folders import set_cache_folders
 from amscale.streams import discard_output, is_unread, make_readable
 from amscale.usage import flags_of, help_text, usage_line
 
-COMMANDS = ("sweep", "plan", "train", "status", "fit", "report", "probe", "doctor")
+COMMANDS = (
+    "sweep",
+    "plan",
+    "train",
+    "status",
+    "fit",
+    "report",
+    "probe",
+    "doctor",
+    "compare",
+    "export",
+    "reproduce",
+    "clean",
+    "card",
+)
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 _HELP = {"-h", "--help"}
 _VERSION = f"amscale {amscale.__version__}"
@@ -283,7 +297,7 @@ def _overview() -> str:
 
     lines = ["usage: amscale COMMAND [CONFIG] [key=value ...] [--flag]", "", "commands:"]
     for command in COMMANDS:
-        lines.append(f"  {command:8}{(import_module(f'amscale.{command}').__doc__ or '').partition(chr(10))[0]}")
+        lines.append(f"  {command:11}{(import_module(f'amscale.{command}').__doc__ or '').partition(chr(10))[0]}")
     lines += [
         "",
         "example:",

@@ -2,7 +2,7 @@
 
 import shlex
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -15,12 +15,14 @@ from amscale.cluster import resources
 from amscale.config import Experiment
 from amscale.diagnosis.examine import glance
 from amscale.errors import InputError
+from amscale.planning.branches import branches_of
 from amscale.planning.plan import SweepPlan, TrialPlan, plan_sweep
 from amscale.reporting.estimates_table import print_fit
 from amscale.reporting.page import write_report
 from amscale.reporting.plan_table import print_plan
 from amscale.reporting.progress import LiveProgress
 from amscale.reporting.terminal import print_line, print_results
+from amscale.trackers import TENSORBOARD, find_tracker
 from amscale.trials.lease import Ownership
 from amscale.trials.sweep_store import SweepStore, sweep_store
 from amscale.trials.trial_store import TrialStore
@@ -55,7 +57,7 @@ class SweepOutcome:
         return 1 if self.failed else 0
 
 
-_NEEDED_LAST = ("pandas", "scipy.optimize", "scipy.stats", "matplotlib.figure", "plotly.offline", "amscale.scaling.fit")
+_NEEDED_LAST = ("pandas", "matplotlib.figure", "plotly.offline", "amscale.scaling.fit")
 """What estimates and the report import."""
 
 
@@ -71,9 +73,14 @@ class _Progress(LiveProgress):
     """
 
     def __init__(
-        self, console: Console, steps: dict[str, int], done: int, on_lost: Callable[[str], None] | None
+        self,
+        console: Console,
+        missing: Sequence[TrialPlan],
+        done: Mapping[str, float | None],
+        on_lost: Callable[[str], None] | None,
     ) -> None:
-        super().__init__(console, steps, done=done)
+        steps, seconds = ({trial.label: getattr(trial, name) for trial in missing} for name in ("steps", "seconds"))
+        super().__init__(console, steps, done, seconds)
         self._on_lost = on_lost
         self._idle = True
 
@@ -102,6 +109,9 @@ def run_sweep(config: Experiment, console: Console, on_lost: Callable[[str], Non
             another driver has taken the sweep: its trials were ended in order.
         Preempted: SIGTERM stopped the process; trials wrote checkpoints.
     """
+    for name in config.report_to:
+        if name != TENSORBOARD:
+            find_tracker(name)
     sweep = sweep_store(config)
     with sweep.owned() as ownership:
         sweep.create(config)
@@ -159,14 +169,13 @@ def _run_missing(
             plan = plan_sweep(config, sweep.path.parent, resources.cluster())
             print_plan(plan, console)
             missing = _missing(plan, sweep)
-        jobs = [_job(trial, sweep, plan.resources) for trial in sorted(missing, key=lambda t: -t.seconds)]
-        steps = {trial.label: trial.steps for trial in missing}
+        jobs = [_job(trial, sweep, plan) for trial in sorted(missing, key=lambda t: -t.seconds)]
         stores = {trial.store.folder for trial in missing if trial.store}
         ownership.check()
         for finding in glance(config.storage):
             print_line(console, f"warning: {finding.check}: {finding.says}; {finding.mend}", style="yellow")
         sweep.push_trials({trial.label: sweep.trial(trial.label) for trial in missing}, stores)
-        with _Progress(console, steps, len(plan.trials) - len(missing), on_lost) as progress:
+        with _Progress(console, missing, _least_losses(plan, sweep), on_lost) as progress:
             tune.run_jobs(
                 jobs,
                 progress,
@@ -199,16 +208,25 @@ def _missing(plan: SweepPlan, sweep: SweepStore) -> list[TrialPlan]:
     return [trial for trial in plan.trials if not sweep.trial(trial.label).done()]
 
 
-def _job(trial: TrialPlan, sweep: SweepStore, machines: resources.Resources) -> "Job":
+def _least_losses(plan: SweepPlan, sweep: SweepStore) -> dict[str, float | None]:
+    """Return the least validation loss of each trial that has a result, by label."""
+    results = {trial.label: sweep.trial(trial.label).read_result() for trial in plan.trials}
+    return {label: result.losses.validation_least for label, result in results.items() if result is not None}
+
+
+def _job(trial: TrialPlan, sweep: SweepStore, plan: SweepPlan) -> "Job":
+    from amscale.cluster.branch_points import After
     from amscale.cluster.patience import Schedule
     from amscale.cluster.tune import Job
 
-    assert trial.store is not None
     store = sweep.trial(trial.label)
-    store.write_spec(trial.cell, trial.placement, trial.store.folder, trial.identity)
+    folder = trial.store.folder if trial.store else None
+    branches = branches_of(trial.label, plan.trials)
+    store.write_spec(trial.cell, trial.placement, folder, trial.identity, branches=branches)
     launch = trial.cell.launch
-    schedule = Schedule.of(trial.cell, trial.steps)
+    schedule = Schedule.of(trial.cell, trial.steps, (branch.step for branch in branches))
     location = replace(sweep.location(trial.label), visible_seconds=launch.visible_after)
+    waits = trial.branch is not None and location.store().can_branch()
     return Job(
         trial.label,
         location,
@@ -217,12 +235,14 @@ def _job(trial: TrialPlan, sweep: SweepStore, machines: resources.Resources) -> 
         launch.stalled_after,
         schedule,
         warm=launch.warm_starts,
-        avoided=machines.unsuited_nodes(trial.placement),
+        avoided=plan.resources.unsuited_nodes(trial.placement),
+        after=After(trial.branch.trunk, trial.branch.step) if trial.branch and waits else None,
     )
 
 
 def _estimate(config: Experiment, sweep: SweepStore) -> "tuple[BaseFit | None, str]":
     """Fit the results and write fit.json; return the fit, or None and the reason why there is none."""
+    from amscale.planning.next_grid import with_next_step
     from amscale.scaling.fit import fit_sweep
 
     fit = config.fit
@@ -232,5 +252,6 @@ def _estimate(config: Experiment, sweep: SweepStore) -> "tuple[BaseFit | None, s
         )
     except InputError as error:
         return None, str(error)
+    found = with_next_step(found, sweep.address)
     found.write(sweep.path / "fit.json")
     return found, ""

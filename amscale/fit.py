@@ -4,11 +4,15 @@ examples:
   python -m amscale.fit results/quick
   python -m amscale.fit results/quick --next 3 > next.yaml
   python -m amscale.fit points.csv --n_column "Model Size" --flops_column "Training FLOP" --drop_highest 5
+  python -m amscale.fit runs.csv --by corpus                          a fit for each corpus
+  python -m amscale.fit runs.csv --fit_where 'flops<1e20' --predict_where 'flops>=1e20'
+  python -m amscale.fit results/quick --forecast N=1M,D=2M --save next.json    later fits score it
 
 settings that matter: `fit` in the sweep's configuration; the flags of the same names go before it.
 """
 
 import inspect
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +21,9 @@ from amscale.errors import InputError
 
 if TYPE_CHECKING:
     from amscale.scaling.fit import BaseFit
+    from amscale.scaling.points import PointTable
     from amscale.scaling.table import Columns
+    from amscale.scaling.table_file import Cells
 
 
 def fit(
@@ -29,8 +35,16 @@ def fit(
     hypotheses: Sequence[float] | None = None,
     resamples: int = 400,
     where: str | None = None,
+    by: str | None = None,
+    fit_where: str | None = None,
+    predict_where: str | None = None,
+    forecast: str | None = None,
+    law: str | None = None,
+    save: str | None = None,
+    score: str | None = None,
     tune: str | Sequence[str] | None = None,
     next: int | None = None,
+    grounds: bool = False,
     drop_highest: int = 0,
     sample: int | None = None,
     n_column: str = "N",
@@ -56,11 +70,20 @@ def fit(
         hypotheses: exponents k of N ∝ D^k to test; ½, 1, 1.35, 2 and 4 for a file.
         resamples: bootstrap refits.
         where: fit only the trials with these settings, or the rows of a table with these cells, key=value or several
-            joined by commas.
+            joined by commas; for numbers also <, <=, > and >=, such as 'N<10M'.
+        by: fit each value of a column of a table, or of a setting of a sweep, separately, and compare them.
+        fit_where: with --predict_where, instead of the fit: the rows or trials to fit.
+        predict_where: the rows or trials to predict from them.
+        forecast: instead of the fit, predict cells that have not been run: N=1B,D=20B, several joined by semicolons;
+            tokens=80B where data repeat.
+        law: the id of the law that predicts; by default the one that describes the points and predicts them best.
+        save: write the forecast to this file; that of a sweep, where it is a bare name, into its folder forecasts/.
+        score: instead of the fit, compare the forecast in this file with the points.
         tune: settings of which each cell takes its best value, interpolated: columns of a table (lr,batch) or keys of a
             sweep (train.learning_rate), joined by commas; none tunes nothing. By default what the sweep's configuration
             has under `tune`, and the columns of a table that are named for a learning rate or a batch.
         next: instead of the fit, print as YAML this many cells that would narrow the interval of k the most.
+        grounds: print below the tables what each estimate rests on, and why others have no value.
         drop_highest: the number of highest losses to leave out (files).
         sample: fit this many rows, drawn at random (files).
         n_column: column of N.
@@ -82,8 +105,12 @@ def fit(
         if next is not None:
             _propose_next(path, given)
             return
+        if (by, forecast, score, fit_where, predict_where) != (None,) * 5:
+            _other_than_one_fit(path, given)
+            return
+        _refuse_alone(given, "law", "save")
         folder = _output_folder(output, path, whole=where is None)
-        _show(_fitted(path, given), folder, json)
+        _show(_fitted(path, given), folder, json, grounds)
 
 
 _COLUMNS = ("n_column", "d_column", "loss_column", "flops_column", "seed_column", "tokens_column")
@@ -108,17 +135,146 @@ def _refuse_misplaced(given: dict[str, Any], source: Path) -> None:
             raise InputError(f"{name}={given[name]!r} is for {kind}, and {source} is not one; leave --{name} out")
 
 
-def _fitted(path: Path, given: dict[str, Any]) -> "BaseFit":
+def _fitted(path: Path, given: dict[str, Any], cells: "Cells | None" = None) -> "BaseFit":
     from amscale.api import fit_folder, fit_settings
+    from amscale.planning.next_grid import with_next_step
     from amscale.scaling.fit import fit_table
 
     if path.is_dir():
         names = ("count", "window", "threshold", "hypotheses", "resamples", "where")
-        return fit_folder(path, **{name: given[name] for name in names}, tune=_axes(given["tune"]))
+        found = {name: given[name] for name in names}
+        return fit_folder(path, **found, tune=_axes(given["tune"]), address=str(given["source"]))
     hypotheses = fit_settings(path, hypotheses=given["hypotheses"])["hypotheses"]
     given = given | {"tune": _axes(given["tune"])}
     chosen = (given[name] for name in ("resamples", "drop_highest", "sample", *_UNIT, "where", "tune"))
-    return fit_table(path, _columns(given), hypotheses, *chosen)
+    if cells is not None:
+        return fit_table(cells, _columns(given), hypotheses, *chosen)
+    return with_next_step(fit_table(path, _columns(given), hypotheses, *chosen))
+
+
+_MODES = ("by", "forecast", "score", "predict_where")
+
+
+def _other_than_one_fit(path: Path, given: dict[str, Any]) -> None:
+    """Fit by a column, predict, forecast or score, as asked.
+
+    Raises:
+        InputError: two of these are asked for at once, or a setting of another one is given.
+    """
+    from amscale.cli import print_json
+    from amscale.reporting.predictions import print_by, print_forecast, print_predictions, print_score
+    from amscale.reporting.terminal import make_console
+
+    asked = [name for name in _MODES if given[name] is not None]
+    if len(asked) != 1:
+        raise InputError(
+            "--fit_where goes with --predict_where"
+            if not asked
+            else f"--{' and --'.join(asked)}: ask for one at a time"
+        )
+    if asked[0] != "predict_where":
+        _refuse_alone(given, "fit_where")
+    if asked[0] != "forecast":
+        _refuse_alone(given, "save")
+    if asked[0] in ("by", "score"):
+        _refuse_alone(given, "law")
+    if asked[0] != "by" and given["output"] is not None:
+        raise InputError(f"output={given['output']!r} is for a fit; --{asked[0]} prints, and --save writes a forecast")
+    found, show = {
+        "by": (_by, print_by),
+        "forecast": (_forecast, print_forecast),
+        "score": (_score, print_score),
+        "predict_where": (_predict, print_predictions),
+    }[asked[0]]
+    document = found(path, given)
+    if given["json"]:
+        print_json(document)
+    else:
+        show(document, make_console())
+
+
+def _refuse_alone(given: dict[str, Any], *names: str) -> None:
+    """Refuse settings that belong to another kind of call.
+
+    Raises:
+        InputError: names the first that is given.
+    """
+    goes_with = {"law": "--forecast or --predict_where", "save": "--forecast", "fit_where": "--predict_where"}
+    for name in names:
+        if given[name] is not None:
+            raise InputError(f"{name}={given[name]!r} goes with {goes_with[name]}")
+
+
+def _by(path: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the fits by a column or setting; each is written into its folder of --output."""
+    from amscale.scaling.by import fit_sweep_by, fit_table_by
+
+    if path.is_dir():
+        from amscale.api import fit_settings
+
+        count = fit_settings(path, count=given["count"])["count"]
+        found = fit_sweep_by(
+            path, given["by"], lambda where: _fitted(path, {**given, "where": where}), count, given["where"]
+        )
+    else:
+        found = fit_table_by(
+            path, given["by"], lambda cells: _fitted(path, {**given, "where": None}, cells), given["where"]
+        )
+    written = []
+    for kind, each in found.fits.items():
+        if given["output"] is not None and not isinstance(each, str):
+            place = Path(str(given["output"])) / re.sub(r"[^\w.=-]+", "_", f"{found.name}={kind}")
+            written += _write(each, _output_folder(str(place), path, whole=False))
+    return {**found.to_dict(), "written": written}
+
+
+def _points(path: Path, given: dict[str, Any], where: str | None, least_sizes: int = 2) -> "PointTable":
+    """Return the points of a sweep or a table that --where, or another option of its kind, selects."""
+    from amscale.api import fit_settings
+    from amscale.scaling.fit import tuned
+    from amscale.scaling.points import drop_highest, sample
+    from amscale.scaling.reading import read_sweep
+    from amscale.scaling.table import read_table
+
+    tune = _axes(given["tune"])
+    if path.is_dir():
+        table = read_sweep(path, fit_settings(path, count=given["count"])["count"], where, tune)
+        if not table.points:
+            raise InputError(f"{path} has no finished trial; the first must end before there is anything to fit")
+    else:
+        unit = given["loss_unit"], given["bytes_per_token"]
+        table = read_table(path, _columns(given), *unit, where, tune, least_sizes)
+        table = sample(drop_highest(table, given["drop_highest"]), given["sample"])
+    tuning = tuned(table, given["resamples"])
+    return table if tuning is None else tuning.table
+
+
+def _forecast(path: Path, given: dict[str, Any]) -> dict[str, Any]:
+    from amscale.scaling.forecast import FOLDER, forecast, parse_cells, save_forecast
+
+    cells = parse_cells(str(given["forecast"]))
+    document = forecast(_points(path, given, given["where"]), cells, given["law"], given["resamples"])
+    written = None
+    if given["save"] is not None:
+        place = Path(str(given["save"])).expanduser()
+        bare = place.parent == Path() and path.is_dir()
+        written = str(save_forecast(document, path / FOLDER / place if bare else place))
+    return {**document, "written": written}
+
+
+def _score(path: Path, given: dict[str, Any]) -> dict[str, Any]:
+    from amscale.scaling.forecast import read_forecast, score_forecast
+
+    file = Path(str(given["score"])).expanduser()
+    return score_forecast(read_forecast(file), _points(path, given, given["where"], 1), file.name)
+
+
+def _predict(path: Path, given: dict[str, Any]) -> dict[str, Any]:
+    from amscale.scaling.prediction import predict_points
+
+    both = [",".join(filter(None, (given["where"], given[name]))) or None for name in ("fit_where", "predict_where")]
+    fitted, wanted = _points(path, given, both[0]), _points(path, given, both[1], 1)
+    return predict_points(fitted, wanted, given["law"], given["resamples"])
 
 
 def _axes(tune: Any) -> tuple[str, ...] | None:
@@ -135,7 +291,7 @@ def _columns(given: dict[str, Any]) -> "Columns":
     return Columns(*(given[name] for name in _COLUMNS))
 
 
-def _show(found: "BaseFit", folder: Path | None, json: bool) -> None:
+def _show(found: "BaseFit", folder: Path | None, json: bool, grounds: bool) -> None:
     """Print what was found, and write it and its figures into `folder`, if any."""
     from amscale.cli import print_json
     from amscale.reporting.estimates_table import print_fit
@@ -145,7 +301,7 @@ def _show(found: "BaseFit", folder: Path | None, json: bool) -> None:
         print_json({**found.to_dict(), "written": _write(found, folder)})
         return
     console = make_console()
-    print_fit(found, console)
+    print_fit(found, console, grounds)
     # Written last: a disk that is full by now takes the files, not what was found.
     written = _write(found, folder)
     if folder is None:

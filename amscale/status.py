@@ -2,6 +2,7 @@
 
 examples:
   python -m amscale.status results/quick
+  python -m amscale.status results/quick --watch      the map of the grid while it runs
   python -m amscale.status s3://bucket/sweeps/quick --json
 
 states: finished and diverged have a result; running, failed, stopped and waiting have none yet.
@@ -10,21 +11,32 @@ states: finished and diverged have a result; running, failed, stopped and waitin
 import sys
 
 
-def status(sweep: str = "results/quick", json: bool = False) -> int:
+def status(sweep: str = "results/quick", watch: bool = False, json: bool = False) -> int:
     """Print one row a trial: state, step, losses, tokens per second.
 
     Args:
         sweep: the sweep's folder or URI.
+        watch: show the map of the grid instead, cell by cell, until every trial is done; without a terminal, a line for
+            each change.
         json: print one JSON document on standard output instead.
     """
     from amscale.cli import print_json
-    from amscale.errors import no_sweep
+    from amscale.errors import InputError, no_sweep
     from amscale.reporting.terminal import make_console, print_results, status_rows
+    from amscale.reporting.watch import watch as show_map
+    from amscale.trials.objects import is_uri
     from amscale.trials.sweep_store import SweepStore, open_sweep
 
     with open_sweep(str(sweep)) as path:
         if not (path / "sweep.yaml").is_file():
             raise no_sweep(sweep)
+        if watch:
+            if json or is_uri(str(sweep)):
+                raise InputError(
+                    "--watch shows a folder on a terminal; leave --json out, and watch where the sweep runs"
+                )
+            show_map(SweepStore(path), make_console())
+            return 0
         trials = SweepStore(path).all_trials()
         if json:
             print_json({"sweep": str(sweep), "trials": status_rows(trials)})

@@ -41,12 +41,14 @@ def sweep(*arguments: str, dry_run: bool = False, json: bool = False) -> int:
     lost = (lambda reason: print_json({"error": reason, "lost": True})) if json else None
     found = run_sweep(load(*split_arguments(arguments)), make_console(), lost)
     if json:
+        fit = found.fit and found.fit.to_dict()
         print_json(
             {
+                "verdict": fit and fit["verdict"],
                 "sweep": found.address,
                 "trials": status_rows(found.trials),
                 "failed": found.failed,
-                "fit": found.fit and found.fit.to_dict(),
+                "fit": fit,
                 "no_estimates": found.no_fit,
                 "report": found.report and str(found.report),
             }

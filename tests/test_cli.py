@@ -73,7 +73,7 @@ def test_help_imports_nothing_heavy():
         (["plan", "--version"], 0, "amscale 0."),
         (["swep"], 2, "unknown command 'swep' (did you mean sweep?); commands: sweep, plan"),
         (["nonsense"], 2, "unknown command 'nonsense'; commands: sweep, plan"),
-        (["status", "--jsn"], 2, "unknown flag --jsn (did you mean --json?); flags of amscale status: --json"),
+        (["status", "--jsn"], 2, "unknown flag --jsn (did you mean --json?); flags of amscale status: --watch, --json"),
         (["fit", "-o", "x"], 2, "unknown flag -o"),
         (["fit", "--", "x"], 2, "unknown flag --"),
         (["fit"], 2, "fit: SOURCE is missing; usage: amscale fit SOURCE"),
@@ -150,7 +150,11 @@ def show_estimates() -> None:
 def test_any_encoding_of_output_is_enough(name, encoding, made, tmp_path, monkeypatch):
     monkeypatch.setattr("helpers.made_fit.read_sweep", lambda _: read_sweep(made))
     function, arguments, words = {
-        "estimates": (show_estimates, [], "1  k of N = C" + ("*" if encoding == "ascii" else "·") + "D^k at D*(N)"),
+        "estimates": (
+            show_estimates,
+            [],
+            "k_dstar              k of N = C" + ("*" if encoding == "ascii" else "·") + "D^k at D*(N)",
+        ),
         "status": (status, [str(made)], "vanilla-N6.43k-D20k"),
         "plan": (plan, ["quick.yaml", f"storage={tmp_path}"], "99.5k"),
         "help": (fit, ["--help"], "k of N ~ D^k to test"),

@@ -10,7 +10,7 @@ LAYERS = (
     ("errors", "locks", "streams", "usage"),
     ("registry", "settings", "files", "folders", "huggingface"),
     ("hopfield", "models", "data"),
-    ("probes",),
+    ("probes", "policies", "trackers"),
     ("config",),
     ("trials",),
     ("cluster", "scaling", "cli"),
@@ -18,7 +18,7 @@ LAYERS = (
     ("training", "reporting"),
     ("radius", "driver", "subcommand"),
     ("api",),
-    ("plan", "train", "status", "fit", "report", "probe", "doctor"),
+    ("plan", "train", "status", "fit", "report", "probe", "doctor", "compare", "export", "reproduce", "clean", "card"),
     ("sweep",),
     ("__main__",),
 )

@@ -6,6 +6,7 @@ the end of a run with its last evaluation and weights, has the setting's limit a
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from amscale.config import Experiment
@@ -34,18 +35,22 @@ class Schedule:
     checkpoint_every: int
     stops_early: bool
     """Whether any validation may end the run."""
+    branches: tuple[int, ...] = ()
+    """Steps at which other trials branch off, for which a checkpoint is written."""
 
     @classmethod
-    def of(cls, cell: Experiment, steps: int | None) -> "Schedule":
+    def of(cls, cell: Experiment, steps: int | None, branches: Iterable[int] = ()) -> "Schedule":
         """Return the schedule of a trial.
 
         Args:
             cell: its settings.
             steps: of the whole run, where it is known.
+            branches: steps at which other trials branch off.
         """
         probe_every = cell.probes.every if cell.probes.sequences else 0
         early = cell.train.patience is not None
-        return cls(steps, cell.train.validate_every, probe_every, cell.launch.checkpoint_every, early)
+        every = cell.launch.checkpoint_every
+        return cls(steps, cell.train.validate_every, probe_every, every, early, tuple(branches))
 
     def due(self, step: int) -> frozenset[str]:
         """Return what is done after a step before the next one begins."""
@@ -53,7 +58,7 @@ class Schedule:
         found = {
             "validation": validates,
             "probes": self.probe_every and step % self.probe_every == 0,
-            "checkpoint": step % self.checkpoint_every == 0,
+            "checkpoint": step % self.checkpoint_every == 0 or step in self.branches,
             "end": self.steps is None or step >= self.steps or (self.stops_early and validates),
         }
         return frozenset(name for name, is_due in found.items() if is_due)

@@ -15,6 +15,7 @@ from ray import tune
 from ray.exceptions import RayActorError
 from ray.tune.search import Searcher
 
+from amscale.cluster.branch_points import After, BranchPoints
 from amscale.cluster.patience import Schedule
 from amscale.cluster.ray_cluster import HeadMonitor
 from amscale.errors import Preempted
@@ -51,15 +52,22 @@ class JobQueue(Searcher):  # type: ignore[misc]
 
     Args:
         configs: of the trials, in the order in which they start.
+        points: what they wait for.
     """
 
-    def __init__(self, configs: Sequence[dict[str, Any]]) -> None:
+    def __init__(self, configs: Sequence[dict[str, Any]], points: BranchPoints) -> None:
         super().__init__()
         self._configs = deque(configs)
+        self._points = points
 
     def suggest(self, trial_id: str) -> Any:
-        """Return the next config, or FINISHED after the last."""
-        return self._configs.popleft() if self._configs else Searcher.FINISHED
+        """Return the next config that may start, None where all wait, or FINISHED after the last."""
+        if not self._configs:
+            return Searcher.FINISHED
+        ready = next((c for c in self._configs if self._points.is_ready(c["job"]["label"])), None)
+        if ready is not None:
+            self._configs.remove(ready)
+        return ready
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Learn nothing from a trial."""
@@ -81,10 +89,12 @@ class ListenerCallback(tune.Callback):  # type: ignore[misc]
     Args:
         listener: gets every event.
         retries: how often a failed trial begins again without having got on.
+        points: learns which steps trials have passed.
     """
 
-    def __init__(self, listener: Listener, retries: int = 0) -> None:
+    def __init__(self, listener: Listener, retries: int = 0, points: BranchPoints | None = None) -> None:
         self._listener = listener
+        self._points = points or BranchPoints(())
         self._retries = retries
         self._reasons: dict[str, str] = {}
         self._waits_since = time.monotonic()
@@ -112,6 +122,7 @@ class ListenerCallback(tune.Callback):  # type: ignore[misc]
         if "failure" in result:
             self._reasons[label] = result["failure"]
             return
+        self._points.passed(label, result.get("step", 0))
         self._listener.progress(_label(trial), result)
         if "note" in result:
             self._listener.noted(_label(trial), result["note"])
@@ -122,12 +133,14 @@ class ListenerCallback(tune.Callback):  # type: ignore[misc]
             self._listener.failed(_label(trial), trial.last_result["failed"], again=False)
         else:
             self._listener.ended(_label(trial))
+        self._ended(_label(trial))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._failed(trial, again=True)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._failed(trial, again=False)
+        self._ended(_label(trial))
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Say that trials wait for machines, which Ray does not, however long that takes."""
@@ -142,6 +155,10 @@ class ListenerCallback(tune.Callback):  # type: ignore[misc]
                 f"has waited {_WAITING_SECONDS:.0f} s for {placement.machines} machine(s) with "
                 f"{describe_bundle(placement)} free on each: something else holds them, or a node has left the cluster",
             )
+
+    def _ended(self, label: str) -> None:
+        for branch in self._points.ended(label):
+            self._listener.noted(branch, f"trains from its first step: {label}, which it was to branch off, has ended")
 
     def _failed(self, trial: Any, again: bool) -> None:
         self._failed_at[_label(trial)] = self._reached.get(_label(trial), 0)
@@ -223,6 +240,8 @@ class Job:
     """Whether its ranks are forked from the machine's warm server."""
     avoided: tuple[str, ...] = ()
     """Ray's names of nodes that it must not get: their devices are not what it was planned for."""
+    after: After | None = None
+    """The trial that it branches off, where that has not left it a checkpoint yet."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the job as plain data, for the trial's actor."""
@@ -266,6 +285,7 @@ def run_jobs(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     by_label = {job.label: job for job in jobs}
+    points = BranchPoints((job.label, job.after) for job in jobs if job.after)
 
     def reserved(config: dict[str, Any]) -> tune.PlacementGroupFactory:
         job = by_label[config["job"]["label"]]
@@ -276,7 +296,7 @@ def run_jobs(
     tuner = tune.Tuner(
         placed,
         tune_config=tune.TuneConfig(
-            search_alg=JobQueue([{"job": job.to_dict()} for job in jobs]),
+            search_alg=JobQueue([{"job": job.to_dict()} for job in jobs], points),
             num_samples=len(jobs),
             max_concurrent_trials=concurrent,
             reuse_actors=True,
@@ -286,7 +306,7 @@ def run_jobs(
             name=state.name,
             verbose=0,
             stop=EndStopper(lambda: signals.received or end_requested()),
-            callbacks=[ListenerCallback(listener, retries)],
+            callbacks=[ListenerCallback(listener, retries, points)],
             failure_config=tune.FailureConfig(max_failures=retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
         ),

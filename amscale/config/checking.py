@@ -74,6 +74,8 @@ def _path_of(location: tuple[int | str, ...], tree: Any) -> tuple[Any, ...]:
 def known_keys(cls: type[Settings], tree: Any, prefix: str = "") -> Iterator[str]:
     """Yield the dotted keys of a schema, those of the family and the corpus that a tree names included."""
     for name, field in cls.model_fields.items():
+        if field.exclude:
+            continue
         yield prefix + name
         below = tree.get(name) if isinstance(tree, dict) else None
         for section in _sections(name, field.annotation, below):

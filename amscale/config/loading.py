@@ -13,7 +13,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from amscale.config.checking import check, known_keys
-from amscale.config.schema import Experiment
+from amscale.config.rules import multiple_of
+from amscale.config.schema import Experiment, TrainSettings
 from amscale.config.written import parse_written, text_at
 from amscale.errors import InputError
 from amscale.files import packaged, read_text
@@ -47,6 +48,21 @@ def assign(tree: dict[str, Any], key: str, value: Any) -> None:
     tree[last] = value
 
 
+def assign_axis(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key to a value of its axis; `x0.5` is a multiple of what the tree, or its policy, has for it.
+
+    Raises:
+        InputError: as `assign`.
+    """
+    section, _, name = key.partition(".")
+    if section == "train" and isinstance(value, str) and isinstance(tree.get("train"), dict):
+        train = tree["train"]
+        default = TrainSettings.model_fields[name].default if name in TrainSettings.model_fields else None
+        present = train.get(name, "policy" if train.get("policy") else default)
+        value = multiple_of(present, value) or value
+    assign(tree, key, value)
+
+
 def expand(experiment: Experiment) -> list[Experiment]:
     """Return the cells of the grid, each an Experiment with an empty grid, in the order of the axes.
 
@@ -55,17 +71,23 @@ def expand(experiment: Experiment) -> list[Experiment]:
     Raises:
         InputError: a value of an axis is not allowed, or there are too many cells.
     """
-    count = math.prod(len(values) for values in experiment.grid.values())
+    axes = all_axes(experiment)
+    count = math.prod(len(values) for values in axes.values())
     if count > _MOST_CELLS:
         raise InputError(f"grid: {count:,} cells; at most {_MOST_CELLS:,}")
-    names = {section_of(key) for key in experiment.grid}
+    names = {section_of(key) for key in axes}
     bases = {name: json.dumps(_as_written(getattr(experiment, name))) for name in names}
     cells = []
-    for values in itertools.product(*experiment.grid.values()):
-        assigned = dict(zip(experiment.grid, values, strict=True))
+    for values in itertools.product(*axes.values()):
+        assigned = dict(zip(axes, values, strict=True))
         update = {name: check_section(name, bases[name], assigned) for name in names}
-        cells.append(experiment.model_copy(update={"grid": {}, **update}))
+        cells.append(experiment.model_copy(update={"grid": {}, "tune": None, **update}))
     return cells
+
+
+def all_axes(experiment: Experiment) -> dict[str, tuple[Any, ...]]:
+    """Return the axes of the grid, and after them those that its cells are tuned over."""
+    return experiment.grid | (experiment.tune.axes if experiment.tune else {})
 
 
 def check_section(name: str, base: str, assigned: Mapping[str, Any]) -> Any:
@@ -87,7 +109,7 @@ def check_section(name: str, base: str, assigned: Mapping[str, Any]) -> Any:
 def _validate(name: str, base: str, assigned: str) -> Any:
     tree = {name: json.loads(base)}
     for key, value in json.loads(assigned).items():
-        assign(tree, key, value)
+        assign_axis(tree, key, value)
     return check(_SECTIONS[name], tree[name], tree[name], name)
 
 
@@ -151,8 +173,13 @@ def _of_another_kind(message: str, given: Sequence[str], source: str | Mapping[s
 def _override(tree: dict[str, Any], key: str, value: Any) -> None:
     """Set a dotted key, or narrow the axis of that name."""
     grid = tree["grid"] = tree.get("grid") or {}
+    tune = tree.get("tune")
     if isinstance(grid, dict) and (key in grid or key.startswith("grid.")):
         grid[key.removeprefix("grid.")] = value
+    elif isinstance(tune, dict) and key in tune:
+        tune[key] = value
+    elif key.startswith("tune."):
+        tree["tune"] = (tune if isinstance(tune, dict) else {}) | {key.removeprefix("tune."): value}
     else:
         assign(tree, key, value)
 
@@ -196,11 +223,14 @@ def parse(tree: dict[str, Any], written: Mapping[str, Any] | None = None) -> Exp
             raise InputError(f"grid.{key}=[]: an axis needs at least one value")
         # A section is validated with its axes in place: one of them may give a setting that the section requires.
         for each, axis in ((tree, values), (written, written["grid"][key])):
-            assign(each, str(key), axis[0] if isinstance(axis, list) else axis)
+            assign_axis(each, str(key), axis[0] if isinstance(axis, list) else axis)
     experiment = check(_SCHEMA, tree, written, known=tuple(known_keys(Experiment, tree)))
     experiment = experiment.model_copy(update={"grid": _axes_as_written(experiment.grid, tree, written)})
-    for key, values in experiment.grid.items():
-        expand(experiment.model_copy(update={"grid": {key: values}}))
+    tuned = experiment.tune.axes if experiment.tune else {}
+    if both := [key for key in tuned if key in experiment.grid]:
+        raise InputError(f"tune.{both[0]}: an axis of grid too; leave it out of one of them")
+    for key, values in all_axes(experiment).items():
+        expand(experiment.model_copy(update={"grid": {key: values}, "tune": None}))
     return experiment
 
 

@@ -20,6 +20,9 @@ One YAML file is one experiment. Every key can be overridden on the command line
 `1.5M`, `9B`, `2e6`. Scalars are read by YAML 1.2: `010` is 10, `1e-3` a number, `on` and `2026-11-28` are text; a
 number where text is wanted, as in `name: 20261128`, is taken as it is written. An unknown key, or one given twice, is
 an error. This page comes from the schema: `python -m amscale.config.reference`.
+
+A number under `train` may be a rule, an expression of N, D and what else a cell has (`3e-3 * (N / 1M) ** -0.33`);
+`train.policy` names a published one, and `tune` tunes settings by cell: [tuning](tuning.md).
 """
 
 
@@ -77,6 +80,8 @@ def _docstring(cls: type[BaseModel]) -> str:
 def _table(fields: Mapping[str, FieldInfo]) -> str:
     rows = ["| key | default | meaning |", "|---|---|---|"]
     for name, field in fields.items():
+        if field.exclude:
+            continue
         description = " ".join((field.description or "").split()).replace("|", "\\|")
         rows.append(f"| `{name}` | {_default(field)} | {description} |")
     return "\n".join(rows) + "\n"

@@ -1,6 +1,6 @@
 """Corpora, tokenizers, the memory-mapped token store, its nested subsets, and batches."""
 
-from amscale.data.batches import IGNORED, Batches, Sequences
+from amscale.data.batches import IGNORED, Batches, Sequences, nested_length
 from amscale.data.build import corpus_content, prepare, store_name
 from amscale.data.corpora import CORPORA, DataSettings
 from amscale.data.corpus import Corpus
@@ -11,6 +11,7 @@ from amscale.data.token_store import (
     describe_sample,
     open_store,
     predict_statistics,
+    statistics_without_tokens,
 )
 
 __all__ = [
@@ -25,8 +26,10 @@ __all__ = [
     "TokenStore",
     "corpus_content",
     "describe_sample",
+    "nested_length",
     "open_store",
     "predict_statistics",
     "prepare",
+    "statistics_without_tokens",
     "store_name",
 ]

@@ -109,6 +109,8 @@ class Corpus(Settings):
 
     enlarging_setting: ClassVar[str] = "data"
     """Dotted key of the setting that makes a larger corpus, for error messages and larger grids."""
+    has_tokens: ClassVar[bool] = True
+    """Whether there are texts to tokenise; otherwise a trial gets no tokens."""
     cuts_single_document: ClassVar[bool] = False
     """Whether a document that is the only one is cut into parts, so that some of them can be held out."""
     usage_settings: ClassVar[frozenset[str]] = frozenset({"size", "packing", "context", "copies", "lost_text"})

@@ -301,6 +301,11 @@ def predict_statistics(corpus: Corpus) -> TokenStatistics | None:
     return None if vocabulary_size is None else TokenStatistics(vocabulary_size, context, mean)
 
 
+def statistics_without_tokens(corpus: Any) -> TokenStatistics:
+    """Return what the settings of a corpus without tokens say."""
+    return TokenStatistics(corpus.vocabulary, corpus.context, float(corpus.context))
+
+
 def _vocabulary_size(corpus: Corpus) -> int | None:
     if corpus.tokenizer == "bpe" or (corpus.tokenizer == "word" and corpus.word_types() is None):
         return None

@@ -78,6 +78,10 @@ class Family(ABC):
         options = _options_class(cls)
         return options(*[getattr(settings, field.name) for field in fields(options)])
 
+    def fixed_dimensions(self, options: Any) -> tuple[int, int, int] | None:
+        """Return (layers, width, heads) of a family whose shape no setting chooses. Default: None, it is chosen."""
+        return None
+
     def default_dimensions(self, options: Any) -> tuple[int, int, int] | None:
         """Return (layers, width, heads) for settings without size, width and heads. Default: None, an error."""
         return None

@@ -23,6 +23,7 @@ FAMILIES: Registry[type[Family]] = Registry(
         "openelm": "amscale.models.families.openelm:OpenELM",
         "hub": "amscale.models.families.hub:HubFamily",
         "custom": "amscale.models.families.custom:Custom",
+        "script": "amscale.models.families.script:ScriptModel",
     },
 )
 

@@ -101,7 +101,9 @@ class Shape(Dimensions):
         return self.parameters.under(self.count)
 
     def describe(self) -> str:
-        """Return layers x width and heads, such as `4 x 64, 4 heads`."""
+        """Return layers x width and heads, such as `4 x 64, 4 heads`; a script has its own."""
+        if self.family == "script":
+            return "the script's"
         return f"{self.layers} x {self.width}, {self.heads} head{'s' if self.heads > 1 else ''}"
 
     def as_dict(self) -> dict[str, Any]:

@@ -153,6 +153,8 @@ def search(family: Family, settings: FamilySettings, options: Any, vocabulary: i
 
 def _given(family: Family, settings: FamilySettings, options: Any) -> tuple[int, int, int] | None:
     """Return layers, width and heads where nothing is left to search for, else None."""
+    if (fixed := family.fixed_dimensions(options)) is not None:
+        return fixed
     size = cast("int | str | None", settings.size)
     if isinstance(size, str):
         if (settings.layers, settings.width, settings.heads) != (None, None, None):

@@ -1,11 +1,12 @@
 """Write the next cells of a sweep as a configuration that `amscale.plan` and `amscale.sweep` take unchanged."""
 
 import math
+import shlex
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import yaml
@@ -13,17 +14,20 @@ import yaml
 from amscale import models
 from amscale.config import Experiment, expand, parse
 from amscale.data import Corpus, open_store, store_name
-from amscale.errors import InputError
+from amscale.errors import InputError, one_line
 from amscale.planning.plan import tokens_folder
 from amscale.scaling.dstar import cell_criteria, check_window, locate_all
+from amscale.scaling.fit import BaseFit
 from amscale.scaling.next_cells import NextCells, candidates, next_cells
 from amscale.scaling.points import PointTable, drop_highest
 from amscale.scaling.reading import read_sweep
 from amscale.scaling.several_corpora import by_corpus
 from amscale.scaling.table import Columns, read_table
+from amscale.scaling.verdict import NextStep
 from amscale.settings import format_duration, format_size
 from amscale.trials.sweep_store import SweepStore
 
+Fitted = TypeVar("Fitted", bound=BaseFit)
 _SIZE, _AMOUNT = "model.size", "data.size"
 _MARGIN = 1.05
 """A corpus is raised to this many times the tokens that are wanted: documents differ in length."""
@@ -55,7 +59,57 @@ def next_grid_of_sweep(
         InputError: as `read_sweep` and `next_cells`; or the sweep's sizes are not set by model.size and data.size.
     """
     check_window(window)
-    table = read_sweep(folder, count)
+    return _of_sweep(folder, read_sweep(folder, count), number, count, window, threshold).text
+
+
+PROPOSED = 4
+"""Cells of the next step that a verdict names."""
+
+
+def with_next_step(fit: Fitted, address: str | None = None) -> Fitted:
+    """Return a fit whose verdict ends with the cells that `--next 4` names, or with the reason why it names none.
+
+    Args:
+        fit: of a sweep, of a part of one (which has no next cells), or of a table.
+        address: the sweep or the table as a user names it; by default the source of the fit.
+    """
+    return fit if fit.settings.get("where") else replace(fit, next_step=_next_step(fit, address or fit.table.source))
+
+
+def _next_step(fit: BaseFit, address: str) -> NextStep:
+    path = Path(fit.table.source)
+    first = f"python -m amscale.fit {shlex.quote(address)} --next {PROPOSED}"
+    try:
+        if not path.is_dir():
+            chosen, runs, speed = next_cells(fit.table, PROPOSED), 1, None
+            commands: tuple[str, ...] = (first,)
+        else:
+            settings = {name: fit.settings[name] for name in ("count", "window", "threshold")}
+            found = _of_sweep(path, fit.table, PROPOSED, **settings)
+            chosen, runs, speed = found.cells, found.runs, _speed(fit.table)
+            commands = (f"{first} > next.yaml", "python -m amscale.sweep next.yaml")
+    except InputError as error:
+        return NextStep(reason=one_line(str(error).removeprefix(f"next={PROPOSED}: ")))
+    flops = runs * sum(chosen.flops)
+    width = f"from a width of {_width(chosen.width_now)} to about {_width(chosen.width_then)}"
+    promise = f"the 95 % interval of k would narrow {width} ({chosen.how})"
+    if chosen.by_law and fit["k_chinchilla"].value is None:
+        promise += ", if that law holds, which these runs do not show"
+    return NextStep(commands, chosen.cells * runs, flops, flops / speed if speed else None, promise)
+
+
+@dataclass(frozen=True)
+class _Proposal:
+    """Next cells, the runs of each, and the configuration that adds them, as YAML."""
+
+    cells: NextCells
+    runs: int
+    text: str
+
+
+def _of_sweep(
+    folder: str | Path, table: PointTable, number: int, count: str, window: float, threshold: float
+) -> _Proposal:
     if len(corpora := by_corpus(table)) > 1:
         raise InputError(
             f"{folder} holds trials of {len(corpora)} corpora ({'; '.join(corpora)}), and next cells are those of one; "
@@ -70,13 +124,15 @@ def next_grid_of_sweep(
     values = {cell: [item.value for item in items] for cell, items in criteria.items()}
     most = math.inf if corpus.enlarged_by or corpus.tokens is None else corpus.tokens
     chosen = next_cells(table, number, locate_all(values, threshold), list(sizes), most)
-    lines = _header(chosen, _runs(tree), _speed(table))
+    runs = _runs(tree)
+    lines = _header(chosen, runs, _speed(table))
     blocks = [([sizes[N] for N in row], [_scaled(D, amounts) for D in column]) for row, column in chosen.blocks()]
     lines += _commands(blocks[1:])
     lines += _enlarge(tree, corpus, max(max(column) for _, column in blocks))
     first, second = blocks[0]
     tree["grid"] = dict(tree.get("grid") or {}) | {_SIZE: first, _AMOUNT: second}
-    return "".join(f"# {line}\n" for line in lines) + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+    text = "".join(f"# {line}\n" for line in lines) + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+    return _Proposal(chosen, runs, text)
 
 
 def next_grid_of_table(

@@ -11,6 +11,7 @@ from amscale import models
 from amscale.cluster.resources import Resources
 from amscale.cluster.supervisor import measured_grace
 from amscale.config import Experiment, LaunchSettings, expand
+from amscale.config.loading import all_axes
 from amscale.data import (
     Corpus,
     Subset,
@@ -20,12 +21,15 @@ from amscale.data import (
     describe_sample,
     predict_statistics,
     prepare,
+    statistics_without_tokens,
     store_name,
 )
 from amscale.errors import InputError
 from amscale.models import FLOPS_FORMULA, Shape
+from amscale.planning.branches import Branch, plan_branches
 from amscale.planning.memory import Comparison, Memory, compare_memory
 from amscale.planning.placement import choose_placement
+from amscale.planning.resolving import describe_policies, resolve
 from amscale.planning.sharing import share_gpus
 from amscale.planning.times import makespan, measured_flops, trial_seconds
 from amscale.trials.identity import trial_id, trial_label
@@ -58,7 +62,7 @@ class TrialPlan:
     """One trial before it runs."""
 
     cell: Experiment
-    """Its settings: one cell of the grid."""
+    """Its settings: one cell of the grid, as numbers."""
     identity: str
     label: str
     shape: Shape
@@ -76,11 +80,20 @@ class TrialPlan:
     """Expected wall time, start included."""
     store: TokenStore | None
     """None in a plan that was made before the corpus was tokenised."""
+    by_rule: tuple[str, ...] = ()
+    """Dotted keys of its settings that rules or the policy gave."""
+    branch: Branch | None = None
+    """Where it branches off another trial; `seconds` is what is left from there on."""
 
     @property
     def steps(self) -> int:
         """Optimiser steps, at most."""
         return self.step_plan.steps
+
+    @property
+    def flops_saved(self) -> float:
+        """Training FLOPs of the steps that the trial does not train itself."""
+        return self.flops * self.branch.step / self.steps if self.branch else 0.0
 
     def setting(self, key: str) -> Any:
         """Return the value of a dotted key of the trial's settings, such as `train.learning_rate`."""
@@ -109,13 +122,29 @@ class SweepPlan:
     """Seconds that trials may need to write their checkpoints when they are asked to end."""
     texts: tuple[str, ...] = ()
     """A sentence on each text: its documents, and what its tokenizer lost."""
+    policies: tuple[str, ...] = ()
+    """A sentence on each policy: its source, what N is in it, and what was set by hand instead."""
     memory_basis: tuple[str, ...] = ()
     """A sentence for each kind of device whose memory estimates are corrected by earlier results of the sweep."""
 
     @property
     def further_axes(self) -> tuple[str, ...]:
-        """Axes of the grid that no column of a plan shows otherwise."""
-        return tuple(key for key in self.axes if key not in _AXES_IN_COLUMNS)
+        """Axes, and settings that rules or a policy give differently, that no column of a plan shows otherwise."""
+        keys = [*self.axes, *(key for key, values in self._by_rule().items() if len(values) > 1)]
+        return tuple(key for key in dict.fromkeys(keys) if key not in _AXES_IN_COLUMNS)
+
+    @property
+    def common_settings(self) -> dict[str, Any]:
+        """Settings that rules or a policy give, and that are the same for all trials."""
+        return {key: values[0] for key, values in self._by_rule().items() if len(values) == 1 and key not in self.axes}
+
+    def _by_rule(self) -> dict[str, list[Any]]:
+        found: dict[str, list[Any]] = {}
+        for key in dict.fromkeys(key for trial in self.trials for key in trial.by_rule):
+            for value in (trial.setting(key) for trial in self.trials):
+                if value not in found.setdefault(key, []):
+                    found[key].append(value)
+        return found
 
     def cards(self, placement: Placement) -> str:
         """Return the GPUs that may run a trial, by count and kind; empty on the CPU, and where none has a name."""
@@ -126,7 +155,8 @@ class SweepPlan:
 
         Columns: label, shape, family, N, D, seed, steps, flops (all steps), memory_bytes (of one process), zero_stage,
         machines, processes (of all machines), device, precision, seconds (expected), gpu_fraction, cards (that may run
-        it), and the value of each further axis by its dotted key.
+        it), trunk and branch_step (the trial that it branches off, and after which step), and the value of each further
+        axis by its dotted key.
         """
         import pandas
 
@@ -149,11 +179,13 @@ class SweepPlan:
                 "seconds": trial.seconds,
                 "gpu_fraction": trial.placement.gpu_fraction,
                 "cards": self.cards(trial.placement),
+                "trunk": trial.branch.trunk if trial.branch else None,
+                "branch_step": trial.branch.step if trial.branch else None,
                 **{key: trial.setting(key) for key in self.further_axes},
             }
             for trial in self.trials
         ]
-        return pandas.DataFrame(rows)
+        return pandas.DataFrame(rows).astype({"branch_step": "Int64"})
 
 
 def tokens_folder(storage: Path) -> Path:
@@ -181,11 +213,16 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
     results = {r.trial: r for r in (trial.read_result() for trial in folder.all_trials()) if r is not None}
     measured = measured_flops(results.values())
     corpora = _Corpora(tokens_folder(storage), build)
+    cells = expand(config)
+    axes = tuple(all_axes(config))
+    policies: dict[str, dict[str, tuple[str, ...]]] = {}
     trials = [
-        _plan_cell(cell, corpora.tokens(cell.data), corpora.content(cell.data), resources, config.fit.count, measured)
-        for cell in expand(config)
+        _plan_cell(
+            cell, corpora.tokens(cell.data), corpora.content(cell.data), resources, config.fit.count, measured, policies
+        )
+        for cell in cells
     ]
-    _check_distinct(trials, tuple(config.grid))
+    _check_distinct(trials, axes)
     compared = compare_memory((t.shape, t.cell.train, results[t.identity]) for t in trials if t.identity in results)
     if compared:
         # A trial that has a checkpoint goes on with as many ranks as wrote it.
@@ -197,10 +234,12 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
         ]
     waiting = sum(not folder.trial(trial.label).done() for trial in trials)
     trials = share_gpus(trials, resources, min(waiting, config.launch.concurrent_trials or waiting))
+    trials = plan_branches(trials, folder, lambda trial, step: _seconds_after(trial, step, resources, measured))
     trials.sort(key=lambda trial: (trial.N, trial.D, trial.cell.seed))
     return SweepPlan(
         trials=tuple(trials),
-        axes=tuple(config.grid),
+        axes=axes,
+        policies=tuple(describe_policies(policies)),
         resources=resources,
         count=config.fit.count,
         flops_formula=f"{FLOPS_FORMULA}: {models.FLOPS_FORMULAS[FLOPS_FORMULA]}",
@@ -236,6 +275,8 @@ class _Corpora:
 
     def tokens(self, settings: Corpus) -> TokenStore | TokenStatistics:
         """Return the token store, or what is known of the corpus without one where that is enough."""
+        if not settings.has_tokens:
+            return statistics_without_tokens(settings)
         corpus = _whole(settings)
         # A D that is given needs no tokens; a later cell may want all that there are.
         if corpus not in self._stores or (self._stores[corpus] is None and settings.size is None):
@@ -279,11 +320,22 @@ def _whole(settings: Corpus) -> Corpus:
     return settings.model_copy(update={"size": None, "packing": "document", "context": None})
 
 
-def plan_steps(cell: Experiment, store: TokenStore, subset: Subset) -> StepPlan:
-    """Return batch and steps of a run, from its settings and the facts of its tokens; the same in plan and training."""
+def plan_steps(cell: Experiment, store: TokenStore | None, subset: Subset | None) -> StepPlan:
+    """Return batch and steps of a run, from its settings and the facts of its tokens; the same in plan and training.
+
+    Without tokens, where the trial's script reads data by itself, its settings alone decide.
+    """
+    if store is None or subset is None:
+        facts = statistics_without_tokens(cell.data)
+        return _steps(cell, facts.context, facts.mean_tokens_per_sequence, int(cell.data.size or 0))
+    return _steps(cell, *_lengths(cell, store), subset.unique_tokens)
+
+
+def _lengths(cell: Experiment, store: TokenStore) -> tuple[int, float]:
+    """Return the tokens of a sequence, at most and in the mean."""
     context = cell.data.context or store.longest_document
     mean = context if cell.data.packing == "stream" else min(context, store.training_tokens / store.training_documents)
-    return _steps(cell, context, mean, subset.unique_tokens)
+    return context, mean
 
 
 def _steps(cell: Experiment, context: int, mean: float, unique_tokens: int) -> StepPlan:
@@ -294,9 +346,11 @@ def _steps(cell: Experiment, context: int, mean: float, unique_tokens: int) -> S
     return StepPlan(context, sequences, mean, math.ceil(cell.train.epochs * unique_tokens / (sequences * mean)))
 
 
-def plan_trial(cell: Experiment, store: TokenStore, resources: Resources, count: str) -> TrialPlan:
-    """Resolve one cell against its token store, as `plan_sweep` does."""
-    return _plan_cell(cell, store, corpus_content(cell.data), resources, count, None)
+def plan_trial(cell: Experiment, store: TokenStore | None, resources: Resources, count: str) -> TrialPlan:
+    """Resolve one cell against its token store, as `plan_sweep` does; None where its script reads data by itself."""
+    return _plan_cell(
+        cell, store or statistics_without_tokens(cell.data), corpus_content(cell.data), resources, count, None
+    )
 
 
 def _plan_cell(
@@ -306,15 +360,20 @@ def _plan_cell(
     resources: Resources,
     count: str,
     measured: float | None,
+    policies: dict[str, dict[str, tuple[str, ...]]] | None = None,
 ) -> TrialPlan:
     if isinstance(corpus, TokenStore):
-        subset = corpus.training(cell.data.size, cell.data.packing, cell.data.copies)
-        D, steps = subset.unique_tokens, plan_steps(cell, corpus, subset)
+        D = corpus.training(cell.data.size, cell.data.packing, cell.data.copies).unique_tokens
+        context, mean = _lengths(cell, corpus)
     else:
         assert cell.data.size is not None
-        D = cell.data.size
-        steps = _steps(cell, corpus.context, corpus.mean_tokens_per_sequence, D)
-    shape = models.solve(cell.model, corpus.vocabulary_size, steps.context)
+        D, context, mean = cell.data.size, corpus.context, corpus.mean_tokens_per_sequence
+    shape = models.solve(cell.model, corpus.vocabulary_size, context)
+    name, resolved = cell.train.policy, resolve(cell, shape, D, context)
+    if policies is not None and name is not None:
+        policies[name] = {"by_policy": resolved.by_policy, "by_hand": resolved.by_hand}
+    cell = resolved.cell
+    steps = _steps(cell, context, mean, D)
     choice = choose_placement(cell, shape, steps.sequences, resources)
     flops = models.flops_per_token(shape) * steps.steps * steps.sequences * steps.mean_tokens
     identity = trial_id(cell, _dimensions(shape), content)
@@ -331,6 +390,7 @@ def _plan_cell(
         memory=choice.memory,
         seconds=trial_seconds(cell, steps.steps, flops, choice.placement, resources, measured),
         store=corpus if isinstance(corpus, TokenStore) else None,
+        by_rule=tuple(f"train.{key}" for key in (*resolved.by_rule, *resolved.by_policy)),
     )
 
 
@@ -347,6 +407,12 @@ def _place_again(
     choice = choose_placement(trial.cell, trial.shape, trial.step_plan.sequences, resources, compared)
     seconds = trial_seconds(trial.cell, trial.steps, trial.flops, choice.placement, resources, measured)
     return replace(trial, placement=choice.placement, memory=choice.memory, seconds=seconds)
+
+
+def _seconds_after(trial: TrialPlan, step: int, resources: Resources, measured: float | None) -> float:
+    """Return the expected wall time of a trial that begins after a step."""
+    left = trial.steps - step
+    return trial_seconds(trial.cell, left, trial.flops * left / trial.steps, trial.placement, resources, measured)
 
 
 def _end_seconds(trial: TrialStore, launch: LaunchSettings) -> float:

@@ -29,13 +29,15 @@ class SingleTrial:
     experiment: Experiment
     sweep: SweepStore
     plan: TrialPlan
-    tokens: TokenStore
+    tokens: TokenStore | None
+    """None where the trial's script reads data by itself."""
 
     def write(self, store: TrialStore) -> None:
         """Write the trial's spec into its store; make the sweep's folder where it is missing."""
         self.sweep.create_if_missing(self.experiment)
         plan = self.plan
-        store.write_spec(plan.cell, plan.placement, self.tokens.folder, plan.identity, plan.label)
+        folder = self.tokens.folder if self.tokens else None
+        store.write_spec(plan.cell, plan.placement, folder, plan.identity, plan.label)
 
 
 def plan_single_trial(path: str, overrides: list[str], machines: int = 1) -> SingleTrial:
@@ -55,7 +57,7 @@ def plan_single_trial(path: str, overrides: list[str], machines: int = 1) -> Sin
         axes = ", ".join(f"{key}=…" for key, values in experiment.grid.items() if len(values) > 1)
         raise InputError(f"{path}: names {len(cells)} trials; choose one by {axes}")
     sweep = sweep_store(experiment)
-    tokens = prepare(cells[0].data, tokens_folder(sweep.path.parent))
+    tokens = prepare(cells[0].data, tokens_folder(sweep.path.parent)) if cells[0].data.has_tokens else None
     resources = Resources(this_machine(experiment.launch.device).hosts * machines)
     return SingleTrial(experiment, sweep, plan_trial(cells[0], tokens, resources, experiment.fit.count), tokens)
 

@@ -137,6 +137,9 @@ class Probe:
     """Its columns in the report's table of probes. Without any, its scalars are shown under their tags."""
     charts: ClassVar[tuple[ScalarChart, ...]] = ()
     """Its charts in TensorBoard's Custom Scalars tab."""
+    of_tokens: ClassVar[tuple[str, ...]] = ()
+    """Tags of values that depend on D (`context.corpus.tokens`). Where trials of several D share a stable phase, those
+    that do not train it leave them out there."""
     Settings: ClassVar[type[BaseSettings]] = NoSettings
     """The settings that a configuration may give it."""
 

@@ -60,6 +60,7 @@ class Memorisation(Probe):
 
     name = "memorisation"
     wants = ("logits",)
+    of_tokens = ("memorisation/bits", "memorisation/bits_per_parameter")
     Settings = MemorisationSettings
     settings: MemorisationSettings
     charts = (

@@ -1,4 +1,4 @@
-"""The conclusion of a report: a headline, key numbers, and sentences on each group of estimates."""
+"""What a report says beside its verdict: what was trained, key numbers, and what was seen besides."""
 
 import math
 import re
@@ -14,7 +14,6 @@ from amscale.settings import format_size
 _KEY_NUMBERS = 3
 """Key numbers of each of the two main groups."""
 NOT_DETERMINED = "not determined"
-_HEADINGS = {EXPONENT: "N against D", FLOOR: "The loss floor"}
 
 
 @dataclass(frozen=True)
@@ -27,12 +26,11 @@ class Section:
 
 @dataclass(frozen=True)
 class KeyNumber:
-    """An estimate in large print: its value, and as a note its interval, or why it is not determined."""
+    """An estimate in large print: its value, and as a note its interval."""
 
     name: str
     value: str
     note: str
-    determined: bool = True
 
 
 def headline(report: ReportData) -> str:
@@ -63,70 +61,31 @@ def _convention(report: ReportData) -> str:
 
 
 def key_numbers(report: ReportData) -> list[KeyNumber]:
-    """Return the numbers to read first: exponents at D* and N_opt and one more; observed losses and one floor."""
+    """Return the numbers to read first, of those that are determined: exponents, observed losses and a law's floor."""
     observed = [e for e in report.estimates(FLOOR) if "references" in e["details"]]
     chosen = []
     for first, group, digits in ((report.estimates(EXPONENT)[:2], EXPONENT, 3), (observed, FLOOR, 4)):
-        others = [e for e in report.estimates(group) if e not in first and e["value"] is not None]
-        chosen += [_key_number(e, digits) for e in (*first, *others[: _KEY_NUMBERS - len(first)])]
+        ordered = [*first, *(e for e in report.estimates(group) if e not in first)]
+        chosen += [_key_number(e, digits) for e in ordered if e["value"] is not None][:_KEY_NUMBERS]
     return chosen
 
 
 def _key_number(estimate: dict[str, Any], digits: int) -> KeyNumber:
-    if estimate["value"] is None:
-        return KeyNumber(estimate["estimand"], NOT_DETERMINED, estimate["refusal"], determined=False)
     return KeyNumber(estimate["estimand"], f"{estimate['value']:.{digits}g}", _interval(estimate["interval"]))
 
 
 def sections(report: ReportData) -> list[Section]:
-    """Return a section for each group of estimates, the probes, what is not determined, and warnings."""
-    before: dict[str, list[str]] = {EXPONENT: _dstar(report), FLOOR: _below_known_losses(report)}
-    after: dict[str, list[str]] = {EXPONENT: _rejections(report.estimates(EXPONENT))}
-    found = []
-    for group in dict.fromkeys((EXPONENT, FLOOR, *report.groups)):
-        determined = [estimate for estimate in report.estimates(group) if estimate["value"] is not None]
-        determined.sort(key=lambda estimate: "references" not in estimate["details"])
-        sentences = (
-            *before.get(group, []),
-            *(estimate_sentence(e, determined) for e in determined),
-            *after.get(group, []),
-        )
-        found.append(Section(_HEADINGS.get(group, group[:1].upper() + group[1:]), sentences))
-    found += [
+    """Return what else was seen, beside the verdict: where D* lies, the losses, the probes, and warnings."""
+    found = [
+        Section("D* of each N", tuple(_dstar(report))),
+        Section("Losses", tuple(_below_known_losses(report) if report.estimates(FLOOR) else ())),
         Section("Inside the networks", tuple(_last_probes(report))),
-        Section("Not determined", tuple(_not_determined(report))),
         Section("To keep in mind", tuple(_sentence(warning) for warning in report.fit["warnings"])),
     ]
     return [section for section in found if section.sentences]
 
 
-def _not_determined(report: ReportData) -> list[str]:
-    """Return the estimates that are not determined, those of one reason in one sentence."""
-    reasons: dict[str, list[str]] = {}
-    for estimate in report.fit["estimates"]:
-        if estimate["value"] is None:
-            reasons.setdefault(estimate["refusal"], []).append(estimate["estimand"])
-    return [f"{_capital('; '.join(dict.fromkeys(names)))}: {reason}." for reason, names in reasons.items()]
-
-
-def estimate_sentence(estimate: dict[str, Any], group: Sequence[dict[str, Any]] = ()) -> str:
-    """Return one estimate in a sentence: value, interval, and which hypotheses the data reject.
-
-    The objective is named where another estimate of `group` has the same estimand.
-    """
-    name = _capital(estimate["estimand"])
-    if sum(other["estimand"] == estimate["estimand"] for other in group) > 1:
-        name += f" (by {estimate['objective'].partition(',')[0]})"
-    text = f"{name}: {estimate['value']:.4g}, {_interval(estimate['interval'])}, {_count(estimate['used'], 'point')}."
-    return f"{text} {verdict(estimate['hypotheses'])}".strip()
-
-
-def _capital(text: str) -> str:
-    """Capitalise the first letter, unless it is a symbol by itself, such as the k of `k of N = C·D^k`."""
-    return text[0].upper() + text[1:] if text[1:2].isalpha() else text
-
-
-def verdict(tests: Sequence[dict[str, Any]]) -> str:
+def rejections(tests: Sequence[dict[str, Any]]) -> str:
     """Return which hypotheses the data reject at the 5 % level, and which they do not."""
     if not tests:
         return ""
@@ -144,21 +103,6 @@ def _names(tests: Sequence[dict[str, Any]]) -> str:
     if tests and all(test["name"].startswith("k = ") for test in tests):
         return "k = " + ", ".join(f"{test['value']:g}" for test in tests)
     return "; ".join(test["name"] for test in tests)
-
-
-def _rejections(exponents: Sequence[dict[str, Any]]) -> list[str]:
-    """Return how many estimates of k reject each hypothesis."""
-    tests: dict[float, list[dict[str, Any]]] = {}
-    for estimate in exponents:
-        for test in estimate["hypotheses"] if estimate["value"] is not None else ():
-            tests.setdefault(test["value"], []).append(test)
-    if not tests:
-        return []
-    counts = [f"{row[0]['name']} by {sum(t['rejected'] for t in row)} of {len(row)}" for row in tests.values()]
-    text = f"Rejected by these estimates of k: {'; '.join(counts)}."
-    if not any(test["rejected"] for row in tests.values() for test in row):
-        text += " These runs do not tell the hypotheses apart."
-    return [text]
 
 
 def _last_probes(report: ReportData) -> list[str]:

@@ -1,68 +1,108 @@
-"""A fit on a terminal: tables of its estimates, notes on each, and the laws side by side."""
+"""A fit on a terminal: its verdict, tables of its estimates, the laws side by side, and what each rests on."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from amscale.scaling.estimate import Estimate, HypothesisTest, interval_text
+from amscale.scaling.forecast import score_lines
 from amscale.scaling.laws.compare import HELD_OUT, Comparison
+from amscale.scaling.verdict import ANSWER, ASKED, NEXT, NOT_SAID, Verdict
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from amscale.scaling.fit import BaseFit
 
+_LABEL = 10
+"""Columns of a label of the verdict."""
 _MOST_LISTED = 4
 _NARROWEST = 20
 """Least width of a folded column, in characters."""
 
 
-def print_fit(fit: "BaseFit", console: "Console") -> None:
-    """Print the source, warnings, estimates with their notes, and laws."""
+def print_fit(fit: "BaseFit", console: "Console", grounds: bool = False) -> None:
+    """Print the verdict, then the source, warnings, the estimates that have a value, and the laws.
+
+    With `grounds`, what every estimate rests on follows, or why it has no value.
+    """
     from rich.text import Text
 
+    print_verdict(fit.verdict(), console)
+    console.print()
     header = f"{fit.table.source}: {len(fit.table.points)} points, {len(fit.table.left_out)} left out"
     console.print(Text(f"{header}; {fit.table.convention}"))
     for warning in fit.table.warnings:
         console.print(Text(f"warning: {warning}"), style="yellow")
     for line in fit.tuning.lines() if fit.tuning else ():
         console.print(Text(line))
-    print_estimates(console, fit.estimates, fit.table.convention.split("; "))
+    print_estimates(console, fit.estimates)
     print_laws(console, fit.laws)
+    for score in fit.forecasts:
+        for line in score_lines(score):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if grounds:
+        print_grounds(console, fit.estimates, fit.table.convention.split("; "))
 
 
-def print_estimates(console: "Console", estimates: Sequence[Estimate], printed: Sequence[str] = ()) -> None:
-    """Print a row for each estimate, grouped by what is estimated, and below the tables numbered notes.
+def print_verdict(verdict: Verdict, console: "Console") -> None:
+    """Print the verdict: a labelled line for each sentence, headlines in bold, shell commands uncut."""
+    from rich.text import Text
 
-    A line that several notes share is printed once, before them; lines in `printed` are left out.
-    """
+    indent = " " * _LABEL
+    last = ""
+    for label, text in verdict.lines():
+        if label == ASKED and last:
+            console.print()
+        last = label or last
+        prefix = f"{label:{_LABEL}}"
+        style = "bold" if label == ANSWER else "dim" if last == NOT_SAID else ""
+        if last == NEXT and text.startswith("python -m "):
+            console.print(Text(prefix, style="dim") + Text(text), soft_wrap=True)
+            continue
+        width = max(console.width - _LABEL, _NARROWEST)
+        lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+        for number, line in enumerate(lines):
+            console.print(Text(indent if number else prefix, style="dim") + Text(line, style=style), soft_wrap=True)
+
+
+def print_estimates(console: "Console", estimates: Sequence[Estimate]) -> None:
+    """Print a row for each estimate that has a value, those of a group together, and in one line which have none."""
     groups = list(dict.fromkeys(estimate.group for estimate in estimates))
-    ordered = [estimate for group in groups for estimate in estimates if estimate.group == group]
-    rows = [(str(number), *_cells(estimate)) for number, estimate in enumerate(ordered, start=1)]
-    headings = ("", "estimand", "value", "95 % interval", "points", "rejected at 5 %")
+    ordered = [item for group in groups for item in estimates if item.group == group and item.value is not None]
+    rows = [_cells(estimate) for estimate in ordered]
+    headings = ("id", "estimand", "value", "95 % interval", "points", "rejected at 5 %")
     widths = _widths(console, headings, rows, stretched=1)
-    for group in groups:
+    for group in dict.fromkeys(item.group for item in ordered):
         console.print()
         console.print(group, style="bold", markup=False, highlight=False)
         chosen = [row for row, estimate in zip(rows, ordered, strict=True) if estimate.group == group]
-        _print_rows(console, headings if group == groups[0] else None, chosen, widths, numbers=(0, 2, 4))
+        _print_rows(console, headings if group == ordered[0].group else None, chosen, widths, numbers=(2, 4))
+    without = [estimate.id for estimate in estimates if estimate.value is None]
+    if without:
+        console.print()
+        _print_note(console, f"not determined ({len(without)}): {', '.join(without)}")
+
+
+def print_grounds(console: "Console", estimates: Sequence[Estimate], printed: Sequence[str] = ()) -> None:
+    """Print what each estimate rests on, by its id.
+
+    A line that several share is printed once, before the others; lines in `printed` are left out.
+    """
     console.print()
-    console.print("notes", style="bold")
-    ids = ", ".join(f"{number} {estimate.id}" for number, estimate in enumerate(ordered, start=1))
-    if ids:
-        _print_note(console, f"ids: {ids}")
-    notes = [[line for line in dict.fromkeys(_notes(estimate)) if line not in printed] for estimate in ordered]
-    common: dict[str, list[int]] = {}
-    for number, lines in enumerate(notes, start=1):
+    console.print("grounds", style="bold")
+    notes = {item.id: [line for line in dict.fromkeys(_notes(item)) if line not in printed] for item in estimates}
+    common: dict[str, list[str]] = {}
+    for id, lines in notes.items():
         for line in lines:
-            common.setdefault(line, []).append(number)
-    for line, numbers in common.items():
-        if len(numbers) > 1:
-            _print_note(console, f"{_ranges(numbers)}: {line}")
-    for number, lines in enumerate(notes, start=1):
+            common.setdefault(line, []).append(id)
+    for line, ids in common.items():
+        if len(ids) > 1:
+            _print_note(console, f"{', '.join(ids) if len(ids) < len(notes) else 'all'}: {line}")
+    for id, lines in notes.items():
         own = [line for line in lines if len(common[line]) == 1]
         for index, line in enumerate(own):
-            _print_note(console, f"{number if index == 0 else '':>2}  {line}")
+            _print_note(console, f"{id}: {line}" if index == 0 else f"    {line}")
 
 
 def print_laws(console: "Console", laws: Sequence[Comparison]) -> None:
@@ -102,10 +142,8 @@ def print_laws(console: "Console", laws: Sequence[Comparison]) -> None:
 
 
 def _cells(estimate: Estimate) -> tuple[str, ...]:
-    determined = estimate.value is not None
-    value = f"{estimate.value:.4g}" if determined else "not determined"
-    interval = interval_text(estimate.interval) if determined else ""
-    return estimate.estimand, value, interval, str(estimate.used), _rejected(estimate)
+    interval = interval_text(estimate.interval)
+    return estimate.id, estimate.estimand, f"{estimate.value:.4g}", interval, str(estimate.used), _rejected(estimate)
 
 
 def _widths(console: "Console", headings: Sequence[str], rows: Sequence[Sequence[str]], stretched: int) -> list[int]:
@@ -156,17 +194,6 @@ def _rejected(estimate: Estimate) -> str:
     if not estimate.tests:
         return ""
     return ", ".join(f"{value:.4g}" for value in estimate.rejected) or "none"
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """Return `1, 3-5` for 1, 3, 4, 5."""
-    parts: list[list[int]] = []
-    for number in numbers:
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1].append(number)
-        else:
-            parts.append([number])
-    return ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
 
 
 def _notes(estimate: Estimate) -> Iterator[str]:

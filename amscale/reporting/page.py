@@ -16,6 +16,7 @@ from amscale.reporting.chart import Chart, Palette, palette_of
 from amscale.reporting.figures import report_charts
 from amscale.reporting.interactive import html_formula, to_plotly
 from amscale.reporting.report_data import ReportData, read_report_data
+from amscale.scaling.verdict import NextStep, promise
 from amscale.trials.storage_errors import check_outputs, make_folder
 
 if TYPE_CHECKING:
@@ -62,9 +63,11 @@ def render_page(report: ReportData, charts: Sequence[Chart], palette: Palette) -
         lstrip_blocks=True,
     )
     environment.filters["formula"] = html_formula
+    environment.filters["promise"] = lambda step: promise(NextStep(**step))
     return environment.get_template("page.html.j2").render(
         report=report,
         headline=conclusion.headline(report),
+        verdict=report.fit["verdict"],
         key_numbers=conclusion.key_numbers(report),
         sections=conclusion.sections(report),
         charts=charts,

@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from amscale.config import expand, parse
+from amscale.config import TrainSettings, expand, parse
 from amscale.errors import InputError
 from amscale.probes.registry import columns_of
-from amscale.reporting.conclusion import NOT_DETERMINED, verdict
+from amscale.reporting.conclusion import NOT_DETERMINED, rejections
 from amscale.reporting.report_data import ReportData, ReportTrial
 from amscale.scaling.estimate import interval_text
 from amscale.settings import format_duration, format_size
@@ -36,7 +36,7 @@ class EstimateRow:
     value: str
     interval: str
     points: str
-    verdict: str
+    rejected: str
     objective: str
     determined: bool
     basis: Sequence[tuple[str, Sequence[str]]]
@@ -116,7 +116,7 @@ def _estimate_row(item: dict[str, Any]) -> EstimateRow:
         value=f"{item['value']:.4g}" if determined else NOT_DETERMINED,
         interval=interval_text(item["interval"]) if determined else "",
         points=str(item["used"]),
-        verdict=verdict(item["hypotheses"]) if determined else item["refusal"],
+        rejected=rejections(item["hypotheses"]) if determined else item["refusal"],
         objective=item["objective"],
         determined=determined,
         basis=[(name, list(lines)) for name, lines in basis if any(lines)],
@@ -220,12 +220,18 @@ def outside_grid(report: ReportData) -> list[str]:
     except InputError:  # a configuration that this version cannot read does not say which trials it contains
         return []
     cells = [settings_of(cell) for cell in expand(experiment)]
+    # What rules and policies give is a number in a trial, and no number here.
+    follow = {f"train.{key}" for cell in expand(experiment) for key in dict(cell.train.rules)}
+    if experiment.train.policy is not None or any(cell["train"].get("policy") for cell in cells):
+        follow |= {f"train.{key}" for key in TrainSettings.model_fields}
+    follow.add("train.policy")
     cells_by_settings: dict[tuple[str, ...], set[str]] = {}
     outside = []
     for trial, result in ((trial, trial.result) for trial in report.with_result if trial.result):
         settings = {"seed": result.setting("seed")} | {section: result.section(section) for section in _SECTIONS}
         # Another version may have had fewer settings: only those that the trial records are compared.
         names = tuple(f"{section}.{name}" for section in _SECTIONS for name in settings[section])
+        names = tuple(name for name in names if name not in follow)
         if names not in cells_by_settings:
             cells_by_settings[names] = {_values(cell, names) for cell in cells}
         if _values(settings, names) not in cells_by_settings[names]:

@@ -3,6 +3,7 @@
 import shlex
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -10,6 +11,8 @@ from rich.table import Table
 
 from amscale.cluster.environment import set_variables
 from amscale.cluster.machine import launch_command
+from amscale.planning.branches import describe_branches
+from amscale.planning.design import DesignCheck, design_lines
 from amscale.planning.plan import SweepPlan, TrialPlan
 from amscale.settings import format_duration, format_size, format_value
 from amscale.trials.records import Placement
@@ -36,16 +39,24 @@ def print_plan(plan: SweepPlan, console: Console) -> None:
     for line in (
         *plan.texts,
         f"N counts {plan.count} parameters, D unique tokens; memory is that of one process.",
+        *_rule_lines(plan),
         *plan.memory_basis,
         f"FLOPs ({plan.flops_formula}).",
-        f"All trials: {sum(t.flops for t in plan.trials):.3g} FLOPs, {_hours(plan.trials)}, about "
+        *describe_branches(plan.trials),
+        f"All trials: {sum(t.flops - t.flops_saved for t in plan.trials):.3g} FLOPs, {_hours(plan.trials)}, about "
         f"{format_duration(plan.seconds)} of wall time ({plan.time_basis}).",
         f"Asked to end, trials may take {plan.end_seconds:.0f} s to write checkpoints: a scheduler must ask a minute "
         "earlier than that.",
     ):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    for line in _device_lines(plan):
+    for line in (*_device_lines(plan), *design_lines(DesignCheck(plan.trials))):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _rule_lines(plan: SweepPlan) -> list[str]:
+    """Return what policies set, and the settings by rules that are the same for all trials and have no column."""
+    common = ", ".join(f"{key} {format_value(value)}" for key, value in plan.common_settings.items())
+    return [*plan.policies, *([f"The same for all trials: {common}."] if common else [])]
 
 
 def _device_lines(plan: SweepPlan) -> list[str]:
@@ -105,19 +116,27 @@ def plan_document(plan: SweepPlan, commands: tuple[str, list[str]] | None = None
         commands: configuration and overrides of which each trial gets its command.
     """
     trials = plan.to_frame().to_dict("records")
+    for row, trial in zip(trials, plan.trials, strict=True):
+        row["branch_step"] = trial.branch.step if trial.branch else None
     if commands:
         for row, trial in zip(trials, plan.trials, strict=True):
             row["command"] = _command(plan, trial, *commands)
+    check = DesignCheck(plan.trials)
     return {
         "resources": plan.resources.describe(),
         "count": plan.count,
         "flops_formula": plan.flops_formula,
         "flops": sum(trial.flops for trial in plan.trials),
+        "flops_saved": sum(trial.flops_saved for trial in plan.trials),
+        "branches": describe_branches(plan.trials),
         "seconds": plan.seconds,
         "time_basis": plan.time_basis,
         "end_seconds": plan.end_seconds,
         "texts": list(plan.texts),
+        "policies": list(plan.policies),
         "memory_basis": list(plan.memory_basis),
+        "cannot_tell": list(check.warnings),
+        "proposal": None if check.proposal is None else asdict(check.proposal),
         "trials": trials,
     }
 
@@ -131,7 +150,7 @@ def _row(trial: TrialPlan) -> list[str]:
         format_size(trial.N),
         format_size(trial.D),
         str(trial.cell.seed),
-        f"{trial.steps:,}",
+        f"{trial.steps:,}" if trial.branch is None else f"{trial.branch.step:,} + {trial.steps - trial.branch.step:,}",
         f"{trial.flops:.2g}",
         f"{trial.memory.total / 1e9:.2f} GB",
         str(placement.zero_stage),

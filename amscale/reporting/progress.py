@@ -1,21 +1,19 @@
-"""Live progress of a sweep: a table that is redrawn on a terminal, one line per event elsewhere."""
+"""Live progress of a sweep: a map of its grid that is redrawn on a terminal, one line per event elsewhere."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 
+from amscale.reporting.grid_map import DONE, FAILED, RUNNING, WAITING, CellTrial, draw_map, time_left
 from amscale.reporting.terminal import print_line
 from amscale.settings import format_duration
 
 _LINE_SECONDS = 10.0
 """Least time between two lines of numbers of one trial."""
-
-_TABLE_FRAME = 6
-"""Lines of the screen that the table's title, headings and frame take."""
 
 
 @dataclass
@@ -30,12 +28,18 @@ class _TrialRow:
     """Time and step of the first report since the trial started."""
     line_time: float = 0.0
 
-    def time_left(self) -> str:
-        """Return the time left at the speed since the trial started; empty while it is not known."""
+    def seconds_left(self) -> float | None:
+        """Return the seconds left at the speed since the trial started; None while that is not known."""
         if self.state != "training" or self.first_report is None or self.step <= self.first_report[1]:
-            return ""
+            return None
         step_seconds = (time.monotonic() - self.first_report[0]) / (self.step - self.first_report[1])
-        return format_duration(step_seconds * (self.steps - self.step))
+        return step_seconds * (self.steps - self.step)
+
+    def cell(self, label: str, reason: str) -> CellTrial:
+        """Return how the trial stands, for the map."""
+        state = {"waiting": WAITING, "done": DONE, "failed": FAILED}.get(self.state, RUNNING)
+        loss = self.loss if self.validation_loss is None else self.validation_loss
+        return CellTrial(label, state, loss, self.seconds_left(), reason)
 
 
 class LiveProgress:
@@ -43,19 +47,32 @@ class LiveProgress:
 
     Args:
         console: where to show it.
-        steps: steps of each trial that will run, by label, in the order to show.
-        done: trials of the sweep that were done before.
+        steps: steps of each trial that will run, by label.
+        done: the least validation loss of each trial that was done before, by label; None where it has none.
+        seconds: expected seconds of each trial, by label.
     """
 
-    def __init__(self, console: Console, steps: dict[str, int], done: int) -> None:
+    def __init__(
+        self,
+        console: Console,
+        steps: Mapping[str, int],
+        done: Mapping[str, float | None],
+        seconds: Mapping[str, float] | None = None,
+    ) -> None:
         self._console = console
         self._rows = {label: _TrialRow(count) for label, count in steps.items()}
-        self._done = done
-        self._total = done + len(steps)
-        self._live = Live(console=console, get_renderable=self._table, refresh_per_second=2)
+        self._before = [CellTrial(label, DONE, loss) for label, loss in done.items()]
+        self._done = len(done)
+        self._total = len(done) + len(steps)
+        self._expected = dict(seconds or {})
+        self._began: dict[str, float] = {}
+        self._places = 1
+        self._pace: list[tuple[float, float]] = []
+        """Expected and real seconds of the trials that ended."""
         self._interactive = console.is_terminal
         self.reasons: dict[str, str] = {}
         """Why trials failed last, by label."""
+        self._live = Live(console=console, get_renderable=self._map, refresh_per_second=2)
 
     def __enter__(self) -> "LiveProgress":
         if self._interactive:
@@ -70,6 +87,9 @@ class LiveProgress:
         """Show that a trial has been placed and starts."""
         self._rows[label].state = "starting"
         self._rows[label].first_report = None
+        self._began[label] = time.monotonic()
+        running = sum(row.state in ("starting", "training") for row in self._rows.values())
+        self._places = max(self._places, running)
         self._print_event(label, "starting")
 
     def progress(self, label: str, report: dict[str, Any]) -> None:
@@ -78,7 +98,9 @@ class LiveProgress:
         row.state = report.get("state", row.state)
         row.step = report.get("step", row.step)
         row.loss = report.get("loss", row.loss)
-        row.validation_loss = report.get("validation_loss", row.validation_loss)
+        newest = report.get("validation_loss")
+        if newest is not None:
+            row.validation_loss = newest if row.validation_loss is None else min(newest, row.validation_loss)
         if report.get("seconds"):
             row.tokens_per_second = report["tokens"] / report["seconds"]
         if row.first_report is None and row.state == "training":
@@ -99,6 +121,8 @@ class LiveProgress:
         """Show that a trial has its result."""
         self._rows[label].state = "done"
         self._done += 1
+        if label in self._began and label in self._expected:
+            self._pace.append((self._expected[label], time.monotonic() - self._began[label]))
         self._print_event(label, f"done, {self._done} of {self._total}")
 
     def failed(self, label: str, reason: str, again: bool) -> None:
@@ -113,31 +137,12 @@ class LiveProgress:
         if not self._interactive:
             print_line(self._console, f"{label}: {text}")
 
-    def _table(self) -> Table:
-        table = Table(title=f"{self._done} of {self._total} trials done", title_justify="left")
-        for heading in ("trial", "state", "step", "train loss", "validation loss", "tokens/s", "time left"):
-            table.add_column(heading, justify="left" if heading in ("trial", "state") else "right", no_wrap=True)
-        for label, row in self._visible_rows():
-            table.add_row(
-                label,
-                row.state,
-                f"{row.step:,} / {row.steps:,}",
-                "" if row.loss is None else f"{row.loss:.3f}",
-                "" if row.validation_loss is None else f"{row.validation_loss:.3f}",
-                "" if not row.tokens_per_second else f"{row.tokens_per_second:,.0f}",
-                row.time_left(),
-            )
-        return table
-
-    def _visible_rows(self) -> list[tuple[str, _TrialRow]]:
-        """Return all rows where they fit the screen; otherwise active and failed trials first."""
-        rows = list(self._rows.items())
-        height = max(self._console.height - _TABLE_FRAME, 5)
-        if len(rows) <= height:
-            return rows
-        active = [item for item in rows if item[1].state in ("starting", "training", "restarting", "failed")]
-        rest = [item for item in rows if item not in active]
-        return (active + rest)[:height]
+    def _map(self) -> Group:
+        trials = [*self._before, *(row.cell(label, self.reasons.get(label, "")) for label, row in self._rows.items())]
+        pace = sum(real for _, real in self._pace) / sum(plan for plan, _ in self._pace) if self._pace else 1.0
+        expected = {label: pace * seconds for label, seconds in self._expected.items()}
+        left = time_left(trials, expected, self._places)
+        return draw_map(trials, self._console.width, self._console.height, left)
 
 
 def _numbers(row: _TrialRow) -> str:
@@ -148,6 +153,6 @@ def _numbers(row: _TrialRow) -> str:
         parts.append(f"validation loss {row.validation_loss:.3f}")
     if row.tokens_per_second:
         parts.append(f"{row.tokens_per_second:,.0f} tokens/s")
-    if left := row.time_left():
-        parts.append(f"{left} left")
+    if (left := row.seconds_left()) is not None:
+        parts.append(f"{format_duration(left)} left")
     return ", ".join(parts)

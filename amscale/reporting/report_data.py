@@ -156,10 +156,12 @@ def _fit_document(sweep: SweepStore, output: Path) -> dict[str, Any]:
     document = _read_json(file)
     if document is not None and _is_current(document, sweep.path):
         return document
+    from amscale.planning.next_grid import with_next_step
     from amscale.scaling.fit import fit_sweep
 
     settings = sweep.fit_settings()
     fit = fit_sweep(sweep.path, settings.count, settings.window, settings.threshold, settings.hypotheses)
+    fit = with_next_step(fit)
     fit.write(output / "fit.json")
     return fit.to_dict()
 
@@ -194,7 +196,7 @@ def _is_current(document: dict[str, Any], folder: Path) -> bool:
     """Return whether estimates are whole, from this version, and of exactly the trials that are finished now."""
     from amscale.scaling.reading import read_sweep
 
-    if document.get("format") != 1 or document.get("amscale") != amscale.__version__:
+    if document.get("format") != 1 or document.get("amscale") != amscale.__version__ or "verdict" not in document:
         return False
     try:
         if not all(estimate.keys() >= _ESTIMATE_KEYS for estimate in document["estimates"]):

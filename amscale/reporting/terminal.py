@@ -15,7 +15,7 @@ from amscale.streams import discard_output
 from amscale.trials.metrics import MetricsRecord, TrainRecord, ValidationRecord
 from amscale.trials.trial_store import TrialStore
 
-_RUNNING_SECONDS = 60.0
+RUNNING_SECONDS = 60.0
 """A trial whose metrics changed this recently counts as running."""
 
 
@@ -61,7 +61,7 @@ def trial_status(folder: TrialStore) -> TrialStatus:
             validation = record.loss
     failures = folder.failures()
     changed = folder.metrics.stat().st_mtime if folder.metrics.is_file() else 0.0
-    running = time.time() - changed < _RUNNING_SECONDS
+    running = time.time() - changed < RUNNING_SECONDS
     state = "running" if running else "failed" if failures else "stopped" if last else "waiting"
     return TrialStatus(
         label=folder.path.name,

@@ -121,7 +121,7 @@ def _remarks(points: Sequence[Point], kinds: set[str], inside: Sequence[Capacity
 
 
 def _bits(inside: Sequence[Capacity], found: Sequence[Capacity], shared: dict[str, Any]) -> Estimate:
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     method = "geometric mean over N, t interval"
     if not inside:
@@ -130,7 +130,7 @@ def _bits(inside: Sequence[Capacity], found: Sequence[Capacity], shared: dict[st
     logs = np.log([item.bits / item.N for item in inside])  # type: ignore[operator]
     interval = None
     if len(logs) > 1:
-        reach = float(t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / math.sqrt(len(logs)))
+        reach = float(stdtrit(len(logs) - 1, 0.975) * logs.std(ddof=1) / math.sqrt(len(logs)))
         interval = float(np.exp(logs.mean() - reach)), float(np.exp(logs.mean() + reach))
     value = float(np.exp(logs.mean()))
     return Estimate(**_BITS, method=method, value=value, interval=interval, **shared)

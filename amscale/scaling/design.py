@@ -75,6 +75,38 @@ def no_curvature(N: Array, D: Array, loss: Array, error: float | None) -> str:
     return "a plane in ln N and ln D describes these losses as well as the law: they show no curvature"
 
 
+_CURVED = 0.01
+"""Level at which the curvature of the loss in N must show before its minima are taken for optima."""
+
+
+def no_minimum(table: PointTable) -> str:
+    """Return why minima in N at fixed D are none that the losses show, or an empty text.
+
+    Of losses that do not depend on N or D every grid has interior minima, by chance. A surface of the second degree in
+    ln N and ln D is tested for its curvature in N, which must be upwards and beyond what the scatter about it gives.
+    """
+    from scipy.special import fdtrc
+
+    x, y = (np.log(column) - np.log(column).mean() for column in (table.N, table.D))
+    columns = np.stack([np.ones_like(x), x, y, x * y, y**2, x**2, x**2 * y], axis=1)
+    target = np.log(table.loss)
+    flat = _squares(columns[:, :5], target)
+    ranks = [int(np.linalg.matrix_rank(part)) for part in (columns[:, :5], columns)]
+    free = len(x) - ranks[1]
+    if free < 1 or ranks[1] <= ranks[0]:
+        return ""
+    curved = _squares(columns, target)
+    ratio = (flat - curved) / (ranks[1] - ranks[0]) / max(curved / free, 1e-20)
+    p = float(fdtrc(ranks[1] - ranks[0], free, ratio))
+    if p < _CURVED and np.linalg.lstsq(columns[:, :6], target, rcond=None)[0][5] > 0:
+        return ""
+    return f"the losses show no minimum in N at fixed D beyond their scatter (curvature in ln N: p {p:.2g})"
+
+
+def _squares(columns: Array, target: Array) -> float:
+    return float(np.sum((target - columns @ np.linalg.lstsq(columns, target, rcond=None)[0]) ** 2))
+
+
 def no_exponent(table: PointTable) -> str:
     """Return why the points of a table determine no exponent k, whatever the estimate, or an empty text."""
     return no_variation(table.loss) or not_told_apart(table.N, table.D)

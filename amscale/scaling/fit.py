@@ -13,9 +13,11 @@ from amscale.files import write_atomically
 from amscale.scaling.capacity import capacity_estimates
 from amscale.scaling.collapse import exponent_from_collapse
 from amscale.scaling.dstar import Criterion, cell_criteria, check_window, locate_all
-from amscale.scaling.estimate import Estimate, to_json_types, verdict
+from amscale.scaling.estimate import Estimate, to_json_types
 from amscale.scaling.floor import floors
+from amscale.scaling.forecast import score_folder
 from amscale.scaling.isoflop import exponents_from_budgets
+from amscale.scaling.kinds import estimates_of_kinds, unlike_rows
 from amscale.scaling.laws.compare import Comparison, compare
 from amscale.scaling.laws.estimates import law_estimates
 from amscale.scaling.laws.law import rows_of
@@ -34,10 +36,13 @@ from amscale.scaling.several_corpora import by_corpus, estimates_of_corpora
 from amscale.scaling.table import Columns, read_table
 from amscale.scaling.tuning import Tuning, tune_cells, varying_axes
 from amscale.scaling.tuning_rule import TuningSummary, summarise
+from amscale.scaling.verdict import NextStep, Verdict, make_verdict
 from amscale.trials.storage_errors import storage_errors
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from amscale.scaling.table_file import Cells
 
 MOST_ROWS = 20_000
 """With more rows only the laws are fitted, without intervals: resampling them would take hours."""
@@ -65,7 +70,9 @@ class BaseFit:
         settings: the arguments of the fit.
         criteria: the D* criterion of every run by (N, D); empty for a table.
         sensitivity: the exponent at D* under other thresholds and windows; empty for a table.
+        forecasts: the scores of the forecasts in the sweep's folder, the oldest first; empty for a table.
         tuning: the tuned cells with their rules; None where no setting is tuned by cell.
+        next_step: what to run next, where it was looked for.
 
     Raises:
         InputError: two estimates share an id, as where an installed law has the id of another estimate.
@@ -77,7 +84,9 @@ class BaseFit:
     settings: dict[str, Any]
     criteria: dict[tuple[float, float], list[Criterion]] = field(default_factory=dict)
     sensitivity: list[DStarSetting] = field(default_factory=list)
+    forecasts: list[dict[str, Any]] = field(default_factory=list)
     tuning: TuningSummary | None = None
+    next_step: NextStep | None = None
 
     def __post_init__(self) -> None:
         repeated = sorted({id for id in self.ids if self.ids.count(id) > 1})
@@ -163,9 +172,10 @@ class BaseFit:
         columns |= {axis: [point.settings.get(axis) for point in self.table.points] for axis in axes}
         return pd.DataFrame(columns)
 
-    def verdict(self) -> str:
-        """Return a few sentences: which values the exponents and floors reject, and what is not determined."""
-        return verdict(self.estimates)
+    def verdict(self) -> Verdict:
+        """Return what was asked, what the runs say to it and what they cannot say; `print` shows it as lines."""
+        hypotheses = self.settings.get("hypotheses", tuple(HYPOTHESES))
+        return make_verdict(self.table, self.estimates, hypotheses, self.laws, self.next_step)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON can hold it; an infinite end of an interval is null."""
@@ -173,6 +183,7 @@ class BaseFit:
         points = [{name: getattr(point, name) for name in _POINT_COLUMNS} | point.settings for point in shown]
         criteria = [{"N": N, "D": D, "seeds": values} for (N, D), values in self.criteria.items()]
         return {
+            "verdict": to_json_types(self.verdict()),
             "format": 1,
             "amscale": amscale.__version__,
             "source": self.table.source,
@@ -184,6 +195,7 @@ class BaseFit:
             "warnings": list(self.table.warnings),
             "dstar_criteria": to_json_types(criteria),
             "dstar_sensitivity": to_json_types(self.sensitivity),
+            "forecasts": to_json_types(self.forecasts),
             "tuning": to_json_types(self.tuning.to_dict()) if self.tuning else None,
             "laws": to_json_types(self.laws),
             "estimates": to_json_types(self.estimates),
@@ -216,7 +228,11 @@ class BaseFit:
         shown["rejected"] = [", ".join(f"{value:.4g}" for value in values) for values in shown["rejected"]]
         table = shown.to_html(index=False, na_rep="", float_format=lambda value: f"{value:.4g}")
         source = f"{self.table.source}: {len(self.table.points)} points; {self.table.convention}"
-        return f"<p>{html.escape(source)}</p><p>{html.escape(self.verdict())}</p>{table}"
+        said = "".join(
+            f"<tr><th>{html.escape(label)}</th><td>{html.escape(text)}</td></tr>"
+            for label, text in self.verdict().lines()
+        )
+        return f"<p>{html.escape(source)}</p><table>{said}</table>{table}"
 
 
 def fit_sweep(
@@ -263,8 +279,11 @@ def fit_sweep(
     corpora = by_corpus(table)
     if len(corpora) > 1:
         corpora = {label: _at_best(each) for label, each in corpora.items()}
-        return BaseFit(table, estimates_of_corpora(table, corpora), [], settings)
+        return BaseFit(
+            table, estimates_of_corpora(table, corpora), [], settings, forecasts=score_folder(Path(folder), table)
+        )
     table = _at_best(runs)
+    forecasts = score_folder(Path(folder), table)
     criteria, without = cell_criteria(table.cells(), window)
     wide = f"{window:g} of the run's steps" if window <= 1 else f"{int(window)} steps"
     text = f"mean of (train loss - least validation loss)² over {wide} before it < {threshold:g}"
@@ -277,11 +296,11 @@ def fit_sweep(
     dstar = dstar.model_copy(update={"remarks": dstar.remarks + remarks + sensitivity_remark(sensitivity)})
     points, estimates, laws, tuning = _estimates(runs, hypotheses, resamples)
     estimates = [dstar, *estimates, *capacity_estimates(table), *floors(table)]
-    return BaseFit(points, estimates, laws, settings, criteria, sensitivity, tuning)
+    return BaseFit(points, estimates, laws, settings, criteria, sensitivity, forecasts, tuning)
 
 
 def fit_table(
-    source: "str | Path | pd.DataFrame",
+    source: "str | Path | pd.DataFrame | Cells",
     columns: Columns | None = None,
     hypotheses: Sequence[float] = tuple(HYPOTHESES),
     resamples: int = 400,
@@ -295,7 +314,7 @@ def fit_table(
     """Fit the rows of a file, or of a DataFrame.
 
     Args:
-        source: a file that `read_table` reads, or a DataFrame.
+        source: a file that `read_table` reads, a DataFrame, or the cells of either.
         columns: names of its columns.
         hypotheses: exponents k of N ∝ D^k to test.
         resamples: bootstrap refits.
@@ -309,7 +328,12 @@ def fit_table(
     _check(0.04, hypotheses, resamples)
     columns = columns or Columns()
     table = sample(drop_highest(read_table(source, columns, loss_unit, bytes_per_token, where, tune), highest), rows)
-    table, estimates, laws, tuning = _estimates(table, hypotheses, resamples)
+    laws: list[Comparison] = []
+    tuning = None
+    if reason := unlike_rows(table):
+        estimates = estimates_of_kinds(table, reason)
+    else:
+        table, estimates, laws, tuning = _estimates(table, hypotheses, resamples)
     settings = {"hypotheses": list(hypotheses), "resamples": resamples, "drop_highest": highest, "sample": rows}
     settings |= {**columns.to_dict(), "loss_unit": loss_unit, "bytes_per_token": bytes_per_token, "where": where}
     settings["tune"] = None if tune is None else list(tune)
@@ -323,7 +347,7 @@ def _estimates(
 
     Runs that differ in tuned settings are a point for each cell first; the table of these is returned too.
     """
-    tuning = _tuned(table, resamples)
+    tuning = tuned(table, resamples)
     table = table if tuning is None else tuning.table
     rows, count = rows_of(table), len(table.points)
     large = count > MOST_ROWS
@@ -351,7 +375,7 @@ def _estimates(
     return table, others + by_law, [item.comparison for item in fitted], summary
 
 
-def _tuned(table: PointTable, resamples: int) -> Tuning | None:
+def tuned(table: PointTable, resamples: int) -> Tuning | None:
     """Return the tuned cells of runs that differ in a tuned setting within a cell; None where none do."""
     axes = varying_axes(table, tuple(dict.fromkeys(axis for point in table.points for axis in point.settings)))
     return tune_cells(table, axes, resamples) if axes else None
@@ -359,7 +383,7 @@ def _tuned(table: PointTable, resamples: int) -> Tuning | None:
 
 def _at_best(table: PointTable) -> PointTable:
     """Return the runs at the tested values nearest to the best of each cell, seeds apart; all where none are tuned."""
-    tuning = _tuned(table, 0)
+    tuning = tuned(table, 0)
     return table if tuning is None else tuning.nearest
 
 

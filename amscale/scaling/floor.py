@@ -64,7 +64,7 @@ def floors(table: PointTable) -> list[Estimate]:
 
 
 def _train_floor(table: PointTable, known: dict[str, float], beside: str) -> Estimate:
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     tails = [(point, settled_loss(point.curves)) for point in table.points if point.curves is not None]
     usable = [(point, tail) for point, tail in tails if tail is not None]
@@ -90,7 +90,7 @@ def _train_floor(table: PointTable, known: dict[str, float], beside: str) -> Est
         return Estimate(**shared, reason="no run has enough train losses to settle", remarks=remarks, details=details)
     point, tail = min(usable, key=lambda pair: pair[1].mean)
     # The least of m runs is picked after looking: each run's interval holds at 1 - 0.05/m, so that all hold at once.
-    reach = float(t.ppf(1 - 0.025 / len(usable), _BLOCKS - 1)) * tail.standard_error
+    reach = float(stdtrit(_BLOCKS - 1, 1 - 0.025 / len(usable))) * tail.standard_error
     interval = (tail.mean - reach, tail.mean + reach)
     tests = tuple(
         HypothesisTest(
@@ -123,9 +123,9 @@ def _validation_floor(table: PointTable, known: dict[str, float], beside: str) -
     losses = np.array([point.loss for point in cell])
     interval = None
     if len(losses) > 1:
-        from scipy.stats import t
+        from scipy.special import stdtrit
 
-        reach = float(t.ppf(0.975, len(losses) - 1) * losses.std(ddof=1) / math.sqrt(len(losses)))
+        reach = float(stdtrit(len(losses) - 1, 0.975) * losses.std(ddof=1) / math.sqrt(len(losses)))
         interval = (float(losses.mean()) - reach, float(losses.mean()) + reach)
     else:
         remarks += ("no interval: one seed",)

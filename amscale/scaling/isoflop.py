@@ -158,7 +158,7 @@ def _line(log_C: Array, log_y: Array, variances: Array) -> _Line:
     What scatters all of them alike is added to each variance until the residuals are as large as these say (Paule &
     Mandel 1982); they are never taken for more certain than their residuals show.
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     columns = np.stack([np.ones_like(log_C), log_C - log_C.mean()], axis=1)
     free, scatter = len(log_C) - 2, 0.0
@@ -171,7 +171,7 @@ def _line(log_C: Array, log_y: Array, variances: Array) -> _Line:
             break
         scatter = max(0.0, scatter + (excess - 1) * float(np.mean(variances + scatter)) / 2)
     error = math.sqrt(np.linalg.inv(columns.T * weights @ columns)[1, 1] * max(excess, 1.0))
-    reach = float(t.ppf(0.975, free)) * error
+    reach = float(stdtrit(free, 0.975)) * error
     slope = float(coefficients[1])
     coefficient = math.exp(coefficients[0] - slope * log_C.mean())
     return _Line(slope, coefficient, (slope - reach, slope + reach))

@@ -16,6 +16,7 @@ from amscale.scaling.points import Array, PointTable
 from amscale.scaling.power_law import exponent_from_dstar
 
 _MOST = 12
+_BY_LAW = "Chinchilla's law, delta method"
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class NextCells:
     width_now: float
     width_then: float
     how: str
+
+    @property
+    def by_law(self) -> bool:
+        """Whether the widths are those of Chinchilla's law."""
+        return self.how == _BY_LAW
 
     def blocks(self) -> list[tuple[list[float], list[float]]]:
         """Return the cells as products of some N and some D: one block where they form one, else one for each N."""
@@ -110,8 +116,7 @@ def _by_law(source: str, rows: Rows, fit: LawFit, number: int, sizes: Array, amo
         then = _width(information + new.T @ new, gradient, deviation)
         if best is None or then < best.width_then:
             flops = tuple(expected_flops(rows, N, D).tolist())
-            how = "Chinchilla's law, delta method"
-            best = NextCells(tuple(cells), flops, now, then, how)
+            best = NextCells(tuple(cells), flops, now, then, _BY_LAW)
     if best is None:
         raise InputError(
             f"next={number}: every block of {number} cells on and around the grid of {source} has been run"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from amscale.scaling.bootstrap import cells_of, percentile_interval, redrawn_residuals
-from amscale.scaling.design import equal_losses, no_exponent
+from amscale.scaling.design import equal_losses, no_exponent, no_minimum
 from amscale.scaling.estimate import Estimate, interval_test
 from amscale.scaling.isoflop import compute_exponent
 from amscale.scaling.laws.chinchilla import Chinchilla
@@ -90,6 +90,8 @@ def exponent_from_optima(table: PointTable, hypotheses: Sequence[float]) -> Esti
         return Estimate(**shared, reason=reason, details=details)
     if len(interior) < 3:
         reason = f"an interior minimum in N at {len(interior)} of {len(found)} D; at least 3 are needed"
+        return Estimate(**shared, reason=reason, details=details)
+    if reason := no_minimum(table):
         return Estimate(**shared, reason=reason, details=details)
     fit = fit_loglog([item.D for item in interior], [item.N for item in interior])  # type: ignore[misc]
     if fit.slope <= 0:

@@ -49,6 +49,8 @@ class Point:
     curves: Curves | None = None
     result: TrialResult | None = None
     """The trial's; None in a table of points."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """Columns of a table that tell its rows apart in more than N and D, such as a corpus, with the row's value."""
     settings: dict[str, float] = field(default_factory=dict)
     """Learning rate, batch and other settings that are tuned by cell, by name; empty where none are."""
 

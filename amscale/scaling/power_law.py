@@ -68,8 +68,7 @@ def slope_distribution(x: Array, lower: Array, upper: Array) -> SlopeDistributio
     deviation is no less than what the unknown place in an interval adds, width/sqrt(12): where a few middles lie on a
     line by chance, the residuals alone would be too small.
     """
-    from scipy.special import log_ndtr, ndtri
-    from scipy.stats import chi2, qmc, t
+    from scipy.special import chdtri, log_ndtr, ndtri, stdtrit
 
     known = np.isfinite(lower) & np.isfinite(upper)
     free, width = int(known.sum()) - 2, upper[known] - lower[known]
@@ -81,9 +80,11 @@ def slope_distribution(x: Array, lower: Array, upper: Array) -> SlopeDistributio
     error = 1 / np.sqrt(weights @ (x[known] - centre) ** 2)
     if known.all():
         cumulative = (np.arange(_DRAWS) + 0.5) / _DRAWS
-        return SlopeDistribution(slope + t.ppf(cumulative, free) * np.sqrt(total / free) * error, cumulative)
+        return SlopeDistribution(slope + stdtrit(free, cumulative) * np.sqrt(total / free) * error, cumulative)
+    from scipy.stats import qmc  # takes longer to import than the rest to compute
+
     unit = qmc.Sobol(3, scramble=True, seed=0).random(_DRAWS)
-    sigma = np.sqrt(total / chi2.ppf(unit[:, 0], free))
+    sigma = np.sqrt(total / chdtri(free, 1 - unit[:, 0]))
     slopes = slope + sigma * ndtri(unit[:, 1]) * error
     levels = level + sigma * ndtri(unit[:, 2]) / np.sqrt(weights.sum())
     line = levels[:, None] + slopes[:, None] * (x[~known] - centre)
@@ -136,13 +137,13 @@ class LogLogFit:
 
     def p_value(self, slope: float) -> float:
         """Return the two-sided p value of `slope`."""
-        from scipy.stats import t
+        from scipy.special import stdtr
 
         if abs(self.slope - slope) <= ACCURACY * abs(slope):
             return 1.0
         if self.standard_error == 0:
             return 0.0
-        return float(2 * t.sf(abs(self.slope - slope) / self.standard_error, self.n - 2))
+        return float(2 * stdtr(self.n - 2, -abs(self.slope - slope) / self.standard_error))
 
     def test(self, name: str, slope: float) -> HypothesisTest:
         """Test `slope` by the t interval."""
@@ -156,7 +157,7 @@ def fit_loglog(x: Sequence[float] | Array, y: Sequence[float] | Array) -> LogLog
     Raises:
         ValueError: fewer than 3 points, a value that is not positive, or a single x.
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     u, v = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     if len(u) < 3 or len(u) != len(v):
@@ -171,7 +172,7 @@ def fit_loglog(x: Sequence[float] | Array, y: Sequence[float] | Array) -> LogLog
     intercept = float(v.mean() - slope * u.mean())
     deviation = math.sqrt(float(np.sum((v - intercept - slope * u) ** 2)) / (len(u) - 2))
     error = deviation / math.sqrt(square)
-    reach = float(t.ppf(0.975, len(u) - 2)) * error
+    reach = float(stdtrit(len(u) - 2, 0.975)) * error
     return LogLogFit(slope, intercept, error, (slope - reach, slope + reach), deviation, len(u))
 
 

@@ -32,6 +32,11 @@ def mixtures(points: Sequence[Point]) -> list[str]:
         warnings.append(f"the points mix devices: {_listed(devices)}")
     packages = sorted({name for result in results for name in result.versions})
     versions = {name: _counts(result.versions.get(name) for result in results) for name in packages}
+    reported = sum("parameters" in result.script.reported for result in results if result.script)
+    if reported:
+        warnings.append(
+            f"N is what the training script reported in {reported} of {len(points)} trials, whatever counts as N"
+        )
     different = [f"{name} {_listed(counts)}" for name, counts in versions.items() if len(counts) > 1]
     if different:
         warnings.append(f"the points mix versions: {'; '.join(different)}")

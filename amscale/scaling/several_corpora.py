@@ -11,7 +11,8 @@ from amscale.errors import InputError
 from amscale.scaling.estimate import Estimate
 from amscale.scaling.floor import floors, references
 from amscale.scaling.points import Point, PointTable
-from amscale.settings import format_value, parse_size
+from amscale.scaling.table_rows import Condition
+from amscale.settings import format_value
 
 _AMOUNTS = {"size", "documents"}
 """Settings for the amount of a corpus; more of a corpus is the same corpus."""
@@ -32,8 +33,10 @@ def by_corpus(table: PointTable) -> dict[str, PointTable]:
     return found
 
 
-def select_trials(table: PointTable, where: str | None) -> PointTable:
-    """Select the points whose settings match `where`, `key=value` or several joined by commas.
+def select_trials(table: PointTable, where: str | None, name: str = "where") -> PointTable:
+    """Select the points whose settings are as `where` says, conditions such as `key=value` joined by commas.
+
+    Beside settings, N, D, tokens, flops, loss and seed are known, as in `N<10M`.
 
     Raises:
         InputError: `where` is malformed, or no point has these settings.
@@ -41,16 +44,19 @@ def select_trials(table: PointTable, where: str | None) -> PointTable:
     if where is None:
         return table
     for part in str(where).split(","):
-        key, equals, text = map(str.strip, part.partition("="))
-        if not key or not equals:
-            raise InputError(f"where={where!r} must be settings as key=value joined by commas, such as data.copies=2")
+        condition = Condition.parse(part)
+        if condition is None:
+            raise InputError(
+                f"{name}={where!r} must be settings as key=value joined by commas, such as data.copies=2 or N<10M"
+            )
+        key = condition.name
         values = [_setting(point, key) for point in table.points]
         if all(value is None for value in values):
-            raise InputError(f"where={where!r}: no finished trial has a setting {key!r}; {_hint(table)}")
-        table = _having(table, key, text)
+            raise InputError(f"{name}={where!r}: no finished trial has a setting {key!r}; {_hint(table)}")
+        table = _having(table, condition)
         if not table.points:
             has = ", ".join(sorted(set(map(format_value, values))))
-            raise InputError(f"where={where!r}: no trial is left; {key} is one of {has}")
+            raise InputError(f"{name}={where!r}: no trial is left; {key} is one of {has}")
     return table
 
 
@@ -114,27 +120,29 @@ def _differing(points: Sequence[Point]) -> list[str]:
     return [name for name in names if any(corpus.get(name) != known[0].get(name) for corpus in known)]
 
 
+_COLUMNS = ("N", "D", "tokens", "flops", "loss", "seed")
+
+
 def _setting(point: Point, key: str) -> Any:
+    if key in _COLUMNS:
+        return getattr(point, key)
     return point.result.setting(key) if point.result else None
 
 
-def _having(table: PointTable, key: str, text: str) -> PointTable:
-    kept = [point for point in table.points if _is(_setting(point, key), text)]
+def _having(table: PointTable, condition: Condition) -> PointTable:
+    def holds(point: Point) -> bool:
+        value = _setting(point, condition.name)
+        # A setting that is a text, a list or nothing is compared as a command line writes it.
+        plain = value if isinstance(value, int | float) and not isinstance(value, bool) else format_value(value)
+        return condition.holds(plain)
+
+    kept = [point for point in table.points if holds(point)]
     names = {point.name for point in kept}
     others = [point for point in table.points if point.name not in names]
+    key = condition.name
     left_out = table.left_out + [(point.name, f"{key} is {format_value(_setting(point, key))}") for point in others]
-    hopeless = [point for point in table.hopeless if _is(_setting(point, key), text)]
+    hopeless = [point for point in table.hopeless if holds(point)]
     return replace(table, points=kept, left_out=left_out, warnings=list(table.warnings), hopeless=hopeless)
-
-
-def _is(value: Any, text: str) -> bool:
-    """Return whether a setting has the value that a command line writes as `text`; sizes may be written as 8k."""
-    if text == format_value(value):
-        return True
-    try:
-        return isinstance(value, int | float) and value == (parse_size(text) if isinstance(value, int) else float(text))
-    except ValueError:
-        return False
 
 
 def _hint(table: PointTable) -> str:

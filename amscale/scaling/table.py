@@ -14,7 +14,7 @@ import numpy as np
 from amscale.errors import InputError
 from amscale.scaling.points import Point, PointTable
 from amscale.scaling.table_file import Cells, read_cells
-from amscale.scaling.table_rows import differing_columns, select_rows, tuning_columns
+from amscale.scaling.table_rows import differing_columns, is_text, select_rows, tuning_columns
 from amscale.settings import parse_number
 
 if TYPE_CHECKING:
@@ -65,12 +65,13 @@ class Columns:
 
 
 def read_table(
-    source: "str | Path | pd.DataFrame",
+    source: "str | Path | pd.DataFrame | Cells",
     columns: Columns | None = None,
     loss_unit: str = "nats",
     bytes_per_token: float | None = None,
     where: str | None = None,
     tune: Sequence[str] | None = None,
+    least_sizes: int = 2,
 ) -> PointTable:
     """Read the rows of a file or a DataFrame as points.
 
@@ -79,13 +80,14 @@ def read_table(
 
     Args:
         loss_unit, bytes_per_token: as for `nats_per_token`.
-        where: read only the rows with these cells, `column=value` or several joined by commas.
+        where: read only the rows with these cells, `column=value` or `column<value`, several joined by commas.
         tune: columns of settings of which each cell of N and D takes its best value, such as the learning rate, which
             the points keep. By default those whose name says learning rate or batch, and that vary within cells.
+        least_sizes: how many different N are needed.
 
     Raises:
-        InputError: the file or a column is missing, a cell is not the number it must be, all N are equal, or the unit
-            of the loss is unclear.
+        InputError: the file or a column is missing, a cell is not the number it must be, there are fewer N than needed,
+            or the unit of the loss is unclear.
     """
     factor = nats_per_token(loss_unit, bytes_per_token)
     reader = _Reader(select_rows(read_cells(source), where), columns or Columns())
@@ -102,16 +104,19 @@ def read_table(
     seeds = reader.seeds()
     rows = [_merged(N), _merged(D), loss, seeds, flops, tokens]
     axes = reader.axes(tune, _merged(N), _merged(D))
-    _collect(table, reader.cells, [column or [None] * reader.cells.rows for column in rows], axes)
-    table.warnings += differing_columns(reader.cells, {*reader.names.values(), *axes}, _merged(N), _merged(D))
+    different = differing_columns(reader.cells, {*reader.names.values(), *axes}, _merged(N), _merged(D))
+    names = [name for name in different if is_text(reader.cells.columns[name])]
+    _collect(table, reader.cells, [column or [None] * reader.cells.rows for column in rows], axes, names)
+    table.warnings += different.values()
     for key, column in (("flops", flops), ("tokens", tokens)):
         if column is not None and None in column and any(value is not None for value in column):
             lacking = sum(value is None for value in column)
             table.warnings.append(f"{reader.names[key]!r} is missing in {lacking} rows, and is used for none")
-    if len({point.N for point in table.points}) < 2:
+    if len({point.N for point in table.points}) < least_sizes:
         left_out = f"; left out: {'; '.join(table.reasons[:3])}" if table.left_out else ""
+        words = {1: "one size", 2: "two sizes"}.get(least_sizes, f"{least_sizes} sizes")
         raise InputError(
-            f"{table.source} has {len(table.points)} usable rows and fewer than two sizes N; a fit of N and D needs "
+            f"{table.source} has {len(table.points)} usable rows and fewer than {words} N; a fit of N and D needs "
             f"more{left_out}"
         )
     return table
@@ -362,11 +367,13 @@ def _collect(
     cells: Cells,
     columns: Sequence[Sequence[float | None]],
     axes: Mapping[str, Sequence[float | None]],
+    labels: Sequence[str],
 ) -> None:
     """Add points from the columns N, D, loss, seed, flops and tokens; a repeat equals another row in every cell.
 
     Args:
         axes: columns that are tuned by cell, by name. A run that diverged counts as one that was tried.
+        labels: columns of text by which rows differ.
     """
     seen: dict[tuple[float | None, ...], list[int]] = {}
     for row, values in enumerate(zip(*columns, strict=True)):
@@ -389,7 +396,8 @@ def _collect(
                 continue
             like.append(row)
             whole = None if seed is None else int(seed)
-            table.points.append(Point(name, N, D, loss, whole, flops, tokens, settings=known))
+            kind = tuple((label, str(cells.columns[label][row])) for label in labels)
+            table.points.append(Point(name, N, D, loss, whole, flops, tokens, settings=known, labels=kind))
     if table.left_out:
         reasons = "; ".join(table.reasons[:5])
         table.warnings.append(f"{len(table.left_out)} of {cells.rows} rows left out: {reasons}")

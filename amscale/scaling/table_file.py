@@ -67,14 +67,16 @@ class Cells:
             self.twice.add(name)
 
 
-def read_cells(source: "str | Path | pd.DataFrame") -> Cells:
-    """Return the cells of a file or a DataFrame.
+def read_cells(source: "str | Path | pd.DataFrame | Cells") -> Cells:
+    """Return the cells of a file or a DataFrame; those that are read already as they are.
 
     Raises:
         InputError: no such file, no table in it, or one that can be read in no way or in several; by line or row.
     """
     import pandas as pd
 
+    if isinstance(source, Cells):
+        return source
     if isinstance(source, pd.DataFrame):
         cells = _from_frame(source, "DataFrame")
     elif isinstance(source, str | Path):

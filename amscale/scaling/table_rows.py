@@ -1,7 +1,9 @@
 """Rows of a table that differ in more than N and D: those that a user selects, and the columns in which they differ."""
 
+import operator
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from amscale.errors import InputError
@@ -11,43 +13,94 @@ from amscale.settings import parse_number
 _SHOWN = 4
 
 
-def select_rows(cells: Cells, where: str | None) -> Cells:
-    """Return the rows whose cells are as `where` says, `column=value` or several joined by commas; all if it is None.
+def select_rows(cells: Cells, where: str | None, name: str = "where") -> Cells:
+    """Return the rows whose cells are as `where` says; all if it is None.
+
+    It holds conditions joined by commas: `corpus=web`, `corpus!=web`, `params<1B`, `flops>=1e20` and the like.
 
     Raises:
-        InputError: it is malformed, there is no such column, or no row is left.
+        InputError: it is malformed, there is no such column, or no row is left; `name` is the option's.
     """
     if where is None:
         return cells
     chosen = list(range(cells.rows))
     for part in str(where).split(","):
-        wanted, equals, text = map(str.strip, part.partition("="))
-        if not wanted or not equals:
-            raise InputError(f"where={where!r} must be columns as column=value joined by commas, such as corpus=web")
-        names = [name for name in cells.columns if name.casefold() == wanted.casefold()]
-        name = wanted if wanted in names else names[0] if len(names) == 1 else None
-        if name is None:
-            raise InputError(f"where={where!r}: no column {wanted!r}; the columns are {', '.join(cells.columns)}")
-        column = cells.columns[name]
-        left = [row for row in chosen if _is(column[row], text)]
-        if not left:
+        condition = Condition.parse(part)
+        if condition is None:
             raise InputError(
-                f"where={where!r}: no row is left; {name} is one of {_some([column[row] for row in chosen])}"
+                f"{name}={where!r} must be columns as column=value joined by commas, such as corpus=web or params<1B"
             )
+        column = cells.columns[find_column(cells, condition.name, f"{name}={where!r}")]
+        left = [row for row in chosen if condition.holds(column[row])]
+        if not left:
+            shown = _some([column[row] for row in chosen])
+            raise InputError(f"{name}={where!r}: no row is left; {condition.name} is one of {shown}")
         chosen = left
+    return take_rows(cells, chosen)
+
+
+def find_column(cells: Cells, wanted: str, given: str) -> str:
+    """Return the column of that name, of any case where only one is.
+
+    Raises:
+        InputError: there is none; `given` is what the user wrote.
+    """
+    names = [name for name in cells.columns if name.casefold() == wanted.casefold()]
+    if wanted in names:
+        return wanted
+    if len(names) != 1:
+        raise InputError(f"{given}: no column {wanted!r}; the columns are {', '.join(cells.columns)}")
+    return names[0]
+
+
+def take_rows(cells: Cells, chosen: Sequence[int]) -> Cells:
+    """Return the rows of these indices, with the numbers that they have in the file."""
     columns = {name: [column[row] for row in chosen] for name, column in cells.columns.items()}
-    return Cells(cells.source, columns, cells.twice, cells.warnings, [cells.numbers[row] for row in chosen])
+    numbers = [cells.numbers[row] for row in chosen]
+    return Cells(cells.source, columns, cells.twice, list(cells.warnings), numbers)
+
+
+_OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition on a value, such as `params<1B`: its name, one of =, !=, <, <=, > and >=, and what follows."""
+
+    name: str
+    operator: str
+    text: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Condition | None":
+        """Return the condition that a text holds, or None where it holds none."""
+        found = re.fullmatch(r"\s*([^=<>!]*[^=<>!\s])\s*(<=|>=|!=|<|>|=)\s*(.*?)\s*", text)
+        if found is None or (found[2] in _OPERATORS and _number(found[3]) is None):
+            return None
+        return cls(*found.groups())
+
+    def holds(self, value: Any) -> bool:
+        """Return whether a value satisfies it; numbers may be written in any way, and nothing satisfies none."""
+        if self.operator in _OPERATORS:
+            number = None if value is None or isinstance(value, bool) else _number(str(value))
+            return number is not None and _OPERATORS[self.operator](number, float(_number(self.text) or 0.0))
+        return value is not None and _is(value, self.text) == (self.operator == "=")
 
 
 def differing_columns(
     cells: Cells, used: Collection[str], N: Sequence[float | None], D: Sequence[float | None]
-) -> list[str]:
+) -> dict[str, str]:
     """Return a line for each column that tells runs apart which share N and D, so that none is taken for a seed unsaid.
 
     Columns with hardly any value twice are names or measurements of runs, and are passed over. A column of text is
     named too where it is no label of one N or of one D: two corpora or families of models may share no cell.
     """
-    lines = []
+    lines = {}
     for name, column in cells.columns.items():
         values = set(map(str, column))
         if name in used or not name or not 1 < len(values) <= cells.rows / 3:
@@ -59,10 +112,15 @@ def differing_columns(
         if shared or (text and not label):
             what = "rows of one N and D differ" if shared else "rows differ"
             first = next(value for value in column if value is not None)
-            lines.append(
-                f"{what} in {name!r} ({_some(column)}), and are fitted together: --where '{name}={first}' fits one kind"
+            lines[name] = (
+                f"{what} in {name!r} ({_some(column)}): --by {name} fits each kind, --where '{name}={first}' one"
             )
     return lines
+
+
+def is_text(column: Sequence[Any]) -> bool:
+    """Return whether a column holds names: text or truth values, not numbers."""
+    return any(isinstance(value, bool) or (isinstance(value, str) and _number(value) is None) for value in column)
 
 
 _TUNED = re.compile(

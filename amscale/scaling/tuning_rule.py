@@ -167,7 +167,7 @@ def summarise(tuning: Tuning, fitted: Sequence[Fitted]) -> TuningSummary:
 
 def fit_rule(tuning: Tuning, axis: str) -> FittedRule | str:
     """Return the rule of one axis through the optima of the cells, or why there is none."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     cells = [cell for cell in tuning.cells if axis in cell.inside]
     N, D = (np.array([getattr(cell, name) for cell in cells], dtype=float) for name in "ND")
@@ -182,7 +182,7 @@ def fit_rule(tuning: Tuning, axis: str) -> FittedRule | str:
     if np.linalg.matrix_rank(design) < design.shape[1]:
         return "N and D of the cells with the best value inside do not vary apart"
     solution, covariance = _weighted(design, y, errors)
-    reach = float(t.ppf(0.975, len(cells) - design.shape[1])) * np.sqrt(np.diag(covariance))
+    reach = float(stdtrit(len(cells) - design.shape[1], 0.975)) * np.sqrt(np.diag(covariance))
     power = dict.fromkeys("ab", 0.0) | {name: float(solution[i]) for i, name in enumerate(used, 1)}
     interval: dict[str, tuple[float, float] | None] = dict.fromkeys("ab", None)
     interval |= {n: (float(solution[i] - reach[i]), float(solution[i] + reach[i])) for i, n in enumerate(used, 1)}

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from amscale.config.rules import is_rule
 from amscale.errors import InputError
 from amscale.files import parse_yaml, read_text
+from amscale.policies import POLICIES
 from amscale.scaling.points import Point, PointTable
 from amscale.scaling.several_corpora import by_corpus
 from amscale.settings import format_value
@@ -26,10 +28,16 @@ def tuned_settings(folder: str | Path) -> tuple[str, ...]:
 
 
 def following_settings(folder: str | Path) -> tuple[str, ...]:
-    """Return the keys of `train` that rules or a policy set: they differ between cells because N and D do."""
+    """Return the keys of `train` that rules or a policy set: they follow from N, D and what is tuned."""
     train = _configuration(folder).get("train")
-    rules = train.get("rules") if isinstance(train, dict) else None
-    return tuple(f"train.{key}" for key in rules) if isinstance(rules, dict) else ()
+    if not isinstance(train, dict):
+        return ()
+    rules = [key for key, value in train.items() if isinstance(value, str) and is_rule(value)]
+    name = train.get("policy")
+    policy = list(POLICIES[name].sets) if name in list(POLICIES) else []
+    keys = dict.fromkeys(f"train.{key}" for key in [*rules, *policy])
+    grid = _configuration(folder).get("grid")
+    return tuple(key for key in keys if not isinstance(grid, dict) or key not in grid)
 
 
 def _configuration(folder: str | Path) -> dict[str, Any]:

@@ -47,6 +47,9 @@ class Progress:
     """Updates that DeepSpeed did not apply, since their gradients were not finite."""
     skipped_in_a_row: int = 0
     engine: dict[str, Any] = field(default_factory=dict)
+    branch: dict[str, Any] = field(default_factory=dict)
+    """Of a trial that branched off another: `trial`, `label`, `step`, and the `tokens` and `device_seconds`
+    up to there."""
 
 
 def newest_whole(books: Bookkeeping, store: TrialStore) -> Path | None:
@@ -82,8 +85,24 @@ def _read_progress(checkpoint: Path) -> Progress | None:
         return None
 
 
-def save(books: Bookkeeping, engine: Any, store: TrialStore, progress: Progress, keep: int) -> None:
+def save(
+    books: Bookkeeping,
+    engine: Any,
+    store: TrialStore,
+    progress: Progress,
+    keep: int,
+    writer: TrialStore | None = None,
+) -> None:
     """Write a checkpoint of every rank, rename it into place, and remove all but the newest `keep`.
+
+    Args:
+        books: of the ranks.
+        engine: DeepSpeed's.
+        store: of the trial that the checkpoint is for.
+        progress: where it is.
+        keep: checkpoints to keep.
+        writer: the store of the trial that writes it, if another's: by its attempt the ranks know whether they still
+            may.
 
     Each rank checks and uploads the files that it wrote itself.
 
@@ -94,10 +113,11 @@ def save(books: Bookkeeping, engine: Any, store: TrialStore, progress: Progress,
         AttemptReplaced: a newer attempt of the trial has begun.
         StorageError: the disk is full, read-only or the like; what was written of the checkpoint is removed.
     """
+    writer = writer or store
     final = store.checkpoints / f"step_{progress.step:09d}"
-    partial = store.checkpoints / f"{final.name}-{store.attempt}.partial"
+    partial = store.checkpoints / f"{final.name}-{writer.attempt}.partial"
     writes = books.is_first_of_machine and store.writes_checkpoints
-    store.check_attempt()
+    writer.check_attempt()
     try:
         if writes:
             for old in store.checkpoints.glob("*.partial"):
@@ -119,7 +139,7 @@ def save(books: Bookkeeping, engine: Any, store: TrialStore, progress: Progress,
             paths = (path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
             sums |= {name: checksum(partial / name) for name in paths if name not in sums}
             (partial / store.manifest).write_text(json.dumps(sums), encoding="utf-8")
-            store.check_attempt()
+            writer.check_attempt()
             shutil.rmtree(final, ignore_errors=True)
             partial.rename(final)
     except Exception as error:

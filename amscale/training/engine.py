@@ -7,7 +7,9 @@ ends.
 
 import hashlib
 import json
+import math
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
@@ -100,16 +102,35 @@ def prepare(
     accelerator: Accelerator, model: torch.nn.Module, settings: TrainSettings, micro_batch: int
 ) -> tuple[Any, Any]:
     """Wrap model and optimiser by DeepSpeed; return (engine, optimiser)."""
+    return prepare_with(accelerator, model, optimizer_for(model, settings), settings, micro_batch)
+
+
+def prepare_with(
+    accelerator: Accelerator,
+    model: torch.nn.Module,
+    optimizer: torch.optim.AdamW,
+    settings: TrainSettings,
+    micro_batch: int,
+) -> tuple[Any, Any]:
+    """Wrap a model and its optimiser by DeepSpeed; return (engine, optimiser)."""
     config = accelerator.state.deepspeed_plugin.deepspeed_config
     config["train_micro_batch_size_per_gpu"] = micro_batch
     config["gradient_clipping"] = settings.gradient_clip
     # DeepSpeed allocates a whole bucket, 2 GB by default; one that holds all gradients is filled as a larger one is.
     parameters = sum(p.numel() for p in model.parameters())
     config["zero_optimization"]["reduce_bucket_size"] = min(BUCKET, parameters)
-    engine, optimizer = accelerator.prepare(model, optimizer_for(model, settings))
-    if accelerator.num_processes == 1 and not engine.zero_optimization_stage() and not engine.bfloat16_enabled():
-        engine.enable_backward_allreduce = False  # one rank's gradients are the sum; DeepSpeed would copy them all
+    engine, optimizer = accelerator.prepare(model, optimizer)
+    if clips_here(engine):
+        # DeepSpeed would measure the norm once more, module by module, and average it over the ranks, who all have it.
+        engine.clip_fp32_gradients = lambda: None
+        if accelerator.num_processes == 1:
+            engine.enable_backward_allreduce = False  # one rank's gradients are the sum; DeepSpeed would copy them all
     return engine, optimizer
+
+
+def clips_here(engine: Any) -> bool:
+    """Return whether the loop measures and clips the gradients, not DeepSpeed: under stage 0 in fp32."""
+    return not engine.zero_optimization_stage() and not engine.bfloat16_enabled()
 
 
 def check(accelerator: Accelerator, engine: Any, placement: Placement, settings: TrainSettings) -> EngineFacts:
@@ -135,7 +156,7 @@ def check(accelerator: Accelerator, engine: Any, placement: Placement, settings:
         accumulation=int(engine.gradient_accumulation_steps()),
         device=str(engine.device),
     )
-    inner = _adamw(engine.optimizer)
+    inner = adamw(engine.optimizer)
     compiler = accelerator.state.dynamo_plugin.backend.value
     found = facts.to_dict() | {
         "device": engine.device.type,
@@ -173,7 +194,7 @@ def check(accelerator: Accelerator, engine: Any, placement: Placement, settings:
     return facts
 
 
-def _adamw(optimizer: Any) -> torch.optim.AdamW:
+def adamw(optimizer: Any) -> torch.optim.AdamW:
     """Return the AdamW within the optimisers of Accelerate and DeepSpeed."""
     while not isinstance(optimizer, torch.optim.AdamW):
         optimizer = optimizer.optimizer
@@ -186,12 +207,16 @@ def tensors(engine: Any) -> str:
     return hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:12]
 
 
-def gradient_norm(engine: Any) -> float | None:
-    """Return the global gradient norm before clipping; None where DeepSpeed reports it: not under stage 0 in fp32."""
-    if engine.zero_optimization_stage() or engine.bfloat16_enabled():
-        return None
-    gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
-    return float(torch.nn.utils.get_total_norm(gradients))
+def clip_gradients(engine: Any, parameters: Sequence[torch.nn.Parameter]) -> float:
+    """Clip the gradients to the engine's limit, where they are finite; return their global norm before that.
+
+    Only where `clips_here`: under ZeRO DeepSpeed clips, and `engine.get_global_grad_norm()` is the norm.
+    """
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    found, most = float(norm), engine.gradient_clipping()
+    if most and math.isfinite(found) and found > most:
+        torch.nn.utils.clip_grads_with_norm_(parameters, most, norm)
+    return found
 
 
 def optimizer_elements(optimizer: Any) -> int:
@@ -199,5 +224,5 @@ def optimizer_elements(optimizer: Any) -> int:
 
     They are read from the optimiser's state after its first step, so they show what is really sharded.
     """
-    states = _adamw(optimizer).state.values()
+    states = adamw(optimizer).state.values()
     return sum(state["exp_avg"].numel() for state in states if "exp_avg" in state)

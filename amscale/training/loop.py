@@ -5,7 +5,7 @@ Batches, learning rate and dropout are functions of the step, so a checkpoint ho
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,10 @@ from amscale.files import write_atomically
 from amscale.probes.measurement import Measurement
 from amscale.training import checkpoint
 from amscale.training.bookkeeping import Bookkeeping
+from amscale.training.branches import Branches
 from amscale.training.checkpoint import Progress
-from amscale.training.engine import gradient_norm
+from amscale.training.engine import clip_gradients, clips_here
+from amscale.training.feed import Feed, RankBatch
 from amscale.training.first_update import FirstUpdate
 from amscale.training.loss import Evaluation, objective
 from amscale.training.metrics_writer import MetricsWriter
@@ -35,16 +37,16 @@ def learning_rate(settings: TrainSettings, step: int, steps: int) -> float:
     """Return the learning rate of optimiser step `step` (the first is 1) of a run of `steps`.
 
     Linear warm-up to the peak, then by `schedule`: cosine or linear decay to the final rate, constant, or
-    warm-up-stable-decay (constant, then linear decay over the last share `decay` of the steps).
+    warm-up-stable-decay (constant, then linear decay over the last share `decay` of the steps, or `least_decay` steps).
     """
-    warmup = settings.warmup * steps if settings.warmup < 1 else settings.warmup
+    warmup = settings.warmup_steps(steps)
     if step < warmup:
         return settings.learning_rate * step / warmup
     final = settings.final_learning_rate
     if settings.schedule == "constant":
         share = 1.0
     elif settings.schedule == "wsd":
-        start = max(warmup, steps * (1 - settings.decay))
+        start = settings.decay_start(steps)
         share = 1.0 if step <= start else final + (1 - final) * (steps - step) / max(steps - start, 1)
     else:
         left = (steps - step) / max(steps - warmup, 1)
@@ -86,6 +88,8 @@ class Run:
     """Whether to leave the seconds that an orderly end needs in the trial's folder, for whoever ends this process."""
     preemption_requested: Callable[[], bool]
     """Whether any rank was asked to stop; called between steps, on all ranks at once."""
+    branches: Branches | None = None
+    """The trials that branch off this run; None where none can."""
 
 
 @dataclass
@@ -112,53 +116,101 @@ def train(run: Run, progress: Progress) -> LoopOutcome:
     """
     outcome = LoopOutcome()
     run.engine.train()
-    while progress.step < run.steps:
-        if run.preemption_requested():
-            outcome.state = "preempted"
-            _save(run, progress, outcome)
-            break
-        began = time.perf_counter()
-        step = progress.step + 1
-        rate = learning_rate(run.settings, step, run.steps)
-        for group in run.optimizer.param_groups:
-            group["lr"] = rate
-        loss, targets, norm, applied = _optimiser_step(run, step)
-        if not math.isfinite(loss):
-            outcome.state, outcome.reason = "diverged", f"the training loss of step {step} is {loss}"
-            break
-        elapsed = time.perf_counter() - began
-        progress.step = step
-        progress.tokens += targets
-        progress.device_seconds += elapsed
-        progress.seconds += elapsed
-        outcome.step_seconds += elapsed
-        if run.records:
-            run.records.train(step, progress.tokens, loss, rate, norm, progress.seconds, applied)
-        progress.skipped += not applied
-        progress.skipped_in_a_row = 0 if applied else progress.skipped_in_a_row + 1
-        if progress.skipped_in_a_row == MOST_SKIPPED:
-            outcome.state = "diverged"
-            outcome.reason = f"the gradients of {MOST_SKIPPED} steps in a row, up to step {step}, were not finite"
-            break
-        plateau = _between_steps(run, progress, outcome)
-        outcome.longest_interval = max(outcome.longest_interval, time.perf_counter() - began)
-        if plateau:
-            break
-        if step % run.checkpoint_every == 0 and step != run.steps:
-            _save(run, progress, outcome)
+    parameters = [parameter for parameter in run.engine.module.parameters() if parameter.requires_grad]
+    here, device = run.accelerator, run.accelerator.device
+    pinned = device.type == "cuda"
+    feed = Feed(run.batches, here.process_index, here.num_processes, run.micro_batch, run.accumulation, pinned)
+    with feed.ahead(progress.step + 1, run.steps) as batches:
+        for batch in batches:
+            if run.branches:
+                run.branches.leave(progress, run.records)
+            if run.preemption_requested():
+                outcome.state = "preempted"
+                save(run, progress, outcome)
+                break
+            began = time.perf_counter()
+            step = progress.step + 1
+            rate = learning_rate(run.settings, step, run.steps)
+            for group in run.optimizer.param_groups:
+                group["lr"] = rate
+            loss, norm, applied = _optimiser_step(run, step, batch, parameters)
+            seconds = time.perf_counter() - began
+            if after_step(run, progress, outcome, Step(step, rate, loss, batch.counted, norm, applied, seconds)):
+                break
     return outcome
 
 
-def _optimiser_step(run: Run, step: int) -> tuple[float, int, float, bool]:
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step that was made."""
+
+    number: int
+    """The first is 1."""
+    rate: float
+    loss: float
+    """Mean cross-entropy of the batch before the update, in nats per token."""
+    targets: int
+    """Counted targets of the batch."""
+    norm: float
+    """Global gradient norm before clipping."""
+    applied: bool
+    """Whether the update was applied."""
+    seconds: float
+    """What it took."""
+    share: float = 1.0
+    """The run's part of the processor time in them: less where a process trains several runs at once."""
+
+
+def is_due(run: Run, step: Step) -> bool:
+    """Return whether anything that needs the model follows a step: validation, probes, a checkpoint."""
+    probes = run.probe_every if run.probe else 0
+    every = [run.settings.validate_every, probes, run.checkpoint_every]
+    return step.number >= run.steps or any(n and step.number % n == 0 for n in every)
+
+
+def after_step(run: Run, progress: Progress, outcome: LoopOutcome, step: Step) -> bool:
+    """Record a step, and do what is due after it: validation, probes, a checkpoint; return whether the run ends."""
+    if not math.isfinite(step.loss):
+        outcome.state, outcome.reason = "diverged", f"the training loss of step {step.number} is {step.loss}"
+        return True
+    began = time.perf_counter()
+    progress.step = step.number
+    progress.tokens += step.targets
+    progress.device_seconds += step.seconds * step.share
+    progress.seconds += step.seconds
+    outcome.step_seconds += step.seconds * step.share
+    if run.records:
+        run.records.train(step.number, progress.tokens, step.loss, step.rate, step.norm, progress.seconds, step.applied)
+    progress.skipped += not step.applied
+    progress.skipped_in_a_row = 0 if step.applied else progress.skipped_in_a_row + 1
+    if progress.skipped_in_a_row == MOST_SKIPPED:
+        outcome.state = "diverged"
+        outcome.reason = f"the gradients of {MOST_SKIPPED} steps in a row, up to step {step.number}, were not finite"
+        return True
+    plateau = _between_steps(run, progress, outcome)
+    outcome.longest_interval = max(outcome.longest_interval, step.seconds + time.perf_counter() - began)
+    if plateau:
+        return True
+    if step.number % run.checkpoint_every == 0 and step.number != run.steps:
+        save(run, progress, outcome)
+    return step.number >= run.steps
+
+
+def _optimiser_step(
+    run: Run, step: int, batch: RankBatch, parameters: Sequence[torch.nn.Parameter]
+) -> tuple[float, float, bool]:
     """Train on one global batch.
 
-    Each rank knows the whole batch, so it knows how many targets the batch has: the sum of losses divided by that
-    number is the exact token mean, however the batch is cut into micro-batches and ranks.
+    Args:
+        run: whose model is trained.
+        step: of this update, the first is 1.
+        batch: this rank's rows.
+        parameters: that are trained.
 
     Returns:
-        The mean cross-entropy before the update in nats per token, without the terms that are minimised beside it;
-        the targets in the batch; the global gradient norm before clipping; whether the update was applied: DeepSpeed
-        skips one whose gradients are not finite.
+        The mean cross-entropy before the update in nats per token, without the terms that are minimised beside it; the
+        global gradient norm before clipping; whether the update was applied: DeepSpeed skips one whose gradients are
+        not finite.
 
     Raises:
         EngineError: the engine's first update is not AdamW's.
@@ -166,47 +218,36 @@ def _optimiser_step(run: Run, step: int) -> tuple[float, int, float, bool]:
     accelerator, engine = run.accelerator, run.engine
     world, rank = accelerator.num_processes, accelerator.process_index
     accumulation = run.accumulation
-    inputs, targets = run.batches.batch(step - 1)
-    counted = int((targets != -100).sum())
     total = torch.zeros((), dtype=torch.float64, device=accelerator.device)
     for micro in range(accumulation):
-        first = (micro * world + rank) * run.micro_batch
-        inputs_BT, targets_BT = _cut(inputs, targets, first, run.micro_batch, accelerator.device)
+        inputs_BT, targets_BT = batch.moved(micro, accelerator.device)
         # Dropout follows from (seed, step, place in the batch), so checkpoints need no random state.
         _seed(_mix(run.seed, step, micro * world + rank), accelerator.device)
         minimised, summed = objective(engine(inputs_BT), targets_BT, run.settings.z_loss, run.settings.label_smoothing)
         # accelerator.backward would set this boundary and step at once; the gradients are read before the step.
         engine.set_gradient_accumulation_boundary(is_boundary=micro == accumulation - 1)
         # DeepSpeed averages over ranks and micro-batches; undo that, and divide by the targets of the whole batch.
-        engine.backward(minimised * (world * accumulation / counted))
+        engine.backward(minimised * (world * accumulation / batch.counted))
         total += summed.detach()
     if world > 1:
         total = accelerator.reduce(total, reduction="sum")
-    if not math.isfinite(float(total)):
-        return float(total), counted, math.nan, False
-    norm = gradient_norm(engine)
-    if norm is not None and not math.isfinite(norm):
-        # Where DeepSpeed does not look at the gradients, its update would leave no weight finite.
-        engine.optimizer.zero_grad()
-        return float(total) / counted, counted, norm, False
+    # In bf16 DeepSpeed skips an update that is not finite; so the loss can wait, and a GPU is not stopped for it.
+    if not engine.bfloat16_enabled() and not math.isfinite(float(total)):
+        return float(total), math.nan, False
     first = FirstUpdate(engine, run.settings, run.optimizer.param_groups[0]["lr"]) if step == 1 else None
+    norm = None
+    if clips_here(engine):
+        norm = clip_gradients(engine, parameters)
+        if not math.isfinite(norm):
+            # Where DeepSpeed does not look at the gradients, its update would leave no weight finite.
+            engine.optimizer.zero_grad()
+            return float(total) / batch.counted, norm, False
     engine.step()
     norm = float(engine.get_global_grad_norm()) if norm is None else norm
     applied = bool(engine.was_step_applied())
     if first and applied:
         first.check(norm)
-    return float(total) / counted, counted, norm, applied
-
-
-def _cut(
-    inputs: np.ndarray, targets: np.ndarray, first: int, size: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return rows [first, first + size) of a batch; a row past its end repeats row 0 with targets that do not count."""
-    rows = np.arange(first, first + size)
-    inside = rows < len(inputs)
-    chosen = np.where(inside, rows, 0)
-    cut_targets = np.where(inside[:, None], targets[chosen], -100)
-    return torch.from_numpy(inputs[chosen]).to(device), torch.from_numpy(cut_targets).to(device)
+    return float(total) / batch.counted, norm, applied
 
 
 def _mix(*numbers: int) -> int:
@@ -238,15 +279,21 @@ def _between_steps(run: Run, progress: Progress, outcome: LoopOutcome) -> bool:
     return plateau
 
 
-def _save(run: Run, progress: Progress, outcome: LoopOutcome) -> None:
+def save(run: Run, progress: Progress, outcome: LoopOutcome) -> None:
+    """Write a checkpoint."""
     if run.records:
         run.records.flush()
     began = time.perf_counter()
     checkpoint.save(run.books, run.engine, run.store, progress, run.keep_checkpoints)
     outcome.checkpoint_seconds = max(outcome.checkpoint_seconds, time.perf_counter() - began)
     if run.measures_grace and run.books.is_first_of_machine and run.store.writes_checkpoints:
-        seconds = _GRACE_MULTIPLE * (outcome.longest_interval + outcome.checkpoint_seconds) + _GRACE_SECONDS
+        seconds = grace_seconds(outcome.longest_interval + outcome.checkpoint_seconds)
         write_atomically(run.store.grace_file, f"{seconds:.1f}\n")
+
+
+def grace_seconds(longest: float) -> float:
+    """Return the seconds that an orderly end may need, where a step and its checkpoints have taken so many at most."""
+    return _GRACE_MULTIPLE * longest + _GRACE_SECONDS
 
 
 def _validate(run: Run, progress: Progress) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
@@ -14,7 +15,8 @@ from amscale.cluster.cards import Utilisation
 from amscale.errors import InputError
 from amscale.probes.interface import ScalarChart
 from amscale.probes.measurement import Measurement
-from amscale.trials.metrics import parse_record
+from amscale.trackers.reporting import Reporting
+from amscale.trials.metrics import MetricsRecord, ProbeRecord, TrainRecord, ValidationRecord, parse_record
 from amscale.trials.trial_store import TrialStore
 
 _FLUSH_SECONDS = 1.0
@@ -42,6 +44,7 @@ class MetricsWriter:
         entropy: of the corpus's source in nats per token, where it is known: a line beside the losses.
         charts: those of the probes, for the Custom Scalars tab.
         utilisation: measures the MFU of each step; None where the device's peak is not known.
+        reporting: gets the same numbers for the trackers that the sweep reports to.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class MetricsWriter:
         entropy: float | None = None,
         charts: Sequence[ScalarChart] = (),
         utilisation: Utilisation | None = None,
+        reporting: Reporting | None = None,
     ) -> None:
         store.check_attempt()
         cut_after(store.metrics, step)
@@ -58,11 +62,15 @@ class MetricsWriter:
         self._lines_to_write: list[str] = []
         self._file: TextIO = store.metrics.open("a", encoding="utf-8")
         self._flushed = time.monotonic()
+        had_curves = any(store.tensorboard.glob("*tfevents*"))
         self._board = SummaryWriter(str(store.tensorboard), purge_step=step + 1 if step else None, flush_secs=10)
         self._board.add_custom_scalars(_layout(charts))
         self._lines = {"loss/floor_1": 1.0} | ({} if entropy is None else {"loss/entropy": entropy})
         self._add_lines(step)
+        if step and not had_curves:
+            self._repeat_curves()
         self._utilisation = utilisation
+        self._reporting = reporting
         self._before: tuple[int, float] | None = None
         """Tokens and seconds at the step before, of this attempt."""
 
@@ -70,8 +78,23 @@ class MetricsWriter:
         for name, value in self._lines.items():
             self._board.add_scalar(name, value, step)
 
+    def _repeat_curves(self) -> None:
+        """Draw what the trial recorded before it had curves: those of a trial that branched off another begin there."""
+        for record in self._store.read_metrics(MetricsRecord):
+            if isinstance(record, TrainRecord):
+                self._board.add_scalar("loss/train", record.loss, record.step)
+                if record.learning_rate is not None:
+                    self._board.add_scalar("optimiser/learning_rate", record.learning_rate, record.step)
+                if record.gradient_norm is not None:
+                    self._board.add_scalar("optimiser/gradient_norm", record.gradient_norm, record.step)
+            elif isinstance(record, ValidationRecord):
+                self._board.add_scalar("loss/validation", record.loss, record.step)
+            elif isinstance(record, ProbeRecord):
+                for name, value in record.values.items():
+                    self._board.add_scalar(name, value, record.step)
+
     def train(
-        self, step: int, tokens: int, loss: float, rate: float, norm: float, seconds: float, applied: bool
+        self, step: int, tokens: int, loss: float, rate: float | None, norm: float, seconds: float, applied: bool
     ) -> None:
         """Write one optimiser step: the mean loss over its global batch in nats per token, before the update.
 
@@ -91,13 +114,17 @@ class MetricsWriter:
             record["skipped"] = True
         if self._utilisation and self._before:
             record["mfu"] = self._utilisation.mfu(tokens - self._before[0], seconds - self._before[1])
-            self._board.add_scalar("speed/mfu", record["mfu"], step)
         self._before = tokens, seconds
         self._write(record)
-        self._board.add_scalar("loss/train", loss, step)
-        self._board.add_scalar("optimiser/learning_rate", rate, step)
-        if math.isfinite(norm):
-            self._board.add_scalar("optimiser/gradient_norm", norm, step)
+        shown = {
+            "loss/train": loss,
+            "optimiser/learning_rate": rate,
+            "optimiser/gradient_norm": record["gradient_norm"],
+            "speed/mfu": record.get("mfu"),
+        }
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in shown.items() if value is not None]
+        # One event a step: `add_scalar` makes one of each number, and takes twice as long for them.
+        self._board._get_file_writer().add_summary(Summary(value=values), step)
 
     def validation(self, step: int, loss: float) -> None:
         """Write the mean loss over the validation tokens, in nats per token."""
@@ -142,7 +169,7 @@ class MetricsWriter:
 
     def flush(self) -> None:
         """Hand everything that was written to the operating system."""
-        self._flush_lines()
+        self.flush_records()
         self._board.flush()
 
     def close(self) -> None:
@@ -151,17 +178,39 @@ class MetricsWriter:
         self._file.close()
         self._board.close()
 
+    def finish_reports(self, outcome: Mapping[str, Any] | None) -> None:
+        """End the trackers' runs, and wait a bounded time for them.
+
+        Args:
+            outcome: losses and state; None where the trial was preempted.
+        """
+        if self._reporting:
+            self._reporting.finish(outcome)
+
     def _write(self, record: dict[str, Any]) -> None:
+        if self._reporting:
+            self._reporting.log(record["step"], _numbers(record))
         self._lines_to_write.append(json.dumps(record) + "\n")
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
-            self._flush_lines()
+            self.flush_records()
 
-    def _flush_lines(self) -> None:
+    def flush_records(self) -> None:
+        """Hand the records to the operating system, so that they outlive this process."""
         self._store.check_attempt()
         self._file.write("".join(self._lines_to_write))
         self._file.flush()
         self._lines_to_write.clear()
         self._flushed = time.monotonic()
+
+
+def _numbers(record: dict[str, Any]) -> dict[str, float]:
+    """Return the finite numbers of a record by tag."""
+    if record["kind"] == "probe":
+        return dict(record["values"])
+    found = {f"loss/{record['kind']}": record["loss"]} | {
+        f"optimiser/{name}": record.get(name) for name in ("learning_rate", "gradient_norm")
+    }
+    return {tag: value for tag, value in found.items() if value is not None and math.isfinite(value)}
 
 
 def _check_readable(record: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from amscale.trials.identity import settings_of
 from amscale.trials.metrics import TrainRecord, ValidationRecord
 from amscale.trials.records import (
     FORMAT,
+    ResultBranch,
     ResultData,
     ResultEngine,
     ResultFlops,
@@ -88,7 +89,7 @@ def make_result(
             entropy_per_token=store.entropy_per_token,
             memorised_per_token=store.memorised_per_token(subset.documents),
         ),
-        losses=_losses(folder, progress, train_evaluated),
+        losses=losses_of(folder, progress.validation_least, progress.validation_least_step, train_evaluated),
         time=ResultTime(
             wall_seconds=wall_seconds,
             device_seconds=progress.device_seconds * facts.world_size,
@@ -99,11 +100,12 @@ def make_result(
         memory=memory,
         engine=ResultEngine(
             **facts.to_dict(),
-            device_name=_device_name(facts.device),
+            device_name=device_name(facts.device),
             optimizer_elements=shards,
             out_of_memory_at=[entry.placement.micro_batch for entry in folder.out_of_memory()],
             skipped_updates=progress.skipped,
         ),
+        **({"branch": ResultBranch(**progress.branch)} if progress.branch else {}),
         versions={
             "amscale": __version__,
             "python": platform.python_version(),
@@ -123,7 +125,7 @@ def _flops(per_token: float, progress: Progress, facts: EngineFacts) -> ResultFl
     return ResultFlops(formula=FLOPS_FORMULA, per_token=per_token, total=per_token * progress.tokens, **found)
 
 
-def _device_name(device: str) -> str:
+def device_name(device: str) -> str:
     """Return the model of the GPU or CPU that a torch device is."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
@@ -132,10 +134,16 @@ def _device_name(device: str) -> str:
         return next(models, platform.machine())  # ARM's names no model
 
 
-def _losses(folder: TrialStore, progress: Progress, train_evaluated: float | None) -> ResultLosses:
+def losses_of(folder: TrialStore, least: float, least_step: int | None, train_evaluated: float | None) -> ResultLosses:
     """Return last and least losses in nats per token; None where nothing was measured.
 
     A single batch is noisy: the training losses are means over a window of 2 % of the steps, at least 10 of them.
+
+    Args:
+        folder: the trial's, with its metrics.
+        least: least validation loss, infinite if there was none.
+        least_step: its step.
+        train_evaluated: loss over the training set without dropout; None if it was not measured.
     """
     train = np.array([record.loss for record in folder.read_metrics(TrainRecord)])
     validation = [record.loss for record in folder.read_metrics(ValidationRecord)]
@@ -143,11 +151,10 @@ def _losses(folder: TrialStore, progress: Progress, train_evaluated: float | Non
     if len(train):
         window = min(len(train), max(10, round(_WINDOW_SHARE * len(train))))
         means = np.convolve(train, np.ones(window) / window, mode="valid")
-    least = progress.validation_least
     return ResultLosses(
         validation_last=validation[-1] if validation else None,
         validation_least=least if math.isfinite(least) else None,
-        validation_least_step=progress.validation_least_step,
+        validation_least_step=least_step,
         train_last=float(means[-1]) if window else None,
         train_least=float(means.min()) if window else None,
         train_least_step=int(means.argmin()) + window if window else None,

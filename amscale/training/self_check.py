@@ -109,8 +109,8 @@ def check_engine(placement: Placement) -> float:
         loss = nn.functional.cross_entropy(logits_BTV.float().flatten(0, 1), tokens_BT[:, 1:].flatten())
         prepared.set_gradient_accumulation_boundary(is_boundary=micro == placement.accumulation - 1)
         prepared.backward(loss)
-    norm = engine.gradient_norm(prepared)
     first = FirstUpdate(prepared, settings, settings.learning_rate)
+    norm = engine.clip_gradients(prepared, [*model.parameters()]) if engine.clips_here(prepared) else None
     prepared.step()
     return first.check(float(prepared.get_global_grad_norm()) if norm is None else norm)
 

@@ -4,9 +4,11 @@ import hashlib
 import json
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 from amscale.config import Experiment
+from amscale.models.user_code import script_hash
 from amscale.settings import Settings, format_size, parse_size
 
 _LABEL = re.compile(r"-N([^-]+)-D([^-]+)-seed([0-9]{1,18})(?:-[0-9a-f]+)?$")
@@ -29,23 +31,33 @@ def trial_id(cell: Experiment, shape: dict[str, Any], content: dict[str, Any] | 
         cell: settings of the trial.
         shape: the model's resolved shape, as plain data: a wanted size and the same shape by numbers are one trial.
         content: what identifies the content of the corpus's files, instead of the settings that name their paths: the
-            same files elsewhere are one trial, and changed files another.
+            same files elsewhere are one trial, and changed files another. So it is with the code of `train.script`.
     """
     data = cell.data.model_dump(mode="json", exclude_defaults=True, exclude=_NO_OUTCOME) | {"corpus": cell.data.corpus}
     identity = {
         "result_version": RESULT_VERSION,
         "shape": shape,
         "data": data | (content or {}),
-        "train": cell.train.model_dump(mode="json", exclude_defaults=True),
+        "train": cell.train.model_dump(mode="json", exclude_defaults=True, exclude={"order", "script"}),
         "seed": cell.seed,
         "precision": cell.launch.precision,
     }
+    if cell.train.script:
+        identity["script"] = script_hash(Path(cell.train.script))
+    if cell.order == "nested":  # every trial of earlier versions was shuffled
+        identity["order"] = cell.order
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def trial_label(cell: Experiment, non_embedding: int, tokens: int, identity: str) -> str:
     """Return a folder name that a person can read: family, N, D, seed, and the identity that makes it unique."""
     return f"{cell.model.family}-N{format_size(non_embedding)}-D{format_size(tokens)}-seed{cell.seed}-{identity}"
+
+
+def label_cell(label: str) -> tuple[str, str, int] | None:
+    """Return N, D and the seed that a label names, such as ("6.43k", "20k", 0); None for a name that is no label."""
+    found = _LABEL.search(label)
+    return None if found is None else (found.group(1), found.group(2), int(found.group(3)))
 
 
 def label_order(label: str) -> tuple[float, float, int, str]:

@@ -127,6 +127,11 @@ class ObjectTrialStore(TrialStore):
         needed = [manifest_name(machine) for machine in range(self._machines)]
         return [n for n in sorted(names, reverse=True) if all(f"checkpoints/{n}/{m}" in found for m in needed)]
 
+    def can_branch(self) -> bool:
+        """Return whether the trial has neither begun nor got a state to go on from, by its objects."""
+        begun = (self.objects.entry(name) for name in (self.result.name, self.attempt_file.name))
+        return not (any(begun) or self.checkpoint_names())
+
     @property
     def is_shared(self) -> bool:
         """Whether all machines work in one folder: each has its own."""

@@ -138,6 +138,13 @@ def _label(value: Any) -> str:
     return value
 
 
+class SpecBranch(Record):
+    """A trial that branches off this one: it goes on from this one's state after `step`."""
+
+    label: Annotated[str, PlainValidator(_label)]
+    step: Count
+
+
 class TrialSpec(Record):
     """What `spec.yaml` holds: what a trial is (settings) and where its newest attempt runs (placement)."""
 
@@ -148,9 +155,11 @@ class TrialSpec(Record):
     """Name of the trial's folder: one part of a path."""
     placement: Placement
     store: str
-    """Path of the token store; its name counts."""
+    """Path of the token store; its name counts. Empty where the trial's script reads data by itself."""
     settings: dict[str, Any]
     """All settings of the cell, for `amscale.config.parse`."""
+    branches: list[SpecBranch] = []
+    """Trials that wait for this one, in the sweep that runs it."""
 
     @classmethod
     def from_yaml(cls, text: str, source: Path) -> "TrialSpec":
@@ -276,6 +285,17 @@ class ResultMemory(Record):
         return max(0.0, self.peak_private_bytes - self.before_model_bytes)
 
 
+class ResultBranch(Record):
+    """Where a trial branched off another, and what it did not train again."""
+
+    trial: str
+    label: str
+    step: Count
+    tokens: Amount
+    device_seconds: Amount
+    """Of the steps that the other trial trained; `time.device_seconds` counts them as if they were this one's."""
+
+
 def _world_size(value: Any) -> int:
     if _count(value) < 1:
         raise ValueError("a whole number of at least 1")
@@ -302,6 +322,26 @@ class ResultEngine(Record):
     """Updates that were not applied, since their gradients were not finite."""
 
 
+class ResultPacked(Record):
+    """The trials that were trained with this one by one process, with stacked parameters."""
+
+    largest: Count
+    """How many there were at once, this one included, when this attempt began."""
+    members: list[str]
+    """Their labels, this one's included."""
+
+
+class ResultScript(Record):
+    """The training script of the user's own that ran a trial, and what it reported of itself."""
+
+    path: str | None = None
+    code: str | None = None
+    """Hash of its code."""
+    reported: tuple[str, ...] = ()
+    """What is recorded as the script reported it: `parameters`, `unique_tokens`, `tokens_seen`. Of the rest amscale's
+    plan is recorded."""
+
+
 class TrialResult(Record):
     """What `result.json` holds: the outcome of one trial."""
 
@@ -321,6 +361,12 @@ class TrialResult(Record):
     time: ResultTime = ResultTime()
     memory: ResultMemory = ResultMemory()
     engine: ResultEngine = ResultEngine()
+    script: ResultScript | None = None
+    """None where amscale trained."""
+    branch: ResultBranch | None = None
+    """The trial that it branched off; None where it trained from its first step."""
+    packed: ResultPacked | None = None
+    """The trials that one process trained together; None where it was alone."""
     versions: dict[str, str] = {}
     settings: dict[str, Any] = {}
     """All settings of the cell, defaults included, as the version that ran it wrote them."""

@@ -242,6 +242,35 @@ def sweep_store(config: Experiment) -> SweepStore:
 
 
 @contextmanager
+def open_trial(trial: str) -> Iterator[TrialStore]:
+    """Open a trial that is named by its folder, or by `<URI of its sweep>/trials/<label>`, for a reader.
+
+    Of a URI its weights are fetched too.
+
+    Raises:
+        InputError: no such trial.
+        StorageError: storage is full, read-only or out of reach.
+    """
+    sweep, _, label = trial.rstrip("/").rpartition("/trials/")
+    if not is_uri(trial):
+        store = TrialStore(Path(trial))
+        if not store.spec.is_file():
+            raise InputError(f"{trial}: not a trial; give its folder, <storage>/<name>/trials/<label>")
+        yield store
+        return
+    if not sweep or "/" in label:
+        raise InputError(f"{trial}: not a trial; give <URI of its sweep>/trials/<label>")
+    with open_sweep(sweep) as path:
+        store = SweepStore(path).trial(label)
+        if not store.spec.is_file():
+            raise InputError(f"{trial}: no such trial of the sweep")
+        objects = ObjectStore(sweep).at("trials", label)
+        if objects.entry(store.weights.name) is not None:
+            objects.get(store.weights.name, store.weights)
+        yield store
+
+
+@contextmanager
 def open_sweep(sweep: str) -> Iterator[Path]:
     """Open a sweep that is named by a folder or by a URI, for a reader; give its folder on this machine.
 

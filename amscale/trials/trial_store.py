@@ -12,7 +12,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from amscale.trials.records import (
     Failure,
     OutOfMemory,
     Placement,
+    SpecBranch,
     TrialResult,
     TrialSpec,
     read_failures,
@@ -160,16 +161,23 @@ class TrialStore:
         return TrialSpec.from_yaml(text, self.spec)
 
     def write_spec(
-        self, cell: Experiment, placement: Placement, tokens: Path, identity: str, label: str | None = None
+        self,
+        cell: Experiment,
+        placement: Placement,
+        tokens: Path | None,
+        identity: str,
+        label: str | None = None,
+        branches: Sequence[SpecBranch] = (),
     ) -> None:
         """Write what the trial is (settings) and where its next attempt runs (placement).
 
         Args:
             cell: settings of the trial.
             placement: where it runs.
-            tokens: folder of the token store.
+            tokens: folder of the token store; None where the trial's script reads data by itself.
             identity: the trial's id.
             label: the trial's label; the folder's name if None.
+            branches: trials that branch off this one.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         spec = TrialSpec(
@@ -177,8 +185,9 @@ class TrialStore:
             trial=identity,
             label=label or self.path.name,
             placement=placement,
-            store=str(tokens),
+            store=str(tokens) if tokens else "",
             settings=settings_of(cell),
+            **({"branches": list(branches)} if branches else {}),
         )
         write_atomically(self.spec, spec.to_yaml())
 
@@ -363,6 +372,10 @@ class TrialStore:
     def checkpoint_names(self) -> list[str]:
         """Return the names of the trial's checkpoints, newest first; asked on machine 0."""
         return [path.name for path in reversed(self.local_checkpoints())]
+
+    def can_branch(self) -> bool:
+        """Return whether the trial has neither begun nor got a state to go on from; asked on machine 0."""
+        return not (self.result.exists() or self.attempt_file.exists() or self.checkpoint_names())
 
     @property
     def is_shared(self) -> bool:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from amscale.data import IGNORED, Batches, Sequences, Subset, prepare
+from amscale.data import IGNORED, Batches, Sequences, Subset, nested_length, prepare
+from amscale.data.batches import nested_order
 from amscale.data.corpora.question_formation import QuestionFormation
 from amscale.errors import InputError
 
@@ -79,6 +80,18 @@ def test_a_batch_larger_than_the_subset_spans_epochs(store):
     assert len({row.tobytes() for row in targets}) == batches.sequences_total
 
 
+def test_a_part_is_what_the_whole_batch_has_in_its_rows(store):
+    batches = Batches(store.training(500), 24, 10, 0)
+    for step in range(30):
+        inputs, targets = batches.batch(step)
+        rows = np.array([7, 8, 9, 10, 11])  # the last two are past the end
+        part_inputs, part_targets, counted = batches.part(step, rows)
+        assert counted == (targets != IGNORED).sum()
+        assert np.array_equal(part_inputs, inputs[[7, 8, 9, 0, 0]])
+        assert np.array_equal(part_targets[:3], targets[7:])
+        assert (part_targets[3:] == IGNORED).all()
+
+
 def test_width_is_a_multiple_of_eight_within_the_context(store):
     sequences = Sequences(store.training(), 36)
     lengths = np.diff(store.training().offsets)
@@ -91,3 +104,24 @@ def test_width_is_a_multiple_of_eight_within_the_context(store):
 def test_empty_shapes_are_errors(store, context, sequences):
     with pytest.raises(InputError, match="at least 1"):
         Batches(store.training(), context, sequences, 0)
+
+
+@pytest.mark.parametrize("growth", [0.01, 0.1, 0.5])
+@pytest.mark.parametrize("smaller", [1, 2, 9, 57, 100, 999])
+def test_a_nested_order_begins_with_that_of_every_smaller_subset(growth, smaller):
+    order, larger = nested_order(smaller, 3, growth), nested_order(1000, 3, growth)
+    shared = nested_length(smaller, growth)
+    assert sorted(order) == list(range(smaller))
+    assert order[:shared].tolist() == larger[:shared].tolist()
+    assert smaller / (1 + growth) - 1 <= shared < smaller
+    assert nested_order(1000, 4, growth).tolist() != larger.tolist() != list(range(1000)) or growth < 0.1
+
+
+@pytest.mark.parametrize("packing", ["document", "stream"])
+def test_nested_batches_are_those_of_more_data_until_the_shared_ones_end(store, packing):
+    few, many = (Batches(store.training(size, packing), 30, 7, 0, nested=0.1) for size in (5_000, 10_000))
+    shared = nested_length(few.sequences_total, 0.1) // 7
+    assert shared > 0.8 * few.steps_per_epoch
+    for step in range(shared):
+        for one, other in zip(few.batch(step), many.batch(step), strict=True):
+            assert np.array_equal(one, other)

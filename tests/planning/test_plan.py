@@ -75,7 +75,8 @@ def test_a_plan_is_a_table_with_one_row_a_trial(tmp_path):
     frame = plan.to_frame()
     assert list(frame.columns) == [
         *("label", "shape", "family", "N", "D", "seed", "steps", "flops", "memory_bytes", "zero_stage"),
-        *("machines", "processes", "device", "precision", "seconds", "gpu_fraction", "cards", "train.weight_decay"),
+        *("machines", "processes", "device", "precision", "seconds", "gpu_fraction", "cards", "trunk", "branch_step"),
+        "train.weight_decay",
     ]
     assert list(frame["label"]) == [trial.label for trial in plan.trials]
     assert list(frame["train.weight_decay"]) == [0.0, 0.1, 0.0, 0.1]

@@ -90,14 +90,20 @@ def _write_trial(
 
 
 def _write_sweep(
-    folder: Path, k: float = 2.0, sizes: int = 5, amounts: int = 12, noise: float = 0.0, seed: int = 0
+    folder: Path,
+    k: float = 2.0,
+    sizes: int = 5,
+    amounts: int = 12,
+    noise: float = 0.0,
+    seed: int = 0,
+    reach: float = 8.0,
 ) -> None:
     """Train loss lags validation by a gap that falls with D and reaches sqrt(0.04) where N = 1e-8·D^k."""
     random = np.random.default_rng(seed)
     for i, N in enumerate(np.geomspace(1e6, 1.6e7, sizes)):
         crossing = (N / 1e-8) ** (1 / k) * np.exp(noise * random.normal())
         start = (1e6 / 1e-8) ** (1 / k)
-        for j, D in enumerate(start * np.geomspace(0.5, 8, amounts)):
+        for j, D in enumerate(start * np.geomspace(0.5, reach, amounts)):
             floor = 1.2 + 0.5 * (N / 1e6) ** -0.3 + 0.5 * (D / start) ** -0.4
             gap = 0.2 * crossing / D
             validation = [floor + 0.3, floor + 0.1, floor, floor + 0.05]

@@ -177,7 +177,7 @@ def test_next_cells_of_a_censored_sweep_halve_the_widest_ignorance():
 
 def test_no_note_is_printed_twice(fitted):
     out = io.StringIO()
-    print_fit(fitted, Console(file=out, width=1000))
+    print_fit(fitted, Console(file=out, width=1000), grounds=True)
     lines = out.getvalue().splitlines()
-    notes = lines[lines.index("notes") : lines.index("laws on these points")]
+    notes = lines[lines.index("grounds") :]
     assert len(notes) == len(set(notes)) > 10

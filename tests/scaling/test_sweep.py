@@ -95,7 +95,10 @@ def test_nine_cells_give_reasons_and_what_is_known_of_the_floor_and_are_written_
     assert settled["interval"][1] < 0.996
     assert all(test["rejected"] for test in settled["hypotheses"])
     assert "train loss passed below 1 in 9 of 9 runs" in settled["remarks"]
-    assert "not determined: D* is known" in " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.startswith("asked Does N grow as D^k")
+    assert "k by D*(N): D* is known on both sides for 0 of 3 N; at least 3 are needed." in printed
+    assert "k_dstar" in printed.partition("not determined (")[2]
 
 
 def test_seeds_enter_by_their_mean(tmp_path, write_trial):

@@ -191,8 +191,8 @@ def test_rows_that_differ_in_another_column_are_named_and_selected(read):
     table = read(CORPORA)
     assert len(table.points) == 6, "equal numbers of two corpora are no repeat"
     (warning,) = table.warnings
-    assert "rows of one N and D differ in 'corpus' (code, web), and are fitted together" in warning
-    assert "--where 'corpus=web' fits one kind" in warning
+    assert "rows of one N and D differ in 'corpus' (code, web): --by corpus fits each kind" in warning
+    assert "--where 'corpus=web' one" in warning
     table = read(CORPORA, where="Corpus=code, batch=2M")
     assert [point.name for point in table.points] == ["row 2", "row 4"]
     assert not table.warnings

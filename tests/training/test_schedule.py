@@ -34,3 +34,7 @@ def test_shapes_between():
     stable = rates(schedule="wsd", warmup=0, decay=0.2)
     assert set(stable[:80]) == {1.0}
     assert stable[89] == pytest.approx(0.55)
+    assert rates(schedule="wsd", warmup=0, decay=0.2, least_decay=20) == stable
+    longer = rates(schedule="wsd", warmup=0, decay=0.2, least_decay=40)
+    assert set(longer[:60]) == {1.0}
+    assert longer[79] == pytest.approx(0.55)

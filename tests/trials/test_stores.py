@@ -39,6 +39,8 @@ def test_identity_follows_what_determines_the_outcome():
         "train.weight_decay=0",
         "data.lost_text=0.5",
         "model.count=non_embedding",
+        "train.order=shuffled",
+        "launch.share_trunk=false",
     ):
         assert trial_id(cell(same), SHAPE) == base, same
     others = {
@@ -46,6 +48,14 @@ def test_identity_follows_what_determines_the_outcome():
         for other in ("seed=1", "train.steps=7", "data.size=9k", "data.split_seed=1", "launch.precision=bf16")
     }
     assert len(others | {base, trial_id(cell(), {**SHAPE, "width": 32})}) == 7
+
+
+def test_identities_of_earlier_versions_are_those_of_a_shuffled_order():
+    assert trial_id(cell(), SHAPE) == "7a1c92864957"
+    assert trial_id(cell("train={epochs: 1, schedule: wsd}"), SHAPE) == "83d5677ab1af"
+    wsd = "train={epochs: 1, schedule: wsd, warmup: 2"
+    assert trial_id(cell(f"{wsd}, order: shuffled}}"), SHAPE) == "6650a26de92d"
+    assert trial_id(cell(f"{wsd}}}"), SHAPE) == trial_id(cell(f"{wsd}, order: nested}}"), SHAPE) != "6650a26de92d"
 
 
 def test_files_elsewhere_are_the_same_trial_and_changed_files_another(tmp_path):

@@ -22,6 +22,7 @@ CORPORA: Registry[type[Corpus]] = Registry(
         "jsonl": "amscale.data.corpora.local_files:JsonLines",
         "parquet": "amscale.data.corpora.local_files:Parquet",
         "text": "amscale.data.corpora.local_files:Text",
+        "script": "amscale.data.corpora.script:ScriptCorpus",
     },
 )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from amscale.errors import InputError, one_line
-from amscale.models import builders
+from amscale.models import user_code
 from amscale.models.family import Family, FamilySettings
 from amscale.models.shape import Dimensions, Shape
 from amscale.settings import Settings
@@ -58,7 +58,7 @@ class CustomSettings(FamilySettings):
     @model_validator(mode="after")
     def _keep_folder(self) -> Self:
         if self.folder is None:
-            object.__setattr__(self, "folder", builders.locate(self.builder).folder)
+            object.__setattr__(self, "folder", user_code.locate(self.builder).folder)
         return self
 
     def __hash__(self) -> int:
@@ -72,7 +72,7 @@ class CustomOptions:
     builder: str
     """Module and function."""
     source: str
-    """Hash of the code (`builders.source_hash`)."""
+    """Hash of the code (`user_code.source_hash`)."""
     given: str
     """Arguments beside the shape, as JSON."""
     modules: str
@@ -95,11 +95,11 @@ class Custom(Family):
         Raises:
             InputError: no such function on this machine.
         """
-        builder = builders.locate(settings.builder, settings.folder)
+        builder = user_code.locate(settings.builder, settings.folder)
         _folders[builder.name] = builder.folder
         return CustomOptions(
             builder.name,
-            builders.source_hash(builder),
+            user_code.source_hash(builder),
             json.dumps(settings.options, sort_keys=True),
             json.dumps(settings.modules.given(), sort_keys=True),
             settings.width_multiple,
@@ -129,7 +129,7 @@ class Custom(Family):
 
         options = shape.options
         module, _, function = options.builder.partition(":")
-        build = builders.load(builders.Builder(module, function, _folders[options.builder]))
+        build = user_code.load(user_code.Builder(module, function, _folders[options.builder]))
         try:
             model = build(shape, **json.loads(options.given))
         except NotImplementedError:

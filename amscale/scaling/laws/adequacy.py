@@ -28,7 +28,7 @@ _LEVEL = 0.01
 _LEAST_SEEDS = 4
 """Degrees of freedom that the seeds' noise must have to be tested against."""
 
-_NO_SUPPORT = 10.0
+NO_SUPPORT = 10.0
 """AICc above the best law's from which a law has no support (Burnham & Anderson 2002, section 2.6)."""
 
 _LARGER_ERROR = 1.25
@@ -86,7 +86,7 @@ def misfits(rows: Rows, fitted: "Sequence[Fitted]") -> dict[str, str]:
         for aicc, rmse, allowed, name in others:
             behind = (comparison.aicc or 0.0) - aicc
             times = (comparison.rmse or 0.0) / max(rmse, 1e-12)
-            if behind > _NO_SUPPORT and times > allowed:
+            if behind > NO_SUPPORT and times > allowed:
                 found.setdefault(id, f"its error is {times:.3g} times that of {name} (AICc {behind:.0f} higher)")
     return found
 
@@ -112,7 +112,7 @@ def _surface(rows: Rows) -> tuple[float, float] | None:
 
 def _against_seeds(fit: LawFit, rows: Rows) -> str:
     """Return what the F test of lack of fit against the seeds' noise says where it rejects the law."""
-    from scipy.stats import f
+    from scipy.special import fdtrc
 
     cells, residuals = _cells(rows), np.log(rows.loss) - np.log(fit.predict(rows))
     counts = np.bincount(cells)
@@ -124,7 +124,7 @@ def _against_seeds(fit: LawFit, rows: Rows) -> str:
     if not noise > 0:
         return ""
     ratio = between / free / noise
-    p = float(f.sf(ratio, free, seeds))
+    p = float(fdtrc(free, seeds, ratio))
     if p >= _LEVEL:
         return ""
     return (
@@ -155,7 +155,7 @@ def profile(fit: LawFit, rows: Rows) -> Profile | None:
 
     None where the law's k is no ratio of two exponents. An interval that reaches past 0.05 or 20 is open there.
     """
-    from scipy.stats import f
+    from scipy.special import fdtri
 
     names = fit.law.exponents
     if names is None:
@@ -181,7 +181,7 @@ def profile(fit: LawFit, rows: Rows) -> Profile | None:
         """Return by how much the sum of squares at each k exceeds its least, as multiples of what 5 % allow."""
         sums = _at_each(problem, above, below, np.vstack([end, starts]), rows, weights, log_k)
         least = max(min(float(best.min()), float(sums.min())) - within, _ROUNDING**2 * len(rows))
-        return (sums - within - least) / least * free / float(f.ppf(0.95, 1, free)) - 1
+        return (sums - within - least) / least * free / float(fdtri(1, free, 0.95)) - 1
 
     return Profile(_where_below(log_k, excess))
 

@@ -1,8 +1,11 @@
 """Compare laws on the same points: objective, R², AICc, held-out error, intervals by refits to resampled points."""
 
 import math
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from pydantic import Field
@@ -214,24 +217,24 @@ def compare(
     Args:
         large: leave out refits and held-out errors.
     """
-    found = []
-    for id, law in (all_laws() if laws is None else laws).items():
-        reason = no_variation(rows.loss) or law.unsupported(rows)
-        for objective in OBJECTIVES:
-            if reason:
-                found.append(_not_fitted(id, law, rows, objective, reason))
-            else:
-                found.append(_fitted(id, law, rows, objective, large))
-    reasons = misfits(rows, found)
-    found = [replace(item, misfit=poor_fit(item.comparison) or reasons.get(item.comparison.id)) for item in found]
-    if large:
-        return found
-    return [
-        _refitted(item, rows, resamples)
-        if item.fit is not None and item.fit.objective in _REFITTED and item.misfit is None
-        else item
-        for item in found
-    ]
+    chosen = all_laws() if laws is None else laws
+    reasons = {id: no_variation(rows.loss) or law.unsupported(rows) for id, law in chosen.items()}
+
+    def fitted(id: str, objective: Objective) -> Fitted:
+        if reasons[id]:
+            return _not_fitted(id, chosen[id], rows, objective, reasons[id])
+        return _fitted(id, chosen[id], rows, objective, large)
+
+    def refitted(item: Fitted) -> Fitted:
+        if item.fit is None or item.fit.objective not in _REFITTED or item.misfit is not None:
+            return item
+        return _refitted(item, rows, resamples)
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        found = list(pool.map(fitted, *zip(*product(chosen, OBJECTIVES), strict=True)))
+        misfit = misfits(rows, found)
+        found = [replace(item, misfit=poor_fit(item.comparison) or misfit.get(item.comparison.id)) for item in found]
+        return found if large else list(pool.map(refitted, found))
 
 
 _REFITTED = (HUBER_LOG, SQUARED)

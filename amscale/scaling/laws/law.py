@@ -41,14 +41,23 @@ class Objective:
 
     def residuals(self, log_loss: Array, target: Array) -> Array:
         """Return residuals (S, R) for `log_loss` (S, R) and observed losses `target`, which broadcasts."""
-        return np.exp(log_loss) - target if self.raw else log_loss - np.log(target)
+        return self.beyond(log_loss, self.observed(target))
+
+    def observed(self, target: Array) -> Array:
+        """Return observed losses as the residuals are taken from them."""
+        return target if self.raw else np.log(target)
+
+    def beyond(self, log_loss: Array, observed: Array) -> Array:
+        """Return residuals (S, R) for `log_loss` (S, R) and what `observed` returned."""
+        return np.exp(log_loss) - observed if self.raw else log_loss - observed
 
     def value(self, residuals: Array) -> Array:
         """Return the contribution of each row."""
         if not self.robust:
             return residuals**2
         size = np.abs(residuals)
-        return np.where(size <= DELTA, 0.5 * size**2, DELTA * (size - 0.5 * DELTA))
+        inner = np.minimum(size, DELTA)
+        return inner * (size - 0.5 * inner)
 
     def weight(self, residuals: Array) -> Array:
         """Return the weights of the quadratic majoriser: value'(r) / r, up to a constant factor."""
@@ -85,16 +94,17 @@ def minimise(
     values = np.empty(len(theta))
     active = np.arange(len(theta))
     # What belongs to the active searches, kept together until many of them have ended: a copy costs as much as a step.
-    now, target, weights = theta.copy(), np.broadcast_to(target, rows), np.broadcast_to(weights, rows)
+    now, weights = theta.copy(), np.broadcast_to(weights, rows)
+    observed = np.broadcast_to(objective.observed(target), rows)
     damping, stalled = np.full(len(theta), 1e-2), np.zeros(len(theta), dtype=int)
     log_loss, jacobian = predict(now)
-    residuals = objective.residuals(log_loss, target)
-    value = (weights * objective.value(residuals)).sum(1)
+    residuals = objective.beyond(log_loss, observed)
+    value = _weighted_sum(weights, objective.value(residuals))
     for _ in range(iterations):
         trial = np.clip(now + _step(objective, log_loss, residuals, jacobian, weights, damping), low, high)
         new_log_loss, new_jacobian = predict(trial)
-        new_residuals = objective.residuals(new_log_loss, target)
-        new = (weights * objective.value(new_residuals)).sum(1)
+        new_residuals = objective.beyond(new_log_loss, observed)
+        new = _weighted_sum(weights, objective.value(new_residuals))
         better = new < value
         gain = np.where(better, value - new, 0.0)
         stalled = np.where(gain <= tolerance * value, stalled + 1, 0)
@@ -110,22 +120,30 @@ def minimise(
             theta[active], values[active] = now, value
             active, stalled = active[going], stalled[going]
             now, value, damping, jacobian = (x[going] for x in (now, value, damping, jacobian))
-            target, weights, log_loss, residuals = (x[going] for x in (target, weights, log_loss, residuals))
+            observed, weights, log_loss, residuals = (x[going] for x in (observed, weights, log_loss, residuals))
         if not active.size:
             break
     theta[active], values[active] = now, value
     return theta, values
 
 
+def _weighted_sum(weights: Array, values: Array) -> Array:
+    """Return the sum over rows (S,) of values (S, R) times weights (S, R)."""
+    return np.einsum("sr,sr->s", weights, values)
+
+
 def _step(
     objective: Objective, log_loss: Array, residuals: Array, jacobian: Array, weights: Array, damping: Array
 ) -> Array:
     """Return the damped Gauss-Newton step (S, P) of the quadratic majoriser at the present residuals."""
+    share = weights * objective.weight(residuals) if objective.robust else weights
     if objective.raw:
-        jacobian = jacobian * np.exp(log_loss)[..., None]
-    weighted = (weights * objective.weight(residuals))[..., None] * jacobian
-    normal = np.matmul(weighted.transpose(0, 2, 1), jacobian)
-    gradient = np.matmul(weighted.transpose(0, 2, 1), residuals[..., None])
+        slope = np.exp(log_loss)
+        gradient = np.matmul(jacobian.transpose(0, 2, 1), (share * slope * residuals)[..., None])
+        share = share * slope**2
+    else:
+        gradient = np.matmul(jacobian.transpose(0, 2, 1), (share * residuals)[..., None])
+    normal = np.matmul((share[..., None] * jacobian).transpose(0, 2, 1), jacobian)
     scale = np.einsum("spp->sp", normal)
     scale = np.maximum(scale, 1e-12 * scale.max(axis=1, keepdims=True) + 1e-300)
     normal = normal + (damping[:, None] * scale)[..., None] * np.eye(normal.shape[-1])
@@ -134,7 +152,11 @@ def _step(
 
 def derivatives(columns: list[Array]) -> Array:
     """Return the derivatives (S, R, P) from (S, R) for each parameter, in the layout that is read fastest."""
-    return np.stack(np.broadcast_arrays(*columns), axis=1).transpose(0, 2, 1)
+    searches, rows = np.broadcast_shapes(*(column.shape for column in columns))
+    found = np.empty((searches, len(columns), rows))
+    for index, column in enumerate(columns):
+        found[:, index] = column
+    return found.transpose(0, 2, 1)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A user's function that builds a network: where it is, what its code is, and how it is called.
+"""Code of the user's: where a function that builds a network is, how it is called, and what identifies code.
 
 It is named by its module and function, `my_package.models:build`, or by a file, `models.py:build`. A module that Python
 finds in the folder of a sweep's command is found in the sweep's trials too, for its folder is part of their settings.
@@ -110,21 +110,43 @@ def source_hash(builder: Builder) -> str:
     Raises:
         InputError: no such module on this machine, or code that Python cannot read.
     """
-    root = Path(builder.folder)
-    excluded: list[str] = []
-    if _PACKAGES & set(root.parts):
-        own = builder.module.partition(".")[0]
-        excluded = [path.stem for path in root.iterdir() if path.stem != own]
-    finder = ModuleFinder([builder.folder], excludes=excluded)
+    own = builder.module.partition(".")[0]
+    finder = ModuleFinder([builder.folder], excludes=_others(Path(builder.folder), own))
     try:
         finder.import_hook(builder.module)
     except (ImportError, SyntaxError) as error:
         raise InputError(
             one_line(
-                f"model.builder: {builder.module} cannot be read in {root}: {type(error).__name__}: {error}; give "
-                "every machine the same folder, or install the package"
+                f"model.builder: {builder.module} cannot be read in {builder.folder}: {type(error).__name__}: {error}; "
+                "give every machine the same folder, or install the package"
             )
         ) from None
+    return _hash(finder)
+
+
+@cache
+def script_hash(path: Path) -> str:
+    """Return twelve hexadecimal digits of the code of a script and of what it imports from its folder.
+
+    Raises:
+        InputError: no such file on this machine, or code that Python cannot read.
+    """
+    finder = ModuleFinder([str(path.parent)], excludes=_others(path.parent, ""))
+    try:
+        finder.run_script(str(path))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(one_line(f"train.script={str(path)!r} cannot be read: {error}; give a Python file")) from None
+    return _hash(finder)
+
+
+def _others(folder: Path, own: str) -> list[str]:
+    """Return what a folder of installed packages holds beside one of them; nothing for any other folder."""
+    if not _PACKAGES & set(folder.parts):
+        return []
+    return [path.stem for path in folder.iterdir() if path.stem != own]
+
+
+def _hash(finder: ModuleFinder) -> str:
     digest = hashlib.sha256()
     for name, module in sorted(finder.modules.items()):
         file = getattr(module, "__file__", None)

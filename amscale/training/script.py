@@ -1,0 +1,425 @@
+"""A trial that a training script of the user's own runs: what the script is told, and what it hands back.
+
+    trial = amscale.current_trial()
+    trial.log(step, train_loss=…)
+    trial.finish()
+
+Every rank runs the script; what rank 0 logs is recorded.
+"""
+
+import math
+import os
+import platform
+import runpy
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import numpy as np
+
+from amscale import __version__, models
+from amscale.config import Experiment
+from amscale.data import Subset, TokenStore
+from amscale.errors import EXIT_PREEMPTED, InputError
+from amscale.models import Shape
+from amscale.models.user_code import script_hash
+from amscale.planning.plan import StepPlan, plan_steps
+from amscale.probes.measurement import Measurement
+from amscale.training.metrics_writer import MetricsWriter
+from amscale.training.report_to import outcome_of, report_to
+from amscale.training.result import device_name, losses_of
+from amscale.trials.identity import settings_of
+from amscale.trials.metrics import ValidationRecord
+from amscale.trials.records import (
+    FORMAT,
+    Placement,
+    ResultData,
+    ResultEngine,
+    ResultFlops,
+    ResultParameters,
+    ResultScript,
+    ResultShape,
+    ResultTime,
+    TrialResult,
+)
+from amscale.trials.trial_store import TrialStore
+
+_COMPONENTS = ("embedding", "output_head", "attention", "feed_forward", "norms_and_rest")
+
+
+class ScriptTrial:
+    """The trial that this process is a rank of, as a training script sees it.
+
+    Args:
+        store: the trial's, on this machine.
+        cell: its settings.
+        placement: where it runs.
+        tokens: of its corpus; None where the script reads data by itself.
+    """
+
+    def __init__(self, store: TrialStore, cell: Experiment, placement: Placement, tokens: TokenStore | None) -> None:
+        self._store, self._cell, self._tokens = store, cell, tokens
+        self._subset: Subset | None = None
+        if tokens is not None:
+            self._subset = tokens.training(cell.data.size, cell.data.packing, cell.data.copies)
+        self._plan: StepPlan = plan_steps(cell, tokens, self._subset)
+        self.placement = placement
+        """Processes, device, precision, micro-batch and accumulation that the trial was planned with."""
+        self.shape: Shape = models.solve(cell.model, self._vocabulary(), self._plan.context)
+        """The model that was planned: layers, width, heads, parameters. `amscale.models.build(shape)` makes it, unless
+        model.family is `script`."""
+        self.rank = int(os.environ.get("RANK", "0"))
+        """Of this process, in all of the trial's machines."""
+        self.finished = False
+        self._records: MetricsWriter | None = None
+        self._last_step = 0
+        self._seen: float | None = None
+        self._began = time.time()
+        self._asked = False
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._ask)
+
+    def _vocabulary(self) -> int:
+        return self._tokens.vocabulary_size if self._tokens else int(getattr(self._cell.data, "vocabulary", 1))
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+
+    # What the trial is
+
+    @property
+    def N(self) -> int:
+        """Parameters that the cell asks for, counted as `model.count` says."""
+        return self.shape.wanted or self.shape.reached
+
+    @property
+    def D(self) -> int:
+        """Unique training tokens of the cell."""
+        return self._subset.unique_tokens if self._subset else int(self._cell.data.size or 0)
+
+    @property
+    def seed(self) -> int:
+        """Seed of the cell."""
+        return self._cell.seed
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings of the cell, by section; `settings["train"]["learning_rate"]`."""
+        return settings_of(self._cell)
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """`train.options`: the script's own settings."""
+        return self._cell.train.options
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps, from train.steps or train.epochs."""
+        return self._plan.steps
+
+    @property
+    def sequences(self) -> int:
+        """Sequences of a global batch, from train.batch_tokens."""
+        return self._plan.sequences
+
+    @property
+    def context(self) -> int:
+        """Tokens of a sequence, at most."""
+        return self._plan.context
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the trial, which its machines share. Whatever the script writes there stays."""
+        return self._store.path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder for the script's checkpoints: what a trial that is started again finds; removed when it has a result.
+
+        A trial that fails is started `launch.retries` times without a newer checkpoint; those in folders named
+        `step_000000100` count as newer ones.
+        """
+        self._store.checkpoints.mkdir(parents=True, exist_ok=True)
+        return self._store.checkpoints
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """The D training tokens, one document after the other, as a memory-mapped array of unsigned integers.
+
+        Raises:
+            InputError: data.corpus is `script`.
+        """
+        return self._whole(self._subset)
+
+    @property
+    def validation_tokens(self) -> np.ndarray:
+        """The held-out tokens.
+
+        Raises:
+            InputError: data.corpus is `script`.
+        """
+        return self._whole(self._tokens.validation(self._cell.data.packing) if self._tokens else None)
+
+    @staticmethod
+    def _whole(subset: Subset | None) -> np.ndarray:
+        if subset is None:
+            raise InputError("data.corpus=script: the trial has no tokens; give another corpus, or read your own data")
+        return subset.tokens
+
+    # What the script hands back
+
+    def log(
+        self,
+        step: int,
+        *,
+        train_loss: float | None = None,
+        validation_loss: float | None = None,
+        tokens: int | None = None,
+        learning_rate: float | None = None,
+        gradient_norm: float | None = None,
+        **values: float,
+    ) -> None:
+        """Record what was measured at a step. Records of that step and later ones, of an attempt before, are dropped.
+
+        Args:
+            step: optimiser steps so far, from 1; never smaller than at the call before.
+            train_loss: mean loss of the step in nats per token.
+            validation_loss: mean loss over held-out tokens in nats per token.
+            tokens: tokens seen so far. None: step × train.batch_tokens.
+            learning_rate: of the step.
+            gradient_norm: of the step.
+            values: further numbers by name.
+
+        Raises:
+            InputError: a step that is no whole number, or smaller than the one before, or a value that is no number.
+            AttemptReplaced: another attempt of the trial has begun.
+        """
+        if isinstance(step, bool) or not isinstance(step, int) or step < max(1, self._last_step):
+            raise InputError(
+                f"trial.log: step={step!r}; give whole numbers from 1 that do not fall ({self._last_step})"
+            )
+        if self.rank:
+            self._store.check_attempt()
+            return
+        if self._records is None:
+            entropy = self._tokens.entropy_per_token if self._tokens else None
+            reporting = report_to(self._cell, self._store, self.shape, self.D, step - 1)
+            self._records = MetricsWriter(self._store, step - 1, entropy, reporting=reporting)
+        self._last_step = step
+        self._seen = float(step * self._cell.train.batch_tokens if tokens is None else tokens)
+        if train_loss is not None:
+            self._records.train(
+                step,
+                int(self._seen),
+                _number("train_loss", train_loss),
+                None if learning_rate is None else _number("learning_rate", learning_rate),
+                math.nan if gradient_norm is None else _number("gradient_norm", gradient_norm),
+                time.time() - self._began,
+                True,
+            )
+        if validation_loss is not None:
+            self._records.validation(step, _number("validation_loss", validation_loss))
+        if values:
+            measured = Measurement(pattern="as the script measured it")
+            for name, value in values.items():
+                measured.add(f"script/{name}", _number(name, value))
+            self._records.probe(step, measured)
+        self._records.flush_records()  # the script may write a checkpoint of this step and be killed right after
+
+    def preemption_requested(self) -> bool:
+        """Return whether this process was asked to end (SIGTERM or SIGUSR1): write a checkpoint, then call `preempt`.
+
+        Ranks are asked at about the same time; where they must agree on a step, share the answer of rank 0.
+        """
+        return self._asked
+
+    def preempt(self) -> NoReturn:
+        """End this process after a checkpoint, so that the trial goes on when it is started again."""
+        if self._records:
+            self._records.close()
+        if self.rank == 0:
+            self._store.preempted.touch()
+        if self._records:
+            self._records.finish_reports(None)
+        sys.exit(EXIT_PREEMPTED)
+
+    def finish(
+        self,
+        *,
+        train_loss: float | None = None,
+        validation_loss: float | None = None,
+        parameters: int | Mapping[str, int] | None = None,
+        unique_tokens: int | None = None,
+        tokens: int | None = None,
+        diverged: str = "",
+    ) -> None:
+        """Write the trial's result, from what was logged. Call it on every rank, last.
+
+        Args:
+            train_loss: over the training tokens without dropout, in nats per token, where it was measured.
+            validation_loss: as of the last step, where it was not logged.
+            parameters: of the model; or by component: embedding, output_head, attention, feed_forward, norms_and_rest.
+                None: those of the planned model.
+            unique_tokens: D, where it is not what the cell asked for.
+            tokens: tokens seen in all. None: as logged.
+            diverged: why the run counts as diverged, if it does.
+
+        Raises:
+            InputError: nothing was logged, or a number that is none.
+        """
+        self.finished = True
+        if self.rank:
+            return
+        if self._records is None:
+            raise InputError("trial.finish: nothing was logged; call trial.log(step, train_loss=…) while training")
+        if validation_loss is not None:
+            self.log(self._last_step, validation_loss=validation_loss)
+        self._records.flush()
+        self._store.check_attempt()
+        result = self._result(train_loss, parameters, unique_tokens, tokens, diverged)
+        self._records.close()
+        self._store.publish(result)
+        self._records.finish_reports(outcome_of(result))
+        self._store.remove_checkpoints()
+
+    def _result(
+        self,
+        train_loss: float | None,
+        parameters: int | Mapping[str, int] | None,
+        unique_tokens: int | None,
+        tokens: int | None,
+        diverged: str,
+    ) -> TrialResult:
+        given = {"parameters": parameters, "unique_tokens": unique_tokens, "tokens_seen": tokens}
+        counts = self.shape.parameters.as_dict() if parameters is None else _counts(parameters)
+        D = self.D if unique_tokens is None else _count("unique_tokens", unique_tokens)
+        seen = float(self._seen or 0) if tokens is None else float(_count("tokens", tokens))
+        per_token = 6.0 * (counts["total"] - counts["embedding"])
+        placement, script = self.placement, str(self._cell.train.script)
+        spec = self._store.read_spec()
+        store = self._tokens
+        validation = [(r.loss, r.step) for r in self._store.read_metrics(ValidationRecord) if math.isfinite(r.loss)]
+        least = min(validation, default=(math.inf, 0))
+        return TrialResult(
+            format=FORMAT,
+            trial=spec.trial,
+            label=spec.label,
+            state="diverged" if diverged else "finished",
+            reason=diverged or None,
+            seed=self.seed,
+            steps=self._last_step,
+            shape=ResultShape(**self.shape.as_dict()),
+            parameters=ResultParameters(**counts),
+            flops=ResultFlops(
+                formula="6·(parameters without embedding)·tokens seen", per_token=per_token, total=per_token * seen
+            ),
+            data=ResultData(
+                corpus=self._cell.data.corpus,
+                unique_tokens=D,
+                documents=self._subset.documents if self._subset else None,
+                tokens_seen=seen,
+                epochs=seen / D,
+                entropy_per_token=store.entropy_per_token if store else None,
+                memorised_per_token=store.memorised_per_token(self._subset.documents)
+                if store and self._subset
+                else None,
+            ),
+            losses=losses_of(self._store, least[0], least[1], _optional("train_loss", train_loss)),
+            time=ResultTime(wall_seconds=time.time() - self._began),
+            engine=ResultEngine(
+                engine="script",
+                world_size=placement.world_size,
+                precision=placement.precision,
+                device=placement.device,
+                device_name=device_name(placement.device),
+            ),
+            script=ResultScript(
+                path=script,
+                code=script_hash(Path(script)),
+                reported=tuple(name for name, value in given.items() if value is not None),
+            ),
+            versions={
+                "amscale": __version__,
+                "python": platform.python_version(),
+                **{name: version(name) for name in ("torch", "deepspeed", "accelerate", "transformers", "ray")},
+            },
+            settings=self.settings,
+        )
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"trial.log: {name}={value!r} is not a number; give a number, such as loss.item()") from None
+
+
+def _optional(name: str, value: Any) -> float | None:
+    return None if value is None else _number(name, value)
+
+
+def _count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"trial.finish: {name}={value!r}; give a whole number of at least 1")
+    return value
+
+
+def _counts(parameters: int | Mapping[str, int]) -> dict[str, int]:
+    """Return the counts that a result records. A single number counts under every convention."""
+    if not isinstance(parameters, Mapping):
+        parameters = {"feed_forward": _count("parameters", parameters)}
+    unknown = sorted(set(parameters) - set(_COMPONENTS))
+    if unknown:
+        raise InputError(f"trial.finish: parameters has {unknown[0]!r}; allowed are {', '.join(_COMPONENTS)}")
+    counts = {name: int(parameters.get(name, 0)) for name in _COMPONENTS}
+    return counts | {"total": _count("parameters", sum(counts.values()))}
+
+
+_current: ScriptTrial | None = None
+
+
+def current_trial() -> ScriptTrial:
+    """Return the trial that this process is a rank of, for a script that `train.script` names.
+
+    Raises:
+        InputError: this process is no rank of such a trial.
+    """
+    if _current is None:
+        raise InputError(
+            "there is no current trial: a sweep starts this script, as `python -m amscale.sweep CONFIG train.script=…`"
+        )
+    return _current
+
+
+def run_script(store: TrialStore, cell: Experiment, placement: Placement, tokens: TokenStore | None) -> int:
+    """Run the trial's script in this rank, as `python SCRIPT` would.
+
+    Returns:
+        0 with a result; EXIT_PREEMPTED after a checkpoint, when the run was asked to end.
+
+    Raises:
+        InputError: the script ended without a result.
+        Exception: whatever the script does not handle.
+    """
+    global _current  # the script reaches its trial by a function, as any script would
+    script = str(cell.train.script)
+    if not Path(script).is_file():
+        raise InputError(f"train.script={script!r} is not on this machine; give a path that all machines have")
+    _current = ScriptTrial(store, cell, placement, tokens)
+    sys.argv = [script]
+    sys.path.insert(0, str(Path(script).parent))
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as end:
+        if end.code == EXIT_PREEMPTED:
+            return EXIT_PREEMPTED
+        if end.code not in (None, 0):
+            raise RuntimeError(f"{script} ended with status {end.code}") from end
+    if not _current.finished:
+        raise InputError(f"{script} ended without a result; call trial.finish(…) last, on every rank")
+    return 0

@@ -1,0 +1,83 @@
+"""A training script of the user's own: the example of docs/own_script.md as a sweep, killed and resumed; mistakes."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from amscale import config
+from amscale.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "own_script.md").read_text(encoding="utf-8")
+SCRIPT, YAML = (re.search(rf"```{kind}\n(.*?)```", PAGE, re.DOTALL).group(1) for kind in ("python", "yaml"))
+KILLED = '    if step == 30 and not (trial.folder / "killed").exists():\n        (trial.folder / "killed").touch()\n'
+KILLED += "        import os, signal\n        os.kill(os.getpid(), signal.SIGKILL)\n"
+
+
+def sweep(folder, script, *settings):
+    """Run a sweep of a script in a folder; return the process and the trials' results with their training losses."""
+    folder.mkdir(exist_ok=True)
+    (folder / "my_train.py").write_text(script, encoding="utf-8")
+    (folder / "script.yaml").write_text(YAML, encoding="utf-8")
+    command = [sys.executable, "-m", "amscale.sweep", "script.yaml", *settings]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env=environment, timeout=600, check=False
+    )
+    found = []
+    for path in sorted(folder.glob("results/script/trials/*/result.json")):
+        records = [json.loads(line) for line in path.with_name("metrics.jsonl").read_text().splitlines()]
+        found.append((json.loads(path.read_text()), [(r["step"], r["loss"]) for r in records if r["kind"] == "train"]))
+    return done, found
+
+
+def test_five_lines_are_added():
+    assert len(re.findall(r"# amscale$", SCRIPT, re.MULTILINE)) == 5
+
+
+@pytest.mark.slow
+def test_a_script_is_a_sweep_and_a_killed_one_goes_on(tmp_path):
+    done, calm = sweep(tmp_path / "calm", SCRIPT, "grid.model.size=[1k,4k]", "grid.data.size=[4k]")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [result["parameters"]["total"] for result, _ in calm] == [2 * 64 * (1000 // 128), 2 * 64 * (4000 // 128)]
+    assert all(result["script"]["reported"] == ["parameters"] for result, _ in calm)
+    assert all([step for step, _ in losses] == list(range(1, 61)) for _, losses in calm)
+    assert all(result["losses"]["validation_least"] < 3 for result, _ in calm)  # from ln 64 = 4.16
+    # Killed at step 30, after a checkpoint at 20: the same losses, each step once.
+    lines = SCRIPT.replace("    loss = loss_on", KILLED + "    loss = loss_on")
+    assert lines != SCRIPT
+    done, killed = sweep(tmp_path / "killed", lines, "grid.model.size=[1k]", "grid.data.size=[4k]")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert killed[0][1] == calm[0][1]
+    assert killed[0][0]["trial"] != calm[0][0]["trial"]  # other code, another trial
+
+
+@pytest.mark.slow
+def test_a_script_without_a_result_is_refused_once(tmp_path):
+    script = "import amscale\ntrial = amscale.current_trial()\nif trial.N > 1000:\n    trial.finish()\n"
+    done, found = sweep(tmp_path, script, "grid.data.size=[500]")
+    assert (done.returncode, found) == (1, [])
+    for words in ("ended without a result; call trial.finish", "nothing was logged; call trial.log"):
+        assert words in " ".join(done.stdout.split())
+    failures = list(tmp_path.glob("results/script/trials/*/failures.jsonl"))
+    assert [len(path.read_text().splitlines()) for path in failures] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["train.script=null", "train.options={}"], "give train.script, or another"),
+        (["storage=s3://bucket/x"], "train.script keeps its checkpoints in a folder"),
+        (["train.script=null", "model={family: vanilla, size: 1k}", "data.corpus=kjv"], "train.options"),
+    ],
+)
+def test_configurations_that_will_not_do(settings, words, tmp_path):
+    path = tmp_path / "script.yaml"
+    path.write_text(YAML, encoding="utf-8")
+    with pytest.raises(InputError, match=re.escape(words)):
+        config.load(str(path), settings)
