@@ -289,11 +289,11 @@ def fit_sweep(
     }
     corpora = by_corpus(table)
     if len(corpora) > 1:
-        corpora = {label: _at_best(each) for label, each in corpora.items()}
+        corpora = {label: at_best(each) for label, each in corpora.items()}
         return BaseFit(
             table, estimates_of_corpora(table, corpora), [], settings, forecasts=score_folder(Path(folder), table)
         )
-    table = _at_best(runs)
+    table = at_best(runs)
     forecasts = score_folder(Path(folder), table)
     criteria, without = cell_criteria(table.cells(), window)
     wide = f"{window:g} of the run's steps" if window <= 1 else f"{int(window)} steps"
@@ -402,7 +402,7 @@ def tuned(table: PointTable, resamples: int) -> Tuning | None:
     return tune_cells(table, axes, resamples) if axes else None
 
 
-def _at_best(table: PointTable) -> PointTable:
+def at_best(table: PointTable) -> PointTable:
     """Return the runs at the tested values nearest to the best of each cell, seeds apart; all where none are tuned."""
     tuning = tuned(table, 0)
     return table if tuning is None else tuning.nearest
