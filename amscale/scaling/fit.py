@@ -327,7 +327,7 @@ def fit_so_far(folder: str | Path, count: str, window: float, threshold: float, 
         InputError: the folder holds no sweep.
     """
     runs = read_sweep(folder, count)
-    table = _at_best(runs)
+    table = at_best(runs)
     settings: dict[str, Any] = {
         "count": count,
         "window": window,
