@@ -29,6 +29,7 @@ from amscale.training import checkpoint, engine
 from amscale.training.bookkeeping import Bookkeeping
 from amscale.training.branches import Branches
 from amscale.training.checkpoint import Progress
+from amscale.training.electricity import SHARED, Electricity, uuid_of
 from amscale.training.engine import EngineFacts
 from amscale.training.loop import LoopOutcome, Run, train
 from amscale.training.loss import Evaluation
@@ -39,7 +40,7 @@ from amscale.training.result import make_result
 from amscale.training.shutdown import GracefulShutdown
 from amscale.trials.attempt import attempt_of_environment
 from amscale.trials.location import TrialLocation
-from amscale.trials.records import Placement, ResultLosses, ResultMemory, ResultPacked
+from amscale.trials.records import Placement, ResultElectricity, ResultLosses, ResultMemory, ResultPacked
 from amscale.trials.trial_store import TrialStore
 
 _WAIT_SECONDS = 600.0
@@ -185,7 +186,8 @@ class OpenTrial:
             charts = [chart for probe in probes for chart in probe.charts]
             measure = utilisation(models.flops_per_token(shape), facts.world_size, facts.device, facts.precision)
             reporting = report_to(cell, store, shape, subset.unique_tokens, progress.step)
-            records = MetricsWriter(store, progress.step, tokens.entropy_per_token, charts, measure, reporting)
+            most = cell.probes.histogram_layers
+            records = MetricsWriter(store, progress.step, charts, shape.layers, most, measure, reporting)
         if cell.launch.grace != "auto":
             store.grace_file.unlink(missing_ok=True)
         run = Run(
@@ -209,6 +211,7 @@ class OpenTrial:
             measures_grace=cell.launch.grace == "auto",
             preemption_requested=preemption_requested,
             branches=_branches(books, prepared, store, cell, placement, probes),
+            electricity=Electricity(books, uuid_of(accelerator.device)),
         )
         return cls(cell, tokens, subset, shape, facts, run, progress, memory, began)
 
@@ -237,6 +240,8 @@ class OpenTrial:
         books.wait()
         # The peaks of a process that trains several trials are those of none of them.
         memory = ResultMemory() if packed else self.memory.record()
+        if run.electricity:
+            run.electricity.settle(self.progress)
         if records:
             records.flush()
             result = make_result(
@@ -254,7 +259,8 @@ class OpenTrial:
                 wall_seconds=time.time() - self.began,
             )
             if packed:
-                result = result.model_copy(update={"packed": packed})
+                update = {"packed": packed, "electricity": ResultElectricity(reasons=SHARED)}
+                result = result.model_copy(update=update)
             records.hyper_parameters(_hyper_parameters(self.cell, self.shape, self.subset), _finite(result.losses))
             records.close()
             store.publish(result)
