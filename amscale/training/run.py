@@ -186,7 +186,8 @@ class OpenTrial:
             charts = [chart for probe in probes for chart in probe.charts]
             measure = utilisation(models.flops_per_token(shape), facts.world_size, facts.device, facts.precision)
             reporting = report_to(cell, store, shape, subset.unique_tokens, progress.step)
-            records = MetricsWriter(store, progress.step, tokens.entropy_per_token, charts, measure, reporting)
+            most = cell.probes.histogram_layers
+            records = MetricsWriter(store, progress.step, charts, shape.layers, most, measure, reporting)
         if cell.launch.grace != "auto":
             store.grace_file.unlink(missing_ok=True)
         run = Run(
