@@ -289,11 +289,11 @@ def fit_sweep(
     }
     corpora = by_corpus(table)
     if len(corpora) > 1:
-        corpora = {label: _at_best(each) for label, each in corpora.items()}
+        corpora = {label: at_best(each) for label, each in corpora.items()}
         return BaseFit(
             table, estimates_of_corpora(table, corpora), [], settings, forecasts=score_folder(Path(folder), table)
         )
-    table = _at_best(runs)
+    table = at_best(runs)
     forecasts = score_folder(Path(folder), table)
     criteria, dstar = _dstar(table, window, threshold, hypotheses)
     values = {cell: [item.value for item in items] for cell, items in criteria.items()}
@@ -327,7 +327,7 @@ def fit_so_far(folder: str | Path, count: str, window: float, threshold: float, 
         InputError: the folder holds no sweep.
     """
     runs = read_sweep(folder, count)
-    table = _at_best(runs)
+    table = at_best(runs)
     settings: dict[str, Any] = {
         "count": count,
         "window": window,
@@ -431,7 +431,7 @@ def tuned(table: PointTable, resamples: int) -> Tuning | None:
     return tune_cells(table, axes, resamples) if axes else None
 
 
-def _at_best(table: PointTable) -> PointTable:
+def at_best(table: PointTable) -> PointTable:
     """Return the runs at the tested values nearest to the best of each cell, seeds apart; all where none are tuned."""
     tuning = tuned(table, 0)
     return table if tuning is None else tuning.nearest
