@@ -22,7 +22,8 @@ HERE = Resources(())
 
 
 def step(flops, seconds, **changed):
-    return StepTime(**{"family": "vanilla", "device": "cpu", "precision": "fp32", "cpus": 1} | changed, flops=flops, seconds=seconds)  # fmt: skip
+    usual = {"family": "vanilla", "device": "cpu", "precision": "fp32", "cpus": 1}
+    return StepTime(**usual | changed, flops=flops, seconds=seconds)
 
 
 @pytest.fixture
