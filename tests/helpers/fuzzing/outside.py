@@ -169,7 +169,9 @@ class Outside:
 
         chosen = {name: rng.choice(_VALUES) for name in rng.sample(_VARIABLES, rng.choice([1, 2, 5]))}
         with mock.patch.dict(os.environ, chosen), inside(place):
-            command(*rng.choice([(plan, ["grammar.yaml", f"storage={place}"]), (status, [str(self._made)]), (start, [])]))
+            command(
+                *rng.choice([(plan, ["grammar.yaml", f"storage={place}"]), (status, [str(self._made)]), (start, [])])
+            )
 
     def program(self, place: Path, rng: random.Random, full: bool) -> None:
         """Run one example of an outside program's answer."""
