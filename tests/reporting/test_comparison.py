@@ -66,6 +66,8 @@ def test_settings_common_cells_and_changed_estimates(sweeps, capsys):
     assert "1 (0.5 to inf)" not in printed  # did not change
     assert "2 of 5 estimates did not change" in printed
     assert ended(compare, str(first), str(second), "--json") == 0
+    (second / "fit.json").write_text('{"estimates": [{"id": "moved", "value": "much"}], "verdict": {"answers": []}}')
+    assert "not what this version writes" in Sweep(first).compare(Sweep(second)).no_estimates
 
 
 def test_a_place_without_a_sweep_is_one_line(sweeps, capsys):
