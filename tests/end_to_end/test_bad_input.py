@@ -51,7 +51,7 @@ MISTAKES = (
     (sweep, "{0}/tiny.yaml train", "'train' is not an override; write key=value"),
     (sweep, "{0}/tiny.yaml =3", "'=3' is not an override"),
     (sweep, "{0}/tiny.yaml model.sise=3", "; did you mean model.size?"),
-    (sweep, "{0}/tiny.yaml --model.size=3", "--dry_run, --json; settings are written key=value"),
+    (sweep, "{0}/tiny.yaml --model.size=3", "--tensorboard, --json; settings are written key=value"),
     (sweep, "{0}/tiny.yaml --dry-rnu", "did you mean --dry_run?"),
     (probe, "radius_cpu.yaml model.pth=x", "did you mean model.path?"),
     # types and values
