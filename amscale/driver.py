@@ -16,6 +16,7 @@ from amscale.config import Experiment
 from amscale.diagnosis.examine import glance
 from amscale.errors import InputError
 from amscale.planning.branches import branches_of
+from amscale.planning.packs import pack_seconds
 from amscale.planning.plan import SweepPlan, TrialPlan, plan_sweep
 from amscale.reporting.estimates_table import print_fit
 from amscale.reporting.page import write_report
@@ -165,7 +166,7 @@ def _run_missing(
             plan = plan_sweep(config, sweep.path.parent, resources.cluster())
             print_plan(plan, console)
             missing = _missing(plan, sweep)
-        jobs = [_job(trial, sweep, plan) for trial in sorted(missing, key=lambda t: -t.seconds)]
+        jobs = _jobs(missing, sweep, plan)
         stores = {trial.store.folder for trial in missing if trial.store}
         ownership.check()
         for finding in glance(config.storage):
@@ -208,6 +209,24 @@ def _least_losses(plan: SweepPlan, sweep: SweepStore) -> dict[str, float | None]
     """Return the least validation loss of each trial that has a result, by label."""
     results = {trial.label: sweep.trial(trial.label).read_result() for trial in plan.trials}
     return {label: result.losses.validation_least for label, result in results.items() if result is not None}
+
+
+def _jobs(missing: list[TrialPlan], sweep: SweepStore, plan: SweepPlan) -> "list[Job]":
+    """Return what Ray Tune schedules, longest first: trials, and packs of them."""
+    by_label = {trial.label: trial for trial in missing}
+    packs = [[by_label.pop(label) for label in pack] for pack in plan.packs]
+    alone = [[trial] for trial in by_label.values()]
+    timed = [(pack_seconds(members) if len(members) > 1 else members[0].seconds, members) for members in packs + alone]
+    jobs = []
+    for _, members in sorted(timed, key=lambda found: -found[0]):
+        first, *others = made = [_job(trial, sweep, plan) for trial in members]
+        if others:
+            grace = sum(job.grace for job in made)
+            stalled = max(job.stalled_after for job in made)
+            retries = members[0].cell.launch.retries
+            first = replace(first, grace=grace, stalled_after=stalled, members=tuple(made), retries=retries)
+        jobs.append(first)
+    return jobs
 
 
 def _job(trial: TrialPlan, sweep: SweepStore, plan: SweepPlan) -> "Job":

@@ -28,10 +28,11 @@ from amscale.errors import InputError
 from amscale.models import FLOPS_FORMULA, Shape
 from amscale.planning.branches import Branch, plan_branches
 from amscale.planning.memory import Comparison, Memory, compare_memory
+from amscale.planning.packs import Pack, describe_packs, loads, plan_packs
 from amscale.planning.placement import choose_placement
 from amscale.planning.resolving import describe_policies, resolve
 from amscale.planning.sharing import share_gpus
-from amscale.planning.times import makespan, measured_flops, trial_seconds
+from amscale.planning.times import makespan, measured_flops, places, trial_seconds
 from amscale.trials.identity import trial_id, trial_label
 from amscale.trials.records import Placement
 from amscale.trials.sweep_store import SweepStore
@@ -126,6 +127,10 @@ class SweepPlan:
     """A sentence on each policy: its source, what N is in it, and what was set by hand instead."""
     memory_basis: tuple[str, ...] = ()
     """A sentence for each kind of device whose memory estimates are corrected by earlier results of the sweep."""
+    packs: tuple[Pack, ...] = ()
+    """Trials without a result that one process trains together."""
+    pack_notes: tuple[str, ...] = ()
+    """What a reader should know of them."""
 
     @property
     def further_axes(self) -> tuple[str, ...]:
@@ -236,6 +241,8 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
     trials = share_gpus(trials, resources, min(waiting, config.launch.concurrent_trials or waiting))
     trials = plan_branches(trials, folder, lambda trial, step: _seconds_after(trial, step, resources, measured))
     trials.sort(key=lambda trial: (trial.N, trial.D, trial.cell.seed))
+    left = [trial for trial in trials if not folder.trial(trial.label).done()]
+    packs = plan_packs(left, lambda trial: places(trial.placement, resources, config.launch.concurrent_trials))
     return SweepPlan(
         trials=tuple(trials),
         axes=axes,
@@ -243,9 +250,9 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
         resources=resources,
         count=config.fit.count,
         flops_formula=f"{FLOPS_FORMULA}: {models.FLOPS_FORMULAS[FLOPS_FORMULA]}",
-        seconds=makespan(
-            [(trial.placement, trial.seconds) for trial in trials], resources, config.launch.concurrent_trials
-        ),
+        seconds=makespan(loads(trials, packs), resources, config.launch.concurrent_trials),
+        packs=packs,
+        pack_notes=tuple(describe_packs(packs, trials, left)),
         time_basis="speed measured in this sweep" if measured else "an assumed speed, until a trial has been measured",
         end_seconds=max((_end_seconds(folder.trial(trial.label), config.launch) for trial in trials), default=0.0),
         texts=corpora.texts,

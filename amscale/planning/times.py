@@ -51,17 +51,17 @@ def makespan(trials: Sequence[tuple[Placement, float]], resources: Resources, co
         resources: what the machines have.
         concurrent: trials that may run at a time, at most.
     """
-    places = {placement: _places(placement, resources, concurrent) for placement in {p for p, _ in trials}}
+    slots_of = {placement: places(placement, resources, concurrent) for placement in {p for p, _ in trials}}
     longest = 0.0
-    for slots in set(places.values()):
+    for slots in set(slots_of.values()):
         ends = [0.0] * slots
-        for seconds in sorted((s for p, s in trials if places[p] <= slots), reverse=True):
+        for seconds in sorted((s for p, s in trials if slots_of[p] <= slots), reverse=True):
             heapq.heapreplace(ends, ends[0] + seconds)
         longest = max(longest, *ends)
     return longest
 
 
-def _places(placement: Placement, resources: Resources, concurrent: int | None) -> int:
+def places(placement: Placement, resources: Resources, concurrent: int | None) -> int:
     """Return how many trials like one can run at a time."""
     suited = resources.suited(placement)
     processes = sum(suited.processes(placement.device, placement.cpus_per_process, placement.gpu_fraction))

@@ -43,6 +43,7 @@ def print_plan(plan: SweepPlan, console: Console) -> None:
         *plan.memory_basis,
         f"FLOPs ({plan.flops_formula}).",
         *describe_branches(plan.trials),
+        *plan.pack_notes,
         f"All trials: {sum(t.flops - t.flops_saved for t in plan.trials):.3g} FLOPs, {_hours(plan.trials)}, about "
         f"{format_duration(plan.seconds)} of wall time ({plan.time_basis}).",
         f"Asked to end, trials may take {plan.end_seconds:.0f} s to write checkpoints: a scheduler must ask a minute "
