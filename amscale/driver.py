@@ -3,11 +3,11 @@
 import shlex
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -18,16 +18,23 @@ from amscale.errors import InputError
 from amscale.planning.branches import branches_of
 from amscale.planning.packs import pack_seconds
 from amscale.planning.plan import SweepPlan, TrialPlan, plan_sweep
+from amscale.planning.stopped import stopped_result
+from amscale.planning.times import makespan
 from amscale.reporting.estimates_table import print_fit
 from amscale.reporting.page import write_report
 from amscale.reporting.plan_table import print_plan
 from amscale.reporting.progress import LiveProgress
+from amscale.reporting.tensorboard import SweepBoard, served
 from amscale.reporting.terminal import print_line, print_results
+from amscale.settings import format_value
+from amscale.trackers import TENSORBOARD, find_tracker
 from amscale.trials.lease import Ownership
+from amscale.trials.objects import is_uri
 from amscale.trials.sweep_store import SweepStore, sweep_store
 from amscale.trials.trial_store import TrialStore
 
 if TYPE_CHECKING:
+    from amscale.cluster.ray_cluster import HeadMonitor
     from amscale.cluster.tune import Job
     from amscale.scaling.fit import BaseFit
 
@@ -78,11 +85,18 @@ class _Progress(LiveProgress):
         missing: Sequence[TrialPlan],
         done: Mapping[str, float | None],
         on_lost: Callable[[str], None] | None,
+        board: SweepBoard | None,
     ) -> None:
         steps, seconds = ({trial.label: getattr(trial, name) for trial in missing} for name in ("steps", "seconds"))
         super().__init__(console, steps, done, seconds)
         self._on_lost = on_lost
+        self._board = board
         self._idle = True
+
+    def ended(self, label: str) -> None:
+        super().ended(label)
+        if self._board is not None:
+            self._board.trial_ended()
 
     def started(self, label: str) -> None:
         super().started(label)
@@ -96,23 +110,50 @@ class _Progress(LiveProgress):
             self._on_lost(reason)
 
 
-def run_sweep(config: Experiment, console: Console, on_lost: Callable[[str], None] | None = None) -> SweepOutcome:
+def run_sweep(
+    config: Experiment,
+    console: Console,
+    on_lost: Callable[[str], None] | None = None,
+    approve: Callable[[float], None] | None = None,
+    tensorboard: bool = False,
+) -> SweepOutcome:
     """Train every trial of the grid that has no result, then estimate from all of them and write the report.
 
     Args:
         config: the experiment.
         console: gets the plan, the progress, and what was found.
         on_lost: called with a sentence when the Ray cluster is gone; the process ends with status 1 right after it.
+        approve: called with the machine hours of the plan before anything starts; raises an InputError to stop there.
+        tensorboard: serve the sweep's curves in TensorBoard on loopback until the sweep ends.
 
     Raises:
         InputError: bad settings, too few machines, or a folder that another driver holds; nothing is started. Or
             another driver has taken the sweep: its trials were ended in order.
         Preempted: SIGTERM stopped the process; trials wrote checkpoints.
     """
+    for name in config.report_to:
+        if name != TENSORBOARD:
+            find_tracker(name)
     sweep = sweep_store(config)
-    with sweep.owned() as ownership:
+    with sweep.owned() as ownership, ExitStack() as until_the_end:
         sweep.create(config)
-        plan, failed = _run_missing(config, sweep, console, on_lost, ownership)
+        board: SweepBoard | None = None
+        begun = False
+
+        def planned(plan: SweepPlan, missing: Sequence[TrialPlan]) -> SweepBoard | None:
+            """Ask, the first time, for approval of what is missing; show the trials of the plan in TensorBoard."""
+            nonlocal board, begun
+            first, begun = not begun, True
+            if first and approve is not None and missing:
+                approve(_machine_hours(plan, missing))
+            board = _board(config, sweep, plan)
+            if first and board is not None and tensorboard:
+                print_line(console, f"TensorBoard: {until_the_end.enter_context(served(board.folder))}")
+            return board
+
+        plan, failed = _run_missing(config, sweep, console, on_lost, ownership, planned)
+        if plan.later:
+            print_line(console, f"stage 2 ({len(plan.later)} trials) waits for the trials that failed", style="yellow")
         trials = [sweep.trial(trial.label) for trial in plan.trials]
         print_results(trials, console)
         fit, no_fit = _estimate(config, sweep)
@@ -121,10 +162,13 @@ def run_sweep(config: Experiment, console: Console, on_lost: Callable[[str], Non
             print_line(console, f"no estimates: {no_fit}")
         else:
             print_fit(fit, console)
+            if board is not None:
+                board.finish(fit)
             report = write_report(sweep.path, fit)
             print_line(console, f"\nreport: {report}")
     print_line(console, f"files: {sweep.address}")
-    print_line(console, f"curves: tensorboard --logdir {shlex.quote(str(sweep.trials))}")
+    curves = sweep.trials if board is None else board.folder
+    print_line(console, f"curves: tensorboard --logdir {shlex.quote(str(curves))}")
     for label, reason in failed.items():
         print_line(console, f"failed: {label}: {reason}", style="red")
     return SweepOutcome(plan, trials, sweep.path, sweep.address, failed, fit, no_fit, report)
@@ -136,9 +180,12 @@ def _run_missing(
     console: Console,
     on_lost: Callable[[str], None] | None,
     ownership: Ownership,
+    planned: Callable[[SweepPlan, Sequence[TrialPlan]], SweepBoard | None],
 ) -> tuple[SweepPlan, dict[str, str]]:
-    """Plan, print the plan, and train the trials without a result; return the plan, and reasons of failure by label."""
-    from amscale.cluster import tune
+    """Plan, print the plan, and train the trials without a result; return the plan, and reasons of failure by label.
+
+    `planned` is called before any trial of a plan starts, with the trials that are missing.
+    """
     from amscale.cluster.ray_cluster import ray_cluster
 
     def lost(reason: str) -> None:
@@ -157,7 +204,10 @@ def _run_missing(
     missing = [] if address else _missing(plan, sweep)
     if address is None and not missing:
         console.print("every trial has its result already; nothing to run")
+        planned(plan, missing)
         return plan, {}
+    if address is None:
+        planned(plan, missing)
     with (
         _warm_server(missing, sweep),
         ray_cluster(address, offered.cpus, offered.gpus, offered.gpu_slices, lost) as head,
@@ -166,26 +216,73 @@ def _run_missing(
             plan = plan_sweep(config, sweep.path.parent, resources.cluster())
             print_plan(plan, console)
             missing = _missing(plan, sweep)
-        jobs = _jobs(missing, sweep, plan)
-        stores = {trial.store.folder for trial in missing if trial.store}
-        ownership.check()
-        for finding in glance(config.storage):
-            print_line(console, f"warning: {finding.check}: {finding.says}; {finding.mend}", style="yellow")
-        sweep.push_trials({trial.label: sweep.trial(trial.label) for trial in missing}, stores)
-        with _Progress(console, missing, _least_losses(plan, sweep), on_lost) as progress:
-            tune.run_jobs(
-                jobs,
-                progress,
-                retries=config.launch.retries,
-                concurrent=config.launch.concurrent_trials,
-                state=head.notes / "ray",
-                head=head,
-                end_requested=ownership.lost,
-            )
+            planned(plan, missing)
+        failed = _train(plan, missing, sweep, console, on_lost, ownership, head, planned)
+        if plan.later and not failed:  # their settings follow from the results that are there now
+            plan = plan_sweep(config, sweep.path.parent, plan.resources)
+            print_plan(plan, console)
+            failed = _train(plan, _missing(plan, sweep), sweep, console, on_lost, ownership, head, planned)
+    return plan, failed
+
+
+def _train(
+    plan: SweepPlan,
+    missing: list[TrialPlan],
+    sweep: SweepStore,
+    console: Console,
+    on_lost: Callable[[str], None] | None,
+    ownership: Ownership,
+    head: "HeadMonitor",
+    planned: Callable[[SweepPlan, Sequence[TrialPlan]], SweepBoard | None],
+) -> dict[str, str]:
+    """Train the trials without a result on a cluster that runs; return reasons of failure by label."""
+    from amscale.cluster import tune
+
+    launch = plan.trials[0].cell.launch
+    jobs = _jobs(missing, sweep, plan)
+    stores = {trial.store.folder for trial in missing if trial.store}
+    ownership.check()
+    for finding in glance(plan.trials[0].cell.storage):
+        print_line(console, f"warning: {finding.check}: {finding.says}; {finding.mend}", style="yellow")
+    sweep.push_trials({trial.label: sweep.trial(trial.label) for trial in missing}, stores)
+    with _Progress(console, missing, _least_losses(plan, sweep), on_lost, planned(plan, missing)) as progress:
+        tune.run_jobs(
+            jobs,
+            progress,
+            retries=launch.retries,
+            concurrent=launch.concurrent_trials,
+            state=head.notes / f"ray-{len(plan.trials)}",  # a second stage has more trials, and notes of its own
+            head=head,
+            end_requested=ownership.lost,
+        )
     ownership.check()
     sweep.pull()
+    _record_stopped(plan, sweep, progress.stopped_early)
     failed = [trial.label for trial in missing if not sweep.trial(trial.label).done()]
-    return plan, {label: progress.reasons.get(label, "ended without a result") for label in failed}
+    return {label: progress.reasons.get(label, "ended without a result") for label in failed}
+
+
+def _machine_hours(plan: SweepPlan, missing: Sequence[TrialPlan]) -> float:
+    """Return the wall time of the trials that are missing, times the machines, in hours."""
+    concurrent = missing[0].cell.launch.concurrent_trials
+    seconds = makespan([(trial.placement, trial.seconds) for trial in missing], plan.resources, concurrent)
+    return seconds / 3600 * len(plan.resources.hosts)
+
+
+def _board(config: Experiment, sweep: SweepStore, plan: SweepPlan) -> SweepBoard | None:
+    """Link the trials for TensorBoard; None where the sweep is under a URI, whose folder here is a working copy."""
+    if is_uri(config.storage):
+        return None
+    axes = plan.further_axes
+    labels = {
+        trial.label: ",".join(f"{key.rpartition('.')[2]}={format_value(trial.setting(key))}" for key in axes)
+        for trial in plan.trials
+    }
+    fit = config.fit
+    settings = {"count": fit.count, "window": fit.window, "threshold": fit.threshold, "hypotheses": fit.hypotheses}
+    board = SweepBoard(sweep, labels, settings)
+    board.link()
+    return board
 
 
 def _warm_server(missing: list[TrialPlan], sweep: SweepStore) -> AbstractContextManager[None]:
@@ -214,7 +311,8 @@ def _least_losses(plan: SweepPlan, sweep: SweepStore) -> dict[str, float | None]
 def _jobs(missing: list[TrialPlan], sweep: SweepStore, plan: SweepPlan) -> "list[Job]":
     """Return what Ray Tune schedules, longest first: trials, and packs of them."""
     by_label = {trial.label: trial for trial in missing}
-    packs = [[by_label.pop(label) for label in pack] for pack in plan.packs]
+    present = [[label for label in pack if label in by_label] for pack in plan.packs]
+    packs = [[by_label.pop(label) for label in pack] for pack in present if pack]
     alone = [[trial] for trial in by_label.values()]
     timed = [(pack_seconds(members) if len(members) > 1 else members[0].seconds, members) for members in packs + alone]
     jobs = []
@@ -252,7 +350,18 @@ def _job(trial: TrialPlan, sweep: SweepStore, plan: SweepPlan) -> "Job":
         warm=launch.warm_starts,
         avoided=plan.resources.unsuited_nodes(trial.placement),
         after=After(trial.branch.trunk, trial.branch.step) if trial.branch and waits else None,
+        # A trial whose steps are another's too is no value to give up.
+        cell="" if branches or trial.branch else plan.cell_of(trial),
+        steps=trial.steps,
     )
+
+
+def _record_stopped(plan: SweepPlan, sweep: SweepStore, stopped: dict[str, tuple[str, dict[str, Any]]]) -> None:
+    """Write the results of trials that were stopped early, but for those that had ended by then."""
+    for trial in plan.trials:
+        if trial.label in stopped and not sweep.trial(trial.label).done():
+            reason, report = stopped[trial.label]
+            sweep.publish_result(trial.label, stopped_result(trial, reason, report))
 
 
 def _estimate(config: Experiment, sweep: SweepStore) -> "tuple[BaseFit | None, str]":

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from helpers.made_fit import EXPONENT, FLOOR, fit_of
 from helpers.made_sweep import write_sweep, write_trial
 
 from amscale import Sweep, cli, streams
-from amscale.errors import EXIT_UNREAD
+from amscale.errors import EXIT_UNREAD, InputError
 from amscale.files import packaged
 from amscale.fit import fit
 from amscale.plan import plan
@@ -22,6 +23,7 @@ from amscale.reporting.estimates_table import print_fit
 from amscale.reporting.terminal import make_console
 from amscale.scaling.reading import read_sweep
 from amscale.status import status
+from amscale.sweep import _approval, sweep
 
 
 @pytest.fixture(scope="module")
@@ -202,3 +204,21 @@ def test_a_plan_is_sorted_too(tmp_path, capsys):
     rows = list(zip(frame.N, frame.D, frame.seed, strict=True))
     assert rows == sorted(rows)
     assert len(rows) == 8
+
+
+def test_a_plan_beyond_the_budget_is_not_run_where_nobody_can_answer(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    settings = ["quick.yaml", "model.size=25k", "data.size=2k", f"storage={tmp_path}"]
+    assert ended(sweep, *settings, "--budget=0.0001") == 2
+    said = capsys.readouterr()
+    assert "machine hours, and --budget is 0.0001; give --yes to run it all the same" in said.err
+    assert list(tmp_path.glob("quick/trials/*")) == []
+    assert list(tmp_path.glob("quick/tensorboard")) == []
+    assert ended(sweep, *settings, "--budget=-1") == 2
+    approve = _approval(1.0, yes=True)
+    approve(2.0)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    for answer, refused in (("y", False), ("", True)):
+        monkeypatch.setattr("builtins.input", lambda _, answer=answer: answer)
+        with pytest.raises(InputError) if refused else nullcontext():
+            _approval(1.0, yes=False)(2.0)

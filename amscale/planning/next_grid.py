@@ -17,7 +17,8 @@ from amscale.data import Corpus, open_store, store_name
 from amscale.errors import InputError, one_line
 from amscale.planning.plan import tokens_folder
 from amscale.scaling.dstar import cell_criteria, check_window, locate_all
-from amscale.scaling.fit import BaseFit
+from amscale.scaling.fit import BaseFit, at_best, tuned
+from amscale.scaling.kinds import unlike_rows
 from amscale.scaling.next_cells import NextCells, candidates, next_cells
 from amscale.scaling.points import PointTable, drop_highest
 from amscale.scaling.reading import read_sweep
@@ -59,7 +60,7 @@ def next_grid_of_sweep(
         InputError: as `read_sweep` and `next_cells`; or the sweep's sizes are not set by model.size and data.size.
     """
     check_window(window)
-    return _of_sweep(folder, read_sweep(folder, count), number, count, window, threshold).text
+    return _of_sweep(folder, at_best(read_sweep(folder, count)), number, count, window, threshold).text
 
 
 PROPOSED = 4
@@ -77,6 +78,8 @@ def with_next_step(fit: Fitted, address: str | None = None) -> Fitted:
 
 
 def _next_step(fit: BaseFit, address: str) -> NextStep:
+    if "k_all_kinds" in fit:
+        return NextStep(reason="rows of several kinds have no common law; a fit of one kind (--where) names them")
     path = Path(fit.table.source)
     first = f"python -m amscale.fit {shlex.quote(address)} --next {PROPOSED}"
     try:
@@ -155,6 +158,10 @@ def next_grid_of_table(
         InputError: as `read_table` and `next_cells`.
     """
     table = drop_highest(read_table(path, columns, loss_unit, bytes_per_token), highest)
+    tuning = tuned(table, 0)
+    table = table if tuning is None else tuning.table
+    if reason := unlike_rows(table):
+        raise InputError(reason)
     chosen = next_cells(table, number)
     ((sizes, amounts),) = chosen.blocks()
     grid = {_SIZE: [_round(N) for N in sizes], _AMOUNT: [_round(D) for D in amounts]}

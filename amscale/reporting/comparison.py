@@ -1,5 +1,6 @@
 """What differs between two sweeps: settings, losses of the cells that both have, estimates."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,9 +60,24 @@ class EstimateDifference:
         first, second = self.values
         if first is None or second is None or first == second:
             return first != second
-        agreeing = [interval for interval in self.intervals if interval]
-        overlap = any(low <= first <= high and low <= second <= high for low, high in agreeing)
+        known = [ends(interval) for interval in self.intervals if interval]
+        overlap = any(low <= first <= high and low <= second <= high for low, high in known)
         return self.rejected[0] != self.rejected[1] or not overlap
+
+
+def ends(interval: Sequence[float | None]) -> tuple[float, float]:
+    """Return the ends of an interval as fit.json has it, where an infinite one is null."""
+    low, high = interval
+    return -math.inf if low is None else low, math.inf if high is None else high
+
+
+@dataclass(frozen=True)
+class VerdictDifference:
+    """A question of both verdicts, with the headlines of their answers."""
+
+    question: str
+    first: str
+    second: str
 
 
 @dataclass(frozen=True)
@@ -75,9 +91,11 @@ class Comparison:
     only_first: list[str]
     """Labels of results that the other has no cell of."""
     only_second: list[str]
+    verdicts: list[VerdictDifference]
+    """Those that differ."""
     estimates: list[EstimateDifference]
     no_estimates: str
-    """Why estimates are not compared; empty where they are."""
+    """Why verdicts and estimates are not compared; empty where they are."""
 
 
 def compare_sweeps(
@@ -96,13 +114,14 @@ def compare_sweeps(
     axes = set(configurations[0]["grid"]) & set(configurations[1]["grid"])
     first, second = (_results(folder, sorted(axes)) for folder in folders)
     pairs = [_pair(key, first[key], second[key]) for key in first if key in second]
-    estimates, reason = _compare_estimates(folders)
+    verdicts, estimates, reason = _compare_fits(folders)
     return Comparison(
         *addresses,
         settings=settings,
         cells=sorted(pairs, key=lambda pair: (pair.N, pair.D, pair.seed or 0)),
         only_first=[str(r.label) for key, r in first.items() if key not in second],
         only_second=[str(r.label) for key, r in second.items() if key not in first],
+        verdicts=verdicts,
         estimates=estimates,
         no_estimates=reason,
     )
@@ -155,18 +174,25 @@ def _pair(key: _Key, first: TrialResult, second: TrialResult) -> CellPair:
     )
 
 
-def _compare_estimates(folders: Sequence[Path]) -> tuple[list[EstimateDifference], str]:
-    documents = []
+def _compare_fits(folders: Sequence[Path]) -> tuple[list[VerdictDifference], list[EstimateDifference], str]:
+    estimates, headlines = [], []
     for folder in folders:
         file = folder / "fit.json"
         if not file.is_file():
-            return [], f"{file} is not there: run `python -m amscale.fit` on that sweep"
+            return [], [], f"{file} is not there: run `python -m amscale.fit` on that sweep"
         try:
-            documents.append({entry["id"]: entry for entry in parse_json(file.read_bytes())["estimates"]})
+            document = parse_json(file.read_bytes())
+            estimates.append({entry["id"]: entry for entry in document["estimates"]})
+            headlines.append({entry["question"]: entry["headline"] for entry in document["verdict"]["answers"]})
         except (ValueError, KeyError, TypeError):
-            return [], f"{file} is not what this version writes: run `python -m amscale.fit` on that sweep"
-    first, second = documents
-    return [
+            return [], [], f"{file} is not what this version writes: run `python -m amscale.fit` on that sweep"
+    first, second = estimates
+    verdicts = [
+        VerdictDifference(question, headline, headlines[1][question])
+        for question, headline in headlines[0].items()
+        if headlines[1].get(question, headline) != headline
+    ]
+    differences = [
         EstimateDifference(
             id=name,
             estimand=str(first[name].get("estimand")),
@@ -176,7 +202,8 @@ def _compare_estimates(folders: Sequence[Path]) -> tuple[list[EstimateDifference
         )
         for name in first
         if name in second
-    ], ""
+    ]
+    return verdicts, differences, ""
 
 
 def _rejected(estimate: Mapping[str, Any]) -> list[float]:

@@ -21,6 +21,7 @@ from amscale.training import checkpoint
 from amscale.training.bookkeeping import Bookkeeping
 from amscale.training.branches import Branches
 from amscale.training.checkpoint import Progress
+from amscale.training.electricity import Electricity
 from amscale.training.engine import clip_gradients, clips_here
 from amscale.training.feed import Feed, RankBatch
 from amscale.training.first_update import FirstUpdate
@@ -90,6 +91,8 @@ class Run:
     """Whether any rank was asked to stop; called between steps, on all ranks at once."""
     branches: Branches | None = None
     """The trials that branch off this run; None where none can."""
+    electricity: Electricity | None = None
+    """Reads the counters of this rank's devices; None where several runs share them."""
 
 
 @dataclass
@@ -122,7 +125,8 @@ def train(run: Run, progress: Progress) -> LoopOutcome:
     feed = Feed(run.batches, here.process_index, here.num_processes, run.micro_batch, run.accumulation, pinned)
     with feed.ahead(progress.step + 1, run.steps) as batches:
         for batch in batches:
-            if run.branches:
+            if run.branches and run.branches.has(progress.step):
+                _settle(run, progress)
                 run.branches.leave(progress, run.records)
             if run.preemption_requested():
                 outcome.state = "preempted"
@@ -188,6 +192,8 @@ def after_step(run: Run, progress: Progress, outcome: LoopOutcome, step: Step) -
         outcome.reason = f"the gradients of {MOST_SKIPPED} steps in a row, up to step {step.number}, were not finite"
         return True
     plateau = _between_steps(run, progress, outcome)
+    if run.electricity:
+        run.electricity.read()
     outcome.longest_interval = max(outcome.longest_interval, step.seconds + time.perf_counter() - began)
     if plateau:
         return True
@@ -279,10 +285,16 @@ def _between_steps(run: Run, progress: Progress, outcome: LoopOutcome) -> bool:
     return plateau
 
 
+def _settle(run: Run, progress: Progress) -> None:
+    if run.electricity:
+        run.electricity.settle(progress)
+
+
 def save(run: Run, progress: Progress, outcome: LoopOutcome) -> None:
     """Write a checkpoint."""
     if run.records:
         run.records.flush()
+    _settle(run, progress)
     began = time.perf_counter()
     checkpoint.save(run.books, run.engine, run.store, progress, run.keep_checkpoints)
     outcome.checkpoint_seconds = max(outcome.checkpoint_seconds, time.perf_counter() - began)

@@ -14,6 +14,7 @@ from amscale.config import Experiment
 from amscale.data import Subset, TokenStore
 from amscale.models import FLOPS_FORMULA, Shape
 from amscale.training.checkpoint import Progress
+from amscale.training.electricity import result_electricity
 from amscale.training.engine import EngineFacts
 from amscale.training.loop import LoopOutcome
 from amscale.trials.identity import settings_of
@@ -105,6 +106,7 @@ def make_result(
             out_of_memory_at=[entry.placement.micro_batch for entry in folder.out_of_memory()],
             skipped_updates=progress.skipped,
         ),
+        electricity=result_electricity(progress),
         **({"branch": ResultBranch(**progress.branch)} if progress.branch else {}),
         versions={
             "amscale": __version__,

@@ -29,16 +29,18 @@ from amscale.training import checkpoint, engine
 from amscale.training.bookkeeping import Bookkeeping
 from amscale.training.branches import Branches
 from amscale.training.checkpoint import Progress
+from amscale.training.electricity import SHARED, Electricity, uuid_of
 from amscale.training.engine import EngineFacts
 from amscale.training.loop import LoopOutcome, Run, train
 from amscale.training.loss import Evaluation
 from amscale.training.metrics_writer import MetricsWriter
 from amscale.training.peak_memory import PeakMemory
+from amscale.training.report_to import outcome_of, report_to
 from amscale.training.result import make_result
 from amscale.training.shutdown import GracefulShutdown
 from amscale.trials.attempt import attempt_of_environment
 from amscale.trials.location import TrialLocation
-from amscale.trials.records import Placement, ResultLosses, ResultMemory, ResultPacked
+from amscale.trials.records import Placement, ResultElectricity, ResultLosses, ResultMemory, ResultPacked
 from amscale.trials.trial_store import TrialStore
 
 _WAIT_SECONDS = 600.0
@@ -183,7 +185,9 @@ class OpenTrial:
         if accelerator.is_main_process:
             charts = [chart for probe in probes for chart in probe.charts]
             measure = utilisation(models.flops_per_token(shape), facts.world_size, facts.device, facts.precision)
-            records = MetricsWriter(store, progress.step, tokens.entropy_per_token, charts, measure)
+            reporting = report_to(cell, store, shape, subset.unique_tokens, progress.step)
+            most = cell.probes.histogram_layers
+            records = MetricsWriter(store, progress.step, charts, shape.layers, most, measure, reporting)
         if cell.launch.grace != "auto":
             store.grace_file.unlink(missing_ok=True)
         run = Run(
@@ -207,6 +211,7 @@ class OpenTrial:
             measures_grace=cell.launch.grace == "auto",
             preemption_requested=preemption_requested,
             branches=_branches(books, prepared, store, cell, placement, probes),
+            electricity=Electricity(books, uuid_of(accelerator.device)),
         )
         return cls(cell, tokens, subset, shape, facts, run, progress, memory, began)
 
@@ -223,6 +228,7 @@ class OpenTrial:
             if records:
                 records.close()
                 store.preempted.touch()
+                records.finish_reports(None)
             return EXIT_PREEMPTED
         training_part = _evaluation(self.cell, self.subset, self.shape.context, run.micro_batch)
         train_evaluated = training_part.loss(accelerator, prepared) if outcome.state == "finished" else None
@@ -234,6 +240,8 @@ class OpenTrial:
         books.wait()
         # The peaks of a process that trains several trials are those of none of them.
         memory = ResultMemory() if packed else self.memory.record()
+        if run.electricity:
+            run.electricity.settle(self.progress)
         if records:
             records.flush()
             result = make_result(
@@ -251,10 +259,12 @@ class OpenTrial:
                 wall_seconds=time.time() - self.began,
             )
             if packed:
-                result = result.model_copy(update={"packed": packed})
+                update = {"packed": packed, "electricity": ResultElectricity(reasons=SHARED)}
+                result = result.model_copy(update=update)
             records.hyper_parameters(_hyper_parameters(self.cell, self.shape, self.subset), _finite(result.losses))
             records.close()
             store.publish(result)
+            records.finish_reports(outcome_of(result))
         if accelerator.is_local_main_process:
             store.remove_checkpoints()
         books.wait()

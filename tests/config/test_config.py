@@ -120,6 +120,7 @@ def test_bad_settings_are_named_in_one_line(override, words):
         ("train.patience=null", None),
         ("train.patience=~", None),
         ("train.patience=", None),
+        ("launch.address=[fd77::1]:6379", "[fd77::1]:6379"),
     ],
 )
 def test_scalars_are_read_as_they_are_meant(override, value):

@@ -20,7 +20,10 @@ from pathlib import Path
 
 import psutil
 
+from amscale.cluster.network import join_port
+
 NETWORK = "10.77.{}"
+IPV6_NETWORK = "fd77:{}::"
 HEAD_PORT = 6390
 PROMPT = {
     "RAY_health_check_period_ms": "2000",
@@ -128,7 +131,7 @@ class Hosts:
     @property
     def address(self) -> str:
         """Address of the Ray cluster."""
-        return f"{self.hosts[0].address}:{HEAD_PORT}"
+        return join_port(self.hosts[0].address, HEAD_PORT)
 
     def start_ray(self, host: Host, cpus: int = 1, gpus: int = 0, path: str = "") -> None:
         """Start the Ray node of a host, with a folder of programs first on its PATH; the first host is the head."""
@@ -188,23 +191,25 @@ def ray_hosts(count: int, cpus: int = 1, subnet: int = 0) -> Iterator[Hosts]:
 
 
 @contextmanager
-def hosts(count: int, subnet: int = 0) -> Iterator[Hosts]:
-    """That many hosts on one bridge, with nothing running on them."""
+def hosts(count: int, subnet: int = 0, ipv6: bool = False) -> Iterator[Hosts]:
+    """That many hosts on one bridge, with nothing running on them; with IPv6 addresses and no others where asked."""
     tag = f"{os.getpid() % 10000}x{subnet}"
-    bridge, network = f"b{tag}", NETWORK.format(subnet)
+    bridge, network = f"b{tag}", IPV6_NETWORK.format(subnet) if ipv6 else f"{NETWORK.format(subnet)}."
+    # Without `nodad` an address waits for a second for an answer of another host that has it.
+    length = ["/64", "nodad"] if ipv6 else ["/24"]
     made: list[Host] = []
     folder = Path(tempfile.mkdtemp(prefix="hosts"))
     try:
         ip("link", "add", bridge, "type", "bridge")
-        ip("address", "add", f"{network}.254/24", "dev", bridge)
+        ip("address", "add", f"{network}254{length[0]}", "dev", bridge, *length[1:])
         ip("link", "set", bridge, "up")
         for index in range(1, count + 1):
-            host = Host(index, f"n{index}-{tag}", f"{network}.{index}", f"v{index}-{tag}")
+            host = Host(index, f"n{index}-{tag}", f"{network}{index}", f"v{index}-{tag}")
             made.append(host)
             ip("netns", "add", host.namespace)
             ip("link", "add", host.link, "type", "veth", "peer", "name", "e0", "netns", host.namespace)
             ip("link", "set", host.link, "master", bridge, "up")
-            ip("-n", host.namespace, "address", "add", f"{host.address}/24", "dev", "e0")
+            ip("-n", host.namespace, "address", "add", f"{host.address}{length[0]}", "dev", "e0", *length[1:])
             ip("-n", host.namespace, "link", "set", "e0", "up")
             ip("-n", host.namespace, "link", "set", "lo", "up")
         yield Hosts(made, folder)

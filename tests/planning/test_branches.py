@@ -6,6 +6,7 @@ from amscale import config
 from amscale.cluster.resources import this_machine
 from amscale.planning.branches import branches_of, describe_branches
 from amscale.planning.plan import plan_sweep
+from amscale.reporting.terminal import trial_status
 from amscale.trials.sweep_store import SweepStore
 
 ONE_PASS = (
@@ -77,5 +78,8 @@ def test_a_trial_that_began_by_itself_or_was_left_behind_trains_on(tmp_path):
     begun.attempt_file.write_text("an attempt")
     (folder.trial(trunk.label).checkpoints / f"step_{middle.branch.step + 1:09d}").mkdir(parents=True)
     assert not any(trial.branch for trial in plan(tmp_path).trials)
-    (folder.trial(middle.label).checkpoints / f"step_{middle.branch.step:09d}").mkdir(parents=True)
+    left = folder.trial(middle.label)
+    (left.checkpoints / f"step_{middle.branch.step:09d}").mkdir(parents=True)
+    left.metrics.write_text('{"kind": "train", "step": 1, "loss": 4.0}\n')
+    assert trial_status(left).state == "waiting"  # its records are the other's, and it has not begun
     assert [trial.branch and trial.branch.step for trial in plan(tmp_path).trials] == [None, middle.branch.step, None]

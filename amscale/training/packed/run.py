@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -91,7 +91,7 @@ def run_pack(opened: Sequence[Opened]) -> int:
     books = Bookkeeping(first.launch.files_timeout)
     shutdown = GracefulShutdown(accelerator)
     members = [
-        Member(OpenTrial.begin(accelerator, books, store, cell, placed, tokens, shutdown.requested, began))
+        Member(_opened(OpenTrial.begin(accelerator, books, store, cell, placed, tokens, shutdown.requested, began)))
         for store, cell, placed, tokens in opened
         if tokens is not None
     ]
@@ -135,6 +135,11 @@ def run_pack(opened: Sequence[Opened]) -> int:
         if members and max(m.outcome.checkpoint_seconds for m in members) != saved:
             _leave_grace(leader, members)
     return _ended(accelerator, 0)
+
+
+def _opened(trial: OpenTrial) -> OpenTrial:
+    """Return a trial that reads no counters of the machine: those of a pack are not of one trial."""
+    return replace(trial, run=replace(trial.run, electricity=None))
 
 
 def _stacks(accelerator: Accelerator, members: Sequence[Member], placement: Placement) -> "list[Stack]":
