@@ -181,7 +181,7 @@ class PackRunner:
         self._alone = self.left
         first = reason.strip().splitlines()[0]
         self._notes += [
-            (member.label, f"trains alone: in a pack of {len(self.members)} it failed ({first})")
+            (member.label, f"trains alone, since its pack of {len(self.members)} failed: {first}")
             for member in self._alone
         ]
 

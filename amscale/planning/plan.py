@@ -256,9 +256,7 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
     trials = plan_branches(trials, folder, lambda trial, step: _seconds_after(trial, step, resources, measured))
     trials.sort(key=lambda trial: (trial.N, trial.D, trial.cell.seed))
     left = [trial for trial in trials if not folder.trial(trial.label).done()]
-    stops_early = (
-        config.tune is not None and config.tune.stop is not None
-    )  # by Ray Tune, which sees a pack as one trial
+    stops_early = config.tune is not None and config.tune.stop is not None  # Ray Tune sees a pack as one trial
     most = config.launch.concurrent_trials
     packs = () if stops_early else plan_packs(left, lambda trial: places(trial.placement, resources, most))
     return SweepPlan(
