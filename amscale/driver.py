@@ -2,6 +2,7 @@
 
 import shlex
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from amscale.errors import InputError
 from amscale.planning.branches import branches_of
 from amscale.planning.packs import pack_seconds
 from amscale.planning.plan import SweepPlan, TrialPlan, plan_sweep
+from amscale.planning.speeds import keep, step_times
 from amscale.planning.stopped import stopped_result
 from amscale.planning.times import makespan
 from amscale.reporting.estimates_table import print_fit
@@ -26,7 +28,7 @@ from amscale.reporting.plan_table import print_plan
 from amscale.reporting.progress import LiveProgress
 from amscale.reporting.tensorboard import SweepBoard, served
 from amscale.reporting.terminal import print_line, print_results
-from amscale.settings import format_value
+from amscale.settings import format_duration, format_value
 from amscale.trackers import TENSORBOARD, find_tracker
 from amscale.trials.lease import Ownership
 from amscale.trials.objects import is_uri
@@ -63,6 +65,9 @@ class SweepOutcome:
         """0 when every trial of the grid has a result, 1 when some failed."""
         return 1 if self.failed else 0
 
+
+_LONG_SECONDS = 60.0
+"""A shorter sweep does not wait for a measurement of the machine's speed."""
 
 _NEEDED_LAST = ("pandas", "matplotlib.figure", "plotly.offline", "amscale.scaling.fit")
 """What estimates and the report import."""
@@ -199,7 +204,7 @@ def _run_missing(
     if address is None:
         here = resources.this_machine(config.launch.device)
         (offered,) = here.hosts
-        plan = plan_sweep(config, sweep.path.parent, here)
+        plan = _plan_here(config, sweep, here, console)
         print_plan(plan, console)
     missing = [] if address else _missing(plan, sweep)
     if address is None and not missing:
@@ -245,6 +250,7 @@ def _train(
     for finding in glance(plan.trials[0].cell.storage):
         print_line(console, f"warning: {finding.check}: {finding.says}; {finding.mend}", style="yellow")
     sweep.push_trials({trial.label: sweep.trial(trial.label) for trial in missing}, stores)
+    began = time.monotonic()
     with _Progress(console, missing, _least_losses(plan, sweep), on_lost, planned(plan, missing)) as progress:
         tune.run_jobs(
             jobs,
@@ -255,8 +261,10 @@ def _train(
             head=head,
             end_requested=ownership.lost,
         )
+    seconds = time.monotonic() - began
     ownership.check()
     sweep.pull()
+    _compare_time(plan, missing, sweep, seconds, console)
     _record_stopped(plan, sweep, progress.stopped_early)
     failed = [trial.label for trial in missing if not sweep.trial(trial.label).done()]
     return {label: progress.reasons.get(label, "ended without a result") for label in failed}
@@ -283,6 +291,35 @@ def _board(config: Experiment, sweep: SweepStore, plan: SweepPlan) -> SweepBoard
     board = SweepBoard(sweep, labels, settings)
     board.link()
     return board
+
+
+def _plan_here(config: Experiment, sweep: SweepStore, here: resources.Resources, console: Console) -> SweepPlan:
+    """Return the plan on this machine; its speed is measured first where a long sweep would rest on an assumed one."""
+    from amscale.planning.calibrate import calibrate, unknown
+
+    plan = plan_sweep(config, sweep.path.parent, here)
+    if plan.seconds < _LONG_SECONDS or not unknown(plan):
+        return plan
+    console.print("measuring the speed of this machine, once …", highlight=False)
+    return plan_sweep(config, sweep.path.parent, here) if calibrate(plan, config.launch.concurrent_trials) else plan
+
+
+def _compare_time(
+    plan: SweepPlan, missing: list[TrialPlan], sweep: SweepStore, seconds: float, console: Console
+) -> None:
+    """Print the time that the trials took beside what was planned, and keep what their steps took for later plans."""
+    expected = makespan([(trial.placement, trial.seconds) for trial in missing], plan.resources, plan.concurrent)
+    print_line(
+        console,
+        f"time of the trials: {format_duration(seconds)}; the plan said {format_duration(expected)} "
+        f"({plan.time_basis})",
+    )
+    if missing[0].cell.launch.address is None:
+        taken = []
+        for trial in missing:
+            if result := sweep.trial(trial.label).read_result():
+                taken += [replace(step, cpus=trial.placement.cpus_per_process) for step in step_times([result])]
+        keep(taken)
 
 
 def _warm_server(missing: list[TrialPlan], sweep: SweepStore) -> AbstractContextManager[None]:

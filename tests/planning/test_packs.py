@@ -8,12 +8,21 @@ from amscale.planning.packs import why_alone
 from amscale.planning.plan import plan_sweep
 
 MACHINE = Resources((Host(cpus=2, gpus=0, memory=8 * 10**9),))
-GRID = ("grid.model.size=[6.6k, 25k]", "grid.data.size=[8k, 20k, 50k]", "grid.seed=[0, 1]", "train.steps=200")
+CONFIG = """
+name: p
+grid: {model.size: [6.6k, 25k], data.size: [8k, 20k, 50k], seed: [0, 1]}
+model: {family: vanilla, layers: 2, dropout: 0.0}
+data: {corpus: question_formation, documents: 3k, validation: 100}
+train: {steps: 200, batch_tokens: 1500}
+launch: {device: cpu}
+"""
 
 
 def plan(tmp_path, *overrides):
-    few = ["data.documents=3k", "data.validation=100", f"storage={tmp_path}", "launch.device=cpu"]
-    return plan_sweep(config.load("quick.yaml", [*few, *GRID, *overrides]), tmp_path, MACHINE, build=False)
+    path = tmp_path / "p.yaml"
+    path.write_text(CONFIG)
+    experiment = config.load(str(path), [f"storage={tmp_path}", *overrides])
+    return plan_sweep(experiment, tmp_path, MACHINE, build=False)
 
 
 def test_rows_of_one_shape_are_packed_for_every_core(tmp_path):
