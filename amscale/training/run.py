@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,16 +19,17 @@ from accelerate import Accelerator
 
 from amscale import config, models
 from amscale.cluster.cards import utilisation
-from amscale.config import Experiment
+from amscale.config import Experiment, validating
+from amscale.config.validating import EARLIER_TOKENS
 from amscale.data import Batches, Sequences, Subset, TokenStore, open_store
 from amscale.errors import EXIT_PREEMPTED, InputError, one_line
 from amscale.files import write_atomically
 from amscale.models import Shape
 from amscale.planning.placement import check_supported
-from amscale.planning.plan import plan_steps
+from amscale.planning.plan import StepPlan, plan_steps
 from amscale.probes.interface import Probe
 from amscale.probes.registry import build_probes
-from amscale.training import checkpoint, engine
+from amscale.training import checkpoint, compiling, engine
 from amscale.training.bookkeeping import Bookkeeping
 from amscale.training.branches import Branches
 from amscale.training.checkpoint import Progress
@@ -199,6 +201,14 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
     prepared, optimizer = engine.prepare(accelerator, model, cell.train, placement.micro_batch)
     facts = engine.check(accelerator, prepared, placement, cell.train)
     progress = _restored_progress(books, prepared, store, facts)
+    _compile(accelerator, cell, prepared, shape, steps, placement, progress)
+    validation, held_out = validating(cell, steps.steps), tokens.validation(cell.data.packing)
+    evaluation = partial(
+        _evaluation, context=steps.context, micro_batch=placement.micro_batch, vocabulary=shape.vocabulary
+    )
+    if cell.train.validation_tokens == "auto" and (progress.validation_tokens or EARLIER_TOKENS) != validation.tokens:
+        progress.validation_least = math.inf  # of an earlier version's sample, to which this one's is not compared
+    progress.validation_tokens = validation.tokens
     records = None
     probes = build_probes(cell.probes)
     if accelerator.is_main_process:
@@ -216,7 +226,8 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
         steps=steps.steps,
         seed=cell.seed,
         batches=Batches(subset, steps.context, steps.sequences, cell.seed, cell.block_growth),
-        validation=_evaluation(cell, tokens.validation(cell.data.packing), steps.context, placement.micro_batch),
+        validation=evaluation(held_out, validation.tokens),
+        validate_every=validation.every,
         micro_batch=placement.micro_batch,
         accumulation=placement.accumulation,
         probe=_probe(cell, probes, prepared, shape, subset, tokens, placement.micro_batch, accelerator.device),
@@ -237,8 +248,11 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
         accelerator.end_training()
         _say(accelerator, f"preempted at step {progress.step}: a checkpoint is written, and the trial can go on")
         return EXIT_PREEMPTED
-    training_part = _evaluation(cell, subset, steps.context, placement.micro_batch)
-    train_evaluated = training_part.loss(accelerator, prepared) if outcome.state == "finished" else None
+    train_evaluated = whole = None
+    if outcome.state == "finished":
+        train_evaluated = evaluation(subset, validation.tokens).loss(accelerator, prepared)
+        last = evaluation(held_out, validation.last_tokens)
+        whole = last.measure(accelerator, prepared) if last.count > run.validation.count else None
     shards = _shards(accelerator, optimizer)
     store.check_attempt()
     _save_weights(accelerator, prepared, store.weights)
@@ -260,6 +274,7 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
             shards,
             memory,
             train_evaluated,
+            whole,
             wall_seconds=time.time() - began,
         )
         records.hyper_parameters(_hyper_parameters(cell, shape, subset), _finite(result.losses))
@@ -291,6 +306,26 @@ def _restored_progress(books: Bookkeeping, prepared: Any, store: TrialStore, fac
     return progress
 
 
+def _compile(
+    accelerator: Accelerator,
+    cell: Experiment,
+    prepared: Any,
+    shape: Shape,
+    steps: StepPlan,
+    placement: Placement,
+    progress: Progress,
+) -> None:
+    """Compile the network where the settings, or else the length of the run, say so."""
+    flops = models.flops_per_token(shape) * steps.steps * steps.sequences * steps.mean_tokens
+    card = torch.cuda.get_device_name(accelerator.device) if placement.device == "cuda" else ""
+    before = progress.compiled if progress.step else None
+    choice = compiling.choose(cell.train.compile, before, flops, placement, card)
+    progress.compiled = choice.compiled
+    if choice.compiled:
+        compiling.compile_network(prepared.module, placement, suppress=cell.train.compile == "auto")
+    _say(accelerator, f"{'compiled' if choice.compiled else 'not compiled'}: {choice.reason}")
+
+
 def _branches(
     books: Bookkeeping, prepared: Any, store: TrialStore, cell: Experiment, placement: Placement, probes: list[Probe]
 ) -> Branches:
@@ -306,11 +341,11 @@ def _branches(
     return Branches(books, prepared, store, store.read_spec(), store_of, cell.launch.keep_checkpoints, of_tokens)
 
 
-def _evaluation(cell: Experiment, part: Subset, context: int, micro_batch: int) -> Evaluation:
-    """Return the evaluation on the first sequences of a part of the corpus, as many as `validation_tokens` allows."""
+def _evaluation(part: Subset, tokens: int, context: int, micro_batch: int, vocabulary: int) -> Evaluation:
+    """Return the evaluation on the first sequences of a part of the corpus, of about so many tokens."""
     sequences = Sequences(part, context)
-    count = math.ceil(cell.train.validation_tokens / sequences.mean_targets_per_sequence)
-    return Evaluation(sequences, min(count, sequences.sequences_total), micro_batch)
+    count = math.ceil(tokens / sequences.mean_targets_per_sequence)
+    return Evaluation(sequences, min(count, sequences.sequences_total), micro_batch, vocabulary)
 
 
 def _probe(
