@@ -25,7 +25,12 @@ install: $(VENV)/.installed
 sweep: install
 	$(RUN) -m amscale.sweep configs/quick.yaml
 
-test: install
+# Trackers are tested against their own stores; a sweep needs none of them.
+$(VENV)/.trackers: $(VENV)/.installed
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[mlflow,trackio,wandb]"
+	touch $@
+
+test: install $(VENV)/.trackers
 	$(RUN) -m pytest
 
 quick-test: install

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -17,16 +17,19 @@ from amscale.diagnosis.examine import glance
 from amscale.errors import InputError
 from amscale.planning.branches import branches_of
 from amscale.planning.plan import SweepPlan, TrialPlan, plan_sweep
+from amscale.planning.stopped import stopped_result
 from amscale.reporting.estimates_table import print_fit
 from amscale.reporting.page import write_report
 from amscale.reporting.plan_table import print_plan
 from amscale.reporting.progress import LiveProgress
 from amscale.reporting.terminal import print_line, print_results
+from amscale.trackers import TENSORBOARD, find_tracker
 from amscale.trials.lease import Ownership
 from amscale.trials.sweep_store import SweepStore, sweep_store
 from amscale.trials.trial_store import TrialStore
 
 if TYPE_CHECKING:
+    from amscale.cluster.ray_cluster import HeadMonitor
     from amscale.cluster.tune import Job
     from amscale.scaling.fit import BaseFit
 
@@ -108,10 +111,15 @@ def run_sweep(config: Experiment, console: Console, on_lost: Callable[[str], Non
             another driver has taken the sweep: its trials were ended in order.
         Preempted: SIGTERM stopped the process; trials wrote checkpoints.
     """
+    for name in config.report_to:
+        if name != TENSORBOARD:
+            find_tracker(name)
     sweep = sweep_store(config)
     with sweep.owned() as ownership:
         sweep.create(config)
         plan, failed = _run_missing(config, sweep, console, on_lost, ownership)
+        if plan.later:
+            print_line(console, f"stage 2 ({len(plan.later)} trials) waits for the trials that failed", style="yellow")
         trials = [sweep.trial(trial.label) for trial in plan.trials]
         print_results(trials, console)
         fit, no_fit = _estimate(config, sweep)
@@ -137,7 +145,6 @@ def _run_missing(
     ownership: Ownership,
 ) -> tuple[SweepPlan, dict[str, str]]:
     """Plan, print the plan, and train the trials without a result; return the plan, and reasons of failure by label."""
-    from amscale.cluster import tune
     from amscale.cluster.ray_cluster import ray_cluster
 
     def lost(reason: str) -> None:
@@ -165,26 +172,48 @@ def _run_missing(
             plan = plan_sweep(config, sweep.path.parent, resources.cluster())
             print_plan(plan, console)
             missing = _missing(plan, sweep)
-        jobs = [_job(trial, sweep, plan) for trial in sorted(missing, key=lambda t: -t.seconds)]
-        stores = {trial.store.folder for trial in missing if trial.store}
-        ownership.check()
-        for finding in glance(config.storage):
-            print_line(console, f"warning: {finding.check}: {finding.says}; {finding.mend}", style="yellow")
-        sweep.push_trials({trial.label: sweep.trial(trial.label) for trial in missing}, stores)
-        with _Progress(console, missing, _least_losses(plan, sweep), on_lost) as progress:
-            tune.run_jobs(
-                jobs,
-                progress,
-                retries=config.launch.retries,
-                concurrent=config.launch.concurrent_trials,
-                state=head.notes / "ray",
-                head=head,
-                end_requested=ownership.lost,
-            )
+        failed = _train(plan, missing, sweep, console, on_lost, ownership, head)
+        if plan.later and not failed:  # their settings follow from the results that are there now
+            plan = plan_sweep(config, sweep.path.parent, plan.resources)
+            print_plan(plan, console)
+            failed = _train(plan, _missing(plan, sweep), sweep, console, on_lost, ownership, head)
+    return plan, failed
+
+
+def _train(
+    plan: SweepPlan,
+    missing: list[TrialPlan],
+    sweep: SweepStore,
+    console: Console,
+    on_lost: Callable[[str], None] | None,
+    ownership: Ownership,
+    head: "HeadMonitor",
+) -> dict[str, str]:
+    """Train the trials without a result on a cluster that runs; return reasons of failure by label."""
+    from amscale.cluster import tune
+
+    launch = plan.trials[0].cell.launch
+    jobs = [_job(trial, sweep, plan) for trial in sorted(missing, key=lambda t: -t.seconds)]
+    stores = {trial.store.folder for trial in missing if trial.store}
+    ownership.check()
+    for finding in glance(plan.trials[0].cell.storage):
+        print_line(console, f"warning: {finding.check}: {finding.says}; {finding.mend}", style="yellow")
+    sweep.push_trials({trial.label: sweep.trial(trial.label) for trial in missing}, stores)
+    with _Progress(console, missing, _least_losses(plan, sweep), on_lost) as progress:
+        tune.run_jobs(
+            jobs,
+            progress,
+            retries=launch.retries,
+            concurrent=launch.concurrent_trials,
+            state=head.notes / f"ray-{len(plan.trials)}",  # a second stage has more trials, and notes of its own
+            head=head,
+            end_requested=ownership.lost,
+        )
     ownership.check()
     sweep.pull()
+    _record_stopped(plan, sweep, progress.stopped_early)
     failed = [trial.label for trial in missing if not sweep.trial(trial.label).done()]
-    return plan, {label: progress.reasons.get(label, "ended without a result") for label in failed}
+    return {label: progress.reasons.get(label, "ended without a result") for label in failed}
 
 
 def _warm_server(missing: list[TrialPlan], sweep: SweepStore) -> AbstractContextManager[None]:
@@ -233,7 +262,18 @@ def _job(trial: TrialPlan, sweep: SweepStore, plan: SweepPlan) -> "Job":
         warm=launch.warm_starts,
         avoided=plan.resources.unsuited_nodes(trial.placement),
         after=After(trial.branch.trunk, trial.branch.step) if trial.branch and waits else None,
+        # A trial whose steps are another's too is no value to give up.
+        cell="" if branches or trial.branch else plan.cell_of(trial),
+        steps=trial.steps,
     )
+
+
+def _record_stopped(plan: SweepPlan, sweep: SweepStore, stopped: dict[str, tuple[str, dict[str, Any]]]) -> None:
+    """Write the results of trials that were stopped early, but for those that had ended by then."""
+    for trial in plan.trials:
+        if trial.label in stopped and not sweep.trial(trial.label).done():
+            reason, report = stopped[trial.label]
+            sweep.publish_result(trial.label, stopped_result(trial, reason, report))
 
 
 def _estimate(config: Experiment, sweep: SweepStore) -> "tuple[BaseFit | None, str]":

@@ -149,6 +149,8 @@ def _fitted(path: Path, given: dict[str, Any], cells: "Cells | None" = None) -> 
     chosen = (given[name] for name in ("resamples", "drop_highest", "sample", *_UNIT, "where", "tune"))
     if cells is not None:
         return fit_table(cells, _columns(given), hypotheses, *chosen)
+    if cells is not None:
+        return fit_table(cells, _columns(given), hypotheses, *chosen)
     return with_next_step(fit_table(path, _columns(given), hypotheses, *chosen))
 
 
@@ -232,6 +234,7 @@ def _points(path: Path, given: dict[str, Any], where: str | None, least_sizes: i
     """Return the points of a sweep or a table that --where, or another option of its kind, selects."""
     from amscale.api import fit_settings
     from amscale.scaling.fit import tuned
+    from amscale.scaling.kinds import unlike_rows
     from amscale.scaling.points import drop_highest, sample
     from amscale.scaling.reading import read_sweep
     from amscale.scaling.table import read_table
@@ -245,6 +248,8 @@ def _points(path: Path, given: dict[str, Any], where: str | None, least_sizes: i
         unit = given["loss_unit"], given["bytes_per_token"]
         table = read_table(path, _columns(given), *unit, where, tune, least_sizes)
         table = sample(drop_highest(table, given["drop_highest"]), given["sample"])
+    if reason := unlike_rows(table):
+        raise InputError(reason)
     tuning = tuned(table, given["resamples"])
     return table if tuning is None else tuning.table
 

@@ -5,8 +5,8 @@ A package adds to a registry by an entry point, without any edit in amscale:
     [project.entry-points."amscale.probes"]
     sparsity = "my_package.sparsity:Sparsity"
 
-The groups are `amscale.families`, `amscale.corpora`, `amscale.policies`, `amscale.probes` and `amscale.laws`. An object
-is imported when it is first asked for.
+The groups are `amscale.families`, `amscale.corpora`, `amscale.policies`, `amscale.trackers`, `amscale.probes` and
+`amscale.laws`. An object is imported when it is first asked for.
 """
 
 from collections.abc import Iterator, Mapping

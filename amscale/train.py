@@ -2,6 +2,7 @@
 
 examples:
   accelerate launch --use_deepspeed ... --module amscale.train SPEC                  as the sweep starts it
+  accelerate launch --use_deepspeed ... --module amscale.train SPEC SPEC ...         several of one shape, stacked
   accelerate launch --use_deepspeed ... --module amscale.train CONFIG key=value ...  by hand
 
 `python -m amscale.plan CONFIG --commands` prints the whole command of every trial. CONFIG with its overrides must name
@@ -12,6 +13,7 @@ import os
 import sys
 import traceback
 from contextlib import suppress
+from pathlib import Path
 
 from amscale.cluster.environment import clean_rank
 from amscale.cluster.supervisor import die_with_parent
@@ -28,7 +30,8 @@ def train(spec: str, *overrides: str, json: bool = False) -> None:
 
     Args:
         spec: spec.yaml of a trial folder that a sweep has made, or a configuration.
-        overrides: settings on top of a configuration, so that it names one cell.
+        overrides: settings on top of a configuration, so that it names one cell; or further spec.yaml, of trials of
+            the same shape that are trained together with stacked parameters.
         json: rank 0 prints one JSON document on standard output, the result or {"state": "preempted" | "failed"};
             everything else goes to standard error.
     """
@@ -40,15 +43,22 @@ def train(spec: str, *overrides: str, json: bool = False) -> None:
     # A rank whose launcher is killed must not live on.
     die_with_parent()
     clean_rank()
-    from amscale.training.run import is_out_of_memory, refusal, report_out_of_memory, resolve, run_trial
+    from amscale.training.failures import is_out_of_memory, refusal, report_out_of_memory
+    from amscale.training.run import resolve, run_trial
     from amscale.trials.attempt import REFUSED_MARK, AttemptReplaced, attempt_of_environment
     from amscale.trials.storage_errors import StorageError, storage_error_in
 
     store, status = None, 1
     try:
         try:
-            store, cell, placement, tokens = resolve(str(spec), [str(o) for o in overrides])
-            if cell.train.script:
+            rest = [str(o) for o in overrides]
+            opened = [resolve(path, []) for path in (str(spec), *rest)] if _are_specs(spec, *rest) else []
+            store, cell, placement, tokens = opened[0] if opened else resolve(str(spec), rest)
+            if opened:
+                from amscale.training.packed.run import run_pack
+
+                status = run_pack(opened)
+            elif cell.train.script:
                 from amscale.training.script import run_script
 
                 status = run_script(store, cell, placement, tokens)
@@ -89,6 +99,10 @@ def train(spec: str, *overrides: str, json: bool = False) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(status)
+
+
+def _are_specs(*paths: str) -> bool:
+    return len(paths) > 1 and all(Path(path).name == "spec.yaml" for path in paths)
 
 
 if __name__ == "__main__":

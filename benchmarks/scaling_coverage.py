@@ -274,10 +274,10 @@ def wilson(share: float, number: int) -> tuple[float, float]:
     return float(middle - reach), float(middle + reach)
 
 
-def main() -> None:
-    """Print the table, a row at a time."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sweeps", type=int, help=f"of each row; by default {LEAST_SWEEPS} or {MOST_SWEEPS}")
+def run_cases(found: Iterator[Case], about: str | None) -> None:
+    """Print the table of cases, a row at a time, as the command line asks."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sweeps", type=int, help="of each row; by default as many as it has")
     parser.add_argument("--only", default="", help="rows whose name contains this")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -287,7 +287,7 @@ def main() -> None:
     )
     print("|---" * 9 + "|")
     begin, inside, count = time.process_time(), 0, 0
-    for case in cases():
+    for case in found:
         if arguments.only in case.name:
             for row in coverage(case, arguments.sweeps or case.sweeps, arguments.seed):
                 covered, low, high, *others = (
@@ -302,4 +302,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_cases(cases(), __doc__)

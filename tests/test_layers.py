@@ -10,7 +10,7 @@ LAYERS = (
     ("errors", "locks", "streams", "usage"),
     ("registry", "settings", "files", "folders", "huggingface"),
     ("hopfield", "models", "data"),
-    ("probes", "policies"),
+    ("probes", "policies", "trackers"),
     ("config",),
     ("trials",),
     ("cluster", "scaling", "cli"),

@@ -3,7 +3,7 @@
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from ray.exceptions import RayActorError
 from ray.tune.search import Searcher
 
 from amscale.cluster.branch_points import After, BranchPoints
+from amscale.cluster.early_stop import HopelessValues
 from amscale.cluster.patience import Schedule
 from amscale.cluster.ray_cluster import HeadMonitor
 from amscale.errors import Preempted
@@ -43,6 +44,9 @@ class Listener(Protocol):
 
     def failed(self, label: str, reason: str, again: bool) -> None:
         """Take note that a trial failed, and whether it begins again."""
+
+    def stopped(self, label: str, reason: str, report: dict[str, Any]) -> None:
+        """Take note that a trial was stopped early, with its newest numbers."""
 
 
 class JobQueue(Searcher):  # type: ignore[misc]
@@ -90,10 +94,18 @@ class ListenerCallback(tune.Callback):  # type: ignore[misc]
         listener: gets every event.
         retries: how often a failed trial begins again without having got on.
         points: learns which steps trials have passed.
+        stopped: why trials were stopped early, by label, as far as the run has got.
     """
 
-    def __init__(self, listener: Listener, retries: int = 0, points: BranchPoints | None = None) -> None:
+    def __init__(
+        self,
+        listener: Listener,
+        retries: int = 0,
+        points: BranchPoints | None = None,
+        stopped: Mapping[str, str] | None = None,
+    ) -> None:
         self._listener = listener
+        self._stopped = {} if stopped is None else stopped
         self._points = points or BranchPoints(())
         self._retries = retries
         self._reasons: dict[str, str] = {}
@@ -131,6 +143,8 @@ class ListenerCallback(tune.Callback):  # type: ignore[misc]
         # A failure that another attempt would only repeat is reported as an end: Tune would start the trial again.
         if trial.last_result.get("failed"):
             self._listener.failed(_label(trial), trial.last_result["failed"], again=False)
+        elif _label(trial) in self._stopped:
+            self._listener.stopped(_label(trial), self._stopped[_label(trial)], trial.last_result)
         else:
             self._listener.ended(_label(trial))
         self._ended(_label(trial))
@@ -240,6 +254,11 @@ class Job:
     """Whether its ranks are forked from the machine's warm server."""
     avoided: tuple[str, ...] = ()
     """Ray's names of nodes that it must not get: their devices are not what it was planned for."""
+    cell: str = ""
+    """What trials have in common that differ in tuned settings alone, of which hopeless ones are stopped early; empty
+    where none is."""
+    steps: int = 0
+    """Its optimiser steps, where a cell is given."""
     after: After | None = None
     """The trial that it branches off, where that has not left it a checkpoint yet."""
 
@@ -291,12 +310,14 @@ def run_jobs(
         job = by_label[config["job"]["label"]]
         return placement_group(job.placement, job.avoided)
 
+    hopeless = HopelessValues()
     placed = tune.with_resources(trainable or TrainingTrial, reserved)
     signals = _EndSignals(head)
     tuner = tune.Tuner(
         placed,
         tune_config=tune.TuneConfig(
             search_alg=JobQueue([{"job": job.to_dict()} for job in jobs], points),
+            scheduler=hopeless,
             num_samples=len(jobs),
             max_concurrent_trials=concurrent,
             reuse_actors=True,
@@ -306,7 +327,7 @@ def run_jobs(
             name=state.name,
             verbose=0,
             stop=EndStopper(lambda: signals.received or end_requested()),
-            callbacks=[ListenerCallback(listener, retries, points)],
+            callbacks=[ListenerCallback(listener, retries, points, hopeless.stopped)],
             failure_config=tune.FailureConfig(max_failures=retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
         ),

@@ -16,6 +16,7 @@ from amscale.models.shape import Convention
 from amscale.policies import find_policy
 from amscale.probes.registry import ProbeSettings
 from amscale.settings import Settings, Size, parse_size
+from amscale.trackers import TENSORBOARD, TRACKERS
 
 
 def _auto_or_size(value: Any) -> Any:
@@ -111,7 +112,11 @@ class TrainSettings(Settings):
         if not isinstance(tree, dict):
             return tree
         names = numeric_settings(cls)
-        rules = {key: rule_text(value) for key, value in tree.items() if key in names and is_rule(value)}
+        rules = {
+            key: rule_text(value)
+            for key, value in tree.items()
+            if key in names and is_rule(value) and value not in _kinds(cls.model_fields[key].annotation)
+        }
         for key, text in rules.items():
             try:
                 parsed = parse_rule(text)
@@ -314,6 +319,9 @@ class TuneSettings(Settings):
         return self
 
 
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]
+
+
 class Experiment(Settings):
     """One experiment: a grid of trials over settings that the trials share."""
 
@@ -337,9 +345,20 @@ class Experiment(Settings):
     """Estimates afterwards."""
     seed: int = Field(0, ge=0)
     """Seed of initialisation, batches and dropout."""
+    report_to: Names = ("tensorboard",)
+    """Trackers that show the trials as runs, beside TensorBoard's event files, which every trial has: wandb, mlflow,
+    trackio."""
     storage: str = "results"
     """Folder for results, on a disk that all machines of a trial share; or a URI that pyarrow.fs takes, such as
     `s3://bucket/prefix`, with credentials from the environment (docs/storage.md)."""
+
+    @model_validator(mode="after")
+    def _trackers_are_known(self) -> "Experiment":
+        for name in self.report_to:
+            if name != TENSORBOARD and name not in TRACKERS:
+                allowed = ", ".join((TENSORBOARD, *TRACKERS))
+                raise ValueError(f"report_to: there is no tracker {name!r}; allowed are {allowed}")
+        return self
 
     @model_validator(mode="after")
     def _script_has_what_it_needs(self) -> "Experiment":

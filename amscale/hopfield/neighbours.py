@@ -3,17 +3,23 @@
 ‖x − ρ‖² = ‖x‖² + ‖ρ‖² − 2xᵀρ costs one matrix product, but loses every digit of a distance that is small beside the
 norms. Here the data are centred, the product is taken in float64, and each pair whose distance the expansion cannot
 resolve is computed again from its difference.
+
+Where only the nearest is asked for, float32 products choose the few patterns that may be it, by a bound on their error,
+and differences in float64 rank these: half the arithmetic, and the same result.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 # Elements of the largest temporary: 2^23 float64 numbers are 64 MiB.
 CHUNK_ELEMENTS = 2**23
+# One of so many parts of it, for what goes through the data once: that much stays in a processor's cache.
+_CACHED_PARTS = 64
 # A distance is kept from the expansion where the rounding error of the matrix product is below this share of it.
 RELATIVE_ERROR = 1e-8
 
@@ -28,9 +34,9 @@ def check_shapes(x_QN: Tensor, patterns_PN: Tensor) -> None:
         raise ValueError(f"patterns of shape {tuple(patterns_PN.shape)} hold nothing to compare with")
 
 
-def chunks(length: int, width: int) -> Iterator[slice]:
-    """Yield slices of `length` such that a slice times `width` stays within the bounded temporary."""
-    step = max(1, CHUNK_ELEMENTS // max(1, width))
+def chunks(length: int, width: int, parts: int = 1) -> Iterator[slice]:
+    """Yield slices of `length` such that a slice times `width` stays within a part of the bounded temporary."""
+    step = max(1, CHUNK_ELEMENTS // (parts * max(1, width)))
     for start in range(0, length, step):
         yield slice(start, min(length, start + step))
 
@@ -39,7 +45,7 @@ def centre(patterns_PN: Tensor) -> Tensor:
     """Return the mean of the patterns, (N,) float64, summed in bounded memory."""
     rows, width = patterns_PN.shape
     total_N = torch.zeros(width, dtype=torch.float64, device=patterns_PN.device)
-    for rows_slice in chunks(rows, width):
+    for rows_slice in chunks(rows, width, _CACHED_PARTS):
         total_N += patterns_PN[rows_slice].to(torch.float64).sum(0)
     return total_N / rows
 
@@ -47,12 +53,15 @@ def centre(patterns_PN: Tensor) -> Tensor:
 def squared_norms(patterns_PN: Tensor) -> Tensor:
     """Return ‖ρ_i‖², (P,) float64."""
     rows, width = patterns_PN.shape
-    return torch.cat([patterns_PN[s].to(torch.float64).square().sum(1) for s in chunks(rows, width)])
+    return torch.cat([patterns_PN[s].to(torch.float64).square().sum(1) for s in chunks(rows, width, _CACHED_PARTS)])
 
 
 def paired_squared_distance(x_QN: Tensor, y_QN: Tensor) -> Tensor:
     """Return ‖x_i − y_i‖² of paired rows from their difference, (Q,) float64. Both (Q, N)."""
-    pieces = [(x_QN[s].to(torch.float64) - y_QN[s].to(torch.float64)).square().sum(1) for s in chunks(*x_QN.shape)]
+    pieces = [
+        (x_QN[s].to(torch.float64) - y_QN[s].to(torch.float64)).square().sum(1)
+        for s in chunks(len(x_QN), x_QN.shape[1], _CACHED_PARTS)
+    ]
     return torch.cat(pieces) if pieces else torch.zeros(0, dtype=torch.float64, device=x_QN.device)
 
 
@@ -113,22 +122,154 @@ def nearest(x_QN: Tensor, patterns_PN: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _nearest(x_QN: Tensor, patterns_PN: Tensor, leave_out_self: bool) -> tuple[Tensor, Tensor]:
-    best_Q = torch.full((x_QN.shape[0],), torch.inf, dtype=torch.float64, device=x_QN.device)
-    index_Q = torch.zeros(x_QN.shape[0], dtype=torch.long, device=x_QN.device)
-    for query_slice, pattern_slice, block_QP in distance_blocks(x_QN, patterns_PN):
-        # Queries and patterns are the same rows here, cut at the same places.
-        if leave_out_self and query_slice == pattern_slice:
-            block_QP.fill_diagonal_(torch.inf)
-        least_Q, where_Q = block_QP.min(dim=1)
+    """Return exact distance and index of the nearest pattern; queries that leave out themselves are the patterns."""
+    check_shapes(x_QN, patterns_PN)
+    x_QN, patterns_PN = x_QN.detach(), patterns_PN.detach()
+    side = math.isqrt(CHUNK_ELEMENTS - 1) + 1
+    centre_N = centre(patterns_PN)
+    # A NaN in either makes the scale one.
+    scale = sum(_scale(points, centre_N) for points in ([patterns_PN] if leave_out_self else [x_QN, patterns_PN]))
+    screened_P = _screened(patterns_PN, centre_N, scale)
+    screened_Q = screened_P if leave_out_self else _screened(x_QN, centre_N, scale)
+    least = _Least(x_QN, patterns_PN)
+    for query_slice in chunks(x_QN.shape[0], side):
+        for pattern_slice in chunks(patterns_PN.shape[0], side):
+            if leave_out_self and pattern_slice.start < query_slice.start:
+                continue  # its pairs were seen in the block of the other order
+            diagonal = leave_out_self and query_slice == pattern_slice
+            both_ways = leave_out_self and not diagonal
+            if screened_Q is not None and screened_P is not None:
+                block_QP = screened_Q[query_slice].distances(screened_P[pattern_slice])
+                if diagonal:
+                    block_QP.fill_diagonal_(torch.inf)
+                bound_Q = screened_Q[query_slice].bound(screened_P[pattern_slice])
+                bound_P = screened_P[pattern_slice].bound(screened_Q[query_slice])
+                if least.rank(block_QP, 0, bound_Q, query_slice, pattern_slice) and (
+                    not both_ways or least.rank(block_QP, 1, bound_P, pattern_slice, query_slice)
+                ):
+                    continue
+            block_QP = squared_distances(x_QN[query_slice], patterns_PN[pattern_slice], centre_N)
+            if diagonal:
+                block_QP.fill_diagonal_(torch.inf)
+            least.take(*block_QP.min(dim=1), query_slice, pattern_slice)
+            if both_ways:
+                least.take(*block_QP.min(dim=0), pattern_slice, query_slice)
+    every_Q = torch.arange(len(x_QN), device=x_QN.device)
+    return _chosen_distances(x_QN, every_Q, patterns_PN, least.index_Q), least.index_Q
+
+
+class _Least:
+    """The nearest pattern of each query among the blocks seen so far."""
+
+    def __init__(self, x_QN: Tensor, patterns_PN: Tensor) -> None:
+        self._x_QN, self._patterns_PN = x_QN, patterns_PN
+        self._best_Q = torch.full((x_QN.shape[0],), torch.inf, dtype=torch.float64, device=x_QN.device)
+        self._screened_Q = self._best_Q.to(torch.float32)
+        """Least distance of a screened block, scaled."""
+        self.index_Q = torch.zeros(x_QN.shape[0], dtype=torch.long, device=x_QN.device)
+
+    def rank(self, block: Tensor, axis: int, bound_Q: Tensor, queries: slice, patterns: slice) -> bool:
+        """Rank by exact distances what a screened block leaves open; return whether that was little enough to do.
+
+        A pattern may be the nearest if its screened distance is at most the least one by twice the bound of the error.
+
+        Args:
+            block: screened distances.
+            axis: where its queries are; the patterns are on the other.
+            bound_Q: of the error.
+            queries, patterns: where the block is.
+        """
+        screened_Q = torch.minimum(self._screened_Q[queries], nearest_Q := block.amin(dim=1 - axis))
+        limit_Q = screened_Q + 2 * bound_Q
+        row_R = (nearest_Q <= limit_Q).nonzero()[:, 0]
+        limits = limit_Q[row_R, None] if axis == 0 else limit_Q[row_R]
+        open_S2 = (block.index_select(axis, row_R) <= limits).nonzero()
+        if _MOST_RANKED * len(open_S2) > max(block.numel(), 4 * _MOST_RANKED * len(limit_Q)):
+            return False
+        row_S, column_S = row_R[open_S2[:, axis]], open_S2[:, 1 - axis]
+        self._screened_Q[queries] = screened_Q
+        distance_S = _chosen_distances(self._x_QN[queries], row_S, self._patterns_PN[patterns], column_S)
+        least_Q = self._best_Q.new_full((len(limit_Q),), torch.inf).scatter_reduce_(0, row_S, distance_S, "amin")
+        first_S = distance_S == least_Q[row_S]
+        where_Q = self.index_Q.new_full((len(limit_Q),), block.shape[1 - axis]).scatter_reduce_(
+            0, row_S[first_S], column_S[first_S], "amin"
+        )
+        self.take(least_Q, where_Q, queries, patterns)
+        return True
+
+    def take(self, least_Q: Tensor, where_Q: Tensor, queries: slice, patterns: slice) -> None:
+        """Take the least distance of each query in a block, and its column, where it is less than the present one."""
+        best_Q = self._best_Q[queries]
         # A NaN is kept once it is found: a distance that is not a number must not be hidden.
-        better_Q = ~(least_Q >= best_Q[query_slice]) & ~best_Q[query_slice].isnan()
-        best_Q[query_slice] = torch.where(better_Q, least_Q, best_Q[query_slice])
-        index_Q[query_slice] = torch.where(better_Q, where_Q + pattern_slice.start, index_Q[query_slice])
-    return _exact(x_QN, patterns_PN, index_Q), index_Q
+        better_Q = ~(least_Q >= best_Q) & ~best_Q.isnan()
+        self._best_Q[queries] = torch.where(better_Q, least_Q, best_Q)
+        self.index_Q[queries] = torch.where(better_Q, where_Q + patterns.start, self.index_Q[queries])
 
 
-def _exact(x_QN: Tensor, patterns_PN: Tensor, index_Q: Tensor) -> Tensor:
-    pieces = [paired_squared_distance(x_QN[s].detach(), patterns_PN[index_Q[s]].detach()) for s in chunks(*x_QN.shape)]
+_MOST_RANKED = 64
+"""A block is computed in float64 where more than one in so many of its pairs would have to be ranked."""
+
+
+@dataclass(frozen=True)
+class _Screened:
+    """Points in float32, centred and scaled, for distances with a known bound on their error."""
+
+    points_PN: Tensor
+    norms_P: Tensor
+
+    def __getitem__(self, rows: slice) -> "_Screened":
+        return _Screened(self.points_PN[rows], self.norms_P[rows])
+
+    def distances(self, others: "_Screened") -> Tensor:
+        """Return squared distances (P, O) to other points, scaled, float32."""
+        with torch.autocast(self.points_PN.device.type, enabled=False):
+            found_PO = torch.addmm(others.norms_P, self.points_PN, others.points_PN.T, alpha=-2.0)
+        return found_PO.add_(self.norms_P[:, None])
+
+    def bound(self, others: "_Screened") -> Tensor:
+        """Return what a distance to any of the others is wrong by at most, (P,).
+
+        A sum of n products in any order is wrong by n roundings of the sum of their sizes (Higham 2002, equation 3.5),
+        here at most ‖x‖² + ‖ρ‖²; coordinates and norms are rounded too. What underflows is below the last term.
+        """
+        width = self.points_PN.shape[1]
+        size_P = self.norms_P + others.norms_P.max()
+        return (width + 16) * torch.finfo(torch.float32).eps * size_P + width * 1e-36
+
+
+def _screened(points_PN: Tensor, centre_N: Tensor, scale: float) -> _Screened | None:
+    """Return points for screening; None where float32 does not hold them, or its products are rounded to less."""
+    if not (math.isfinite(scale) and scale > 0 and _whole_float32()):
+        return None
+    scaled_PN = torch.empty(points_PN.shape, dtype=torch.float32, device=points_PN.device)
+    norms_P = scaled_PN.new_empty(len(points_PN))
+    for s in chunks(len(points_PN), points_PN.shape[1], _CACHED_PARTS):
+        centred_PN = (points_PN[s].to(torch.float64) - centre_N) / scale
+        scaled_PN[s], norms_P[s] = centred_PN, centred_PN.square().sum(1)
+    return _Screened(scaled_PN, norms_P)
+
+
+def _scale(points_PN: Tensor, centre_N: Tensor) -> float:
+    """Return the largest coordinate from the centre; 0 without a point."""
+    if not len(points_PN):
+        return 0.0
+    ends_2N = torch.stack([points_PN.amin(dim=0), points_PN.amax(dim=0)]).to(torch.float64)
+    return float((ends_2N - centre_N).abs().max())
+
+
+def _whole_float32() -> bool:
+    """Return whether products of float32 matrices keep its digits: neither TF32 nor bf16 is allowed for them."""
+    on_cpu: Any = torch.backends.mkldnn
+    backends = torch.backends, torch.backends.cuda.matmul, on_cpu.matmul
+    return all(backend.fp32_precision in ("none", "ieee") for backend in backends)
+
+
+def _chosen_distances(x_QN: Tensor, row_S: Tensor, patterns_PN: Tensor, column_S: Tensor) -> Tensor:
+    """Return ‖x_i − ρ_j‖² of chosen pairs of rows from their difference, (S,) float64."""
+    pieces = [
+        paired_squared_distance(x_QN[row_S[s]], patterns_PN[column_S[s]])
+        for s in chunks(len(row_S), x_QN.shape[1], _CACHED_PARTS)
+    ]
     return torch.cat(pieces) if pieces else torch.zeros(0, dtype=torch.float64, device=x_QN.device)
 
 

@@ -18,6 +18,7 @@ from amscale.errors import InputError, one_line
 from amscale.planning.plan import tokens_folder
 from amscale.scaling.dstar import cell_criteria, check_window, locate_all
 from amscale.scaling.fit import BaseFit
+from amscale.scaling.kinds import unlike_rows
 from amscale.scaling.next_cells import NextCells, candidates, next_cells
 from amscale.scaling.points import PointTable, drop_highest
 from amscale.scaling.reading import read_sweep
@@ -77,6 +78,8 @@ def with_next_step(fit: Fitted, address: str | None = None) -> Fitted:
 
 
 def _next_step(fit: BaseFit, address: str) -> NextStep:
+    if "k_all_kinds" in fit:
+        return NextStep(reason="rows of several kinds have no common law; a fit of one kind (--where) names them")
     path = Path(fit.table.source)
     first = f"python -m amscale.fit {shlex.quote(address)} --next {PROPOSED}"
     try:
@@ -155,6 +158,8 @@ def next_grid_of_table(
         InputError: as `read_table` and `next_cells`.
     """
     table = drop_highest(read_table(path, columns, loss_unit, bytes_per_token), highest)
+    if reason := unlike_rows(table):
+        raise InputError(reason)
     chosen = next_cells(table, number)
     ((sizes, amounts),) = chosen.blocks()
     grid = {_SIZE: [_round(N) for N in sizes], _AMOUNT: [_round(D) for D in amounts]}

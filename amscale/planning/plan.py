@@ -1,5 +1,6 @@
 """Plan a sweep: the list of its trials, each with its shape, steps, cost and placement."""
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from amscale import models
 from amscale.cluster.resources import Resources
 from amscale.cluster.supervisor import measured_grace
-from amscale.config import Experiment, LaunchSettings, expand
+from amscale.config import Experiment, LaunchSettings
 from amscale.config.loading import all_axes
 from amscale.data import (
     Corpus,
@@ -31,6 +32,7 @@ from amscale.planning.memory import Comparison, Memory, compare_memory
 from amscale.planning.placement import choose_placement
 from amscale.planning.resolving import describe_policies, resolve
 from amscale.planning.sharing import share_gpus
+from amscale.planning.staging import stage_cells
 from amscale.planning.times import makespan, measured_flops, trial_seconds
 from amscale.trials.identity import trial_id, trial_label
 from amscale.trials.records import Placement
@@ -110,6 +112,10 @@ class SweepPlan:
     trials: tuple[TrialPlan, ...]
     axes: tuple[str, ...]
     """Dotted keys that the grid varies."""
+    grid: tuple[str, ...]
+    """Those of `axes` that make the cells; over the others each cell is tuned."""
+    stops_early: bool
+    """Whether hopeless values of tuned settings are stopped early."""
     resources: Resources
     count: str
     """Convention for N."""
@@ -124,6 +130,10 @@ class SweepPlan:
     """A sentence on each text: its documents, and what its tokenizer lost."""
     policies: tuple[str, ...] = ()
     """A sentence on each policy: its source, what N is in it, and what was set by hand instead."""
+    stages: tuple[str, ...] = ()
+    """A sentence on each stage of a sweep that tunes small cells first."""
+    later: tuple[TrialPlan, ...] = ()
+    """Trials of the second stage while the first has not all its results; their tuned settings are provisional."""
     memory_basis: tuple[str, ...] = ()
     """A sentence for each kind of device whose memory estimates are corrected by earlier results of the sweep."""
 
@@ -145,6 +155,10 @@ class SweepPlan:
                 if value not in found.setdefault(key, []):
                     found[key].append(value)
         return found
+
+    def cell_of(self, trial: TrialPlan) -> str:
+        """Return what a trial has in common with those that differ in tuned settings alone; empty where none stops."""
+        return json.dumps({key: trial.setting(key) for key in self.grid}, default=str) if self.stops_early else ""
 
     def cards(self, placement: Placement) -> str:
         """Return the GPUs that may run a trial, by count and kind; empty on the CPU, and where none has a name."""
@@ -213,15 +227,15 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
     results = {r.trial: r for r in (trial.read_result() for trial in folder.all_trials()) if r is not None}
     measured = measured_flops(results.values())
     corpora = _Corpora(tokens_folder(storage), build)
-    cells = expand(config)
     axes = tuple(all_axes(config))
     policies: dict[str, dict[str, tuple[str, ...]]] = {}
-    trials = [
-        _plan_cell(
-            cell, corpora.tokens(cell.data), corpora.content(cell.data), resources, config.fit.count, measured, policies
-        )
-        for cell in cells
-    ]
+
+    def plan_cell(cell: Experiment) -> TrialPlan:
+        tokens, content = corpora.tokens(cell.data), corpora.content(cell.data)
+        return _plan_cell(cell, tokens, content, resources, config.fit.count, measured, policies)
+
+    stages = stage_cells(config, plan_cell, results)
+    trials = [plan_cell(cell) for cell in stages.now]
     _check_distinct(trials, axes)
     compared = compare_memory((t.shape, t.cell.train, results[t.identity]) for t in trials if t.identity in results)
     if compared:
@@ -239,7 +253,11 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
     return SweepPlan(
         trials=tuple(trials),
         axes=axes,
+        grid=tuple(config.grid),
+        stops_early=config.tune is not None and config.tune.stop is not None,
         policies=tuple(describe_policies(policies)),
+        stages=stages.sentences,
+        later=tuple(plan_cell(cell) for cell in stages.later),
         resources=resources,
         count=config.fit.count,
         flops_formula=f"{FLOPS_FORMULA}: {models.FLOPS_FORMULAS[FLOPS_FORMULA]}",

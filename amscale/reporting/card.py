@@ -50,6 +50,8 @@ def card_rows(result: TrialResult) -> list[tuple[str, str]]:
         ("engine", f"{result.engine.engine} ZeRO {result.engine.zero_stage}, {result.engine.world_size} process(es)"),
         ("device", result.engine.device_name or result.engine.device),
         ("device time", None if result.time.device_seconds is None else format_duration(result.time.device_seconds)),
+        ("electricity, GPUs", _electricity(result, "device")),
+        ("electricity, processors", _electricity(result, "host")),
         ("branched off", _branch(result)),
         ("versions", ", ".join(f"{name} {found}" for name, found in result.versions.items()) or None),
         ("trial", result.trial),
@@ -86,6 +88,13 @@ def _schedule(train: dict[str, Any]) -> str | None:
 def _optimiser(train: dict[str, Any]) -> str | None:
     names = ("betas", "epsilon", "weight_decay", "gradient_clip")
     return ", ".join(f"{name.replace('_', ' ')} {format_value(train[name])}" for name in names if name in train) or None
+
+
+def _electricity(result: TrialResult, part: str) -> str | None:
+    if (found := result.electricity) is None:
+        return None
+    kwh = getattr(found, f"{part}_kwh")
+    return f"absent: {found.reasons.get(part, 'not measured')}" if kwh is None else f"{kwh:.4g} kWh"
 
 
 def _branch(result: TrialResult) -> str:

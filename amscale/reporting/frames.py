@@ -44,6 +44,8 @@ def result_row(result: TrialResult, experiment: Experiment) -> dict[str, Any]:
         "flops": result.flops.total,
         "wall_seconds": result.time.wall_seconds,
         "device_seconds": result.time.device_seconds,
+        "device_kwh": result.electricity.device_kwh if result.electricity else None,
+        "host_kwh": result.electricity.host_kwh if result.electricity else None,
         "device": result.engine.device,
         "precision": result.engine.precision,
     }

@@ -225,6 +225,8 @@ def outside_grid(report: ReportData) -> list[str]:
     if experiment.train.policy is not None or any(cell["train"].get("policy") for cell in cells):
         follow |= {f"train.{key}" for key in TrainSettings.model_fields}
     follow.add("train.policy")
+    if experiment.tune is not None and experiment.tune.small is not None:
+        follow |= set(experiment.tune.axes)
     cells_by_settings: dict[tuple[str, ...], set[str]] = {}
     outside = []
     for trial, result in ((trial, trial.result) for trial in report.with_result if trial.result):

@@ -24,19 +24,14 @@ _MOST_FRAMED = 200
 
 def print_plan(plan: SweepPlan, console: Console) -> None:
     """Print the trials, what each costs, and what all of them cost."""
-    title = f"plan: {len(plan.trials)} trials on {plan.resources.describe()}"
-    headings = [*_HEADINGS, *(key.rpartition(".")[2].replace("_", " ") for key in plan.further_axes)]
-    rows = [[*_row(trial), *(format_value(trial.setting(key)) for key in plan.further_axes)] for trial in plan.trials]
-    if len(rows) > _MOST_FRAMED:
-        console.file.write(f"{title}\n{_columns([headings, *rows])}\n")
-    else:
-        table = Table(title=title, title_justify="left")
-        for heading in headings:
-            table.add_column(heading, justify="left" if heading == "shape" else "right", no_wrap=True)
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
+    _print_trials(f"plan: {len(plan.trials)} trials on {plan.resources.describe()}", plan, plan.trials, console)
+    if plan.later:
+        title = (
+            f"stage 2: {len(plan.later)} trials, whose settings follow from the results of stage 1 (here: the middle)"
+        )
+        _print_trials(title, plan, plan.later, console)
     for line in (
+        *plan.stages,
         *plan.texts,
         f"N counts {plan.count} parameters, D unique tokens; memory is that of one process.",
         *_rule_lines(plan),
@@ -45,12 +40,37 @@ def print_plan(plan: SweepPlan, console: Console) -> None:
         *describe_branches(plan.trials),
         f"All trials: {sum(t.flops - t.flops_saved for t in plan.trials):.3g} FLOPs, {_hours(plan.trials)}, about "
         f"{format_duration(plan.seconds)} of wall time ({plan.time_basis}).",
+        *(
+            [f"Stage 2 beside: {sum(t.flops for t in plan.later):.3g} FLOPs, {_hours(plan.later)}."]
+            if plan.later
+            else []
+        ),
         f"Asked to end, trials may take {plan.end_seconds:.0f} s to write checkpoints: a scheduler must ask a minute "
         "earlier than that.",
     ):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    for line in (*_device_lines(plan), *design_lines(DesignCheck(plan.trials))):
+    for line in (*_device_lines(plan), *design_lines(DesignCheck((*plan.trials, *plan.later)))):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _print_trials(title: str, plan: SweepPlan, trials: Sequence[TrialPlan], console: Console) -> None:
+    headings = [*_HEADINGS, *(key.rpartition(".")[2].replace("_", " ") for key in plan.further_axes)]
+    rows = [[*_row(trial), *(format_value(trial.setting(key)) for key in plan.further_axes)] for trial in trials]
+    if len(rows) > _MOST_FRAMED:
+        console.file.write(f"{title}\n{_columns([headings, *rows])}\n")
+        return
+    table = Table(title=title, title_justify="left")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "shape" else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _later_lines(plan: SweepPlan) -> list[str]:
+    """Return what a second stage costs beside the trials of the plan."""
+    flops = sum(trial.flops for trial in plan.later)
+    return [f"Stage 2 beside them: {flops:.3g} FLOPs, {_hours(plan.later)}."] if plan.later else []
 
 
 def _rule_lines(plan: SweepPlan) -> list[str]:
@@ -134,6 +154,8 @@ def plan_document(plan: SweepPlan, commands: tuple[str, list[str]] | None = None
         "end_seconds": plan.end_seconds,
         "texts": list(plan.texts),
         "policies": list(plan.policies),
+        "stages": list(plan.stages),
+        "trials_of_stage_2": len(plan.later),
         "memory_basis": list(plan.memory_basis),
         "cannot_tell": list(check.warnings),
         "proposal": None if check.proposal is None else asdict(check.proposal),

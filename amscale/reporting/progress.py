@@ -72,6 +72,8 @@ class LiveProgress:
         self._interactive = console.is_terminal
         self.reasons: dict[str, str] = {}
         """Why trials failed last, by label."""
+        self.stopped_early: dict[str, tuple[str, dict[str, Any]]] = {}
+        """Why trials were stopped early, and their newest numbers, by label."""
         self._live = Live(console=console, get_renderable=self._map, refresh_per_second=2)
 
     def __enter__(self) -> "LiveProgress":
@@ -130,6 +132,13 @@ class LiveProgress:
         self._rows[label].state = "restarting" if again else "failed"
         self.reasons[label] = reason
         print_line(self._console, f"{label}: failed{', starting again' if again else ''}: {reason}")
+
+    def stopped(self, label: str, reason: str, report: dict[str, Any]) -> None:
+        """Show that a hopeless value of a tuned setting was stopped early."""
+        self._rows[label].state = "stopped early"
+        self._done += 1
+        self.stopped_early[label] = (reason, report)
+        self._print_event(label, f"stopped early: {reason}")
 
     def _print_event(self, label: str, text: str) -> None:
         """Print a line where there is no live table."""

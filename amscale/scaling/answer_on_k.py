@@ -156,7 +156,7 @@ _SHORT = {
 def _undetermined(table: PointTable, chosen: Sequence[Estimate], exponents: Sequence[Estimate]) -> list[str]:
     """Return why estimates of k have no value, those of one reason in one line."""
     everywhere = no_exponent(table) if table.points else "there are no points"
-    if everywhere and not any(item.id == "k_all_corpora" for item in exponents):
+    if everywhere and not any(item.id in ("k_all_corpora", "k_all_kinds") for item in exponents):
         return [f"k: {everywhere}."]
     reasons: dict[str, list[str]] = {}
     for item in chosen or exponents:

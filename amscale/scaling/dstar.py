@@ -142,3 +142,23 @@ def locate_all(criteria: dict[tuple[float, float], list[float]], threshold: floa
     for (N, D), values in sorted(criteria.items()):
         rows.setdefault(N, []).append((D, float(np.mean(values))))
     return [locate(N, [D for D, _ in row], [value for _, value in row], threshold) for N, row in rows.items()]
+
+
+def criterion_remarks(criteria: dict[tuple[float, float], list[Criterion]], threshold: float) -> tuple[str, ...]:
+    """Return what a reader must know of the runs before trusting D*."""
+    runs = [item for items in criteria.values() for item in items]
+    remarks = []
+    for number, text in (
+        (
+            sum(item.at_end for item in runs),
+            "have their least validation loss at the last evaluation: trained longer, D* may move",
+        ),
+        (sum(item.cut for item in runs), "have a window cut short by the start of the run"),
+        (
+            sum(item.variance >= threshold for item in runs),
+            "have a batch-to-batch variance that alone exceeds the threshold",
+        ),
+    ):
+        if number:
+            remarks.append(f"{number} of {len(runs)} runs {text}")
+    return tuple(remarks)

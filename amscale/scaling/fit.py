@@ -12,16 +12,19 @@ from amscale.errors import InputError
 from amscale.files import write_atomically
 from amscale.scaling.capacity import capacity_estimates
 from amscale.scaling.collapse import exponent_from_collapse
-from amscale.scaling.dstar import Criterion, cell_criteria, check_window, locate_all
+from amscale.scaling.conditions import conditions_of_sweep, conditions_of_table, with_conditions
+from amscale.scaling.dstar import Criterion, cell_criteria, check_window, criterion_remarks, locate_all
 from amscale.scaling.estimate import Estimate, to_json_types
 from amscale.scaling.floor import floors
 from amscale.scaling.forecast import score_folder
+from amscale.scaling.health import Health, health
 from amscale.scaling.isoflop import exponents_from_budgets
 from amscale.scaling.kinds import estimates_of_kinds, unlike_rows
 from amscale.scaling.laws.compare import Comparison, compare
 from amscale.scaling.laws.estimates import law_estimates
 from amscale.scaling.laws.law import rows_of
 from amscale.scaling.optima import exponent_from_contours, exponent_from_optima
+from amscale.scaling.outliers import near_duplicates
 from amscale.scaling.points import PointTable, drop_highest, sample
 from amscale.scaling.power_law import (
     HYPOTHESES,
@@ -34,6 +37,8 @@ from amscale.scaling.power_law import (
 from amscale.scaling.reading import read_sweep
 from amscale.scaling.several_corpora import by_corpus, estimates_of_corpora
 from amscale.scaling.table import Columns, read_table
+from amscale.scaling.table_file import read_cells
+from amscale.scaling.table_rows import select_rows
 from amscale.scaling.tuning import Tuning, tune_cells, varying_axes
 from amscale.scaling.tuning_rule import TuningSummary, summarise
 from amscale.scaling.verdict import NextStep, Verdict, make_verdict
@@ -46,6 +51,9 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 20_000
 """With more rows only the laws are fitted, without intervals: resampling them would take hours."""
+
+_MOST_PAIRS = 5
+"""Near-duplicates that are named; where there are more, the table was laid out so."""
 
 _MOST_REFITTED = 2_000_000
 _POINT_COLUMNS = ("name", "N", "D", "loss", "seed", "flops", "tokens")
@@ -72,6 +80,7 @@ class BaseFit:
         sensitivity: the exponent at D* under other thresholds and windows; empty for a table.
         forecasts: the scores of the forecasts in the sweep's folder, the oldest first; empty for a table.
         tuning: the tuned cells with their rules; None where no setting is tuned by cell.
+        health: the loss curves of a sweep's runs on one scale; None for a table, or without curves.
         next_step: what to run next, where it was looked for.
 
     Raises:
@@ -86,6 +95,7 @@ class BaseFit:
     sensitivity: list[DStarSetting] = field(default_factory=list)
     forecasts: list[dict[str, Any]] = field(default_factory=list)
     tuning: TuningSummary | None = None
+    health: Health | None = None
     next_step: NextStep | None = None
 
     def __post_init__(self) -> None:
@@ -197,6 +207,7 @@ class BaseFit:
             "dstar_sensitivity": to_json_types(self.sensitivity),
             "forecasts": to_json_types(self.forecasts),
             "tuning": to_json_types(self.tuning.to_dict()) if self.tuning else None,
+            "health": to_json_types(self.health),
             "laws": to_json_types(self.laws),
             "estimates": to_json_types(self.estimates),
         }
@@ -292,11 +303,14 @@ def fit_sweep(
         locate_all(values, threshold), table.convention, text, hypotheses, table.reasons + tuple(without)
     )
     sensitivity = dstar_sensitivity(table, window, threshold, hypotheses)
-    remarks = _criterion_remarks(criteria, threshold) + seed_remark(values, threshold, resamples)
+    remarks = criterion_remarks(criteria, threshold) + seed_remark(values, threshold, resamples)
     dstar = dstar.model_copy(update={"remarks": dstar.remarks + remarks + sensitivity_remark(sensitivity)})
     points, estimates, laws, tuning = _estimates(runs, hypotheses, resamples)
-    estimates = [dstar, *estimates, *capacity_estimates(table), *floors(table)]
-    return BaseFit(points, estimates, laws, settings, criteria, sensitivity, forecasts, tuning)
+    curves = health(table)
+    conditions = conditions_of_sweep(runs) + list(curves.remarks() if curves else ())
+    estimates = with_conditions(points, [dstar, *estimates], conditions)
+    estimates = [*estimates, *capacity_estimates(table), *floors(table)]
+    return BaseFit(points, estimates, laws, settings, criteria, sensitivity, forecasts, tuning, curves)
 
 
 def fit_table(
@@ -327,13 +341,16 @@ def fit_table(
     """
     _check(0.04, hypotheses, resamples)
     columns = columns or Columns()
-    table = sample(drop_highest(read_table(source, columns, loss_unit, bytes_per_token, where, tune), highest), rows)
+    cells = read_cells(source)
+    table = sample(drop_highest(read_table(cells, columns, loss_unit, bytes_per_token, where, tune), highest), rows)
+    conditions = conditions_of_table(table, select_rows(cells, where))
     laws: list[Comparison] = []
     tuning = None
     if reason := unlike_rows(table):
         estimates = estimates_of_kinds(table, reason)
     else:
         table, estimates, laws, tuning = _estimates(table, hypotheses, resamples)
+        estimates = with_conditions(table, estimates, conditions)
     settings = {"hypotheses": list(hypotheses), "resamples": resamples, "drop_highest": highest, "sample": rows}
     settings |= {**columns.to_dict(), "loss_unit": loss_unit, "bytes_per_token": bytes_per_token, "where": where}
     settings["tune"] = None if tune is None else list(tune)
@@ -371,6 +388,10 @@ def _estimates(
             exponent_from_contours(table, hypotheses),
             exponent_from_collapse(table, hypotheses, min(resamples, 400)),
         ]
+    pairs = near_duplicates(table.points)
+    if 0 < len(pairs) <= _MOST_PAIRS:
+        named = "; ".join(f"{one} and {other}" for one, other in pairs)
+        table.warnings.append(f"cells that are all but one in N and D (within 3 %), and count as several: {named}")
     summary = summarise(tuning, fitted) if tuning else None
     return table, others + by_law, [item.comparison for item in fitted], summary
 
@@ -394,23 +415,3 @@ def _check(threshold: float, hypotheses: Sequence[float], resamples: int) -> Non
         raise InputError(f"hypotheses={hypotheses!r} must be positive exponents, such as 1,1.35,2,4")
     if isinstance(resamples, bool) or not isinstance(resamples, int) or resamples < 100:
         raise InputError(f"resamples={resamples!r} must be a whole number of at least 100")
-
-
-def _criterion_remarks(criteria: dict[tuple[float, float], list[Criterion]], threshold: float) -> tuple[str, ...]:
-    """Return what a reader must know of the runs before trusting D*."""
-    runs = [item for items in criteria.values() for item in items]
-    remarks = []
-    for number, text in (
-        (
-            sum(item.at_end for item in runs),
-            "have their least validation loss at the last evaluation: trained longer, D* may move",
-        ),
-        (sum(item.cut for item in runs), "have a window cut short by the start of the run"),
-        (
-            sum(item.variance >= threshold for item in runs),
-            "have a batch-to-batch variance that alone exceeds the threshold",
-        ),
-    ):
-        if number:
-            remarks.append(f"{number} of {len(runs)} runs {text}")
-    return tuple(remarks)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from amscale.errors import InputError
+from amscale.scaling.conditions import units_warnings
 from amscale.scaling.points import Point, PointTable
 from amscale.scaling.table_file import Cells, read_cells
 from amscale.scaling.table_rows import differing_columns, is_text, select_rows, tuning_columns
@@ -108,6 +109,7 @@ def read_table(
     names = [name for name in different if is_text(reader.cells.columns[name])]
     _collect(table, reader.cells, [column or [None] * reader.cells.rows for column in rows], axes, names)
     table.warnings += different.values()
+    table.warnings += units_warnings(table, reader.names, factor)
     for key, column in (("flops", flops), ("tokens", tokens)):
         if column is not None and None in column and any(value is not None for value in column):
             lacking = sum(value is None for value in column)

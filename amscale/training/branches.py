@@ -46,6 +46,10 @@ class Branches:
         self._books, self._engine, self._store, self._spec = books, engine, store, spec
         self._store_of, self._keep, self._of_tokens = store_of, keep, frozenset(of_tokens)
 
+    def has(self, step: int) -> bool:
+        """Return whether any trial branches off after a step."""
+        return any(branch.step == step for branch in self._spec.branches)
+
     def leave(self, progress: Progress, records: MetricsWriter | None) -> None:
         """Give the trials that branch off after this step what they go on from; all ranks must call together.
 

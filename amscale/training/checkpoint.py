@@ -51,6 +51,8 @@ class Progress:
     """Updates that DeepSpeed did not apply, since their gradients were not finite."""
     skipped_in_a_row: int = 0
     engine: dict[str, Any] = field(default_factory=dict)
+    electricity: dict[str, Any] = field(default_factory=dict)
+    """Joules of `device` and `host` so far, or why they are not known (`device_reason`)."""
     branch: dict[str, Any] = field(default_factory=dict)
     """Of a trial that branched off another: `trial`, `label`, `step`, and the `tokens` and `device_seconds`
     up to there."""

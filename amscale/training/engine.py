@@ -102,13 +102,24 @@ def prepare(
     accelerator: Accelerator, model: torch.nn.Module, settings: TrainSettings, micro_batch: int
 ) -> tuple[Any, Any]:
     """Wrap model and optimiser by DeepSpeed; return (engine, optimiser)."""
+    return prepare_with(accelerator, model, optimizer_for(model, settings), settings, micro_batch)
+
+
+def prepare_with(
+    accelerator: Accelerator,
+    model: torch.nn.Module,
+    optimizer: torch.optim.AdamW,
+    settings: TrainSettings,
+    micro_batch: int,
+) -> tuple[Any, Any]:
+    """Wrap a model and its optimiser by DeepSpeed; return (engine, optimiser)."""
     config = accelerator.state.deepspeed_plugin.deepspeed_config
     config["train_micro_batch_size_per_gpu"] = micro_batch
     config["gradient_clipping"] = settings.gradient_clip
     # DeepSpeed allocates a whole bucket, 2 GB by default; one that holds all gradients is filled as a larger one is.
     parameters = sum(p.numel() for p in model.parameters())
     config["zero_optimization"]["reduce_bucket_size"] = min(BUCKET, parameters)
-    engine, optimizer = accelerator.prepare(model, optimizer_for(model, settings))
+    engine, optimizer = accelerator.prepare(model, optimizer)
     if clips_here(engine):
         # DeepSpeed would measure the norm once more, module by module, and average it over the ranks, who all have it.
         engine.clip_fp32_gradients = lambda: None
@@ -145,7 +156,7 @@ def check(accelerator: Accelerator, engine: Any, placement: Placement, settings:
         accumulation=int(engine.gradient_accumulation_steps()),
         device=str(engine.device),
     )
-    inner = _adamw(engine.optimizer)
+    inner = adamw(engine.optimizer)
     compiler = accelerator.state.dynamo_plugin.backend.value
     found = facts.to_dict() | {
         "device": engine.device.type,
@@ -183,7 +194,7 @@ def check(accelerator: Accelerator, engine: Any, placement: Placement, settings:
     return facts
 
 
-def _adamw(optimizer: Any) -> torch.optim.AdamW:
+def adamw(optimizer: Any) -> torch.optim.AdamW:
     """Return the AdamW within the optimisers of Accelerate and DeepSpeed."""
     while not isinstance(optimizer, torch.optim.AdamW):
         optimizer = optimizer.optimizer
@@ -213,5 +224,5 @@ def optimizer_elements(optimizer: Any) -> int:
 
     They are read from the optimiser's state after its first step, so they show what is really sharded.
     """
-    states = _adamw(optimizer).state.values()
+    states = adamw(optimizer).state.values()
     return sum(state["exp_avg"].numel() for state in states if "exp_avg" in state)

@@ -21,6 +21,7 @@ from amscale.training import checkpoint
 from amscale.training.bookkeeping import Bookkeeping
 from amscale.training.branches import Branches
 from amscale.training.checkpoint import Progress
+from amscale.training.electricity import Electricity
 from amscale.training.engine import clip_gradients, clips_here
 from amscale.training.feed import Feed, RankBatch
 from amscale.training.first_update import FirstUpdate
@@ -92,6 +93,8 @@ class Run:
     """Whether any rank was asked to stop; called between steps, on all ranks at once."""
     branches: Branches | None = None
     """The trials that branch off this run; None where none can."""
+    electricity: Electricity | None = None
+    """Reads the counters of this rank's devices; None where several runs share them."""
 
 
 @dataclass
@@ -124,11 +127,12 @@ def train(run: Run, progress: Progress) -> LoopOutcome:
     feed = Feed(run.batches, here.process_index, here.num_processes, run.micro_batch, run.accumulation, pinned)
     with feed.ahead(progress.step + 1, run.steps) as batches:
         for batch in batches:
-            if run.branches:
+            if run.branches and run.branches.has(progress.step):
+                _settle(run, progress)
                 run.branches.leave(progress, run.records)
             if run.preemption_requested():
                 outcome.state = "preempted"
-                _save(run, progress, outcome)
+                save(run, progress, outcome)
                 break
             began = time.perf_counter()
             step = progress.step + 1
@@ -136,30 +140,68 @@ def train(run: Run, progress: Progress) -> LoopOutcome:
             for group in run.optimizer.param_groups:
                 group["lr"] = rate
             loss, norm, applied = _optimiser_step(run, step, batch, parameters)
-            if not math.isfinite(loss):
-                outcome.state, outcome.reason = "diverged", f"the training loss of step {step} is {loss}"
+            seconds = time.perf_counter() - began
+            if after_step(run, progress, outcome, Step(step, rate, loss, batch.counted, norm, applied, seconds)):
                 break
-            elapsed = time.perf_counter() - began
-            progress.step = step
-            progress.tokens += batch.counted
-            progress.device_seconds += elapsed
-            progress.seconds += elapsed
-            outcome.step_seconds += elapsed
-            if run.records:
-                run.records.train(step, progress.tokens, loss, rate, norm, progress.seconds, applied)
-            progress.skipped += not applied
-            progress.skipped_in_a_row = 0 if applied else progress.skipped_in_a_row + 1
-            if progress.skipped_in_a_row == MOST_SKIPPED:
-                outcome.state = "diverged"
-                outcome.reason = f"the gradients of {MOST_SKIPPED} steps in a row, up to step {step}, were not finite"
-                break
-            plateau = _between_steps(run, progress, outcome)
-            outcome.longest_interval = max(outcome.longest_interval, time.perf_counter() - began)
-            if plateau:
-                break
-            if step % run.checkpoint_every == 0 and step != run.steps:
-                _save(run, progress, outcome)
     return outcome
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step that was made."""
+
+    number: int
+    """The first is 1."""
+    rate: float
+    loss: float
+    """Mean cross-entropy of the batch before the update, in nats per token."""
+    targets: int
+    """Counted targets of the batch."""
+    norm: float
+    """Global gradient norm before clipping."""
+    applied: bool
+    """Whether the update was applied."""
+    seconds: float
+    """What it took."""
+    share: float = 1.0
+    """The run's part of the processor time in them: less where a process trains several runs at once."""
+
+
+def is_due(run: Run, step: Step) -> bool:
+    """Return whether anything that needs the model follows a step: validation, probes, a checkpoint."""
+    probes = run.probe_every if run.probe else 0
+    every = [run.validate_every, probes, run.checkpoint_every]
+    return step.number >= run.steps or any(n and step.number % n == 0 for n in every)
+
+
+def after_step(run: Run, progress: Progress, outcome: LoopOutcome, step: Step) -> bool:
+    """Record a step, and do what is due after it: validation, probes, a checkpoint; return whether the run ends."""
+    if not math.isfinite(step.loss):
+        outcome.state, outcome.reason = "diverged", f"the training loss of step {step.number} is {step.loss}"
+        return True
+    began = time.perf_counter()
+    progress.step = step.number
+    progress.tokens += step.targets
+    progress.device_seconds += step.seconds * step.share
+    progress.seconds += step.seconds
+    outcome.step_seconds += step.seconds * step.share
+    if run.records:
+        run.records.train(step.number, progress.tokens, step.loss, step.rate, step.norm, progress.seconds, step.applied)
+    progress.skipped += not step.applied
+    progress.skipped_in_a_row = 0 if step.applied else progress.skipped_in_a_row + 1
+    if progress.skipped_in_a_row == MOST_SKIPPED:
+        outcome.state = "diverged"
+        outcome.reason = f"the gradients of {MOST_SKIPPED} steps in a row, up to step {step.number}, were not finite"
+        return True
+    plateau = _between_steps(run, progress, outcome)
+    if run.electricity:
+        run.electricity.read()
+    outcome.longest_interval = max(outcome.longest_interval, step.seconds + time.perf_counter() - began)
+    if plateau:
+        return True
+    if step.number % run.checkpoint_every == 0 and step.number != run.steps:
+        save(run, progress, outcome)
+    return step.number >= run.steps
 
 
 def _optimiser_step(
@@ -245,15 +287,27 @@ def _between_steps(run: Run, progress: Progress, outcome: LoopOutcome) -> bool:
     return plateau
 
 
-def _save(run: Run, progress: Progress, outcome: LoopOutcome) -> None:
+def _settle(run: Run, progress: Progress) -> None:
+    if run.electricity:
+        run.electricity.settle(progress)
+
+
+def save(run: Run, progress: Progress, outcome: LoopOutcome) -> None:
+    """Write a checkpoint."""
     if run.records:
         run.records.flush()
+    _settle(run, progress)
     began = time.perf_counter()
     checkpoint.save(run.books, run.engine, run.store, progress, run.keep_checkpoints)
     outcome.checkpoint_seconds = max(outcome.checkpoint_seconds, time.perf_counter() - began)
     if run.measures_grace and run.books.is_first_of_machine and run.store.writes_checkpoints:
-        seconds = _GRACE_MULTIPLE * (outcome.longest_interval + outcome.checkpoint_seconds) + _GRACE_SECONDS
+        seconds = grace_seconds(outcome.longest_interval + outcome.checkpoint_seconds)
         write_atomically(run.store.grace_file, f"{seconds:.1f}\n")
+
+
+def grace_seconds(longest: float) -> float:
+    """Return the seconds that an orderly end may need, where a step and its checkpoints have taken so many at most."""
+    return _GRACE_MULTIPLE * longest + _GRACE_SECONDS
 
 
 def _validate(run: Run, progress: Progress) -> bool:

@@ -15,6 +15,7 @@ from amscale.cluster.cards import Utilisation
 from amscale.errors import InputError
 from amscale.probes.interface import ScalarChart
 from amscale.probes.measurement import Measurement
+from amscale.trackers.reporting import Reporting
 from amscale.trials.metrics import MetricsRecord, ProbeRecord, TrainRecord, ValidationRecord, parse_record
 from amscale.trials.trial_store import TrialStore
 
@@ -43,6 +44,7 @@ class MetricsWriter:
         entropy: of the corpus's source in nats per token, where it is known: a line beside the losses.
         charts: those of the probes, for the Custom Scalars tab.
         utilisation: measures the MFU of each step; None where the device's peak is not known.
+        reporting: gets the same numbers for the trackers that the sweep reports to.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class MetricsWriter:
         entropy: float | None = None,
         charts: Sequence[ScalarChart] = (),
         utilisation: Utilisation | None = None,
+        reporting: Reporting | None = None,
     ) -> None:
         store.check_attempt()
         cut_after(store.metrics, step)
@@ -67,6 +70,7 @@ class MetricsWriter:
         if step and not had_curves:
             self._repeat_curves()
         self._utilisation = utilisation
+        self._reporting = reporting
         self._before: tuple[int, float] | None = None
         """Tokens and seconds at the step before, of this attempt."""
 
@@ -174,7 +178,18 @@ class MetricsWriter:
         self._file.close()
         self._board.close()
 
+    def finish_reports(self, outcome: Mapping[str, Any] | None) -> None:
+        """End the trackers' runs, and wait a bounded time for them.
+
+        Args:
+            outcome: losses and state; None where the trial was preempted.
+        """
+        if self._reporting:
+            self._reporting.finish(outcome)
+
     def _write(self, record: dict[str, Any]) -> None:
+        if self._reporting:
+            self._reporting.log(record["step"], _numbers(record))
         self._lines_to_write.append(json.dumps(record) + "\n")
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self.flush_records()
@@ -186,6 +201,16 @@ class MetricsWriter:
         self._file.flush()
         self._lines_to_write.clear()
         self._flushed = time.monotonic()
+
+
+def _numbers(record: dict[str, Any]) -> dict[str, float]:
+    """Return the finite numbers of a record by tag."""
+    if record["kind"] == "probe":
+        return dict(record["values"])
+    found = {f"loss/{record['kind']}": record["loss"]} | {
+        f"optimiser/{name}": record.get(name) for name in ("learning_rate", "gradient_norm")
+    }
+    return {tag: value for tag, value in found.items() if value is not None and math.isfinite(value)}
 
 
 def _check_readable(record: dict[str, Any]) -> None:

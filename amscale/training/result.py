@@ -14,6 +14,7 @@ from amscale.config import Experiment
 from amscale.data import Subset, TokenStore
 from amscale.models import FLOPS_FORMULA, Shape
 from amscale.training.checkpoint import Progress
+from amscale.training.electricity import result_electricity
 from amscale.training.engine import EngineFacts
 from amscale.training.loop import LoopOutcome
 from amscale.training.loss import Measured
@@ -109,6 +110,7 @@ def make_result(
             compiled=progress.compiled,
             skipped_updates=progress.skipped,
         ),
+        electricity=result_electricity(progress),
         **({"branch": ResultBranch(**progress.branch)} if progress.branch else {}),
         versions={
             "amscale": __version__,

@@ -3,14 +3,12 @@
 import math
 import os
 import re
-import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -20,91 +18,31 @@ from accelerate import Accelerator
 from amscale import config, models
 from amscale.cluster.cards import utilisation
 from amscale.config import Experiment, validating
-from amscale.config.validating import EARLIER_TOKENS
+from amscale.config.validating import EARLIER_TOKENS, Validating
 from amscale.data import Batches, Sequences, Subset, TokenStore, open_store
-from amscale.errors import EXIT_PREEMPTED, InputError, one_line
-from amscale.files import write_atomically
+from amscale.errors import EXIT_PREEMPTED, InputError
 from amscale.models import Shape
 from amscale.planning.placement import check_supported
-from amscale.planning.plan import StepPlan, plan_steps
+from amscale.planning.plan import plan_steps
 from amscale.probes.interface import Probe
 from amscale.probes.registry import build_probes
 from amscale.training import checkpoint, compiling, engine
 from amscale.training.bookkeeping import Bookkeeping
 from amscale.training.branches import Branches
 from amscale.training.checkpoint import Progress
+from amscale.training.electricity import SHARED, Electricity, uuid_of
 from amscale.training.engine import EngineFacts
-from amscale.training.loop import Run, train
+from amscale.training.loop import LoopOutcome, Run, train
 from amscale.training.loss import Evaluation
 from amscale.training.metrics_writer import MetricsWriter
 from amscale.training.peak_memory import PeakMemory
+from amscale.training.report_to import outcome_of, report_to
 from amscale.training.result import make_result
+from amscale.training.shutdown import GracefulShutdown
 from amscale.trials.attempt import attempt_of_environment
 from amscale.trials.location import TrialLocation
-from amscale.trials.records import Placement, ResultLosses
+from amscale.trials.records import Placement, ResultElectricity, ResultLosses, ResultMemory, ResultPacked
 from amscale.trials.trial_store import TrialStore
-
-
-class GracefulShutdown:
-    """Lets the ranks write a checkpoint together and end, once any of them gets SIGTERM or SIGUSR1.
-
-    Args:
-        accelerator: of this rank; the ranks agree through it.
-    """
-
-    def __init__(self, accelerator: Accelerator) -> None:
-        self._accelerator = accelerator
-        self._received = False
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._receive)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        self._received = True
-
-    def requested(self) -> bool:
-        """Return whether any rank got a signal: all ranks must ask together, and all get the same answer."""
-        if self._accelerator.num_processes == 1:
-            return self._received
-        received = torch.tensor([float(self._received)], device=self._accelerator.device)
-        return bool(self._accelerator.reduce(received, reduction="sum") > 0)
-
-
-# Besides torch.OutOfMemoryError, an allocation that fails raises these: torch's CPU allocator, CUDA outside of torch's
-# caching allocator (NCCL's buffers), and cuBLAS's workspace.
-_MESSAGES = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an exception means that this process's memory or its device's did not suffice."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(message in str(error) for message in _MESSAGES)
-
-
-_COMPILER = re.compile("Ninja is required|Error building extension|Unable to find (nvcc|a C)|CUDA_HOME .* not set")
-
-
-def refusal(error: BaseException) -> str | None:
-    """Return, in one line, why no other attempt would do better after an exception; None where one might."""
-    if isinstance(error, InputError):
-        return str(error)
-    if isinstance(error, ImportError):
-        return one_line(f"{error}; install what is missing in the environment of every machine", most=300)
-    if isinstance(error, RuntimeError) and _COMPILER.search(str(error)):
-        return one_line(f"a compiler is missing ({error}); install it on every machine", most=300)
-    return None
-
-
-def report_out_of_memory(store: TrialStore, error: BaseException) -> None:
-    """Leave the marker by which the trial's runner knows that a smaller micro-batch may help.
-
-    Raises:
-        AttemptReplaced: a newer attempt has begun.
-    """
-    store.check_attempt()
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    write_atomically(store.out_of_memory_marker, lines[0] + "\n")
-
 
 _WAIT_SECONDS = 600.0
 
@@ -192,100 +130,182 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
     torch.set_num_threads(placement.cpus_per_process)
     accelerator = engine.start_accelerator(placement, cell.launch.collective_timeout)
     books = Bookkeeping(cell.launch.files_timeout)
-    subset = tokens.training(cell.data.size, cell.data.packing, cell.data.copies)
-    steps = plan_steps(cell, tokens, subset)
-    shape = models.solve(cell.model, tokens.vocabulary_size, steps.context)
-    torch.manual_seed(cell.seed)
-    model = models.build(shape)
-    peak_memory = PeakMemory(accelerator, model)
-    prepared, optimizer = engine.prepare(accelerator, model, cell.train, placement.micro_batch)
-    facts = engine.check(accelerator, prepared, placement, cell.train)
-    progress = _restored_progress(books, prepared, store, facts)
-    _compile(accelerator, cell, prepared, shape, steps, placement, progress)
-    validation, held_out = validating(cell, steps.steps), tokens.validation(cell.data.packing)
-    evaluation = partial(
-        _evaluation, context=steps.context, micro_batch=placement.micro_batch, vocabulary=shape.vocabulary
-    )
-    if cell.train.validation_tokens == "auto" and (progress.validation_tokens or EARLIER_TOKENS) != validation.tokens:
-        progress.validation_least = math.inf  # of an earlier version's sample, to which this one's is not compared
-    progress.validation_tokens = validation.tokens
-    records = None
-    probes = build_probes(cell.probes)
-    if accelerator.is_main_process:
-        charts = [chart for probe in probes for chart in probe.charts]
-        measure = utilisation(models.flops_per_token(shape), facts.world_size, facts.device, facts.precision)
-        records = MetricsWriter(store, progress.step, tokens.entropy_per_token, charts, measure)
-    if cell.launch.grace != "auto":
-        store.grace_file.unlink(missing_ok=True)
-    run = Run(
-        accelerator=accelerator,
-        books=books,
-        engine=prepared,
-        optimizer=optimizer,
-        settings=cell.train,
-        steps=steps.steps,
-        seed=cell.seed,
-        batches=Batches(subset, steps.context, steps.sequences, cell.seed, cell.block_growth),
-        validation=evaluation(held_out, validation.tokens),
-        validate_every=validation.every,
-        micro_batch=placement.micro_batch,
-        accumulation=placement.accumulation,
-        probe=_probe(cell, probes, prepared, shape, subset, tokens, placement.micro_batch, accelerator.device),
-        probe_every=cell.probes.every,
-        store=store,
-        checkpoint_every=cell.launch.checkpoint_every,
-        keep_checkpoints=cell.launch.keep_checkpoints,
-        records=records,
-        measures_grace=cell.launch.grace == "auto",
-        preemption_requested=GracefulShutdown(accelerator).requested,
-        branches=_branches(books, prepared, store, cell, placement, probes),
-    )
-    outcome = train(run, progress)
-    if outcome.state == "preempted":
-        if records:
-            records.close()
-            store.preempted.touch()
-        accelerator.end_training()
-        _say(accelerator, f"preempted at step {progress.step}: a checkpoint is written, and the trial can go on")
-        return EXIT_PREEMPTED
-    train_evaluated = whole = None
-    if outcome.state == "finished":
-        train_evaluated = evaluation(subset, validation.tokens).loss(accelerator, prepared)
-        last = evaluation(held_out, validation.last_tokens)
-        whole = last.measure(accelerator, prepared) if last.count > run.validation.count else None
-    shards = _shards(accelerator, optimizer)
-    store.check_attempt()
-    _save_weights(accelerator, prepared, store.weights)
-    if accelerator.is_local_main_process and not accelerator.is_main_process:
-        store.push_records()
-    books.wait()
-    memory = peak_memory.record()
-    if records:
-        records.flush()
-        result = make_result(
-            store,
-            cell,
-            shape,
-            tokens,
-            subset,
-            progress,
-            outcome,
-            facts,
-            shards,
-            memory,
-            train_evaluated,
-            whole,
-            wall_seconds=time.time() - began,
-        )
-        records.hyper_parameters(_hyper_parameters(cell, shape, subset), _finite(result.losses))
-        records.close()
-        store.publish(result)
-    if accelerator.is_local_main_process:
-        store.remove_checkpoints()
-    books.wait()
+    requested = GracefulShutdown(accelerator).requested
+    trial = OpenTrial.begin(accelerator, books, store, cell, placement, tokens, requested, began)
+    trial.compile(placement)
+    outcome = train(trial.run, trial.progress)
+    status = trial.end(outcome)
     accelerator.end_training()
-    _say(accelerator, f"{outcome.state} at step {progress.step}{f': {outcome.reason}' if outcome.reason else ''}")
-    return 0
+    trial.say(outcome)
+    return status
+
+
+@dataclass(frozen=True)
+class OpenTrial:
+    """A trial of which this process is a rank: everything that its steps need, and what its result is made of."""
+
+    cell: Experiment
+    tokens: TokenStore
+    subset: Subset
+    shape: Shape
+    facts: EngineFacts
+    run: Run
+    progress: Progress
+    validation: Validating
+    memory: PeakMemory
+    began: float
+    """Seconds since the epoch."""
+
+    @classmethod
+    def begin(
+        cls,
+        accelerator: Accelerator,
+        books: Bookkeeping,
+        store: TrialStore,
+        cell: Experiment,
+        placement: Placement,
+        tokens: TokenStore,
+        preemption_requested: Callable[[], bool],
+        began: float,
+    ) -> "OpenTrial":
+        """Make the model and its engine, and load the newest whole checkpoint.
+
+        Raises:
+            EngineError: DeepSpeed does not run as the placement says.
+            AttemptReplaced: a newer attempt of the trial has begun.
+        """
+        subset = tokens.training(cell.data.size, cell.data.packing, cell.data.copies)
+        steps = plan_steps(cell, tokens, subset)
+        shape = models.solve(cell.model, tokens.vocabulary_size, steps.context)
+        torch.manual_seed(cell.seed)
+        model = models.build(shape)
+        memory = PeakMemory(accelerator, model)
+        prepared, optimizer = engine.prepare(accelerator, model, cell.train, placement.micro_batch)
+        facts = engine.check(accelerator, prepared, placement, cell.train)
+        progress = _restored_progress(books, prepared, store, facts)
+        validation = validating(cell, steps.steps)
+        sample = progress.validation_tokens or EARLIER_TOKENS
+        if cell.train.validation_tokens == "auto" and sample != validation.tokens:
+            progress.validation_least = math.inf  # of an earlier version's sample, to which this one's is not compared
+        progress.validation_tokens = validation.tokens
+        records = None
+        probes = build_probes(cell.probes)
+        if accelerator.is_main_process:
+            charts = [chart for probe in probes for chart in probe.charts]
+            measure = utilisation(models.flops_per_token(shape), facts.world_size, facts.device, facts.precision)
+            reporting = report_to(cell, store, shape, subset.unique_tokens, progress.step)
+            records = MetricsWriter(store, progress.step, tokens.entropy_per_token, charts, measure, reporting)
+        if cell.launch.grace != "auto":
+            store.grace_file.unlink(missing_ok=True)
+        run = Run(
+            accelerator=accelerator,
+            books=books,
+            engine=prepared,
+            optimizer=optimizer,
+            settings=cell.train,
+            steps=steps.steps,
+            seed=cell.seed,
+            batches=Batches(subset, steps.context, steps.sequences, cell.seed, cell.block_growth),
+            validation=_evaluation(
+                tokens.validation(cell.data.packing), validation.tokens, shape, placement.micro_batch
+            ),
+            validate_every=validation.every,
+            micro_batch=placement.micro_batch,
+            accumulation=placement.accumulation,
+            probe=_probe(cell, probes, prepared, shape, subset, tokens, placement.micro_batch, accelerator.device),
+            probe_every=cell.probes.every,
+            store=store,
+            checkpoint_every=cell.launch.checkpoint_every,
+            keep_checkpoints=cell.launch.keep_checkpoints,
+            records=records,
+            measures_grace=cell.launch.grace == "auto",
+            preemption_requested=preemption_requested,
+            branches=_branches(books, prepared, store, cell, placement, probes),
+            electricity=Electricity(books, uuid_of(accelerator.device)),
+        )
+        return cls(cell, tokens, subset, shape, facts, run, progress, validation, memory, began)
+
+    def compile(self, placement: Placement) -> None:
+        """Compile the network where the settings, or else the length of the run, say so."""
+        run, accelerator = self.run, self.run.accelerator
+        tokens = run.steps * run.batches.sequences * run.batches.mean_targets_per_sequence
+        card = torch.cuda.get_device_name(accelerator.device) if placement.device == "cuda" else ""
+        before = self.progress.compiled if self.progress.step else None
+        setting = self.cell.train.compile
+        choice = compiling.choose(setting, before, models.flops_per_token(self.shape) * tokens, placement, card)
+        self.progress.compiled = choice.compiled
+        if choice.compiled:
+            compiling.compile_network(run.engine.module, placement, suppress=setting == "auto")
+        _say(accelerator, f"{'compiled' if choice.compiled else 'not compiled'}: {choice.reason}")
+
+    def end(self, outcome: LoopOutcome, packed: ResultPacked | None = None) -> int:
+        """Leave weights and result, or the mark of a trial that was preempted; return the exit status.
+
+        Args:
+            outcome: how the loop ended.
+            packed: the trials that this process trained with it, where it did.
+        """
+        run, accelerator, prepared, store = self.run, self.run.accelerator, self.run.engine, self.run.store
+        records, books = run.records, run.books
+        if outcome.state == "preempted":
+            if records:
+                records.close()
+                store.preempted.touch()
+                records.finish_reports(None)
+            return EXIT_PREEMPTED
+        train_evaluated = whole = None
+        if outcome.state == "finished":
+            training_part = _evaluation(self.subset, self.validation.tokens, self.shape, run.micro_batch)
+            train_evaluated = training_part.loss(accelerator, prepared)
+            held_out = self.tokens.validation(self.cell.data.packing)
+            last = _evaluation(held_out, self.validation.last_tokens, self.shape, run.micro_batch)
+            whole = last.measure(accelerator, prepared) if last.count > run.validation.count else None
+        shards = _shards(accelerator, run.optimizer)
+        store.check_attempt()
+        _save_weights(accelerator, prepared, store.weights)
+        if accelerator.is_local_main_process and not accelerator.is_main_process:
+            store.push_records()
+        books.wait()
+        # The peaks of a process that trains several trials are those of none of them.
+        memory = ResultMemory() if packed else self.memory.record()
+        if run.electricity:
+            run.electricity.settle(self.progress)
+        if records:
+            records.flush()
+            result = make_result(
+                store,
+                self.cell,
+                self.shape,
+                self.tokens,
+                self.subset,
+                self.progress,
+                outcome,
+                self.facts,
+                shards,
+                memory,
+                train_evaluated,
+                whole,
+                wall_seconds=time.time() - self.began,
+            )
+            if packed:
+                update = {"packed": packed, "electricity": ResultElectricity(reasons=SHARED)}
+                result = result.model_copy(update=update)
+            records.hyper_parameters(_hyper_parameters(self.cell, self.shape, self.subset), _finite(result.losses))
+            records.close()
+            store.publish(result)
+            records.finish_reports(outcome_of(result))
+        if accelerator.is_local_main_process:
+            store.remove_checkpoints()
+        books.wait()
+        return 0
+
+    def say(self, outcome: LoopOutcome) -> None:
+        """Write how the trial ended into its log, from rank 0."""
+        step, accelerator = self.progress.step, self.run.accelerator
+        if outcome.state == "preempted":
+            _say(accelerator, f"preempted at step {step}: a checkpoint is written, and the trial can go on")
+        else:
+            _say(accelerator, f"{outcome.state} at step {step}{f': {outcome.reason}' if outcome.reason else ''}")
 
 
 def _say(accelerator: Accelerator, line: str) -> None:
@@ -306,26 +326,6 @@ def _restored_progress(books: Bookkeeping, prepared: Any, store: TrialStore, fac
     return progress
 
 
-def _compile(
-    accelerator: Accelerator,
-    cell: Experiment,
-    prepared: Any,
-    shape: Shape,
-    steps: StepPlan,
-    placement: Placement,
-    progress: Progress,
-) -> None:
-    """Compile the network where the settings, or else the length of the run, say so."""
-    flops = models.flops_per_token(shape) * steps.steps * steps.sequences * steps.mean_tokens
-    card = torch.cuda.get_device_name(accelerator.device) if placement.device == "cuda" else ""
-    before = progress.compiled if progress.step else None
-    choice = compiling.choose(cell.train.compile, before, flops, placement, card)
-    progress.compiled = choice.compiled
-    if choice.compiled:
-        compiling.compile_network(prepared.module, placement, suppress=cell.train.compile == "auto")
-    _say(accelerator, f"{'compiled' if choice.compiled else 'not compiled'}: {choice.reason}")
-
-
 def _branches(
     books: Bookkeeping, prepared: Any, store: TrialStore, cell: Experiment, placement: Placement, probes: list[Probe]
 ) -> Branches:
@@ -341,11 +341,11 @@ def _branches(
     return Branches(books, prepared, store, store.read_spec(), store_of, cell.launch.keep_checkpoints, of_tokens)
 
 
-def _evaluation(part: Subset, tokens: int, context: int, micro_batch: int, vocabulary: int) -> Evaluation:
+def _evaluation(part: Subset, tokens: int, shape: Shape, micro_batch: int) -> Evaluation:
     """Return the evaluation on the first sequences of a part of the corpus, of about so many tokens."""
-    sequences = Sequences(part, context)
+    sequences = Sequences(part, shape.context)
     count = math.ceil(tokens / sequences.mean_targets_per_sequence)
-    return Evaluation(sequences, min(count, sequences.sequences_total), micro_batch, vocabulary)
+    return Evaluation(sequences, min(count, sequences.sequences_total), micro_batch, shape.vocabulary)
 
 
 def _probe(

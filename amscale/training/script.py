@@ -31,6 +31,7 @@ from amscale.models.user_code import script_hash
 from amscale.planning.plan import StepPlan, plan_steps
 from amscale.probes.measurement import Measurement
 from amscale.training.metrics_writer import MetricsWriter
+from amscale.training.report_to import outcome_of, report_to
 from amscale.training.result import device_name, losses_of
 from amscale.trials.identity import settings_of
 from amscale.trials.metrics import ValidationRecord
@@ -206,9 +207,9 @@ class ScriptTrial:
             self._store.check_attempt()
             return
         if self._records is None:
-            self._records = MetricsWriter(
-                self._store, step - 1, self._tokens.entropy_per_token if self._tokens else None
-            )
+            entropy = self._tokens.entropy_per_token if self._tokens else None
+            reporting = report_to(self._cell, self._store, self.shape, self.D, step - 1)
+            self._records = MetricsWriter(self._store, step - 1, entropy, reporting=reporting)
         self._last_step = step
         self._seen = float(step * self._cell.train.batch_tokens if tokens is None else tokens)
         if train_loss is not None:
@@ -243,6 +244,8 @@ class ScriptTrial:
             self._records.close()
         if self.rank == 0:
             self._store.preempted.touch()
+        if self._records:
+            self._records.finish_reports(None)
         sys.exit(EXIT_PREEMPTED)
 
     def finish(
@@ -281,6 +284,7 @@ class ScriptTrial:
         result = self._result(train_loss, parameters, unique_tokens, tokens, diverged)
         self._records.close()
         self._store.publish(result)
+        self._records.finish_reports(outcome_of(result))
         self._store.remove_checkpoints()
 
     def _result(

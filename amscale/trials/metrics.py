@@ -116,7 +116,7 @@ class MetricsTail:
         self.interval = 0.0
         """Seconds between the newest addition and the one before it, or the start of the attempt."""
         self.latest: dict[str, Any] = {"state": "starting"}
-        """State, step, loss, tokens, seconds and validation loss, as far as they are known."""
+        """State, step, loss, tokens, seconds, and validation loss with its step, as far as they are known."""
 
     def restart(self) -> None:
         """Count silence from now: an attempt begins."""
@@ -148,4 +148,4 @@ class MetricsTail:
             self.latest |= {"state": "training", "step": record.step, "loss": record.loss}
             self.latest |= {"tokens": record.tokens, "seconds": record.time}
         elif isinstance(record, ValidationRecord):
-            self.latest["validation_loss"] = record.loss
+            self.latest |= {"validation_loss": record.loss, "validation_step": record.step}

@@ -289,6 +289,20 @@ class ResultMemory(Record):
         return max(0.0, self.peak_private_bytes - self.before_model_bytes)
 
 
+class ResultElectricity(Record):
+    """Electricity in kWh while a trial trained, by counters of whole devices and machines; None where there are none.
+
+    Nothing to do with the Hopfield energy that probes measure.
+    """
+
+    device_kwh: Amount | None = None
+    """Of its GPUs (NVML)."""
+    host_kwh: Amount | None = None
+    """Of the processors of its machines (RAPL)."""
+    reasons: dict[str, str] = {}
+    """Why `device` or `host` is not known."""
+
+
 class ResultBranch(Record):
     """Where a trial branched off another, and what it did not train again."""
 
@@ -328,6 +342,15 @@ class ResultEngine(Record):
     """Updates that were not applied, since their gradients were not finite."""
 
 
+class ResultPacked(Record):
+    """The trials that were trained with this one by one process, with stacked parameters."""
+
+    largest: Count
+    """How many there were at once, this one included, when this attempt began."""
+    members: list[str]
+    """Their labels, this one's included."""
+
+
 class ResultScript(Record):
     """The training script of the user's own that ran a trial, and what it reported of itself."""
 
@@ -346,7 +369,7 @@ class TrialResult(Record):
     trial: str | None = None
     label: str | None = None
     state: str
-    """`finished` or `diverged`."""
+    """`finished`, `diverged`, or `stopped_early`: a hopeless value of a tuned setting."""
     reason: str | None = None
     seed: Count | None = None
     steps: Count
@@ -360,8 +383,12 @@ class TrialResult(Record):
     engine: ResultEngine = ResultEngine()
     script: ResultScript | None = None
     """None where amscale trained."""
+    electricity: ResultElectricity | None = None
+    """None where an earlier version did not look."""
     branch: ResultBranch | None = None
     """The trial that it branched off; None where it trained from its first step."""
+    packed: ResultPacked | None = None
+    """The trials that one process trained together; None where it was alone."""
     versions: dict[str, str] = {}
     settings: dict[str, Any] = {}
     """All settings of the cell, defaults included, as the version that ran it wrote them."""

@@ -20,7 +20,7 @@ from amscale.trials import lease, mirror
 from amscale.trials.identity import label_order
 from amscale.trials.location import TrialLocation, storage_folder, working_folder
 from amscale.trials.objects import ObjectStore, is_uri
-from amscale.trials.records import FORMAT
+from amscale.trials.records import FORMAT, TrialResult
 from amscale.trials.storage_errors import storage_errors
 from amscale.trials.trial_store import TrialStore
 
@@ -151,6 +151,11 @@ class SweepStore:
                 lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
                 yield lease.Ownership(self.address)
 
+    def publish_result(self, label: str, result: TrialResult) -> None:
+        """Write the result of a trial that no process works on any more: from this moment it is done."""
+        self.trial(label).publish(result)
+        self.trial(label).remove_checkpoints()
+
     def pull(self) -> None:
         """Have results, metrics and reasons of failure in the folder."""
 
@@ -207,6 +212,11 @@ class ObjectSweepStore(SweepStore):
                 with mirror.uploaded(self._objects, self.path):
                     yield ownership
                     ownership.check()
+
+    def publish_result(self, label: str, result: TrialResult) -> None:
+        """Write the result of a trial that no process works on any more, and upload it."""
+        super().publish_result(label, result)
+        self._objects.put_all({f"trials/{label}/result.json": self.trial(label).result})
 
     def pull(self) -> None:
         """Fetch results, metrics and reasons of failure."""

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from amscale.cluster.runner import fitting_placement, halved
+from amscale.training.failures import is_out_of_memory, report_out_of_memory
 from amscale.training.metrics_writer import MetricsWriter
-from amscale.training.run import is_out_of_memory, report_out_of_memory
 from amscale.trials.attempt import AttemptReplaced
 from amscale.trials.records import Placement, TrialResult, TrialSpec
 from amscale.trials.trial_store import TrialStore

@@ -1,4 +1,4 @@
-"""Trials under Ray Tune: which failures end one."""
+"""Trials under Ray Tune: which failures end one, and which values of a tuned setting are stopped early."""
 
 import os
 from pathlib import Path
@@ -36,6 +36,8 @@ class Failing(tune.Trainable):
     def step(self):
         if not self.reported:
             self.reported = True
+            if "~" in self.attempt:  # halfway, with this validation loss
+                return {"validation_loss": float(self.attempt.strip("~")), "validation_step": 50}
             return {"checkpoint": int(self.attempt.strip("!"))}
         if not self.file.read_text():
             return {"done": True}
@@ -56,6 +58,9 @@ class Noted(list):
     def ended(self, label):
         self.append((label, "ended"))
 
+    def stopped(self, label, reason, report):
+        self.append((label, f"stopped at {report['validation_loss']}: {reason}"))
+
     def lost(self, reason):
         self.append((None, reason))
 
@@ -71,10 +76,19 @@ def test_retries_are_counted_since_the_last_progress(tmp_path):
     for label, lines in attempts.items():
         (tmp_path / label).write_text("\n".join(lines))
     jobs = [Job(label, TrialLocation(str(tmp_path), None, "s", label), PLACEMENT, 1.0, 60.0) for label in attempts]
+    # Beside them the values of one cell, of which hopeless ones are stopped, and the only value of another.
+    for number, loss in enumerate((2.0, 2.3, 2.1, 3.0, 1.0, 9.0)):
+        location = TrialLocation(str(tmp_path), None, "s", f"value{number}")
+        (tmp_path / f"value{number}").write_text(f"{loss}~")
+        cell = "other" if number == 5 else "cell"
+        jobs.append(Job(f"value{number}", location, PLACEMENT, 1.0, 60.0, cell=cell, steps=100))
     noted = Noted()
     with ray_cluster(None, cpus=2) as head:
         run_jobs(jobs, noted, retries=2, concurrent=1, state=tmp_path / "ray", head=head, trainable=Failing)
     ends = {label: [what for name, what in noted if name == label] for label in attempts}
+    values = [[what for name, what in noted if name == f"value{number}"] for number in range(6)]
+    worse = "ASHA: validation loss 3 at step 50 of 100, worse than the median of the cell's other values there"
+    assert [what for (what,) in values] == [*["ended"] * 3, f"stopped at 3.0: {worse}", *["ended"] * 2]
     assert ends == {
         "gets_on": ["again"] * 5 + ["ended"],
         "gets_nowhere": ["again"] * 3 + ["failed"],

@@ -121,3 +121,50 @@ def test_a_pattern_that_is_not_a_number_is_not_hidden(monkeypatch, place):
     patterns[place] = torch.nan
     assert torch.isnan(nearest(torch.zeros(3, 2), patterns)[0]).all()
     assert torch.isnan(energy(torch.zeros(3, 2), patterns)).all()
+
+
+def _clusters(width, generator):
+    centres = torch.randn(6, 1, width, generator=generator)
+    return (centres + 1e-4 * torch.randn(6, 50, width, generator=generator)).flatten(0, 1)
+
+
+POINTS = {
+    "scattered": lambda g: torch.randn(300, 40, generator=g),
+    "far from the origin": lambda g: 1e3 + torch.randn(300, 40, generator=g),
+    "ties": lambda g: torch.randint(-2, 3, (300, 4), generator=g).float(),
+    "all as far": lambda g: torch.eye(200),
+    "tight clusters": lambda g: _clusters(40, g),
+    "beyond float32": lambda g: 1e100 * torch.randn(300, 5, generator=g, dtype=torch.float64),
+    "float32 underflows": lambda g: 1e-30 * torch.randn(300, 5, generator=g),
+}
+
+
+@pytest.mark.parametrize("elements", [900, 2**23])
+@pytest.mark.parametrize("precision", ["highest", "medium"])
+@pytest.mark.parametrize("kind", POINTS)
+def test_screening_in_float32_loses_no_neighbour(monkeypatch, kind, precision, elements):
+    monkeypatch.setattr(neighbours, "CHUNK_ELEMENTS", elements)
+    points = POINTS[kind](torch.Generator().manual_seed(1))
+    distinct = torch.unique(points, dim=0)
+    every = torch.stack([(row.double() - distinct.double()).square().sum(1) for row in distinct])
+    others = every.clone().fill_diagonal_(torch.inf).amin(1)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        assert torch.equal(nearest_neighbours(points).distance_U, others.sqrt())
+        squared, index = nearest(distinct[::3] * 1.01, distinct)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    expected = torch.stack([(row.double() - distinct.double()).square().sum(1) for row in distinct[::3] * 1.01])
+    assert torch.equal(squared, expected.amin(1))
+    assert torch.equal(expected.gather(1, index[:, None])[:, 0], squared)
+
+
+def test_what_float32_cannot_tell_apart_is_ranked_by_float64(monkeypatch):
+    ranked, rank = [], neighbours._Least.rank
+    monkeypatch.setattr(neighbours._Least, "rank", lambda *args: ranked.append(rank(*args)) or ranked[-1])
+    generator = torch.Generator().manual_seed(0)
+    nearest_neighbours(torch.randn(300, 40, generator=generator))
+    assert ranked == [True]
+    nearest_neighbours(_clusters(40, generator))
+    assert ranked == [True, False], "too many pairs to rank: the block is computed in float64"

@@ -48,6 +48,18 @@ def test_rows_of_two_corpora_have_no_common_law_and_each_has_its_own():
         assert rows[kind]["k_interval"][0] < 1 < rows[kind]["k_interval"][1]
 
 
+def test_the_command_says_why_rows_of_two_corpora_have_no_law_and_names_no_cells(tmp_path, capsys):
+    path = tmp_path / "two.csv"
+    corpora().to_csv(path, index=False)
+    fit_command(str(path), resamples=100, json=True)
+    document = json.loads(capsys.readouterr().out)
+    assert document["verdict"]["next_step"]["reason"]
+    assert [estimate["value"] for estimate in document["estimates"]] == [None]
+    for given in ({"next": 3}, {"forecast": "N=1B,D=1T"}):
+        with pytest.raises(InputError, match="--by corpus"):
+            fit_command(str(path), **given)
+
+
 def test_labels_without_an_effect_do_not_keep_rows_apart():
     table = pd.concat([frame().assign(host="a"), frame().assign(host="b")])
     assert not unlike_rows(read_table(table))

@@ -16,6 +16,7 @@ from amscale.scaling.bootstrap import cells_of
 from amscale.scaling.laws.fitting import LawFit, gaussian_aicc
 from amscale.scaling.laws.law import SQUARED_LOG, Problem, Rows, minimise
 from amscale.scaling.points import Array
+from amscale.scaling.size_effect import size_effect
 
 if TYPE_CHECKING:
     from amscale.scaling.laws.compare import Comparison, Fitted
@@ -37,6 +38,9 @@ _LARGER_ERROR = 1.25
 _LARGER_THAN_SURFACE = 1.5
 """The same for a polynomial surface. On the digitised points of Hoffmann et al. 2022 the best law has 1.3 times the
 error of a surface; on iso-FLOP valleys whose skew drifts, which no law here describes, 1.7 times."""
+
+_SHARED = 0.9
+"""Probability of an error shared by the runs of a size from which the lack of fit is tested within sizes."""
 
 _PROFILE = np.geomspace(0.05, 20.0, 25)
 """Exponents k at which the profile likelihood is taken."""
@@ -125,12 +129,37 @@ def _against_seeds(fit: LawFit, rows: Rows) -> str:
         return ""
     ratio = between / free / noise
     p = float(fdtrc(free, seeds, ratio))
-    if p >= _LEVEL:
+    if p >= _LEVEL or _within_sizes(fit, rows, cells, residuals, noise, seeds) >= _LEVEL:
         return ""
     return (
         f"lack of fit: its error on cells is {math.sqrt(ratio):.3g} times what the seeds' noise explains "
         f"(F {ratio:.3g} on {free} and {seeds}, p {p:.1g})"
     )
+
+
+def _within_sizes(
+    fit: LawFit, rows: Rows, cells: NDArray[np.intp], residuals: Array, noise: float, seeds: int
+) -> float:
+    """Return the p value of the lack of fit within sizes, 0 where the runs of one size share no error.
+
+    An error that all runs of a size share is none of the law; the intervals hold it (`scaling.size_effect`).
+    """
+    from scipy.special import fdtrc
+
+    jacobian = fit.law.problem(rows).predict(fit.theta[None])[1][0]
+    effect = size_effect(rows.N, cells, residuals, jacobian)
+    if effect is None or effect.probability < _SHARED:
+        return 0.0
+    counts, first = np.bincount(cells), np.unique(cells, return_index=True)[1]
+    weights = np.sqrt(counts)
+    member = (effect.sizes[first][:, None] == np.arange(effect.sizes.max() + 1)).astype(float)
+    columns = np.hstack([jacobian[first], member]) * weights[:, None]
+    y = np.bincount(cells, residuals) / counts * weights
+    coefficients, _, rank, _ = np.linalg.lstsq(columns, y, rcond=1e-9)
+    free = len(counts) - int(rank)
+    if free < 1:
+        return 0.0
+    return float(fdtrc(free, seeds, float(np.sum((y - columns @ coefficients) ** 2)) / free / noise))
 
 
 @dataclass(frozen=True)

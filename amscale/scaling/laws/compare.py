@@ -28,6 +28,7 @@ from amscale.scaling.laws.law import (
     minimise,
 )
 from amscale.scaling.points import Array
+from amscale.scaling.size_effect import MANY_SIZES, size_effect
 
 HELD_OUT = ("N", "D", "C")
 """Axes whose largest values are held out in turn."""
@@ -59,7 +60,8 @@ def resample_law(fit: LawFit, rows: Rows, resamples: int = 400, seed: int = 0) -
 
     Of 50 or more scattered cells (N, D), cells are drawn, and seeds within each. A complete grid is a design and is
     kept, and so is a small one, where a draw may lose a whole size: residuals in ln loss are drawn for it, of cells and
-    of their seeds separately, and in tuned cells the optimum is found anew. Every refit starts at the fit and at points
+    of their seeds separately, and in tuned cells the optimum is found anew. An error that all runs of one size share is
+    drawn with the probability that the residuals give it. Every refit starts at the fit and at points
     on either side of it; the best end is kept.
     """
     problem = fit.law.problem(rows)
@@ -67,13 +69,25 @@ def resample_law(fit: LawFit, rows: Rows, resamples: int = 400, seed: int = 0) -
     cells = cells_of(rows.N, rows.D, rows.flops)
     count = int(cells.max()) + 1
     complete = count == (int(cells_of(rows.N).max()) + 1) * (int(cells_of(rows.D).max()) + 1)
-    many = count >= _LEAST_CELLS_DRAWN and not complete
+    residuals, jacobian = _residuals(fit, rows, problem)
+    effect = size_effect(rows.N, cells, residuals, jacobian)
+    shared = 0.0 if effect is None else effect.probability
+    sizes = 0 if effect is None else int(effect.sizes.max()) + 1
+    few = shared > 0.5 and sizes < MANY_SIZES
+    many = count >= _LEAST_CELLS_DRAWN and not complete and not few
     weights, target = np.ones((resamples, len(rows))), np.broadcast_to(rows.loss, (resamples, len(rows)))
     if many:
         weights = cell_weights(cells, resamples, random)
+        if effect is not None and shared > 0.5:
+            whole = random.random(resamples) < shared
+            weights[whole] = cell_weights(effect.sizes, int(whole.sum()), random)
     else:
         fitted = np.log(fit.predict(rows))
-        noise = redrawn_residuals(_residuals(fit, rows, problem), cells, len(fit.theta), resamples, random)
+        noise = redrawn_residuals(residuals, cells, len(fit.theta), resamples, random)
+        if effect is not None:
+            means = np.bincount(cells, residuals) / np.bincount(cells)
+            deviation = math.sqrt(float(np.sum((means - means.mean()) ** 2)) / (count - len(fit.theta)))
+            noise = effect.add(noise, deviation, random)
         if rows.deviations is not None:
             noise = with_interpolation(noise, rows.deviations)
         target = np.exp(fitted + noise)
@@ -99,18 +113,21 @@ def resample_law(fit: LawFit, rows: Rows, resamples: int = 400, seed: int = 0) -
         ends[part] = theta.reshape(len(begin), size, -1)[best, np.arange(size)]
     how = f"{'cells and their seeds' if len(cells) > cells.max() + 1 else 'rows' if many else 'residuals'} resampled"
     how = how if many else how.replace("resampled", "redrawn as normal, deviation drawn too")
+    if shared > 0.5:
+        how += f", with an error shared by the runs of one N (probability {shared:.2f})"
     return Resampled(problem.natural(ends), how, float(at_bound(ends, problem).mean()))
 
 
-def _residuals(fit: LawFit, rows: Rows, problem: Problem) -> Array:
-    """Return ln loss minus the law's (R,), after least squares in ln loss from the fit on.
+def _residuals(fit: LawFit, rows: Rows, problem: Problem) -> tuple[Array, Array]:
+    """Return ln loss minus the law's (R,), after least squares in ln loss from the fit on, and its derivatives (R, P).
 
     A robust fit passes through as many points as it has parameters: its own residuals make the noise look too small.
     """
     theta, _ = minimise(
         problem.predict, SQUARED_LOG, fit.theta[None], rows.loss, np.ones(len(rows)), problem.low, problem.high
     )
-    return np.log(rows.loss) - problem.predict(theta)[0][0]
+    log_loss, jacobian = problem.predict(theta)
+    return np.log(rows.loss) - log_loss[0], jacobian[0]
 
 
 class Comparison(FitRecord):

@@ -15,6 +15,7 @@ from amscale.scaling.laws.adequacy import profile
 from amscale.scaling.laws.compare import Comparison, Fitted, Resampled
 from amscale.scaling.laws.fitting import LawFit, fit_law
 from amscale.scaling.laws.law import HUBER_LOG, OBJECTIVES, SQUARED, SQUARED_LOG, rows_of
+from amscale.scaling.outliers import outlier_remarks, outliers
 from amscale.scaling.points import Array, PointTable
 from amscale.scaling.power_law import hypothesis_name
 
@@ -178,6 +179,11 @@ def _exponent(
         tests = tuple(interval_test(hypothesis_name(k), k, interval, how) for k in hypotheses)
     optima = [] if item.fit is None or item.resampled is None else _compute_optima(table, item.fit, item.resampled)
     shared = shared | {"details": shared["details"] | ({"N_opt": optima} if optima else {})}
+    if item.fit is not None and item.fit.objective is HUBER_LOG:
+        apart = outliers(item.fit, rows)
+        shared["remarks"] = (*shared["remarks"], *outlier_remarks(apart, table.points, found.k, interval))
+        names = [table.points[index].name for index in apart.rows]
+        shared["details"] |= {"outliers": names, "k_without_outliers": apart.k_without}
     return Estimate(**shared, value=found.k, interval=interval, tests=tests)
 
 

@@ -1,0 +1,159 @@
+"""What the exponents of a fit hold for besides N and D: learning rate, batch, weight decay and the like.
+
+One learning rate and one batch for all sizes move k: a k of 2 can be made by a batch. Where cells are not tuned, or
+where nothing says how they were, every exponent says so.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from amscale.scaling.estimate import EXPONENT, Estimate
+from amscale.scaling.points import PointTable
+from amscale.scaling.table_file import Cells
+from amscale.settings import format_value
+
+_DECADE = 10.0
+"""Range of N from which one setting for all sizes is said to move k."""
+
+_MEASURED = (
+    "on one public grid k was 0.73 with every cell tuned, 0.60 at one learning rate and 0.98 at one batch; on another "
+    "1.4 tuned and 2.1 to 3.6 at one batch"
+)
+
+_SETTINGS = {
+    "learning rate": ("train.learning_rate", r"((peak|max|base)[ _-]?)?(lr|learning[ _-]?rate)"),
+    "batch": ("train.batch_tokens", r"((global|train|total)[ _-]?)?(batch|bs)([ _-]?(size|tokens?|sequences?))*"),
+}
+_COVARIATES = {
+    "weight decay": ("train.weight_decay", r"(wd|weight[ _-]?decay)"),
+    "dropout": ("model.dropout", r"dropout"),
+    "precision": ("engine.precision", r"(precision|dtype)"),
+    "schedule": ("train.schedule", r"(lr[ _-]?)?schedule"),
+}
+_MOST_VALUES = 3
+
+
+def conditions_of_sweep(table: PointTable) -> list[str]:
+    """Return what the exponents of a sweep's points hold for, a sentence each."""
+    results = [point.result for point in table.points if point.result]
+
+    def values(name: str, key: str) -> list[Any] | None:
+        found = [result.setting(key) for result in results]
+        return None if all(value is None for value in found) else found
+
+    tuned = {name for name, (key, _) in _SETTINGS.items() if any(key in point.settings for point in table.points)}
+    return _conditions(table, tuned, values)
+
+
+def conditions_of_table(table: PointTable, cells: Cells) -> list[str]:
+    """Return what the exponents of a table's rows hold for, a sentence each."""
+    axes = {axis for point in table.points for axis in point.settings}
+
+    def values(name: str, key: str) -> list[Any] | None:
+        pattern = {**_SETTINGS, **_COVARIATES}[name][1]
+        columns = [column for column in cells.columns if re.fullmatch(pattern, column, re.IGNORECASE)]
+        return cells.columns[columns[0]] if columns else None
+
+    tuned = {
+        name
+        for name, (_, pattern) in _SETTINGS.items()
+        if any(re.fullmatch(pattern, axis, re.IGNORECASE) for axis in axes)
+    }
+    return _conditions(table, tuned, values)
+
+
+def _conditions(
+    table: PointTable, tuned: Iterable[str], values: Callable[[str, str], Sequence[Any] | None]
+) -> list[str]:
+    found = []
+    span = float(table.N.max() / table.N.min()) if table.points else 1.0
+    left = [name for name in _SETTINGS if name not in tuned]
+    known = {name: column for name in left if (column := values(name, _SETTINGS[name][0])) is not None}
+    fixed = [name for name, column in known.items() if len(_distinct(column)) == 1]
+    unknown = [name for name in left if name not in known]
+    if span >= _DECADE:
+        range_of_N = f"N over a factor of {span:.3g}"
+        if fixed:
+            both = " and ".join(f"one {name} ({_shown(known[name])})" for name in fixed)
+            found.append(f"{both} for {range_of_N}: these runs cannot tell the k of tuned cells; {_MEASURED}")
+        if unknown:
+            both = " and ".join(f"which {name}" for name in unknown)
+            found.append(
+                f"nothing says {both} these runs had: if one served {range_of_N}, they cannot tell the k of tuned "
+                f"cells; {_MEASURED}"
+            )
+    held = {name: _shown(column) for name, (key, _) in _COVARIATES.items() if (column := values(name, key)) is not None}
+    if held:
+        found.append(f"k holds at {', '.join(f'{name} {text}' for name, text in held.items() if text)}")
+    return found
+
+
+def _distinct(column: Sequence[Any]) -> list[str]:
+    return sorted({format_value(value) for value in column if value is not None})
+
+
+def _shown(column: Sequence[Any]) -> str:
+    texts = _distinct(column)
+    return ", ".join(texts[:_MOST_VALUES]) + (f", … {len(texts)} values" if len(texts) > _MOST_VALUES else "")
+
+
+def with_conditions(table: PointTable, estimates: Sequence[Estimate], conditions: Sequence[str]) -> list[Estimate]:
+    """Return the estimates, the exponents that have a value with what they hold for; warn of what may move these.
+
+    It stands among their remarks and in their details, under `conditions`.
+    """
+    bound = {item.id for item in estimates if item.group == EXPONENT and item.value is not None}
+    if bound:
+        table.warnings += [text for text in conditions if "cannot tell" in text]
+    update = {"conditions": list(conditions)}
+    return [
+        item.model_copy(update={"remarks": (*item.remarks, *conditions), "details": item.details | update})
+        if item.id in bound and conditions
+        else item
+        for item in estimates
+    ]
+
+
+def units_warnings(table: PointTable, names: dict[str, str], factor: float) -> list[str]:
+    """Return where the numbers of a table cannot be, or hardly are, what they are taken for.
+
+    Args:
+        names: names of its columns by their keys.
+        factor: what the losses were multiplied with.
+    """
+    if not table.points:
+        return []
+    found = []
+    name, losses = names["loss"], sorted(point.loss for point in table.points)
+    middle = losses[len(losses) // 2]
+    if re.search(r"ppl|perplex", name, re.IGNORECASE):
+        found.append(f"{name!r} is named for a perplexity, and is taken as nats per token: give its logarithm")
+    elif factor == 1 and re.search(r"bpb|bits?\b|bits?[ _-]?per", name, re.IGNORECASE):
+        found.append(f"{name!r} is named for bits, and is taken as nats per token: --loss_unit says which it is")
+    elif middle > _UNIFORM:
+        found.append(
+            f"half of the losses are above {middle:.3g} nats per token, more than an even guess among 200,000 tokens "
+            f"has ({_UNIFORM}): are they perplexities, or sums over tokens?"
+        )
+    for key, symbol in (("n", "N"), ("d", "D")):
+        column = getattr(table, symbol)
+        if key in names and float(column.max()) < _LEAST_COUNT:
+            found.append(
+                f"{symbol} is {column.min():.3g} to {column.max():.3g} in column {names[key]!r}: a count in millions "
+                f"or billions? name the column with its unit, as in '{names[key]} (M)'"
+            )
+    if "flops" in names and "d" in names and all(point.flops for point in table.points):
+        tokens = table.D if table.tokens is None else table.tokens
+        ratio = sorted((table.flops / (table.N * tokens)).tolist())[len(losses) // 2]
+        if not 0.6 <= ratio <= 60:
+            found.append(
+                f"FLOPs are {ratio:.2g} times N times the tokens in the middle, where training takes about 6: the "
+                "three columns are not in one unit"
+            )
+    return found
+
+
+_UNIFORM = 12.2
+_LEAST_COUNT = 2000.0
+"""A largest N or D below this is none of a language model's, but a number of millions or billions."""
