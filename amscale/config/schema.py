@@ -78,7 +78,8 @@ class TrainSettings(Settings):
     about 1 % of the run's arithmetic, at most 50 times; 100 with `patience`, or where trials share a beginning."""
     validation_tokens: AutoOrSize = "auto"
     """Validation tokens measured each time: the first of the held-out documents, always the same. auto: 4,096 to 64k by
-    the length of the run, and at the end 64k, or what 1 % of its arithmetic measures."""
+    the length of the run, evenly spaced over the documents, and at the end 64k, or what 1 % of its arithmetic
+    measures."""
     compile: Literal["auto"] | bool = "auto"
     """Whether the network is compiled by torch.compile. auto: where the run is long enough to pay for it, and a C++
     compiler is there. Results differ by rounding alone, so that this is no part of a trial's identity."""

@@ -30,9 +30,11 @@ class Validating:
     every: int
     """Steps between validations; the last step is validated too."""
     tokens: int
-    """Tokens of the sample that every validation measures: the first held-out ones."""
+    """Tokens of the sample that every validation measures."""
     last_tokens: int
     """Tokens that are measured once the run has finished, at most: more than `tokens`, or as many."""
+    spaced: bool
+    """Whether a sample is evenly spaced over the documents, and not the first of them."""
 
 
 def validating(cell: Experiment, steps: int) -> Validating:
@@ -51,6 +53,7 @@ def validating(cell: Experiment, steps: int) -> Validating:
     train = cell.train
     fixed = train.patience is not None or cell.order == "nested"
     trained = steps * train.batch_tokens
+    spaced = not fixed and train.validation_tokens == "auto"
     if train.validation_tokens != "auto":
         tokens = last = train.validation_tokens
     elif fixed:
@@ -65,4 +68,4 @@ def validating(cell: Experiment, steps: int) -> Validating:
         every = EARLIER_EVERY
     else:
         every = max(math.ceil(tokens * _FORWARD / (_SHARE * train.batch_tokens)), math.ceil(steps / _MOST))
-    return Validating(every, tokens, last)
+    return Validating(every, tokens, last, spaced)

@@ -110,7 +110,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The loss of the first sequences of the validation or of the training documents.
+    """The loss of some sequences of the validation or of the training documents.
 
     Sequences of similar length go through the model together, so that little of a batch is padding.
     """
@@ -122,6 +122,9 @@ class Evaluation:
     """Sequences per forward pass of one rank in training; here as many or more."""
     vocabulary: int = 2**24
     """Logits of a token, which limit what more there can be."""
+    spaced: bool = False
+    """Whether they are evenly spaced over all, and not the first: where a corpus leaves out repeated texts, the first
+    that it has are the likelier ones."""
 
     def loss(self, accelerator: Accelerator, engine: Any) -> float:
         """Return the mean over the tokens of −ln p, in nats per token, the same number on every rank.
@@ -152,10 +155,13 @@ class Evaluation:
     def _passes(self, accelerator: Accelerator, engine: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield logits and targets of each forward pass of this rank, in evaluation mode and without gradients."""
         world, rank = accelerator.num_processes, accelerator.process_index
-        lengths = self.sequences.lengths(np.arange(self.count))
-        order = np.argsort(lengths, kind="stable")
+        chosen = np.arange(self.count)
+        if self.spaced:
+            chosen = chosen * self.sequences.sequences_total // self.count
+        lengths = self.sequences.lengths(chosen)
+        order = chosen[np.argsort(lengths, kind="stable")]
         tokens = min(_EVALUATED_TOKENS, _EVALUATED_LOGITS // self.vocabulary)
-        size = max(self.micro_batch, tokens // int(lengths[order[-1]]))
+        size = max(self.micro_batch, tokens // int(lengths.max()))
         training = engine.training
         engine.eval()
         try:

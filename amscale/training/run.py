@@ -207,7 +207,7 @@ class OpenTrial:
             seed=cell.seed,
             batches=Batches(subset, steps.context, steps.sequences, cell.seed, cell.block_growth),
             validation=_evaluation(
-                tokens.validation(cell.data.packing), validation.tokens, shape, placement.micro_batch
+                tokens.validation(cell.data.packing), validation.tokens, validation.spaced, shape, placement.micro_batch
             ),
             validate_every=validation.every,
             micro_batch=placement.micro_batch,
@@ -255,10 +255,11 @@ class OpenTrial:
             return EXIT_PREEMPTED
         train_evaluated = whole = None
         if outcome.state == "finished":
-            training_part = _evaluation(self.subset, self.validation.tokens, self.shape, run.micro_batch)
-            train_evaluated = training_part.loss(accelerator, prepared)
+            validation = self.validation
+            part = _evaluation(self.subset, validation.tokens, validation.spaced, self.shape, run.micro_batch)
+            train_evaluated = part.loss(accelerator, prepared)
             held_out = self.tokens.validation(self.cell.data.packing)
-            last = _evaluation(held_out, self.validation.last_tokens, self.shape, run.micro_batch)
+            last = _evaluation(held_out, validation.last_tokens, validation.spaced, self.shape, run.micro_batch)
             whole = last.measure(accelerator, prepared) if last.count > run.validation.count else None
         shards = _shards(accelerator, run.optimizer)
         store.check_attempt()
@@ -341,11 +342,11 @@ def _branches(
     return Branches(books, prepared, store, store.read_spec(), store_of, cell.launch.keep_checkpoints, of_tokens)
 
 
-def _evaluation(part: Subset, tokens: int, shape: Shape, micro_batch: int) -> Evaluation:
-    """Return the evaluation on the first sequences of a part of the corpus, of about so many tokens."""
+def _evaluation(part: Subset, tokens: int, spaced: bool, shape: Shape, micro_batch: int) -> Evaluation:
+    """Return the evaluation on sequences of a part of the corpus, of about so many tokens: the first, or spaced."""
     sequences = Sequences(part, shape.context)
     count = math.ceil(tokens / sequences.mean_targets_per_sequence)
-    return Evaluation(sequences, min(count, sequences.sequences_total), micro_batch, shape.vocabulary)
+    return Evaluation(sequences, min(count, sequences.sequences_total), micro_batch, shape.vocabulary, spaced)
 
 
 def _probe(

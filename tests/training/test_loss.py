@@ -71,8 +71,8 @@ class _Table(torch.nn.Module):
         return self.table(tokens_BT)
 
 
-@pytest.mark.parametrize("world", [1, 3])
-def test_an_evaluation_does_not_depend_on_how_it_is_cut(world, monkeypatch):
+@pytest.mark.parametrize(("world", "spaced"), [(1, False), (3, False), (3, True)])
+def test_an_evaluation_does_not_depend_on_how_it_is_cut(world, spaced, monkeypatch):
     """Sequences of unlike length, in order of length, over ranks; the error is that of the sequences' sums."""
     monkeypatch.setattr(loss, "_EVALUATED_TOKENS", 40)
     generator = np.random.default_rng(0)
@@ -80,7 +80,8 @@ def test_an_evaluation_does_not_depend_on_how_it_is_cut(world, monkeypatch):
     subset = Subset(generator.integers(0, 11, offsets[-1]).astype(np.uint16), offsets, 0, "document")
     torch.manual_seed(0)
     model, sequences = _Table(), Sequences(subset, 16)
-    inputs, targets = (torch.from_numpy(array) for array in sequences.batch(np.arange(30)))
+    chosen = np.arange(30) * sequences.sequences_total // 30 if spaced else np.arange(30)
+    inputs, targets = (torch.from_numpy(array) for array in sequences.batch(chosen))
     each_BT = F.cross_entropy(model(inputs).transpose(1, 2), targets, reduction="none").double().detach()
     count_B, sum_B = (targets != -100).sum(1), each_BT.sum(1)
     expected = sum_B.sum() / count_B.sum()
@@ -89,13 +90,13 @@ def test_an_evaluation_does_not_depend_on_how_it_is_cut(world, monkeypatch):
     for rank in range(world):
         here = SimpleNamespace(num_processes=world, process_index=rank, device=torch.device("cpu"))
         here.reduce = lambda sums, reduction: parts.append(sums) or sums
-        loss.Evaluation(sequences, 30, 2, 11).measure(here, model)
-        loss.Evaluation(sequences, 30, 2, 11).loss(here, model)
+        loss.Evaluation(sequences, 30, 2, 11, spaced).measure(here, model)
+        loss.Evaluation(sequences, 30, 2, 11, spaced).loss(here, model)
     total = sum(parts[1::2])
     assert float(total[0] / total[1]) == pytest.approx(float(expected), rel=1e-6)
     assert model.training
     here.reduce = lambda sums, reduction: sum(parts[::2])
-    found = loss.Evaluation(sequences, 30, 2, 11).measure(here, model)
+    found = loss.Evaluation(sequences, 30, 2, 11, spaced).measure(here, model)
     assert found.loss == pytest.approx(float(expected), rel=1e-6)
     assert found.standard_error == pytest.approx(float(error), rel=1e-4)
     assert found.tokens == int(count_B.sum())
