@@ -18,7 +18,7 @@ def sweeps(tmp_path):
     folders = []
     for name, tokens in (("first", (8000, 20000)), ("second", (20000, 50000))):
         folder = write_sweep(tmp_path / name, (6000, 24000), tokens, steps=20, name=name)
-        tree = yaml.safe_load((packaged("configs") / "quick.yaml").read_text(encoding="utf-8"))
+        tree = yaml.safe_load((packaged("configs") / "grammar.yaml").read_text(encoding="utf-8"))
         tree["train"]["learning_rate"] = 1e-3 if name == "first" else 2e-3
         (folder / "sweep.yaml").write_text(yaml.safe_dump({"format": 1, **tree}))
         folders.append(folder)
