@@ -17,6 +17,7 @@ from amscale.config import Experiment
 from amscale.diagnosis.examine import glance
 from amscale.errors import InputError
 from amscale.planning.branches import branches_of
+from amscale.planning.packs import pack_seconds
 from amscale.planning.plan import SweepPlan, TrialPlan, plan_sweep
 from amscale.planning.speeds import keep, step_times
 from amscale.planning.stopped import stopped_result
@@ -243,7 +244,7 @@ def _train(
     from amscale.cluster import tune
 
     launch = plan.trials[0].cell.launch
-    jobs = [_job(trial, sweep, plan) for trial in sorted(missing, key=lambda t: -t.seconds)]
+    jobs = _jobs(missing, sweep, plan)
     stores = {trial.store.folder for trial in missing if trial.store}
     ownership.check()
     for finding in glance(plan.trials[0].cell.storage):
@@ -342,6 +343,25 @@ def _least_losses(plan: SweepPlan, sweep: SweepStore) -> dict[str, float | None]
     """Return the least validation loss of each trial that has a result, by label."""
     results = {trial.label: sweep.trial(trial.label).read_result() for trial in plan.trials}
     return {label: result.losses.validation_least for label, result in results.items() if result is not None}
+
+
+def _jobs(missing: list[TrialPlan], sweep: SweepStore, plan: SweepPlan) -> "list[Job]":
+    """Return what Ray Tune schedules, longest first: trials, and packs of them."""
+    by_label = {trial.label: trial for trial in missing}
+    present = [[label for label in pack if label in by_label] for pack in plan.packs]
+    packs = [[by_label.pop(label) for label in pack] for pack in present if pack]
+    alone = [[trial] for trial in by_label.values()]
+    timed = [(pack_seconds(members) if len(members) > 1 else members[0].seconds, members) for members in packs + alone]
+    jobs = []
+    for _, members in sorted(timed, key=lambda found: -found[0]):
+        first, *others = made = [_job(trial, sweep, plan) for trial in members]
+        if others:
+            grace = sum(job.grace for job in made)
+            stalled = max(job.stalled_after for job in made)
+            retries = members[0].cell.launch.retries
+            first = replace(first, grace=grace, stalled_after=stalled, members=tuple(made), retries=retries)
+        jobs.append(first)
+    return jobs
 
 
 def _job(trial: TrialPlan, sweep: SweepStore, plan: SweepPlan) -> "Job":

@@ -29,6 +29,7 @@ from amscale.errors import InputError
 from amscale.models import FLOPS_FORMULA, Shape
 from amscale.planning.branches import Branch, plan_branches
 from amscale.planning.memory import Comparison, Memory, compare_memory
+from amscale.planning.packs import Pack, describe_packs, loads, plan_packs
 from amscale.planning.placement import choose_placement
 from amscale.planning.resolving import describe_policies, resolve
 from amscale.planning.sharing import share_gpus
@@ -141,6 +142,10 @@ class SweepPlan:
     """Trials of the second stage while the first has not all its results; their tuned settings are provisional."""
     memory_basis: tuple[str, ...] = ()
     """A sentence for each kind of device whose memory estimates are corrected by earlier results of the sweep."""
+    packs: tuple[Pack, ...] = ()
+    """Trials without a result that one process trains together."""
+    pack_notes: tuple[str, ...] = ()
+    """What a reader should know of them."""
 
     @property
     def further_axes(self) -> tuple[str, ...]:
@@ -275,20 +280,24 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
     trials = share_gpus(trials, resources, min(waiting, config.launch.concurrent_trials or waiting))
     trials = plan_branches(trials, folder, lambda trial, step: _seconds_after(trial, step, resources, speeds))
     trials.sort(key=lambda trial: (trial.N, trial.D, trial.cell.seed))
+    left = [trial for trial in trials if not folder.trial(trial.label).done()]
+    stops_early = config.tune is not None and config.tune.stop is not None  # Ray Tune sees a pack as one trial
+    most = config.launch.concurrent_trials
+    packs = () if stops_early else plan_packs(left, lambda trial: places(trial.placement, resources, most))
     return SweepPlan(
         trials=tuple(trials),
         axes=axes,
         grid=tuple(config.grid),
-        stops_early=config.tune is not None and config.tune.stop is not None,
+        stops_early=stops_early,
         policies=tuple(describe_policies(policies)),
         stages=stages.sentences,
         later=tuple(plan_cell(cell) for cell in stages.later),
         resources=resources,
         count=config.fit.count,
         flops_formula=f"{FLOPS_FORMULA}: {models.FLOPS_FORMULAS[FLOPS_FORMULA]}",
-        seconds=makespan(
-            [(trial.placement, trial.seconds) for trial in trials], resources, config.launch.concurrent_trials
-        ),
+        seconds=makespan(loads(trials, packs), resources, config.launch.concurrent_trials),
+        packs=packs,
+        pack_notes=tuple(describe_packs(packs, trials, left)),
         speeds=speeds,
         concurrent=config.launch.concurrent_trials,
         end_seconds=max((_end_seconds(folder.trial(trial.label), config.launch) for trial in trials), default=0.0),

@@ -44,6 +44,7 @@ def print_plan(plan: SweepPlan, console: Console, price: float | None = None) ->
         *plan.memory_basis,
         f"FLOPs ({plan.flops_formula}).",
         *describe_branches(plan.trials),
+        *plan.pack_notes,
         f"All trials: {sum(t.flops - t.flops_saved for t in plan.trials):.3g} FLOPs, {_hours(plan.trials)}, about "
         f"{format_duration(plan.seconds)} of wall time ({plan.time_basis}).",
         *([] if price is None else [f"At {price:g} an hour of one device: {price * _device_hours(plan.trials):,.2f}."]),
