@@ -63,6 +63,8 @@ def next_grid_of_sweep(
     return _of_sweep(folder, at_best(read_sweep(folder, count)), number, count, window, threshold).text
 
 
+_WIDEST = 10.0
+"""An interval of k that would remain wider than this settles nothing."""
 PROPOSED = 4
 """Cells of the next step that a verdict names."""
 
@@ -93,6 +95,11 @@ def _next_step(fit: BaseFit, address: str) -> NextStep:
             commands = (f"{first} > next.yaml", "python -m amscale.sweep next.yaml")
     except InputError as error:
         return NextStep(reason=one_line(str(error).removeprefix(f"next={PROPOSED}: ")))
+    if chosen.by_law and not chosen.width_then < _WIDEST:
+        return NextStep(
+            reason=f"no {PROPOSED} cells narrow the k of Chinchilla's law, which these runs do not show; more N, or "
+            "another seed, narrow the other estimates"
+        )
     flops = runs * sum(chosen.flops)
     width = f"from a width of {_width(chosen.width_now)} to about {_width(chosen.width_then)}"
     promise = f"the 95 % interval of k would narrow {width} ({chosen.how})"

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from amscale.files import parse_json
 from amscale.trials.records import TrialResult
 from amscale.trials.sweep_store import SweepStore
@@ -44,6 +46,10 @@ class CellPair:
     train: tuple[float | None, float | None]
 
 
+Interval = tuple[float | None, float | None]
+"""As fit.json has it: an infinite end is None."""
+
+
 @dataclass(frozen=True)
 class EstimateDifference:
     """An estimate of both fits: value, 95 % interval and rejected hypotheses; None where it is not determined."""
@@ -51,7 +57,7 @@ class EstimateDifference:
     id: str
     estimand: str
     values: tuple[float | None, float | None]
-    intervals: tuple[Any, Any]
+    intervals: tuple[Interval | None, Interval | None]
     rejected: tuple[list[float], list[float]]
 
     @property
@@ -65,8 +71,8 @@ class EstimateDifference:
         return self.rejected[0] != self.rejected[1] or not overlap
 
 
-def ends(interval: Sequence[float | None]) -> tuple[float, float]:
-    """Return the ends of an interval as fit.json has it, where an infinite one is null."""
+def ends(interval: Interval) -> tuple[float, float]:
+    """Return the ends of an interval as numbers."""
     low, high = interval
     return -math.inf if low is None else low, math.inf if high is None else high
 
@@ -174,37 +180,69 @@ def _pair(key: _Key, first: TrialResult, second: TrialResult) -> CellPair:
     )
 
 
+class _Read(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class _Test(_Read):
+    value: float
+    rejected: bool = False
+
+
+class _Estimate(_Read):
+    id: str
+    estimand: str = ""
+    value: float | None = None
+    interval: tuple[float | None, float | None] | None = None
+    hypotheses: tuple[_Test, ...] = ()
+
+    @property
+    def rejected(self) -> list[float]:
+        return [test.value for test in self.hypotheses if test.rejected]
+
+
+class _Answer(_Read):
+    question: str
+    headline: str
+
+
+class _Verdict(_Read):
+    answers: tuple[_Answer, ...]
+
+
+class _Fit(_Read):
+    """What is compared of a fit.json."""
+
+    estimates: tuple[_Estimate, ...]
+    verdict: _Verdict
+
+
 def _compare_fits(folders: Sequence[Path]) -> tuple[list[VerdictDifference], list[EstimateDifference], str]:
-    estimates, headlines = [], []
+    fits = []
     for folder in folders:
         file = folder / "fit.json"
         if not file.is_file():
             return [], [], f"{file} is not there: run `python -m amscale.fit` on that sweep"
         try:
-            document = parse_json(file.read_bytes())
-            estimates.append({entry["id"]: entry for entry in document["estimates"]})
-            headlines.append({entry["question"]: entry["headline"] for entry in document["verdict"]["answers"]})
-        except (ValueError, KeyError, TypeError):
+            fits.append(_Fit.model_validate(parse_json(file.read_bytes())))
+        except ValueError:  # a ValidationError is one
             return [], [], f"{file} is not what this version writes: run `python -m amscale.fit` on that sweep"
-    first, second = estimates
+    first, second = ({entry.id: entry for entry in fit.estimates} for fit in fits)
+    asked, headlines = ({answer.question: answer.headline for answer in fit.verdict.answers} for fit in fits)
     verdicts = [
-        VerdictDifference(question, headline, headlines[1][question])
-        for question, headline in headlines[0].items()
-        if headlines[1].get(question, headline) != headline
+        VerdictDifference(question, headline, headlines[question])
+        for question, headline in asked.items()
+        if headlines.get(question, headline) != headline
     ]
     differences = [
         EstimateDifference(
             id=name,
-            estimand=str(first[name].get("estimand")),
-            values=(first[name].get("value"), second[name].get("value")),
-            intervals=(first[name].get("interval"), second[name].get("interval")),
-            rejected=(_rejected(first[name]), _rejected(second[name])),
+            estimand=first[name].estimand,
+            values=(first[name].value, second[name].value),
+            intervals=(first[name].interval, second[name].interval),
+            rejected=(first[name].rejected, second[name].rejected),
         )
         for name in first
         if name in second
     ]
     return verdicts, differences, ""
-
-
-def _rejected(estimate: Mapping[str, Any]) -> list[float]:
-    return [test["value"] for test in estimate.get("hypotheses") or [] if test.get("rejected")]

@@ -138,7 +138,7 @@ def test_a_driver_without_the_clusters_token_is_told_what_to_set(cluster, tmp_pa
     variables = {name: value for name, value in environment().items() if not name.startswith("RAY_")}
     variables |= {"HOME": str(tmp_path)} | ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {})
     driver = cluster.hosts[1].run(
-        *(sys.executable, "-m", "amscale.sweep", "quick.yaml", f"launch.address={cluster.address}", "storage=."),
+        *(sys.executable, "-m", "amscale.sweep", "grammar.yaml", f"launch.address={cluster.address}", "storage=."),
         cwd=tmp_path,
         env=variables,
         stdout=subprocess.PIPE,

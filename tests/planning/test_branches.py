@@ -21,7 +21,7 @@ ONE_PASS = (
 
 
 def plan(tmp_path, *overrides, build=False):
-    experiment = config.load("quick.yaml", [*ONE_PASS, f"storage={tmp_path}", *overrides])
+    experiment = config.load("grammar.yaml", [*ONE_PASS, f"storage={tmp_path}", *overrides])
     return plan_sweep(experiment, tmp_path, this_machine(), build=build)
 
 
@@ -72,7 +72,7 @@ def test_no_trial_branches_off_where_the_beginnings_differ_or_it_is_not_wanted(t
 
 def test_a_trial_that_began_by_itself_or_was_left_behind_trains_on(tmp_path):
     small, middle, trunk = plan(tmp_path).trials
-    folder = SweepStore(tmp_path / "quick")
+    folder = SweepStore(tmp_path / "grammar")
     begun = folder.trial(small.label)
     begun.path.mkdir(parents=True)
     begun.attempt_file.write_text("an attempt")

@@ -15,7 +15,7 @@ from amscale.planning.placement import choose_placement
 def placed(*overrides: str, resources: Resources, size: str = "1B"):
     """Return the placement of one trial, and its memory."""
     cell = config.expand(
-        config.load("quick.yaml", [f"model.size={size}", "model.layers=22", "data.size=8k", *overrides])
+        config.load("grammar.yaml", [f"model.size={size}", "model.layers=22", "data.size=8k", *overrides])
     )
     shape = models.solve(cell[0].model, 50304, 1024)
     return choose_placement(cell[0], shape, 64, resources)

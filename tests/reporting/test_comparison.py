@@ -18,7 +18,7 @@ def sweeps(tmp_path):
     folders = []
     for name, tokens in (("first", (8000, 20000)), ("second", (20000, 50000))):
         folder = write_sweep(tmp_path / name, (6000, 24000), tokens, steps=20, name=name)
-        tree = yaml.safe_load((packaged("configs") / "quick.yaml").read_text(encoding="utf-8"))
+        tree = yaml.safe_load((packaged("configs") / "grammar.yaml").read_text(encoding="utf-8"))
         tree["train"]["learning_rate"] = 1e-3 if name == "first" else 2e-3
         (folder / "sweep.yaml").write_text(yaml.safe_dump({"format": 1, **tree}))
         folders.append(folder)
@@ -66,6 +66,8 @@ def test_settings_common_cells_and_changed_estimates(sweeps, capsys):
     assert "1 (0.5 to inf)" not in printed  # did not change
     assert "2 of 5 estimates did not change" in printed
     assert ended(compare, str(first), str(second), "--json") == 0
+    (second / "fit.json").write_text('{"estimates": [{"id": "moved", "value": "much"}], "verdict": {"answers": []}}')
+    assert "not what this version writes" in Sweep(first).compare(Sweep(second)).no_estimates
 
 
 def test_a_place_without_a_sweep_is_one_line(sweeps, capsys):
