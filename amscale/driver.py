@@ -2,8 +2,9 @@
 
 import shlex
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -16,15 +17,21 @@ from amscale.config import Experiment
 from amscale.diagnosis.examine import glance
 from amscale.errors import InputError
 from amscale.planning.branches import branches_of
+from amscale.planning.packs import pack_seconds
 from amscale.planning.plan import SweepPlan, TrialPlan, plan_sweep
+from amscale.planning.speeds import keep, step_times
 from amscale.planning.stopped import stopped_result
+from amscale.planning.times import makespan
 from amscale.reporting.estimates_table import print_fit
 from amscale.reporting.page import write_report
 from amscale.reporting.plan_table import print_plan
 from amscale.reporting.progress import LiveProgress
+from amscale.reporting.tensorboard import SweepBoard, served
 from amscale.reporting.terminal import print_line, print_results
+from amscale.settings import format_duration, format_value
 from amscale.trackers import TENSORBOARD, find_tracker
 from amscale.trials.lease import Ownership
+from amscale.trials.objects import is_uri
 from amscale.trials.sweep_store import SweepStore, sweep_store
 from amscale.trials.trial_store import TrialStore
 
@@ -59,6 +66,9 @@ class SweepOutcome:
         return 1 if self.failed else 0
 
 
+_LONG_SECONDS = 60.0
+"""A shorter sweep does not wait for a measurement of the machine's speed."""
+
 _NEEDED_LAST = ("pandas", "matplotlib.figure", "plotly.offline", "amscale.scaling.fit")
 """What estimates and the report import."""
 
@@ -80,11 +90,18 @@ class _Progress(LiveProgress):
         missing: Sequence[TrialPlan],
         done: Mapping[str, float | None],
         on_lost: Callable[[str], None] | None,
+        board: SweepBoard | None,
     ) -> None:
         steps, seconds = ({trial.label: getattr(trial, name) for trial in missing} for name in ("steps", "seconds"))
         super().__init__(console, steps, done, seconds)
         self._on_lost = on_lost
+        self._board = board
         self._idle = True
+
+    def ended(self, label: str) -> None:
+        super().ended(label)
+        if self._board is not None:
+            self._board.trial_ended()
 
     def started(self, label: str) -> None:
         super().started(label)
@@ -98,13 +115,21 @@ class _Progress(LiveProgress):
             self._on_lost(reason)
 
 
-def run_sweep(config: Experiment, console: Console, on_lost: Callable[[str], None] | None = None) -> SweepOutcome:
+def run_sweep(
+    config: Experiment,
+    console: Console,
+    on_lost: Callable[[str], None] | None = None,
+    approve: Callable[[float], None] | None = None,
+    tensorboard: bool = False,
+) -> SweepOutcome:
     """Train every trial of the grid that has no result, then estimate from all of them and write the report.
 
     Args:
         config: the experiment.
         console: gets the plan, the progress, and what was found.
         on_lost: called with a sentence when the Ray cluster is gone; the process ends with status 1 right after it.
+        approve: called with the machine hours of the plan before anything starts; raises an InputError to stop there.
+        tensorboard: serve the sweep's curves in TensorBoard on loopback until the sweep ends.
 
     Raises:
         InputError: bad settings, too few machines, or a folder that another driver holds; nothing is started. Or
@@ -115,9 +140,23 @@ def run_sweep(config: Experiment, console: Console, on_lost: Callable[[str], Non
         if name != TENSORBOARD:
             find_tracker(name)
     sweep = sweep_store(config)
-    with sweep.owned() as ownership:
+    with sweep.owned() as ownership, ExitStack() as until_the_end:
         sweep.create(config)
-        plan, failed = _run_missing(config, sweep, console, on_lost, ownership)
+        board: SweepBoard | None = None
+        begun = False
+
+        def planned(plan: SweepPlan, missing: Sequence[TrialPlan]) -> SweepBoard | None:
+            """Ask, the first time, for approval of what is missing; show the trials of the plan in TensorBoard."""
+            nonlocal board, begun
+            first, begun = not begun, True
+            if first and approve is not None and missing:
+                approve(_machine_hours(plan, missing))
+            board = _board(config, sweep, plan)
+            if first and board is not None and tensorboard:
+                print_line(console, f"TensorBoard: {until_the_end.enter_context(served(board.folder))}")
+            return board
+
+        plan, failed = _run_missing(config, sweep, console, on_lost, ownership, planned)
         if plan.later:
             print_line(console, f"stage 2 ({len(plan.later)} trials) waits for the trials that failed", style="yellow")
         trials = [sweep.trial(trial.label) for trial in plan.trials]
@@ -128,10 +167,13 @@ def run_sweep(config: Experiment, console: Console, on_lost: Callable[[str], Non
             print_line(console, f"no estimates: {no_fit}")
         else:
             print_fit(fit, console)
+            if board is not None:
+                board.finish(fit)
             report = write_report(sweep.path, fit)
             print_line(console, f"\nreport: {report}")
     print_line(console, f"files: {sweep.address}")
-    print_line(console, f"curves: tensorboard --logdir {shlex.quote(str(sweep.trials))}")
+    curves = sweep.trials if board is None else board.folder
+    print_line(console, f"curves: tensorboard --logdir {shlex.quote(str(curves))}")
     for label, reason in failed.items():
         print_line(console, f"failed: {label}: {reason}", style="red")
     return SweepOutcome(plan, trials, sweep.path, sweep.address, failed, fit, no_fit, report)
@@ -143,8 +185,12 @@ def _run_missing(
     console: Console,
     on_lost: Callable[[str], None] | None,
     ownership: Ownership,
+    planned: Callable[[SweepPlan, Sequence[TrialPlan]], SweepBoard | None],
 ) -> tuple[SweepPlan, dict[str, str]]:
-    """Plan, print the plan, and train the trials without a result; return the plan, and reasons of failure by label."""
+    """Plan, print the plan, and train the trials without a result; return the plan, and reasons of failure by label.
+
+    `planned` is called before any trial of a plan starts, with the trials that are missing.
+    """
     from amscale.cluster.ray_cluster import ray_cluster
 
     def lost(reason: str) -> None:
@@ -158,12 +204,15 @@ def _run_missing(
     if address is None:
         here = resources.this_machine(config.launch.device)
         (offered,) = here.hosts
-        plan = plan_sweep(config, sweep.path.parent, here)
+        plan = _plan_here(config, sweep, here, console)
         print_plan(plan, console)
     missing = [] if address else _missing(plan, sweep)
     if address is None and not missing:
         console.print("every trial has its result already; nothing to run")
+        planned(plan, missing)
         return plan, {}
+    if address is None:
+        planned(plan, missing)
     with (
         _warm_server(missing, sweep),
         ray_cluster(address, offered.cpus, offered.gpus, offered.gpu_slices, lost) as head,
@@ -172,11 +221,12 @@ def _run_missing(
             plan = plan_sweep(config, sweep.path.parent, resources.cluster())
             print_plan(plan, console)
             missing = _missing(plan, sweep)
-        failed = _train(plan, missing, sweep, console, on_lost, ownership, head)
+            planned(plan, missing)
+        failed = _train(plan, missing, sweep, console, on_lost, ownership, head, planned)
         if plan.later and not failed:  # their settings follow from the results that are there now
             plan = plan_sweep(config, sweep.path.parent, plan.resources)
             print_plan(plan, console)
-            failed = _train(plan, _missing(plan, sweep), sweep, console, on_lost, ownership, head)
+            failed = _train(plan, _missing(plan, sweep), sweep, console, on_lost, ownership, head, planned)
     return plan, failed
 
 
@@ -188,18 +238,20 @@ def _train(
     on_lost: Callable[[str], None] | None,
     ownership: Ownership,
     head: "HeadMonitor",
+    planned: Callable[[SweepPlan, Sequence[TrialPlan]], SweepBoard | None],
 ) -> dict[str, str]:
     """Train the trials without a result on a cluster that runs; return reasons of failure by label."""
     from amscale.cluster import tune
 
     launch = plan.trials[0].cell.launch
-    jobs = [_job(trial, sweep, plan) for trial in sorted(missing, key=lambda t: -t.seconds)]
+    jobs = _jobs(missing, sweep, plan)
     stores = {trial.store.folder for trial in missing if trial.store}
     ownership.check()
     for finding in glance(plan.trials[0].cell.storage):
         print_line(console, f"warning: {finding.check}: {finding.says}; {finding.mend}", style="yellow")
     sweep.push_trials({trial.label: sweep.trial(trial.label) for trial in missing}, stores)
-    with _Progress(console, missing, _least_losses(plan, sweep), on_lost) as progress:
+    began = time.monotonic()
+    with _Progress(console, missing, _least_losses(plan, sweep), on_lost, planned(plan, missing)) as progress:
         tune.run_jobs(
             jobs,
             progress,
@@ -209,11 +261,65 @@ def _train(
             head=head,
             end_requested=ownership.lost,
         )
+    seconds = time.monotonic() - began
     ownership.check()
     sweep.pull()
+    _compare_time(plan, missing, sweep, seconds, console)
     _record_stopped(plan, sweep, progress.stopped_early)
     failed = [trial.label for trial in missing if not sweep.trial(trial.label).done()]
     return {label: progress.reasons.get(label, "ended without a result") for label in failed}
+
+
+def _machine_hours(plan: SweepPlan, missing: Sequence[TrialPlan]) -> float:
+    """Return the wall time of the trials that are missing, times the machines, in hours."""
+    concurrent = missing[0].cell.launch.concurrent_trials
+    seconds = makespan([(trial.placement, trial.seconds) for trial in missing], plan.resources, concurrent)
+    return seconds / 3600 * len(plan.resources.hosts)
+
+
+def _board(config: Experiment, sweep: SweepStore, plan: SweepPlan) -> SweepBoard | None:
+    """Link the trials for TensorBoard; None where the sweep is under a URI, whose folder here is a working copy."""
+    if is_uri(config.storage):
+        return None
+    axes = plan.further_axes
+    labels = {
+        trial.label: ",".join(f"{key.rpartition('.')[2]}={format_value(trial.setting(key))}" for key in axes)
+        for trial in plan.trials
+    }
+    fit = config.fit
+    settings = {"count": fit.count, "window": fit.window, "threshold": fit.threshold, "hypotheses": fit.hypotheses}
+    board = SweepBoard(sweep, labels, settings)
+    board.link()
+    return board
+
+
+def _plan_here(config: Experiment, sweep: SweepStore, here: resources.Resources, console: Console) -> SweepPlan:
+    """Return the plan on this machine; its speed is measured first where a long sweep would rest on an assumed one."""
+    from amscale.planning.calibrate import calibrate, unknown
+
+    plan = plan_sweep(config, sweep.path.parent, here)
+    if plan.seconds < _LONG_SECONDS or not unknown(plan):
+        return plan
+    console.print("measuring the speed of this machine, once …", highlight=False)
+    return plan_sweep(config, sweep.path.parent, here) if calibrate(plan, config.launch.concurrent_trials) else plan
+
+
+def _compare_time(
+    plan: SweepPlan, missing: list[TrialPlan], sweep: SweepStore, seconds: float, console: Console
+) -> None:
+    """Print the time that the trials took beside what was planned, and keep what their steps took for later plans."""
+    expected = makespan([(trial.placement, trial.seconds) for trial in missing], plan.resources, plan.concurrent)
+    print_line(
+        console,
+        f"time of the trials: {format_duration(seconds)}; the plan said {format_duration(expected)} "
+        f"({plan.time_basis})",
+    )
+    if missing[0].cell.launch.address is None:
+        taken = []
+        for trial in missing:
+            if result := sweep.trial(trial.label).read_result():
+                taken += [replace(step, cpus=trial.placement.cpus_per_process) for step in step_times([result])]
+        keep(taken)
 
 
 def _warm_server(missing: list[TrialPlan], sweep: SweepStore) -> AbstractContextManager[None]:
@@ -237,6 +343,25 @@ def _least_losses(plan: SweepPlan, sweep: SweepStore) -> dict[str, float | None]
     """Return the least validation loss of each trial that has a result, by label."""
     results = {trial.label: sweep.trial(trial.label).read_result() for trial in plan.trials}
     return {label: result.losses.validation_least for label, result in results.items() if result is not None}
+
+
+def _jobs(missing: list[TrialPlan], sweep: SweepStore, plan: SweepPlan) -> "list[Job]":
+    """Return what Ray Tune schedules, longest first: trials, and packs of them."""
+    by_label = {trial.label: trial for trial in missing}
+    present = [[label for label in pack if label in by_label] for pack in plan.packs]
+    packs = [[by_label.pop(label) for label in pack] for pack in present if pack]
+    alone = [[trial] for trial in by_label.values()]
+    timed = [(pack_seconds(members) if len(members) > 1 else members[0].seconds, members) for members in packs + alone]
+    jobs = []
+    for _, members in sorted(timed, key=lambda found: -found[0]):
+        first, *others = made = [_job(trial, sweep, plan) for trial in members]
+        if others:
+            grace = sum(job.grace for job in made)
+            stalled = max(job.stalled_after for job in made)
+            retries = members[0].cell.launch.retries
+            first = replace(first, grace=grace, stalled_after=stalled, members=tuple(made), retries=retries)
+        jobs.append(first)
+    return jobs
 
 
 def _job(trial: TrialPlan, sweep: SweepStore, plan: SweepPlan) -> "Job":

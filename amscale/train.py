@@ -15,7 +15,7 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
-from amscale.cluster.environment import clean_rank
+from amscale.cluster.environment import clean_rank, fix_allocator
 from amscale.cluster.supervisor import die_with_parent
 from amscale.errors import EXIT_PREEMPTED, InputError
 
@@ -43,6 +43,7 @@ def train(spec: str, *overrides: str, json: bool = False) -> None:
     # A rank whose launcher is killed must not live on.
     die_with_parent()
     clean_rank()
+    fix_allocator()
     from amscale.training.failures import is_out_of_memory, refusal, report_out_of_memory
     from amscale.training.run import resolve, run_trial
     from amscale.trials.attempt import REFUSED_MARK, AttemptReplaced, attempt_of_environment

@@ -12,13 +12,10 @@ import argparse
 import os
 import statistics
 import tempfile
-import time
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from amscale.trials.records import Placement
+from trial import run
 
 EXPERIMENT = """
 name: memory
@@ -32,17 +29,11 @@ probes: {{every: 0, sequences: 0}}
 
 
 def measure(config: Path, settings: list[str]) -> None:
-    """Train one trial by its command, and print its estimate beside its measurement."""
-    from amscale.planning.single_trial import plan_single_trial
-
-    trial = plan_single_trial(str(config), settings)
+    """Train one trial, and print its estimate beside its measurement."""
+    trial = run(config, settings)
     placement = trial.plan.placement
-    log = config.with_name("log.txt")
-    status = run(placement, [str(config), *settings], log)
-    store = trial.sweep.trial(trial.plan.label)
-    result = store.read_result()
-    if result is None:
-        raise SystemExit(f"{' '.join(settings)}: status {status}\n{log.read_text(encoding='utf-8')[-2000:]}")
+    result = trial.sweep.trial(trial.plan.label).read_result()
+    assert result is not None
     estimate, measured = trial.plan.memory, result.memory.training_bytes
     assert measured is not None, "this system does not tell a process's private memory"
     RATIOS.append(estimate.training / measured)
@@ -58,26 +49,6 @@ def measure(config: Path, settings: list[str]) -> None:
 
 
 RATIOS: list[float] = []
-
-
-def run(placement: "Placement", arguments: list[str], log: Path) -> int:
-    """Run the ranks of one trial as a sweep does; return their exit status."""
-    from amscale.cluster.environment import rank_environment
-    from amscale.cluster.machine import Command, SupervisedCommand, launch_command
-    from amscale.cluster.network import LOOPBACK, Port
-    from amscale.cluster.warm_start import WarmCommand, can_start_warm
-
-    command: Command = SupervisedCommand(30)
-    if can_start_warm(placement):
-        command = WarmCommand(30, "benchmark", placement)
-    port = Port(LOOPBACK)
-    line = launch_command(placement, arguments, rank=0, address=LOOPBACK, port=port.number)
-    command.start(line, rank_environment(placement), log)
-    while (status := command.poll()) is None:
-        time.sleep(0.05)
-    command.stop()
-    port.release()
-    return status
 
 
 def main() -> None:

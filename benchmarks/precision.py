@@ -2,23 +2,22 @@
 
     python benchmarks/precision.py [--quick]
 
-Trains one small model for 60 steps under each precision, stage, number of processes and accumulation, by the command
-that `amscale.plan --commands` prints; then once more, killed (SIGKILL) after its first checkpoint and continued. Prints
-the largest difference of a training loss from the first line's, and whether the continued run gave the same losses bit
-for bit. Exits with 1 if a loss differs by more than 0.003 nats, or a continued run in any bit. A line takes about 40 s
-of processor time; there are 28, and 7 with `--quick`: one process, no accumulation.
+Trains one small model for 60 steps under each precision, stage, number of processes and accumulation, as a sweep starts
+trials; then once more, killed (SIGKILL) after its first checkpoint and continued. Prints the largest difference of a
+training loss from the first line's, and whether the continued run gave the same losses bit for bit. Exits with 1 if a
+loss differs by more than 0.003 nats, or a continued run in any bit. There are 28 lines, and 7 with `--quick`: one
+process, no accumulation.
 """
 
 import json
 import os
-import shlex
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-import psutil
+from trial import run
+
+from amscale.planning.single_trial import SingleTrial
 
 CONFIGURATION = """
 name: precision
@@ -34,13 +33,6 @@ ENGINES = [("fp32", 0), ("fp32", 1), ("fp32", 2), ("fp32", 3), ("bf16", 1), ("bf
 MOST = 0.003
 
 
-def command(configuration: Path, storage: Path, *settings: str) -> str:
-    """Return the command that starts the trial."""
-    line = [sys.executable, "-m", "amscale.plan", str(configuration), f"storage={storage}", *settings, "--json"]
-    planned = subprocess.run([*line, "--commands"], capture_output=True, text=True, check=True)
-    return json.loads(planned.stdout)["trials"][0]["command"]
-
-
 def losses(storage: Path) -> list[float]:
     """Return the training losses of the only trial."""
     (path,) = storage.glob("precision/trials/*/metrics.jsonl")
@@ -48,18 +40,9 @@ def losses(storage: Path) -> list[float]:
     return [record["loss"] for record in records if record["kind"] == "train"]
 
 
-def train(line: str, kill_in: Path | None = None) -> None:
-    """Run the command to its end; with `kill_in`, kill all its processes once that storage has a checkpoint."""
-    process = subprocess.Popen(shlex.split(line), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while kill_in and process.poll() is None:
-        if list(kill_in.glob("precision/trials/*/checkpoints/step_000000020")):
-            for below in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
-                below.kill()
-            process.wait()
-            return
-        time.sleep(0.01)
-    if process.wait() != 0:
-        raise SystemExit(f"failed: {line}")
+def at_a_checkpoint(trial: SingleTrial) -> bool:
+    """Return whether the trial has written its first checkpoint."""
+    return (trial.sweep.trial(trial.plan.label).checkpoints / "step_000000020").is_dir()
 
 
 def main(quick: bool) -> int:
@@ -76,12 +59,10 @@ def main(quick: bool) -> int:
                     settings = [f"launch.precision={precision}", f"launch.zero_stage={stage}"]
                     settings += [f"launch.micro_batch={micro_batch}", f"launch.processes_per_machine={processes}"]
                     calm, killed = (Path(folder) / f"{name}-{os.urandom(4).hex()}" for name in ("calm", "killed"))
-                    line = command(configuration, calm, *settings)
-                    train(line)
-                    line = line.replace(str(calm), str(killed))
-                    train(line, kill_in=killed)
+                    run(configuration, [*settings, f"storage={calm}"])
+                    run(configuration, [*settings, f"storage={killed}"], kill=at_a_checkpoint)
                     interrupted = not list(killed.glob("precision/trials/*/result.json"))
-                    train(line)
+                    run(configuration, [*settings, f"storage={killed}"])
                     reference = reference or losses(calm)
                     largest = max(abs(a - b) for a, b in zip(losses(calm), reference, strict=True))
                     same = losses(killed) == losses(calm)

@@ -32,7 +32,7 @@ model: {family: vanilla, layers: 2, dropout: 0.1}
 data: {corpus: question_formation, documents: 2k, validation: 200, size: 8k}
 train: {steps: 1500, batch_tokens: 48, learning_rate: 1e-3, validate_every: 100, validation_tokens: 500}
 launch:
-  {machines: auto, zero_stage: 1, device_memory: 647650k, retries: 1000, checkpoint_every: 50, stalled_after: 40,
+  {machines: auto, zero_stage: 1, device_memory: 647575k, retries: 1000, checkpoint_every: 50, stalled_after: 40,
    grace: 3}
 probes: {every: 0, sequences: 0}
 """

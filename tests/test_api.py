@@ -53,19 +53,19 @@ def test_every_public_name_is_there_and_documented():
 
 
 def test_settings_come_as_keywords_mappings_and_texts(tmp_path):
-    by_keyword = amscale.Sweep("quick.yaml", seed=[0, 1], model__size=[6600], train__steps=20)
-    by_text = amscale.Sweep("quick.yaml", ["seed=[0,1]", "model.size=6600", "train.steps=20"])
-    by_mapping = amscale.Sweep("quick.yaml", {"seed": [0, 1], "model.size": [6600], "train.steps": 20})
+    by_keyword = amscale.Sweep("grammar.yaml", seed=[0, 1], model__size=[6600], train__steps=20)
+    by_text = amscale.Sweep("grammar.yaml", ["seed=[0,1]", "model.size=6600", "train.steps=20"])
+    by_mapping = amscale.Sweep("grammar.yaml", {"seed": [0, 1], "model.size": [6600], "train.steps": 20})
     assert by_keyword.experiment == by_text.experiment == by_mapping.experiment
     assert amscale.Sweep(by_text.experiment, train__steps=30).experiment.train.steps == 30
     with pytest.raises(InputError, match=r"unknown key train\.stepz=20"):
-        amscale.Sweep("quick.yaml", train__stepz=20)
+        amscale.Sweep("grammar.yaml", train__stepz=20)
     with pytest.raises(InputError, match="no such configuration"):
         amscale.Sweep(tmp_path / "missing.yaml")
 
 
 def test_a_plan_is_a_frame_with_a_row_a_trial():
-    plan = amscale.Sweep("quick.yaml", seed=[0, 1]).plan()
+    plan = amscale.Sweep("grammar.yaml", seed=[0, 1]).plan()
     assert isinstance(plan, pd.DataFrame)
     assert len(plan) == 24
     assert {"label", "N", "D", "seed", "steps", "flops", "memory_bytes", "seconds"} <= set(plan.columns)
@@ -101,12 +101,12 @@ def test_a_started_sweep_goes_on_where_its_folder_is(started, tmp_path):
 
 
 def test_the_address_of_a_sweep_on_an_object_store_keeps_its_query():
-    sweep = amscale.Sweep("quick.yaml", storage="s3://bucket/prefix?endpoint_override=host:9000")
-    assert sweep.address == "s3://bucket/prefix/quick?endpoint_override=host:9000"
+    sweep = amscale.Sweep("grammar.yaml", storage="s3://bucket/prefix?endpoint_override=host:9000")
+    assert sweep.address == "s3://bucket/prefix/grammar?endpoint_override=host:9000"
 
 
 def test_what_needs_a_started_sweep_names_what_to_do(tmp_path):
-    sweep = amscale.Sweep("quick.yaml", storage=str(tmp_path))
+    sweep = amscale.Sweep("grammar.yaml", storage=str(tmp_path))
     with pytest.raises(InputError, match=r"no sweep has been started there; call run\(\)"):
         sweep.results()
     assert "<table" in sweep._repr_html_()  # the plan
@@ -239,7 +239,7 @@ def test_json_has_one_spelling(flag, tmp_path):
 
 
 def test_plan_in_json_has_a_row_and_a_command_a_trial(tmp_path):
-    done = command("plan", "quick.yaml", f"storage={tmp_path}", "--json", "--commands")
+    done = command("plan", "grammar.yaml", f"storage={tmp_path}", "--json", "--commands")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert len(document["trials"]) == 12

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from helpers.made_fit import EXPONENT, FLOOR, fit_of
 from helpers.made_sweep import write_sweep, write_trial
 
 from amscale import Sweep, cli, streams
-from amscale.errors import EXIT_UNREAD
+from amscale.errors import EXIT_UNREAD, InputError
 from amscale.files import packaged
 from amscale.fit import fit
 from amscale.plan import plan
@@ -22,6 +23,7 @@ from amscale.reporting.estimates_table import print_fit
 from amscale.reporting.terminal import make_console
 from amscale.scaling.reading import read_sweep
 from amscale.status import status
+from amscale.sweep import _approval, sweep
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def made(tmp_path_factory):
     for N, D, seed in ((6430, "450k", 0), (25200, "8.02k", 10), (25200, "8.02k", 9), (6430, "20k", 0)):
         label = f"vanilla-N{N / 1000:.3g}k-D{D}-seed{seed}-0123456789ab"
         write_trial(folder, label, N, {"450k": 450_000, "8.02k": 8020, "20k": 20_000}[D], seed, steps=20)
-    tree = {"format": 1, **yaml.safe_load((packaged("configs") / "quick.yaml").read_text(encoding="utf-8"))}
+    tree = {"format": 1, **yaml.safe_load((packaged("configs") / "grammar.yaml").read_text(encoding="utf-8"))}
     (folder / "sweep.yaml").write_text(yaml.safe_dump(tree))
     return folder
 
@@ -100,7 +102,7 @@ def test_the_console_script(arguments, code, words, capsys, monkeypatch):
     assert not code or said.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("line", ["status {} --json", "status {}", "plan quick.yaml", "report {}"])
+@pytest.mark.parametrize("line", ["status {} --json", "status {}", "plan grammar.yaml", "report {}"])
 def test_output_that_nobody_reads_ends_a_command_quietly(line, made, tmp_path):
     sweep = shutil.copytree(made, tmp_path / "made")
     reader, writer = os.pipe()
@@ -156,7 +158,7 @@ def test_any_encoding_of_output_is_enough(name, encoding, made, tmp_path, monkey
             "k_dstar              k of N = C" + ("*" if encoding == "ascii" else "·") + "D^k at D*(N)",
         ),
         "status": (status, [str(made)], "vanilla-N6.43k-D20k"),
-        "plan": (plan, ["quick.yaml", f"storage={tmp_path}"], "99.5k"),
+        "plan": (plan, ["grammar.yaml", f"storage={tmp_path}"], "99.5k"),
         "help": (fit, ["--help"], "k of N ~ D^k to test"),
     }[name]
     written = io.BytesIO()
@@ -198,7 +200,25 @@ def test_rows_are_sorted_by_size_tokens_and_seed_as_numbers(made, capsys):
 
 def test_a_plan_is_sorted_too(tmp_path, capsys):
     grid = ["model.size=[400k,25k]", "data.size=[20k,8k]", "grid.seed=[10,9]", f"storage={tmp_path}"]
-    frame = Sweep("quick.yaml", grid).plan()
+    frame = Sweep("grammar.yaml", grid).plan()
     rows = list(zip(frame.N, frame.D, frame.seed, strict=True))
     assert rows == sorted(rows)
     assert len(rows) == 8
+
+
+def test_a_plan_beyond_the_budget_is_not_run_where_nobody_can_answer(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    settings = ["grammar.yaml", "model.size=25k", "data.size=2k", f"storage={tmp_path}"]
+    assert ended(sweep, *settings, "--budget=0.0001") == 2
+    said = capsys.readouterr()
+    assert "machine hours, and --budget is 0.0001; give --yes to run it all the same" in said.err
+    assert list(tmp_path.glob("grammar/trials/*")) == []
+    assert list(tmp_path.glob("grammar/tensorboard")) == []
+    assert ended(sweep, *settings, "--budget=-1") == 2
+    approve = _approval(1.0, yes=True)
+    approve(2.0)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    for answer, refused in (("y", False), ("", True)):
+        monkeypatch.setattr("builtins.input", lambda _, answer=answer: answer)
+        with pytest.raises(InputError) if refused else nullcontext():
+            _approval(1.0, yes=False)(2.0)

@@ -6,6 +6,7 @@ here: variables of the prefixes below are removed, but for those that describe t
 and caches); what a trial needs is set. Everything else passes: PATH, LD_LIBRARY_PATH, proxies, credentials of storage.
 """
 
+import ctypes
 import os
 import re
 from collections.abc import Mapping, MutableMapping
@@ -94,3 +95,22 @@ def clean_rank(environ: MutableMapping[str, str] = os.environ) -> None:
     for name in list(environ):
         if is_removed(name, environ[name]) and not _LAUNCHERS.fullmatch(name):
             del environ[name]
+
+
+MMAP_THRESHOLD = 1 << 20
+"""Bytes from which on a rank's tensors in main memory are mapped by themselves, and given back when they are freed."""
+_TRIM_THRESHOLD = 64 << 20
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+
+def fix_allocator(environ: Mapping[str, str] = os.environ) -> None:
+    """Let glibc's allocator give large tensors back, whatever was freed before; steps take as long.
+
+    It otherwise raises its threshold to the largest tensor that was freed, up to 32 MiB, and cuts all smaller ones from
+    its heap, which then holds up to twice what they take. What the environment says of the allocator counts instead;
+    other C libraries have no such setting.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt and not any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in environ):
+        mallopt(_M_MMAP_THRESHOLD, MMAP_THRESHOLD)
+        mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)

@@ -2,7 +2,8 @@
 
     python -m amscale.cluster.network PEER …        prints ADDRESS:PORT, a port that is free on this machine's address
 
-The command keeps the port from other jobs on this host until its standard input ends. Machines meet by IPv4.
+The command keeps the port from other jobs on this host until its standard input ends. Machines meet by IPv4, or by IPv6
+where their names have no other addresses; then ADDRESS is in brackets.
 
 A host name may resolve to loopback on the host itself, and a machine may have several networks. What counts is the
 address under which the other machines of the job reach this one.
@@ -62,7 +63,7 @@ class Port:
                     f"no file locks on the disk of the temporary folder ({error}); set TMPDIR to a local disk"
                 ) from None
             try:
-                with socket.socket() as probe:
+                with socket.socket(family_of(address)) as probe:
                     probe.bind((address, number))
             except OSError:
                 lock.release()
@@ -127,9 +128,8 @@ def bound_store(address: str, port: int, machines: int, timeout: timedelta) -> "
     """Open the store at which the ranks of a trial meet; it listens on `address` alone, unlike torch's own."""
     from torch.distributed import TCPStore
 
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     # The store takes no address to bind to, but it takes a socket that listens already, and owns it then.
-    listener = socket.create_server((address, port), family=family, backlog=2048)
+    listener = socket.create_server((address, port), family=family_of(address), backlog=2048)
     return TCPStore(
         address,
         listener.getsockname()[1],
@@ -141,8 +141,30 @@ def bound_store(address: str, port: int, machines: int, timeout: timedelta) -> "
     )
 
 
+def family_of(address: str) -> socket.AddressFamily:
+    """Return the family of sockets of an address."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def join_port(address: str, port: int | str) -> str:
+    """Return ADDRESS:PORT, with an IPv6 address in brackets."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def split_port(place: str) -> tuple[str, int]:
+    """Return address and port of ADDRESS:PORT, an IPv6 address without its brackets.
+
+    Raises:
+        ValueError: there is no port.
+    """
+    address, _, port = place.rpartition(":")
+    return address.removeprefix("[").removesuffix("]"), int(port)
+
+
 def own_address(peers: Sequence[str]) -> str:
-    """Return the IPv4 address by which the other peers reach this machine; loopback where there are no others.
+    """Return the address by which the other peers reach this machine; loopback where there are no others.
+
+    IPv6 counts where no peer has an IPv4 address beyond loopback.
 
     Args:
         peers: names or addresses of all machines of the job, this one included.
@@ -152,30 +174,21 @@ def own_address(peers: Sequence[str]) -> str:
     """
     if len(peers) == 1:
         return LOOPBACK
-    own = {
-        entry.address
-        for addresses in psutil.net_if_addrs().values()
-        for entry in addresses
-        if entry.family == socket.AF_INET
-    }
-    resolved = [address for address in map(_resolve, peers) if address]
-    found = [address for address in resolved if not address.startswith("127.")]
-    for address in found:
-        if address in own:
-            return address
-    for address in found:
-        # Nothing is sent: a datagram socket that is connected has the address from which it would send.
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.connect((address, 9))
-            except OSError:
-                continue
-            return str(probe.getsockname()[0])
-    only_ipv6 = not resolved and any(map(_has_ipv6, peers))
-    why = (
-        ": they have IPv6 addresses only, and machines meet by IPv4; give names or addresses of it" if only_ipv6 else ""
-    )
-    raise RuntimeError(f"{socket.gethostname()} reaches none of {', '.join(peers)}{why}")
+    own = {entry.address for addresses in psutil.net_if_addrs().values() for entry in addresses}
+    for family in (socket.AF_INET, socket.AF_INET6):
+        found = [address for peer in peers for address in _resolve(peer, family)]
+        for address in found:
+            if address in own:
+                return address
+        for address in found:
+            # Nothing is sent: a datagram socket that is connected has the address from which it would send.
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                try:
+                    probe.connect((address, 9))
+                except OSError:
+                    continue
+                return str(probe.getsockname()[0])
+    raise RuntimeError(f"{socket.gethostname()} reaches none of {', '.join(peers)}")
 
 
 INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
@@ -206,7 +219,7 @@ def interface_of(address: str) -> str:
         RuntimeError: no interface of this machine has the address.
     """
     for name, addresses in psutil.net_if_addrs().items():
-        if any(entry.family == socket.AF_INET and entry.address == address for entry in addresses):
+        if any(entry.address == address for entry in addresses):
             return name
     raise RuntimeError(f"no network interface of {socket.gethostname()} has the address {address}")
 
@@ -217,29 +230,25 @@ def check_reachable(address: str, seconds: float) -> None:
     Raises:
         OSError: nothing does, or there is no answer within `seconds` (a TimeoutError).
     """
-    host, _, port = address.rpartition(":")
-    socket.create_connection((host, int(port)), timeout=seconds).close()
+    socket.create_connection(split_port(address), timeout=seconds).close()
 
 
-def _resolve(name: str) -> str | None:
+def _resolve(name: str, family: socket.AddressFamily) -> list[str]:
+    """Return the addresses of a name by which other machines may reach it: neither loopback nor of one link only."""
     try:
-        return socket.gethostbyname(name)
+        found = {str(entry[4][0]): None for entry in socket.getaddrinfo(name, None, family, socket.SOCK_STREAM)}
     except OSError:
-        return None
-
-
-def _has_ipv6(name: str) -> bool:
-    try:
-        return bool(socket.getaddrinfo(name, None, socket.AF_INET6))
-    except OSError:
-        return False
+        return []
+    addresses = {text: ipaddress.ip_address(text) for text in found}
+    of_one_link = [address for address in addresses.values() if address.version == 6 and address.is_link_local]
+    return [text for text, address in addresses.items() if not address.is_loopback and address not in of_one_link]
 
 
 def main(peers: Sequence[str]) -> None:
     """Print this machine's address and a port that is free on it, and keep the port until standard input ends."""
     address = own_address(peers)
     port = Port(address)
-    print(f"{address}:{port.number}", flush=True)
+    print(join_port(address, port.number), flush=True)
     while os.read(0, 4096):
         continue
     port.release()

@@ -7,6 +7,7 @@ only after a minute, with pages of its log.
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -372,8 +373,8 @@ def _check_answers(address: str) -> None:
     host, separator, port = address.removeprefix("ray://").rpartition(":")
     if not separator or not port.isdigit():
         raise ValueError("write host:port, or auto")
-    if ":" in host:
-        raise ValueError("an IPv6 address, and machines meet by IPv4; give the head's address of it")
+    if ":" in host and not re.fullmatch(r"\[.*\]", host):
+        raise ValueError("write an IPv6 address in brackets, [address]:port")
     check_reachable(f"{host}:{port}", _ANSWER_SECONDS)
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from amscale.cluster import supervisor
 from amscale.cluster.machine import Machine
-from amscale.cluster.network import LOOPBACK, own_address
+from amscale.cluster.network import LOOPBACK, own_address, split_port
 from amscale.cluster.patience import Schedule
 from amscale.cluster.runner import FIRST_RECORD_SECONDS, TrialFailed, TrialRunner
 from amscale.config import Experiment, parse
@@ -117,16 +117,16 @@ def main(rank: int, head: str, attempt: str, spec: str, peers: Sequence[str]) ->
         return 2
     launch = cell.launch
     location = TrialLocation(str(path.parents[2]), None, path.parents[1].name, path.name, launch.visible_after)
-    host, _, port = head.rpartition(":")
+    host, port = split_port(head)
     address = host if rank == 0 else own_address(peers)
     if len(peers) == 1:
         host = address = LOOPBACK
     if rank == 0:
-        machines = HostMachines(location, launch.least_grace, (host, int(port)))
+        machines = HostMachines(location, launch.least_grace, (host, port))
         return _lead(location.store(), machines, attempt, cell, requested)
     machine = Machine(location, rank, launch.least_grace)
     patience = _DECISION_SECONDS + launch.least_grace + launch.visible_after
-    return _follow(machine, rank, (host, int(port), address), attempt, requested, patience)
+    return _follow(machine, rank, (host, port, address), attempt, requested, patience)
 
 
 def _lead(store: TrialStore, machines: HostMachines, attempt: str, cell: Experiment, requested: EndRequest) -> int:

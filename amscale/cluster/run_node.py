@@ -23,7 +23,7 @@ from pathlib import Path
 
 from amscale.cluster import supervisor
 from amscale.cluster.limits import granted_cpus, slurm_memory
-from amscale.cluster.network import LOOPBACK, Port, check_reachable, own_address
+from amscale.cluster.network import LOOPBACK, Port, check_reachable, own_address, split_port
 from amscale.cluster.ray_cluster import OBJECT_STORE_BYTES
 from amscale.errors import InputError
 from amscale.folders import ray_folder
@@ -41,7 +41,7 @@ def start_command(head: str, address: str, temporary: str, client_port: int) -> 
         temporary: folder for Ray's files.
         client_port: a free port for the head's server of Ray's client, which cannot be switched off.
     """
-    host, _, port = head.rpartition(":")
+    host, port = split_port(head)
     role = [f"--address={head}"]
     if host == address:
         role = ["--head", f"--port={port}", f"--ray-client-server-port={client_port}", "--dashboard-host=127.0.0.1"]
@@ -82,7 +82,7 @@ def main(head: str, peers: Sequence[str]) -> int:
     """Run the node until standard input ends; return 0 then, 1 when Ray ended by itself."""
     ctypes.CDLL(None, use_errno=True).prctl(supervisor.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     address = own_address(peers)
-    if not head.startswith(f"{address}:"):
+    if split_port(head)[0] != address:
         _wait_for_head(head)
     signals: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))

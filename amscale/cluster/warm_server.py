@@ -41,6 +41,7 @@ _PRELOADED = (
     "deepspeed",
     "deepspeed.ops.op_builder.all_ops",
     "deepspeed.module_inject.auto_ep_layer",
+    "deepspeed.runtime.zero.muon.muon_optimizer",
     "safetensors.torch",
     "amscale.training.run",
     "amscale.probes.suite",

@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -194,6 +195,8 @@ def parse_override(override: Override) -> tuple[str, Any, Any]:
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise InputError(f"{override!r} is not an override; write key=value, for example model.size=25k")
+    if re.fullmatch(r"\[[0-9A-Fa-f:.]+\]:[0-9]+", text):  # an IPv6 address and its port; YAML would begin a list
+        return key, text, text
     try:
         return (key, *parse_written(text))
     except ValueError as error:

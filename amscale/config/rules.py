@@ -7,6 +7,7 @@ import ast
 import math
 import operator
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -111,7 +112,9 @@ def parse_rule(text: str) -> Rule:
     if len(text) > _LONGEST:
         raise ValueError(f"a rule has at most {_LONGEST} characters")
     try:
-        tree = ast.parse(_SIZE.sub(lambda size: repr(parse_number(size[1])), text).strip(), mode="eval").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python's remarks on text such as `1if` are not for this reader
+            tree = ast.parse(_SIZE.sub(lambda size: repr(parse_number(size[1])), text).strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise ValueError(
             "neither a number nor a rule; a rule is an expression such as 3e-3 * (N / 1M) ** -0.33"

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from amscale.cluster.network import family_of
 from amscale.diagnosis.shared_storage import forget, unseen
 
 _ATTEMPT_SECONDS = 2.0
@@ -42,7 +43,8 @@ def meet(
     deadline = time.monotonic() + seconds
     met: set[str] = set()
     others = {name: place for name, place in machines.items() if name != own}
-    with socket.create_server(tuple(machines[own])) as listener:
+    address, port = machines[own]
+    with socket.create_server((address, port), family=family_of(address)) as listener:
         listener.settimeout(0.2)
         done = threading.Event()
         with ThreadPoolExecutor(len(machines) + 2) as threads:

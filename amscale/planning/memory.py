@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from amscale import models
+from amscale.cluster.environment import MMAP_THRESHOLD
 from amscale.config import TrainSettings
 from amscale.models import Shape
 from amscale.trials.records import Placement, TrialResult
@@ -17,9 +18,14 @@ PROCESS_BYTES = {"cpu": 0.55e9, "cuda": 1.5e9}
 """What a process needs before it holds a model: interpreter, torch, DeepSpeed; on a GPU its context and workspaces."""
 LARGE_LOGITS = 2**24
 """Logits from which on training takes the cross-entropy in pieces."""
-_UNUSED = {"cpu": 0.3, "cuda": 0.0}
-"""Share that the allocator holds beside the tensors. On a CPU glibc keeps what is freed in pieces: 0.2 to 0.45 on one
-process as measured, more for small models on several. On a GPU the part that a plan may fill leaves room for it."""
+_UNUSED = 0.02
+"""Share of all tensors that a process on a CPU holds beside them, as measured. On a GPU the part that a plan may fill
+leaves room for what the allocator holds."""
+_UNUSED_HEAP = 0.5
+"""The same for float32 activations that are too small to be mapped by themselves: the heap keeps pieces of what is
+freed."""
+_KERNELS_BF16 = 10e6
+"""What oneDNN keeps for products of bfloat16 matrices on a CPU, as measured."""
 BUCKET = 500_000_000
 """Most gradients that DeepSpeed reduces at once (its default); it allocates a buffer for so many."""
 _LIVE = 1_000_000_000
@@ -123,37 +129,39 @@ def estimate_memory(shape: Shape, placement: Placement, settings: TrainSettings)
     ahead = 2 * min(total, _PREFETCHED) * element if stage == 3 and several else 0.0
     # The reduced copy of a bucket, and what is cut from it for the shard.
     reduced = 4 * min(total, BUCKET) if several else 4 * min(total, BUCKET) * share if stage else 0.0
-    fresh = min(total, BUCKET) * element if stage >= 2 else total * element if placement.precision == "bf16" else 0.0
+    fresh = (min(total, BUCKET) if stage >= 2 else total) * element if placement.precision == "bf16" else 0.0
     embedding = (shape.parameters.embedding + shape.parameters.output_head) * element
     written = (total + (shape.vocabulary * shape.width if shape.parameters.tied else 0)) * element
+    hidden, of_logits = _activations(shape, placement, settings)
     moments = (
-        # While a forward pass ends and its backward pass begins.
-        (kept + waiting, _activations(shape, placement, settings), bucket + live),
+        # While a forward pass ends and its backward pass begins, for which ZeRO 3 gathers the largest parameters.
+        (kept + waiting, hidden + of_logits, bucket + live + ahead / 2),
         # While ZeRO 3 gathers parameters ahead.
         (kept + waiting, 0.0, bucket + live + ahead),
         # At the end of the last backward pass of a step: both gradients of a tied embedding, and what is reduced.
-        (kept + sums, 0.0, bucket + live + max(2 * embedding, fresh + reduced)),
+        (kept + sums, 0.0, bucket + live + max(2 * embedding, fresh) + reduced),
         # During the update, which ZeRO makes from a float32 copy of the shard's gradients.
         (kept + (sums if stage in (0, 3) else 2 * 4 * total * share), 0.0, bucket + live),
         # While the weights are written: rank 0 copies them, a tied output head twice.
         (kept, 0.0, bucket + live + written),
     )
     states, activations, buffers = max(moments, key=sum)
-    return Memory(
-        states,
-        activations,
-        buffers,
-        unused=_UNUSED[placement.device] * (states + activations + buffers),
-        process=PROCESS_BYTES[placement.device],
-    )
+    unused = 0.0
+    if placement.device == "cpu":
+        in_heap = element == 4 and 4 * placement.micro_batch * shape.context * shape.width < MMAP_THRESHOLD
+        unused = _UNUSED * (states + activations + buffers) + _UNUSED_HEAP * hidden * in_heap
+        unused += _KERNELS_BF16 * (element == 2)
+    return Memory(states, activations, buffers, unused, process=PROCESS_BYTES[placement.device])
 
 
-def _activations(shape: Shape, placement: Placement, settings: TrainSettings) -> float:
+def _activations(shape: Shape, placement: Placement, settings: TrainSettings) -> tuple[float, float]:
+    """Return the bytes that are kept for the backward pass, and those of what has the logits' size."""
     element = 2 if placement.precision == "bf16" else 4
     logits = placement.micro_batch * shape.context * shape.vocabulary
-    counted = 2  # float32 arrays of the logits' size that `activation_bytes` counts
     kept = models.activation_bytes(shape, placement.micro_batch, element, placement.device)
-    return kept + 4 * logits * (loss_copies(logits, settings) - counted)
+    model_precision = element if element != 4 else 0
+    counted = 2 * 4 + model_precision  # bytes a logit in `activation_bytes`
+    return kept - logits * counted, logits * (4 * loss_copies(logits, settings) + model_precision)
 
 
 _LEAST_COMPARED = 50e6

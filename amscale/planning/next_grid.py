@@ -17,7 +17,7 @@ from amscale.data import Corpus, open_store, store_name
 from amscale.errors import InputError, one_line
 from amscale.planning.plan import tokens_folder
 from amscale.scaling.dstar import cell_criteria, check_window, locate_all
-from amscale.scaling.fit import BaseFit
+from amscale.scaling.fit import BaseFit, at_best, tuned
 from amscale.scaling.kinds import unlike_rows
 from amscale.scaling.next_cells import NextCells, candidates, next_cells
 from amscale.scaling.points import PointTable, drop_highest
@@ -60,9 +60,11 @@ def next_grid_of_sweep(
         InputError: as `read_sweep` and `next_cells`; or the sweep's sizes are not set by model.size and data.size.
     """
     check_window(window)
-    return _of_sweep(folder, read_sweep(folder, count), number, count, window, threshold).text
+    return _of_sweep(folder, at_best(read_sweep(folder, count)), number, count, window, threshold).text
 
 
+_WIDEST = 10.0
+"""An interval of k that would remain wider than this settles nothing."""
 PROPOSED = 4
 """Cells of the next step that a verdict names."""
 
@@ -93,6 +95,11 @@ def _next_step(fit: BaseFit, address: str) -> NextStep:
             commands = (f"{first} > next.yaml", "python -m amscale.sweep next.yaml")
     except InputError as error:
         return NextStep(reason=one_line(str(error).removeprefix(f"next={PROPOSED}: ")))
+    if chosen.by_law and not chosen.width_then < _WIDEST:
+        return NextStep(
+            reason=f"no {PROPOSED} cells narrow the k of Chinchilla's law, which these runs do not show; more N, or "
+            "another seed, narrow the other estimates"
+        )
     flops = runs * sum(chosen.flops)
     width = f"from a width of {_width(chosen.width_now)} to about {_width(chosen.width_then)}"
     promise = f"the 95 % interval of k would narrow {width} ({chosen.how})"
@@ -158,6 +165,8 @@ def next_grid_of_table(
         InputError: as `read_table` and `next_cells`.
     """
     table = drop_highest(read_table(path, columns, loss_unit, bytes_per_token), highest)
+    tuning = tuned(table, 0)
+    table = table if tuning is None else tuning.table
     if reason := unlike_rows(table):
         raise InputError(reason)
     chosen = next_cells(table, number)

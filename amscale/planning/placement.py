@@ -80,7 +80,8 @@ def choose_placement(
         advice += "; launch.precision=bf16 leaves out the GPUs without bf16, for which all trials train in fp32"
     raise InputError(
         f"model.size: {shape.parameters.total:,} parameters need {memory.total / 1e9:.1f} GB a process at best, and "
-        f"{part} has {device_memory * placement.gpu_fraction / 1e9:.1f} GB; {advice}"
+        f"{part} has {device_memory * placement.gpu_fraction / 1e9:.1f} GB, of "
+        f"which {_USABLE:.0%} may be filled; {advice}"
     )
 
 

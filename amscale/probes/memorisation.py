@@ -64,11 +64,15 @@ class Memorisation(Probe):
     Settings = MemorisationSettings
     settings: MemorisationSettings
     charts = (
-        ScalarChart(
-            "memorisation", "loss without dropout", ("^memorisation/(train|validation)_loss$", "^loss/entropy$")
+        *(
+            ScalarChart("memorisation", f"{part} loss without dropout", (f"^memorisation/{part}_loss$",))
+            for part in ("train", "validation")
         ),
-        ScalarChart(
-            "memorisation", "continuations reproduced", ("^memorisation/exact_continuation_(train|validation)$",)
+        *(
+            ScalarChart(
+                "memorisation", f"{part} continuations reproduced", (f"^memorisation/exact_continuation_{part}$",)
+            )
+            for part in ("train", "validation")
         ),
     )
 

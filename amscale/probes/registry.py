@@ -123,6 +123,8 @@ class ProbeSettings(Settings):
     continuation: int = Field(8, ge=1)
     """Tokens that follow the prefix and are to be reproduced exactly, each the likeliest. Shorter sequences are left
     out."""
+    histogram_layers: int = Field(3, ge=0)
+    """Layers of which TensorBoard gets histograms and charts, at most: the last, the first, and some evenly between."""
     extra: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Probes of installed packages to measure too: each name with the probe's settings, `{my_probe: {}}`
     (docs/probes.md)."""

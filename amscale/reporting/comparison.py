@@ -1,10 +1,13 @@
 """What differs between two sweeps: settings, losses of the cells that both have, estimates."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict
 
 from amscale.files import parse_json
 from amscale.trials.records import TrialResult
@@ -43,6 +46,10 @@ class CellPair:
     train: tuple[float | None, float | None]
 
 
+Interval = tuple[float | None, float | None]
+"""As fit.json has it: an infinite end is None."""
+
+
 @dataclass(frozen=True)
 class EstimateDifference:
     """An estimate of both fits: value, 95 % interval and rejected hypotheses; None where it is not determined."""
@@ -50,7 +57,7 @@ class EstimateDifference:
     id: str
     estimand: str
     values: tuple[float | None, float | None]
-    intervals: tuple[Any, Any]
+    intervals: tuple[Interval | None, Interval | None]
     rejected: tuple[list[float], list[float]]
 
     @property
@@ -59,9 +66,24 @@ class EstimateDifference:
         first, second = self.values
         if first is None or second is None or first == second:
             return first != second
-        agreeing = [interval for interval in self.intervals if interval]
-        overlap = any(low <= first <= high and low <= second <= high for low, high in agreeing)
+        known = [ends(interval) for interval in self.intervals if interval]
+        overlap = any(low <= first <= high and low <= second <= high for low, high in known)
         return self.rejected[0] != self.rejected[1] or not overlap
+
+
+def ends(interval: Interval) -> tuple[float, float]:
+    """Return the ends of an interval as numbers."""
+    low, high = interval
+    return -math.inf if low is None else low, math.inf if high is None else high
+
+
+@dataclass(frozen=True)
+class VerdictDifference:
+    """A question of both verdicts, with the headlines of their answers."""
+
+    question: str
+    first: str
+    second: str
 
 
 @dataclass(frozen=True)
@@ -75,9 +97,11 @@ class Comparison:
     only_first: list[str]
     """Labels of results that the other has no cell of."""
     only_second: list[str]
+    verdicts: list[VerdictDifference]
+    """Those that differ."""
     estimates: list[EstimateDifference]
     no_estimates: str
-    """Why estimates are not compared; empty where they are."""
+    """Why verdicts and estimates are not compared; empty where they are."""
 
 
 def compare_sweeps(
@@ -96,13 +120,14 @@ def compare_sweeps(
     axes = set(configurations[0]["grid"]) & set(configurations[1]["grid"])
     first, second = (_results(folder, sorted(axes)) for folder in folders)
     pairs = [_pair(key, first[key], second[key]) for key in first if key in second]
-    estimates, reason = _compare_estimates(folders)
+    verdicts, estimates, reason = _compare_fits(folders)
     return Comparison(
         *addresses,
         settings=settings,
         cells=sorted(pairs, key=lambda pair: (pair.N, pair.D, pair.seed or 0)),
         only_first=[str(r.label) for key, r in first.items() if key not in second],
         only_second=[str(r.label) for key, r in second.items() if key not in first],
+        verdicts=verdicts,
         estimates=estimates,
         no_estimates=reason,
     )
@@ -155,29 +180,69 @@ def _pair(key: _Key, first: TrialResult, second: TrialResult) -> CellPair:
     )
 
 
-def _compare_estimates(folders: Sequence[Path]) -> tuple[list[EstimateDifference], str]:
-    documents = []
+class _Read(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class _Test(_Read):
+    value: float
+    rejected: bool = False
+
+
+class _Estimate(_Read):
+    id: str
+    estimand: str = ""
+    value: float | None = None
+    interval: tuple[float | None, float | None] | None = None
+    hypotheses: tuple[_Test, ...] = ()
+
+    @property
+    def rejected(self) -> list[float]:
+        return [test.value for test in self.hypotheses if test.rejected]
+
+
+class _Answer(_Read):
+    question: str
+    headline: str
+
+
+class _Verdict(_Read):
+    answers: tuple[_Answer, ...]
+
+
+class _Fit(_Read):
+    """What is compared of a fit.json."""
+
+    estimates: tuple[_Estimate, ...]
+    verdict: _Verdict
+
+
+def _compare_fits(folders: Sequence[Path]) -> tuple[list[VerdictDifference], list[EstimateDifference], str]:
+    fits = []
     for folder in folders:
         file = folder / "fit.json"
         if not file.is_file():
-            return [], f"{file} is not there: run `python -m amscale.fit` on that sweep"
+            return [], [], f"{file} is not there: run `python -m amscale.fit` on that sweep"
         try:
-            documents.append({entry["id"]: entry for entry in parse_json(file.read_bytes())["estimates"]})
-        except (ValueError, KeyError, TypeError):
-            return [], f"{file} is not what this version writes: run `python -m amscale.fit` on that sweep"
-    first, second = documents
-    return [
+            fits.append(_Fit.model_validate(parse_json(file.read_bytes())))
+        except ValueError:  # a ValidationError is one
+            return [], [], f"{file} is not what this version writes: run `python -m amscale.fit` on that sweep"
+    first, second = ({entry.id: entry for entry in fit.estimates} for fit in fits)
+    asked, headlines = ({answer.question: answer.headline for answer in fit.verdict.answers} for fit in fits)
+    verdicts = [
+        VerdictDifference(question, headline, headlines[question])
+        for question, headline in asked.items()
+        if headlines.get(question, headline) != headline
+    ]
+    differences = [
         EstimateDifference(
             id=name,
-            estimand=str(first[name].get("estimand")),
-            values=(first[name].get("value"), second[name].get("value")),
-            intervals=(first[name].get("interval"), second[name].get("interval")),
-            rejected=(_rejected(first[name]), _rejected(second[name])),
+            estimand=first[name].estimand,
+            values=(first[name].value, second[name].value),
+            intervals=(first[name].interval, second[name].interval),
+            rejected=(first[name].rejected, second[name].rejected),
         )
         for name in first
         if name in second
-    ], ""
-
-
-def _rejected(estimate: Mapping[str, Any]) -> list[float]:
-    return [test["value"] for test in estimate.get("hypotheses") or [] if test.get("rejected")]
+    ]
+    return verdicts, differences, ""

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from amscale.reporting.comparison import CellPair, Comparison, EstimateDifference
+from amscale.reporting.comparison import CellPair, Comparison, EstimateDifference, ends
 from amscale.reporting.terminal import print_line
 from amscale.settings import format_size, format_value
 
@@ -31,6 +31,10 @@ def print_comparison(found: Comparison, console: Console) -> None:
     if found.no_estimates:
         print_line(console, f"estimates are not compared: {found.no_estimates}")
         return
+    for verdict in found.verdicts:
+        print_line(console, f"{verdict.question}\n  A: {verdict.first}\n  B: {verdict.second}")
+    if not found.verdicts:
+        print_line(console, "both verdicts have the same headlines")
     changed = [estimate for estimate in found.estimates if estimate.changed]
     if changed:
         columns = ("estimate", "A", "B", "rejected by A", "by B")
@@ -70,4 +74,4 @@ def _estimate_row(estimate: EstimateDifference) -> tuple[str, ...]:
 def _value(value: float | None, interval: Any) -> str:
     if value is None:
         return "not determined"
-    return f"{value:.4g}" + (f" ({interval[0]:.4g} to {interval[1]:.4g})" if interval else "")
+    return f"{value:.4g}" + ("" if interval is None else " ({:.4g} to {:.4g})".format(*ends(interval)))

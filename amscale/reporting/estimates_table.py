@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from amscale.scaling.estimate import Estimate, HypothesisTest, interval_text
 from amscale.scaling.forecast import score_lines
-from amscale.scaling.laws.compare import HELD_OUT, Comparison
+from amscale.scaling.laws.compare import HELD_OUT, HELD_OUT_FACTOR, Comparison
 from amscale.scaling.verdict import ANSWER, ASKED, NEXT, NOT_SAID, Verdict
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def print_fit(fit: "BaseFit", console: "Console", grounds: bool = False) -> None
     for line in fit.tuning.lines() if fit.tuning else ():
         console.print(Text(line))
     print_estimates(console, fit.estimates)
-    print_laws(console, fit.laws)
+    print_laws(console, fit.laws, _reach(fit.table.flops.tolist()))
     for score in fit.forecasts:
         for line in score_lines(score):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -105,7 +105,17 @@ def print_grounds(console: "Console", estimates: Sequence[Estimate], printed: Se
             _print_note(console, f"{id}: {line}" if index == 0 else f"    {line}")
 
 
-def print_laws(console: "Console", laws: Sequence[Comparison]) -> None:
+def _reach(flops: Sequence[float]) -> str:
+    """Return how far the held-out error on the largest C extrapolates; empty where all C are one."""
+    largest = max(flops, default=0.0)
+    others = [C for C in flops if largest > C * HELD_OUT_FACTOR]
+    if not others:
+        return ""
+    reach = largest / max(others)
+    return f". C out reaches {reach:.3g} times the compute of its fit: --forecast says what a longer reach costs"
+
+
+def print_laws(console: "Console", laws: Sequence[Comparison], reach: str = "") -> None:
     """Print a row for each law: its fit by Huber's objective, AICc by squares on ln loss, and held-out errors."""
     rows = []
     not_fitted: dict[str, list[str]] = {}
@@ -135,7 +145,7 @@ def print_laws(console: "Console", laws: Sequence[Comparison]) -> None:
             console,
             "error: root mean square of ln loss, by Huber's objective; N, D, C out: the same on the largest N, D or C, "
             "by a fit to the other points, none where these are too few. AICc by squares on ln loss, Gaussian errors "
-            "assumed; lower is better",
+            f"assumed; lower is better{reach}",
         )
     for reason, names in not_fitted.items():
         _print_note(console, f"not fitted: {'; '.join(names)}: {reason}")

@@ -129,7 +129,7 @@ def _cell(trials: Sequence[CellTrial], wide: bool) -> "Text":
     parts += [f"{min(losses):.3f}"] if losses else []
     if state in (RUNNING, FAILED) or not losses:
         parts.append(format_duration(max(lefts)) if lefts and state == RUNNING else state)
-    return Text(" ".join(parts), style=_STYLES[state])
+    return Text(", ".join(parts), style=_STYLES[state])
 
 
 def time_left(trials: Sequence[CellTrial], expected: dict[str, float], places: int) -> float | None:

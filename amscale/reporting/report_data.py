@@ -194,6 +194,7 @@ _LAW_KEYS = {"law", "formula", "objective", "parameters", "held_out", "refusal",
 
 def _is_current(document: dict[str, Any], folder: Path) -> bool:
     """Return whether estimates are whole, from this version, and of exactly the trials that are finished now."""
+    from amscale.scaling.fit import tuned
     from amscale.scaling.reading import read_sweep
 
     if document.get("format") != 1 or document.get("amscale") != amscale.__version__ or "verdict" not in document:
@@ -208,7 +209,9 @@ def _is_current(document: dict[str, Any], folder: Path) -> bool:
         left_out = {item["name"] for item in document["left_out"]}
     except (AttributeError, KeyError, TypeError):  # damaged: it is made anew
         return False
-    table = read_sweep(folder, count)
+    table = read_sweep(folder, count, axes=document["settings"].get("tune"))
+    tuning = tuned(table, 0)
+    table = table if tuning is None else tuning.table
     now = {(point.name, point.N, point.D, point.loss) for point in table.points}
     return now == then and {name for name, _ in table.left_out} == left_out
 

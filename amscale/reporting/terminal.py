@@ -63,6 +63,7 @@ def trial_status(folder: TrialStore) -> TrialStatus:
     changed = folder.metrics.stat().st_mtime if folder.metrics.is_file() else 0.0
     running = time.time() - changed < RUNNING_SECONDS
     state = "running" if running else "failed" if failures else "stopped" if last else "waiting"
+    state = "waiting" if folder.waits_on_branch() else state
     return TrialStatus(
         label=folder.path.name,
         state=state,

@@ -32,7 +32,7 @@ class _Follower:
     def cell(self) -> CellTrial:
         """Return how the trial stands."""
         label, metrics = self._store.path.name, self._store.metrics
-        if not metrics.is_file():
+        if not metrics.is_file() or self._store.waits_on_branch():
             return self._still(label)
         written = metrics.stat()
         if written.st_size < self._read:  # cut back to a checkpoint's step

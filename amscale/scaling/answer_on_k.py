@@ -114,8 +114,11 @@ def _headline_on_k(determined: Sequence[Estimate], hypotheses: Sequence[float]) 
         return f"These runs do not tell k = {names_of(counts)} apart."
     apart = _disjoint(tested)
     if apart is not None:
-        first, second = (_subject(item)[0].lower() + _subject(item)[1:] for item in apart)
-        return f"k depends on what is asked: the intervals {first} and {second} have nothing in common."
+        found = (
+            f"{item.value:.3g} ({interval_text(item.interval)}) by {_SHORT.get(item.id, item.estimand)}"
+            for item in apart
+        )
+        return f"k depends on what is asked: {', '.join(found)}."
     if len(tested) == 1:
         rejected = [k for k, count in counts.items() if count]
         are = "is" if len(rejected) == 1 else "are"

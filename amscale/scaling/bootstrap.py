@@ -89,13 +89,15 @@ def redrawn_residuals(
 def with_interpolation(noise: Array, deviations: Array) -> Array:
     """Return residuals (resamples, rows) of which a part is what finding the optimum of each tuned cell anew changes.
 
-    The residuals of a law through tuned cells hold their interpolation errors already: of those the part remains that
-    interpolation does not explain, so that the variance is the larger of the two, and each cell has its own.
+    The residuals of a law through tuned cells hold their interpolation errors already: their variance stays the same.
+    The errors of interpolation take from it what they explain, at most all, and each cell has its own.
 
     Args:
         noise: residuals drawn for the rows.
         deviations: changes of ln loss (draws, rows).
     """
     total, explained = float(noise.var()), float(deviations.var(axis=0).mean())
-    share = max(0.0, 1 - explained / total) if total > 0 else 0.0
-    return deviations[np.arange(len(noise)) % len(deviations)] + math.sqrt(share) * noise
+    share = min(1.0, explained / total) if total > 0 else 1.0
+    scale = math.sqrt(share * total / explained) if explained > 0 else 0.0
+    drawn = deviations[np.arange(len(noise)) % len(deviations)]
+    return scale * drawn + math.sqrt(1 - share) * noise

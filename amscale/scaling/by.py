@@ -80,7 +80,7 @@ def fit_sweep_by(
     Raises:
         InputError: no finished trial has the setting, or all have one value.
     """
-    points = read_sweep(folder, count, where).points
+    points = read_sweep(folder, count, where, every_setting=True).points
     values = {
         format_value(value) for point in points if point.result and (value := point.result.setting(by)) is not None
     }

@@ -289,19 +289,14 @@ def fit_sweep(
     }
     corpora = by_corpus(table)
     if len(corpora) > 1:
-        corpora = {label: _at_best(each) for label, each in corpora.items()}
+        corpora = {label: at_best(each) for label, each in corpora.items()}
         return BaseFit(
             table, estimates_of_corpora(table, corpora), [], settings, forecasts=score_folder(Path(folder), table)
         )
-    table = _at_best(runs)
+    table = at_best(runs)
     forecasts = score_folder(Path(folder), table)
-    criteria, without = cell_criteria(table.cells(), window)
-    wide = f"{window:g} of the run's steps" if window <= 1 else f"{int(window)} steps"
-    text = f"mean of (train loss - least validation loss)² over {wide} before it < {threshold:g}"
+    criteria, dstar = _dstar(table, window, threshold, hypotheses)
     values = {cell: [item.value for item in items] for cell, items in criteria.items()}
-    dstar = exponent_from_dstar(
-        locate_all(values, threshold), table.convention, text, hypotheses, table.reasons + tuple(without)
-    )
     sensitivity = dstar_sensitivity(table, window, threshold, hypotheses)
     remarks = criterion_remarks(criteria, threshold) + seed_remark(values, threshold, resamples)
     dstar = dstar.model_copy(update={"remarks": dstar.remarks + remarks + sensitivity_remark(sensitivity)})
@@ -311,6 +306,40 @@ def fit_sweep(
     estimates = with_conditions(points, [dstar, *estimates], conditions)
     estimates = [*estimates, *capacity_estimates(table), *floors(table)]
     return BaseFit(points, estimates, laws, settings, criteria, sensitivity, forecasts, tuning, curves)
+
+
+def _dstar(
+    table: PointTable, window: float, threshold: float, hypotheses: Sequence[float]
+) -> tuple[dict[tuple[float, float], list[Criterion]], Estimate]:
+    """Return the D* criterion of every run by (N, D), and the exponent at D*."""
+    criteria, without = cell_criteria(table.cells(), window)
+    wide = f"{window:g} of the run's steps" if window <= 1 else f"{int(window)} steps"
+    text = f"mean of (train loss - least validation loss)² over {wide} before it < {threshold:g}"
+    values = {cell: [item.value for item in items] for cell, items in criteria.items()}
+    left_out = table.reasons + tuple(without)
+    return criteria, exponent_from_dstar(locate_all(values, threshold), table.convention, text, hypotheses, left_out)
+
+
+def fit_so_far(folder: str | Path, count: str, window: float, threshold: float, hypotheses: Sequence[float]) -> BaseFit:
+    """Estimate what needs no law from the trials that have finished: a verdict while a sweep runs, in a second.
+
+    Raises:
+        InputError: the folder holds no sweep.
+    """
+    runs = read_sweep(folder, count)
+    table = at_best(runs)
+    settings: dict[str, Any] = {
+        "count": count,
+        "window": window,
+        "threshold": threshold,
+        "hypotheses": list(hypotheses),
+    }
+    corpora = by_corpus(table)
+    if len(corpora) > 1:
+        return BaseFit(table, estimates_of_corpora(table, corpora), [], settings)
+    criteria, dstar = _dstar(table, window, threshold, hypotheses)
+    estimates = [dstar, exponent_from_optima(table, hypotheses), *capacity_estimates(table), *floors(table)]
+    return BaseFit(table, estimates, [], settings, criteria)
 
 
 def fit_table(
@@ -402,7 +431,7 @@ def tuned(table: PointTable, resamples: int) -> Tuning | None:
     return tune_cells(table, axes, resamples) if axes else None
 
 
-def _at_best(table: PointTable) -> PointTable:
+def at_best(table: PointTable) -> PointTable:
     """Return the runs at the tested values nearest to the best of each cell, seeds apart; all where none are tuned."""
     tuning = tuned(table, 0)
     return table if tuning is None else tuning.nearest

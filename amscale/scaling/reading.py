@@ -17,7 +17,11 @@ from amscale.trials.records import TrialResult
 
 
 def read_sweep(
-    folder: str | Path, count: str = "non_embedding", where: str | None = None, axes: Sequence[str] | None = None
+    folder: str | Path,
+    count: str = "non_embedding",
+    where: str | None = None,
+    axes: Sequence[str] | None = None,
+    every_setting: bool = False,
 ) -> PointTable:
     """Return the finished trials of a sweep as points; other trials are left out by name.
 
@@ -30,6 +34,7 @@ def read_sweep(
         where: settings that the trials must have, `key=value` joined by commas; all trials if None.
         axes: dotted keys of settings that are tuned by cell, which the points keep; by default those under `tune` in
             the sweep's configuration.
+        every_setting: keep the trials of every setting, for a reader who tells them apart.
 
     Raises:
         InputError: no such folder, no trial in it, an incomplete result, an unknown `count`, or as `select_trials`.
@@ -49,7 +54,8 @@ def read_sweep(
     if table.points:
         table = select_trials(table, where)
     chosen = tuned_settings(folder) if axes is None else tuple(axes)
-    choose_variants(table, chosen, following_settings(folder))
+    if not every_setting:
+        choose_variants(table, chosen, following_settings(folder))
     families = {str(point.result.shape.family) for point in table.points if point.result}
     if len(families) > 1:
         table.warnings.append(f"the points mix model families: {', '.join(sorted(families))}")

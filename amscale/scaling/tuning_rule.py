@@ -14,6 +14,7 @@ from amscale.scaling.laws.fitting import fit_law
 from amscale.scaling.laws.law import HUBER_LOG, SQUARED_LOG, Law, rows_of
 from amscale.scaling.points import Array, PointTable
 from amscale.scaling.tuning import Tuning, at_value, short
+from amscale.scaling.tuning_policies import tables_of_policies
 from amscale.settings import format_size
 
 _RESAMPLES = 200
@@ -222,9 +223,10 @@ def _weighted(design: Array, y: Array, errors: Array) -> tuple[Array, Array]:
 
 
 def sensitivity(tuning: Tuning, law: Law) -> tuple[Variant, ...]:
-    """Return k of one law with tuned cells, and with each single value of an axis that every cell has.
+    """Return k of one law with tuned cells, with each single value of an axis that every cell has, with each policy.
 
-    The other axes stay tuned. The lengths of the lists are bounded: of more values those in the middle are taken.
+    Beside a single value the other axes stay tuned; of many values those in the middle are taken. A policy is computed
+    where the runs surround its settings.
     """
     found = [_variant("tuned cells", tuning.table, law)]
     for axis in tuning.axes:
@@ -234,6 +236,7 @@ def sensitivity(tuning: Tuning, law: Law) -> tuple[Variant, ...]:
         extra = max(0, len(shared) - _MOST_VALUES)
         for value, table in shared[extra // 2 : len(shared) - (extra - extra // 2)]:
             found.append(_variant(f"one {short(axis)} for all", table, law, value))
+    found += [_variant(f"policy {name}", table, law) for name, table in tables_of_policies(tuning).items()]
     return tuple(found)
 
 

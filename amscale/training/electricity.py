@@ -36,8 +36,10 @@ class Rapl:
         self._before: list[int] = []
         try:
             for zone in sorted(root.glob("*-rapl:[0-9]*")):
-                if zone.name.count(":") == 1 and (zone / "name").read_text().startswith("package"):
-                    self._zones.append((zone / "energy_uj", int((zone / "max_energy_range_uj").read_text())))
+                if zone.name.count(":") == 1 and (zone / "name").read_text(encoding="ascii").startswith("package"):
+                    self._zones.append(
+                        (zone / "energy_uj", int((zone / "max_energy_range_uj").read_text(encoding="ascii")))
+                    )
             self._before = self._values()
         except OSError as error:
             self.reason = f"{error.filename}: {error.strerror} (reading it may need root)"
@@ -58,7 +60,7 @@ class Rapl:
         return sum(passed) / 1e6
 
     def _values(self) -> list[int]:
-        return [int(file.read_text()) for file, _ in self._zones]
+        return [int(file.read_text(encoding="ascii")) for file, _ in self._zones]
 
 
 class Nvml:

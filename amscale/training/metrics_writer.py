@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,16 +22,34 @@ from amscale.trials.trial_store import TrialStore
 
 _FLUSH_SECONDS = 1.0
 
-_LOSSES = ScalarChart(
-    "loss", "nats per token", ("^loss/train$", "^loss/validation$", "^loss/floor_1$", "^loss/entropy$")
+_TRAIN, _VALIDATION = "Loss/train", "Loss/validation"
+"""A capital letter sorts before all others: TensorBoard shows the losses first."""
+_CHARTS = (
+    ScalarChart("loss", "train, nats per token", (f"^{_TRAIN}$",)),
+    ScalarChart("loss", "validation, nats per token", (f"^{_VALIDATION}$",)),
 )
+_LAYER = re.compile(r"layer_(\d+)")
+_ANY_LAYER = "layer_[0-9]+"
 
 
-def _layout(charts: Sequence[ScalarChart]) -> dict[str, dict[str, list[Any]]]:
-    """Return TensorBoard's layout of custom scalars: charts by category and title."""
+def layers_shown(layers: int, most: int) -> list[int]:
+    """Return the layers of which histograms and charts are shown: the last, the first, and those evenly between."""
+    if most < 2:
+        return [layers - 1][:most]
+    return sorted({round(index * (layers - 1) / (most - 1)) for index in range(most)})
+
+
+def _layout(charts: Sequence[ScalarChart], shown: Sequence[int]) -> dict[str, dict[str, list[Any]]]:
+    """Return TensorBoard's layout of custom scalars: charts by category and title, one for each layer that is shown."""
     layout: dict[str, dict[str, list[Any]]] = {}
-    for chart in (_LOSSES, *charts):
-        layout.setdefault(chart.category, {})[chart.title] = ["Multiline", list(chart.tags)]
+    for chart in (*_CHARTS, *charts):
+        category = layout.setdefault(chart.category, {})
+        if not any(_ANY_LAYER in tag for tag in chart.tags):
+            category[chart.title] = ["Multiline", list(chart.tags)]
+            continue
+        for layer in shown:
+            tags = [tag.replace(_ANY_LAYER, f"layer_{layer:02d}") for tag in chart.tags]
+            category[f"{chart.title}, layer {layer:02d}"] = ["Multiline", tags]
     return layout
 
 
@@ -41,8 +60,9 @@ class MetricsWriter:
         store: the trial's, with `metrics.jsonl` and the folder of event files. Records after `step` are cut off first:
             they belong to a run that was killed after its newest checkpoint, and will be written again.
         step: the step that training continues from.
-        entropy: of the corpus's source in nats per token, where it is known: a line beside the losses.
         charts: those of the probes, for the Custom Scalars tab.
+        layers: of the model.
+        histogram_layers: layers of which TensorBoard gets histograms, and charts, at most.
         utilisation: measures the MFU of each step; None where the device's peak is not known.
         reporting: gets the same numbers for the trackers that the sweep reports to.
     """
@@ -51,8 +71,9 @@ class MetricsWriter:
         self,
         store: TrialStore,
         step: int,
-        entropy: float | None = None,
         charts: Sequence[ScalarChart] = (),
+        layers: int = 1,
+        histogram_layers: int = 3,
         utilisation: Utilisation | None = None,
         reporting: Reporting | None = None,
     ) -> None:
@@ -64,9 +85,8 @@ class MetricsWriter:
         self._flushed = time.monotonic()
         had_curves = any(store.tensorboard.glob("*tfevents*"))
         self._board = SummaryWriter(str(store.tensorboard), purge_step=step + 1 if step else None, flush_secs=10)
-        self._board.add_custom_scalars(_layout(charts))
-        self._lines = {"loss/floor_1": 1.0} | ({} if entropy is None else {"loss/entropy": entropy})
-        self._add_lines(step)
+        self._shown = layers_shown(layers, histogram_layers)
+        self._board.add_custom_scalars(_layout(charts, self._shown))
         if step and not had_curves:
             self._repeat_curves()
         self._utilisation = utilisation
@@ -74,21 +94,17 @@ class MetricsWriter:
         self._before: tuple[int, float] | None = None
         """Tokens and seconds at the step before, of this attempt."""
 
-    def _add_lines(self, step: int) -> None:
-        for name, value in self._lines.items():
-            self._board.add_scalar(name, value, step)
-
     def _repeat_curves(self) -> None:
         """Draw what the trial recorded before it had curves: those of a trial that branched off another begin there."""
         for record in self._store.read_metrics(MetricsRecord):
             if isinstance(record, TrainRecord):
-                self._board.add_scalar("loss/train", record.loss, record.step)
+                self._board.add_scalar(_TRAIN, record.loss, record.step)
                 if record.learning_rate is not None:
                     self._board.add_scalar("optimiser/learning_rate", record.learning_rate, record.step)
                 if record.gradient_norm is not None:
                     self._board.add_scalar("optimiser/gradient_norm", record.gradient_norm, record.step)
             elif isinstance(record, ValidationRecord):
-                self._board.add_scalar("loss/validation", record.loss, record.step)
+                self._board.add_scalar(_VALIDATION, record.loss, record.step)
             elif isinstance(record, ProbeRecord):
                 for name, value in record.values.items():
                     self._board.add_scalar(name, value, record.step)
@@ -117,7 +133,7 @@ class MetricsWriter:
         self._before = tokens, seconds
         self._write(record)
         shown = {
-            "loss/train": loss,
+            _TRAIN: loss,
             "optimiser/learning_rate": rate,
             "optimiser/gradient_norm": record["gradient_norm"],
             "speed/mfu": record.get("mfu"),
@@ -129,8 +145,7 @@ class MetricsWriter:
     def validation(self, step: int, loss: float) -> None:
         """Write the mean loss over the validation tokens, in nats per token."""
         self._write({"kind": "validation", "step": step, "loss": loss})
-        self._board.add_scalar("loss/validation", loss, step)
-        self._add_lines(step)
+        self._board.add_scalar(_VALIDATION, loss, step)
 
     def probe(self, step: int, measurement: Measurement) -> None:
         """Write one measurement of the probes, its seconds, and why anything is missing.
@@ -157,7 +172,9 @@ class MetricsWriter:
         for name, value in measurement.scalars.items():
             self._board.add_scalar(name, value, step)
         for name, values in measurement.histograms.items():
-            self._board.add_histogram(name, values, step)
+            layer = _LAYER.search(name)
+            if layer is None or int(layer.group(1)) in self._shown:
+                self._board.add_histogram(f"histograms/{name}", values, step)
 
     def hyper_parameters(self, settings: Mapping[str, Any], outcome: Mapping[str, float]) -> None:
         """Write the run's row of TensorBoard's HParams tab."""

@@ -6,6 +6,7 @@ short of memory drops and reads again. The difference is private memory, which m
 """
 
 import gc
+import importlib
 import resource
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +40,16 @@ class PrivateMemory:
         return cls(kilobytes["RssAnon:"] * 1024, (kilobytes["VmHWM:"] - of_files) * 1024)
 
 
-def _load_lazily_imported() -> None:
-    """Take a step of AdamW on one number, for which torch imports its compiler: 100 MB that are no part of training."""
+def _load_lazily_imported(stage: int) -> None:
+    """Import what training imports as it goes: up to 150 MB that are no part of it.
+
+    For a step of AdamW torch imports its compiler; under ZeRO DeepSpeed imports an optimiser that compiles a function.
+    """
     parameter = torch.nn.Parameter(torch.zeros(1))
     parameter.grad = torch.zeros(1)
     torch.optim.AdamW([parameter]).step()
+    if stage:
+        importlib.import_module("deepspeed.runtime.zero.muon.muon_optimizer")
 
 
 class PeakMemory:
@@ -58,7 +64,7 @@ class PeakMemory:
 
     def __init__(self, accelerator: Accelerator, model: torch.nn.Module) -> None:
         self._accelerator = accelerator
-        _load_lazily_imported()
+        _load_lazily_imported(accelerator.state.deepspeed_plugin.zero_stage)
         gc.collect()  # a network that was built from another one leaves parameters that nothing uses
         held = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in [*model.parameters(), *model.buffers()]}
         of_model = sum(storage.nbytes() for storage in held.values() if storage.device.type == "cpu")

@@ -194,7 +194,8 @@ class OpenTrial:
             charts = [chart for probe in probes for chart in probe.charts]
             measure = utilisation(models.flops_per_token(shape), facts.world_size, facts.device, facts.precision)
             reporting = report_to(cell, store, shape, subset.unique_tokens, progress.step)
-            records = MetricsWriter(store, progress.step, tokens.entropy_per_token, charts, measure, reporting)
+            most = cell.probes.histogram_layers
+            records = MetricsWriter(store, progress.step, charts, shape.layers, most, measure, reporting)
         if cell.launch.grace != "auto":
             store.grace_file.unlink(missing_ok=True)
         run = Run(
@@ -300,13 +301,14 @@ class OpenTrial:
         books.wait()
         return 0
 
-    def say(self, outcome: LoopOutcome) -> None:
-        """Write how the trial ended into its log, from rank 0."""
+    def say(self, outcome: LoopOutcome, whose: str = "") -> None:
+        """Write how the trial ended into its process's log, from rank 0, behind the words `whose`."""
         step, accelerator = self.progress.step, self.run.accelerator
         if outcome.state == "preempted":
-            _say(accelerator, f"preempted at step {step}: a checkpoint is written, and the trial can go on")
+            _say(accelerator, f"{whose}preempted at step {step}: a checkpoint is written, and the trial can go on")
         else:
-            _say(accelerator, f"{outcome.state} at step {step}{f': {outcome.reason}' if outcome.reason else ''}")
+            reason = f": {outcome.reason}" if outcome.reason else ""
+            _say(accelerator, f"{whose}{outcome.state} at step {step}{reason}")
 
 
 def _say(accelerator: Accelerator, line: str) -> None:

@@ -207,9 +207,8 @@ class ScriptTrial:
             self._store.check_attempt()
             return
         if self._records is None:
-            entropy = self._tokens.entropy_per_token if self._tokens else None
             reporting = report_to(self._cell, self._store, self.shape, self.D, step - 1)
-            self._records = MetricsWriter(self._store, step - 1, entropy, reporting=reporting)
+            self._records = MetricsWriter(self._store, step - 1, reporting=reporting)
         self._last_step = step
         self._seen = float(step * self._cell.train.batch_tokens if tokens is None else tokens)
         if train_loss is not None:

@@ -373,6 +373,11 @@ class TrialStore:
         """Return the names of the trial's checkpoints, newest first; asked on machine 0."""
         return [path.name for path in reversed(self.local_checkpoints())]
 
+    def waits_on_branch(self) -> bool:
+        """Return whether the trial has records that another left it to go on from, and has not begun itself."""
+        begun = self.attempt_file.exists() or self.log.exists() or self.tensorboard.exists()
+        return self.metrics.is_file() and not begun
+
     def can_branch(self) -> bool:
         """Return whether the trial has neither begun nor got a state to go on from; asked on machine 0."""
         return not (self.result.exists() or self.attempt_file.exists() or self.checkpoint_names())

@@ -22,7 +22,7 @@ grid: {model.size: [100k, 223k, 304k]}
 model: {family: vanilla, layers: 2, heads: 2, dropout: 0.0}
 data: {corpus: question_formation, documents: 2k, validation: 200, size: 8k}
 train: {steps: 30, batch_tokens: 200, learning_rate: 1e-3, validate_every: 10, validation_tokens: 500}
-launch: {machines: auto, zero_stage: 1, device_memory: 657100k, retries: 2, checkpoint_every: 10, stalled_after: 60}
+launch: {machines: auto, zero_stage: 1, device_memory: 655230k, retries: 2, checkpoint_every: 10, stalled_after: 60}
 probes: {every: 0, sequences: 8}
 """
 
@@ -138,7 +138,7 @@ def test_a_driver_without_the_clusters_token_is_told_what_to_set(cluster, tmp_pa
     variables = {name: value for name, value in environment().items() if not name.startswith("RAY_")}
     variables |= {"HOME": str(tmp_path)} | ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {})
     driver = cluster.hosts[1].run(
-        *(sys.executable, "-m", "amscale.sweep", "quick.yaml", f"launch.address={cluster.address}", "storage=."),
+        *(sys.executable, "-m", "amscale.sweep", "grammar.yaml", f"launch.address={cluster.address}", "storage=."),
         cwd=tmp_path,
         env=variables,
         stdout=subprocess.PIPE,
@@ -189,6 +189,21 @@ def test_the_doctor_names_what_is_wrong_with_two_of_three_hosts(cluster, tmp_pat
     assert right["all-reduce across"].endswith("GB/s by gloo over e0")
     assert right["first update"] == "as plain AdamW makes it (cpu, fp32, ZeRO stage 0)"
     assert list(storage.iterdir()) == []
+
+
+def test_hosts_with_ipv6_alone_meet(tmp_path, monkeypatch):
+    """By names of several addresses IPv4 comes first; these hosts have none."""
+    with fleet.hosts(2, subnet=62, ipv6=True) as made:
+        cases = (f"{h.address}) name={h.namespace} sick=:;;" for h in made.hosts)
+        remote = tmp_path / "remote"
+        remote.write_text(SHELL.replace("{cases}", "\n".join(cases)))
+        remote.chmod(0o755)
+        monkeypatch.setenv("REMOTE_SHELL", str(remote))
+        hosts = ",".join(host.address for host in made.hosts)
+        ran = command("doctor", hosts, f"storage={tmp_path / 'storage'}", "launch.device=cpu", "--json")
+    found = {f["check"]: f for f in json.loads(ran.stdout)["findings"]}
+    assert all(found[check]["ok"] for check in ("ports", "network", "clocks", "first update")), ran.stdout
+    assert found["all-reduce across"]["says"].endswith("GB/s by gloo over e0"), ran.stdout
 
 
 NOTEBOOK = """

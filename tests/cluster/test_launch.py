@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from amscale.cluster.machine import SupervisedCommand, launch_command
-from amscale.cluster.network import INTERFACE_VARIABLES, Port, interface_of, interface_variables, own_address
+from amscale.cluster.network import INTERFACE_VARIABLES, Port, interface_of, interface_variables, join_port, split_port
 from amscale.folders import private_folder
 from amscale.locks import FileLock, LockHeld
 from amscale.trials.records import Placement
@@ -176,9 +176,10 @@ def test_ranks_of_one_machine_meet_on_loopback_whatever_a_site_names():
     assert interface_variables("127.0.0.1", site) == dict.fromkeys(INTERFACE_VARIABLES, "lo")
 
 
-def test_machines_that_have_ipv6_only_are_named():
-    with pytest.raises(RuntimeError, match="reaches none of 2001:db8::1, 2001:db8::2: they have IPv6 addresses only"):
-        own_address(["2001:db8::1", "2001:db8::2"])
+@pytest.mark.parametrize(("place", "address"), [("10.0.0.1:6379", "10.0.0.1"), ("[fd77::1]:6379", "fd77::1")])
+def test_an_address_and_its_port_are_told_apart(place, address):
+    assert split_port(place) == (address, 6379)
+    assert join_port(address, 6379) == place
 
 
 def test_the_port_of_a_job_is_kept_until_its_script_ends():

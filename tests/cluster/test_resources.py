@@ -90,12 +90,12 @@ def test_a_bad_answer_is_one_line_and_never_a_plan_for_the_cpu(
     monkeypatch.setattr(gpus, "_ANSWER_SECONDS", 1.0)
     nvidia_smi(answer, status, before=before)
     machine = this_machine()
-    settings = config.load("quick.yaml", ["model.size=25k", "data.size=8k"])
+    settings = config.load("grammar.yaml", ["model.size=25k", "data.size=8k"])
     with pytest.raises(
         InputError, match=f"launch.device=auto: nvidia-smi .*{words}.*; mend it, or give launch.device=cpu"
     ):
         plan_sweep(settings, tmp_path, machine, build=False)
-    on_cpu = config.load("quick.yaml", ["model.size=25k", "data.size=8k", "launch.device=cpu"])
+    on_cpu = config.load("grammar.yaml", ["model.size=25k", "data.size=8k", "launch.device=cpu"])
     assert plan_sweep(on_cpu, tmp_path, machine, build=False).trials[0].placement.device == "cpu"
 
 
@@ -126,7 +126,7 @@ def test_each_gpu_needs_its_cores():
     assert machines.processes("cuda", 1) == [1, 0]
     assert "7 of them cannot be used: each needs a CPU core beside it" in machines.describe()
     assert "8 H100 of 80 GB" in machines.describe()
-    cell = config.load("quick.yaml", ["model.size=25k", "data.size=8k", "launch.cpus_per_process=4"])
+    cell = config.load("grammar.yaml", ["model.size=25k", "data.size=8k", "launch.cpus_per_process=4"])
     with pytest.raises(
         InputError, match=r"launch\.cpus_per_process=4: no machine gives that many CPU cores beside a GPU"
     ):
@@ -213,8 +213,8 @@ def test_every_node_is_asked_for_its_own_cards(tmp_path):
             program.chmod(0o755)
             gpus = 2 if host.index in cards else 0
             made.start_ray(host, cpus=2 * gpus, gpus=gpus, path=str(folder))
-            made.wait_for_nodes(host.index)
-        settings = ["quick.yaml", "model.size=25k", "data.size=8k", f"storage={tmp_path}"]
+        made.wait_for_nodes(3)
+        settings = ["grammar.yaml", "model.size=25k", "data.size=8k", f"storage={tmp_path}"]
         planner = made.hosts[0].run(
             *(sys.executable, "-m", "amscale.plan", *settings, f"launch.address={made.address}", "--json"),
             env={**environment(), **made.environment},

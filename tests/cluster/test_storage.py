@@ -97,7 +97,7 @@ def _start(made: fleet.Hosts, cluster: Cluster) -> None:
     for host, scratch in ((first, cluster.scratch[0]), (second, cluster.scratch[1])):
         made.environment["HOST_SCRATCH"] = str(scratch)
         made.start_ray(host)
-        made.wait_for_nodes(host.index)
+    made.wait_for_nodes(2)
     second.run = run
 
 
@@ -208,7 +208,7 @@ def test_a_driver_on_a_disk_that_is_full_or_read_only_ends_with_one_line(options
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)], check=True)
     try:
-        command = [sys.executable, "-m", "amscale.sweep", "quick.yaml", f"storage={disk}"]
+        command = [sys.executable, "-m", "amscale.sweep", "grammar.yaml", f"storage={disk}"]
         ran = subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=600, check=False)
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)

@@ -82,7 +82,7 @@ def run_on_two_nodes(folder: Path) -> None:
         with ray_cluster(made.address, cpus=0) as head:
             grid = ["grid.model.size=[25k, 1B]", "grid.data.size=[8k]", "grid.seed=[0,1,2,3]"]
             few = ["data.documents=2k", "data.validation=100", f"storage={folder}"]
-            settings = config.load("quick.yaml", [*grid, *few])
+            settings = config.load("grammar.yaml", [*grid, *few])
             plan = plan_sweep(settings, folder, cluster())
             assert [trial.placement.gpu_fraction for trial in plan.trials] == [0.3333] * 4 + [1.0] * 4
             trials = [plan.trials[-1], *plan.trials[:4]]

@@ -13,7 +13,7 @@ from amscale.errors import InputError
 from amscale.files import packaged
 from amscale.settings import format_duration, format_size, parse_size
 
-QUICK = "quick.yaml"
+QUICK = "grammar.yaml"
 
 
 @pytest.mark.parametrize(
@@ -120,6 +120,7 @@ def test_bad_settings_are_named_in_one_line(override, words):
         ("train.patience=null", None),
         ("train.patience=~", None),
         ("train.patience=", None),
+        ("launch.address=[fd77::1]:6379", "[fd77::1]:6379"),
     ],
 )
 def test_scalars_are_read_as_they_are_meant(override, value):
@@ -130,7 +131,7 @@ def test_scalars_are_read_as_they_are_meant(override, value):
 
 
 def test_a_file_is_read_as_overrides_are(tmp_path):
-    text = (packaged("configs") / QUICK).read_text(encoding="utf-8").replace("name: quick", "name: 20261128")
+    text = (packaged("configs") / QUICK).read_text(encoding="utf-8").replace("name: grammar", "name: 20261128")
     (tmp_path / "my.yaml").write_bytes(b"\xef\xbb\xbf" + text.encode() + b"seed: 010\nstorage: 2026-11-28\n")
     experiment = config.load(str(tmp_path / "my.yaml"))
     assert (experiment.name, experiment.storage) == ("20261128", "2026-11-28")
@@ -186,17 +187,17 @@ def test_bad_files(tmp_path, text, words):
 
 
 def test_a_setting_of_the_corpus_before_is_said_to_be_in_the_file():
-    with pytest.raises(InputError, match=r"data\.documents='25k'.*it is in quick\.yaml: data=\{corpus: …, …\}"):
-        config.load("quick.yaml", ["data.corpus=text", "data.files=input.txt"])
+    with pytest.raises(InputError, match=r"data\.documents='25k'.*it is in grammar\.yaml: data=\{corpus: …, …\}"):
+        config.load("grammar.yaml", ["data.corpus=text", "data.files=input.txt"])
     with pytest.raises(InputError, match=r"unknown key data\.documents=1(?!.*it is in)"):
-        config.load("quick.yaml", ["data.corpus=text", "data.documents=1", "data.files=input.txt"])
+        config.load("grammar.yaml", ["data.corpus=text", "data.documents=1", "data.files=input.txt"])
 
 
 def test_a_configuration_from_a_pipe_is_read_twice():
     reader, writer = os.pipe()
-    os.write(writer, (packaged("configs") / "quick.yaml").read_bytes())
+    os.write(writer, (packaged("configs") / "grammar.yaml").read_bytes())
     os.close(writer)
-    assert config.load(f"/dev/fd/{reader}") == config.load(f"/dev/fd/{reader}") == config.load("quick.yaml")
+    assert config.load(f"/dev/fd/{reader}") == config.load(f"/dev/fd/{reader}") == config.load("grammar.yaml")
     os.close(reader)
 
 

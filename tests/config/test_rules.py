@@ -136,7 +136,7 @@ def test_every_node_of_python_is_refused_but_those_of_arithmetic():
 )
 def test_what_is_wrong_with_a_rule_is_said_on_loading(override, words):
     with pytest.raises(InputError, match=words):
-        config.load("quick.yaml", [override])
+        config.load("grammar.yaml", [override])
 
 
 def test_rules_and_tuned_axes_are_written_as_they_were_given_and_read_back():
@@ -145,7 +145,7 @@ def test_rules_and_tuned_axes_are_written_as_they_were_given_and_read_back():
         "train.betas=[0.9, 1 - 1 / T]",
         "tune={train.learning_rate: [x0.5, x1], train: {batch_tokens: [1k, 2k]}, small: 25k}",
     ]
-    experiment = config.load("quick.yaml", overrides)
+    experiment = config.load("grammar.yaml", overrides)
     tree = experiment.model_dump(mode="json", exclude_unset=True)
     assert tree["train"]["learning_rate"] == "3e-3 * (N / 1M) ** -0.33"
     assert tree["tune"] == {

@@ -20,7 +20,11 @@ from pathlib import Path
 
 import psutil
 
+from amscale.cluster.network import join_port
+from helpers.commands import wait_until
+
 NETWORK = "10.77.{}"
+IPV6_NETWORK = "fd77:{}::"
 HEAD_PORT = 6390
 PROMPT = {
     "RAY_health_check_period_ms": "2000",
@@ -128,12 +132,14 @@ class Hosts:
     @property
     def address(self) -> str:
         """Address of the Ray cluster."""
-        return f"{self.hosts[0].address}:{HEAD_PORT}"
+        return join_port(self.hosts[0].address, HEAD_PORT)
 
     def start_ray(self, host: Host, cpus: int = 1, gpus: int = 0, path: str = "") -> None:
         """Start the Ray node of a host, with a folder of programs first on its PATH; the first host is the head."""
         role = ["--head", f"--port={HEAD_PORT}", "--include-dashboard=false"] if host.index == 1 else []
         role = role or [f"--address={self.address}"]
+        log = self.folder / f"node{host.index}.log"
+        begins = log.stat().st_size if log.exists() else 0
         host.node = host.run(
             sys.executable,
             "-m",
@@ -147,23 +153,28 @@ class Hosts:
             "--disable-usage-stats",
             "--block",
             env={**os.environ, **self.environment, "PATH": f"{path}:{os.environ['PATH']}"},
-            stdout=(self.folder / f"node{host.index}.log").open("ab"),
+            stdout=log.open("ab"),
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        if host.index == 1:  # the others ask the head; its log costs less to read than Ray itself
+            started = b"Ray runtime started"
+            wait_until(lambda: started in log.read_bytes()[begins:] or host.node.poll() is not None, 600, "a Ray head")
 
     def start_all(self, cpus: int = 1) -> None:
         """Start the Ray node of every host, and wait for all of them."""
         for host in self.hosts:
             self.start_ray(host, cpus)
-            if host.index == 1:
-                self.wait_for_nodes(1)
         self.wait_for_nodes(len(self.hosts))
 
     def wait_for_nodes(self, count: int, seconds: float = 600) -> None:
         """Wait until that many Ray nodes are alive."""
-        script = f"import ray; ray.init(address={self.address!r}, log_to_driver=False, logging_level=50); "
-        script += "print(sum(n['Alive'] for n in ray.nodes()))"
+        # Many looks in one interpreter: each start of Ray's own client costs seconds.
+        script = f"import ray, time; ray.init(address={self.address!r}, log_to_driver=False, logging_level=50)\n"
+        script += (
+            f"for _ in range(100):\n  alive = sum(n['Alive'] for n in ray.nodes())\n  if alive == {count}: break\n"
+        )
+        script += "  time.sleep(0.2)\nprint(alive)"
         deadline = time.monotonic() + seconds
         while True:
             asked = subprocess.run(
@@ -188,23 +199,25 @@ def ray_hosts(count: int, cpus: int = 1, subnet: int = 0) -> Iterator[Hosts]:
 
 
 @contextmanager
-def hosts(count: int, subnet: int = 0) -> Iterator[Hosts]:
-    """That many hosts on one bridge, with nothing running on them."""
+def hosts(count: int, subnet: int = 0, ipv6: bool = False) -> Iterator[Hosts]:
+    """That many hosts on one bridge, with nothing running on them; with IPv6 addresses and no others where asked."""
     tag = f"{os.getpid() % 10000}x{subnet}"
-    bridge, network = f"b{tag}", NETWORK.format(subnet)
+    bridge, network = f"b{tag}", IPV6_NETWORK.format(subnet) if ipv6 else f"{NETWORK.format(subnet)}."
+    # Without `nodad` an address waits for a second for an answer of another host that has it.
+    length = ["/64", "nodad"] if ipv6 else ["/24"]
     made: list[Host] = []
     folder = Path(tempfile.mkdtemp(prefix="hosts"))
     try:
         ip("link", "add", bridge, "type", "bridge")
-        ip("address", "add", f"{network}.254/24", "dev", bridge)
+        ip("address", "add", f"{network}254{length[0]}", "dev", bridge, *length[1:])
         ip("link", "set", bridge, "up")
         for index in range(1, count + 1):
-            host = Host(index, f"n{index}-{tag}", f"{network}.{index}", f"v{index}-{tag}")
+            host = Host(index, f"n{index}-{tag}", f"{network}{index}", f"v{index}-{tag}")
             made.append(host)
             ip("netns", "add", host.namespace)
             ip("link", "add", host.link, "type", "veth", "peer", "name", "e0", "netns", host.namespace)
             ip("link", "set", host.link, "master", bridge, "up")
-            ip("-n", host.namespace, "address", "add", f"{host.address}/24", "dev", "e0")
+            ip("-n", host.namespace, "address", "add", f"{host.address}{length[0]}", "dev", "e0", *length[1:])
             ip("-n", host.namespace, "link", "set", "e0", "up")
             ip("-n", host.namespace, "link", "set", "lo", "up")
         yield Hosts(made, folder)

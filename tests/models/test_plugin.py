@@ -42,10 +42,10 @@ def packages(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_family_of_another_package_is_planned_and_trained(packages, tmp_path):
-    planned = run(packages, "-m", "amscale.plan", "quick.yaml", *SMALL, f"storage={tmp_path}")
+    planned = run(packages, "-m", "amscale.plan", "grammar.yaml", *SMALL, f"storage={tmp_path}")
     assert planned.returncode == 0, planned.stderr
     assert "plan: 1 trial" in planned.stdout
-    ran = run(packages, "-m", "amscale.sweep", "quick.yaml", *SMALL, f"storage={tmp_path}")
+    ran = run(packages, "-m", "amscale.sweep", "grammar.yaml", *SMALL, f"storage={tmp_path}")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     (path,) = tmp_path.glob("*/trials/parallel-*/result.json")
     result = json.loads(path.read_text())
@@ -68,7 +68,7 @@ def test_a_family_of_another_package_is_planned_and_trained(packages, tmp_path):
 def test_messages_and_reference_know_the_family(packages):
     code = (
         "from amscale.config import load; from amscale.errors import InputError\n"
-        "try: load('quick.yaml', ['model={family: lstm}'])\n"
+        "try: load('grammar.yaml', ['model={family: lstm}'])\n"
         "except InputError as error: print(error)\n"
         "from amscale.config.reference import reference; print('## model, parallel' in reference())\n"
     )
@@ -95,8 +95,8 @@ def test_messages_and_reference_know_the_family(packages):
 def test_a_package_that_is_no_family_is_one_line(tmp_path, code, words):
     """It is noticed by who uses it, and by nobody else."""
     packages = install(tmp_path, code, "broken = broken_family:Broken")
-    assert run(packages, "-m", "amscale.plan", "quick.yaml", f"storage={tmp_path}").returncode == 0
-    done = run(packages, "-m", "amscale.plan", "quick.yaml", f"storage={tmp_path}", "model.family=broken")
+    assert run(packages, "-m", "amscale.plan", "grammar.yaml", f"storage={tmp_path}").returncode == 0
+    done = run(packages, "-m", "amscale.plan", "grammar.yaml", f"storage={tmp_path}", "model.family=broken")
     assert done.returncode == 2
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -6,6 +6,7 @@ from amscale import config
 from amscale.cluster.resources import this_machine
 from amscale.planning.branches import branches_of, describe_branches
 from amscale.planning.plan import plan_sweep
+from amscale.reporting.terminal import trial_status
 from amscale.trials.sweep_store import SweepStore
 
 ONE_PASS = (
@@ -20,7 +21,7 @@ ONE_PASS = (
 
 
 def plan(tmp_path, *overrides, build=False):
-    experiment = config.load("quick.yaml", [*ONE_PASS, f"storage={tmp_path}", *overrides])
+    experiment = config.load("grammar.yaml", [*ONE_PASS, f"storage={tmp_path}", *overrides])
     return plan_sweep(experiment, tmp_path, this_machine(), build=build)
 
 
@@ -71,11 +72,14 @@ def test_no_trial_branches_off_where_the_beginnings_differ_or_it_is_not_wanted(t
 
 def test_a_trial_that_began_by_itself_or_was_left_behind_trains_on(tmp_path):
     small, middle, trunk = plan(tmp_path).trials
-    folder = SweepStore(tmp_path / "quick")
+    folder = SweepStore(tmp_path / "grammar")
     begun = folder.trial(small.label)
     begun.path.mkdir(parents=True)
     begun.attempt_file.write_text("an attempt")
     (folder.trial(trunk.label).checkpoints / f"step_{middle.branch.step + 1:09d}").mkdir(parents=True)
     assert not any(trial.branch for trial in plan(tmp_path).trials)
-    (folder.trial(middle.label).checkpoints / f"step_{middle.branch.step:09d}").mkdir(parents=True)
+    left = folder.trial(middle.label)
+    (left.checkpoints / f"step_{middle.branch.step:09d}").mkdir(parents=True)
+    left.metrics.write_text('{"kind": "train", "step": 1, "loss": 4.0}\n')
+    assert trial_status(left).state == "waiting"  # its records are the other's, and it has not begun
     assert [trial.branch and trial.branch.step for trial in plan(tmp_path).trials] == [None, middle.branch.step, None]

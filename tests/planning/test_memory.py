@@ -36,9 +36,9 @@ def placed(stage: int, world: int, precision="fp32", device="cpu", micro_batch: 
         (0, 2, "fp32", 4 + 8 + 4 + 4),  # weights, moments, gradients, what is all-reduced
         (1, 1, "fp32", 4 + 12 + 4 + 4 + 4),  # also the float32 copy of the weights and the bucket
         (1, 2, "fp32", 4 + 6 + 4 + 4 + 4),
-        (2, 1, "fp32", 4 + 12 + 4 + 4 + 4 + 4),  # also the gradients of this pass beside those of the last
-        (2, 2, "fp32", 4 + 6 + 2 + 4 + 4 + 4),
-        (3, 1, "fp32", 4 + 12 + 4 + 4 + 4 + 4 + 4),  # also the gathered weights
+        (2, 1, "fp32", 4 + 12 + 4 + 4 + 4),
+        (2, 2, "fp32", 4 + 6 + 2 + 4 + 4),
+        (3, 1, "fp32", 4 + 12 + 4 + 4 + 4 + 4),  # also the gathered weights
         (3, 2, "fp32", 2 + 6 + 2 + 4 + 4 + 8),  # gathered, and twice ahead
         (1, 1, "bf16", 2 + 12 + 4 + 4 + 2 + 4),  # sums and bucket in float32, new gradients in bf16
     ],

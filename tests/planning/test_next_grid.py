@@ -122,7 +122,7 @@ def test_cells_of_a_table_are_overrides_that_plan_takes(tmp_path):
     text = next_grid_of_table(file, 1)
     line = next(line for line in text.splitlines() if "amscale.sweep CONFIG" in line)
     overrides = shlex.split(line)[5:]
-    (trial,) = planned(load("quick.yaml", [*overrides, f"storage={tmp_path}", "data.documents=1M"]))
+    (trial,) = planned(load("grammar.yaml", [*overrides, f"storage={tmp_path}", "data.documents=1M"]))
     assert yaml.safe_load(text)["grid"]["data.size"][0] == trial.D
 
 

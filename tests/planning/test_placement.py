@@ -15,7 +15,7 @@ from amscale.planning.placement import choose_placement
 def placed(*overrides: str, resources: Resources, size: str = "1B"):
     """Return the placement of one trial, and its memory."""
     cell = config.expand(
-        config.load("quick.yaml", [f"model.size={size}", "model.layers=22", "data.size=8k", *overrides])
+        config.load("grammar.yaml", [f"model.size={size}", "model.layers=22", "data.size=8k", *overrides])
     )
     shape = models.solve(cell[0].model, 50304, 1024)
     return choose_placement(cell[0], shape, 64, resources)
@@ -44,7 +44,10 @@ def test_the_smallest_stage_and_fewest_processes_that_fit():
             ("launch.machines=2", "launch.gpu_fraction=0.5"),
             r"gpu_fraction=0\.5: only a trial of one process shares a GPU",
         ),
-        ("launch.gpu_fraction=0.1", r"and launch\.gpu_fraction=0\.1 of one has 8\.0 GB; give a larger part"),
+        (
+            "launch.gpu_fraction=0.1",
+            r"and launch\.gpu_fraction=0\.1 of one has 8\.0 GB, of which 85% may be filled; give a larger part",
+        ),
     ],
 )
 def test_a_trial_that_can_never_be_placed_gives_one_line(override, words):

@@ -14,7 +14,7 @@ from amscale.planning.plan import plan_sweep
 
 def load(tmp_path, *overrides):
     few = ["data.documents=1k", "data.validation=100", f"storage={tmp_path}"]
-    return config.load("quick.yaml", [*few, *overrides])
+    return config.load("grammar.yaml", [*few, *overrides])
 
 
 def test_a_part_and_the_whole_of_a_corpus_in_one_grid(tmp_path):
@@ -59,7 +59,7 @@ def test_a_plan_looks_at_each_corpus_once_and_builds_nothing(tmp_path, calls):
 def test_a_plan_imports_nothing_heavy(tmp_path):
     script = (
         "import sys\nfrom amscale.plan import plan\n"
-        f"plan('quick.yaml', 'data.documents=1k', 'data.validation=100', 'storage={tmp_path}')\n"
+        f"plan('grammar.yaml', 'data.documents=1k', 'data.validation=100', 'storage={tmp_path}')\n"
         "heavy = {'torch', 'ray', 'deepspeed', 'accelerate', 'transformers', 'datasets', 'pandas', 'matplotlib'}\n"
         "print('heavy:', sorted(heavy & sys.modules.keys()))"
     )

@@ -19,7 +19,7 @@ from amscale.trials.sweep_store import SweepStore
 
 def plan(tmp_path, *overrides):
     few = ["data.documents=1k", "data.validation=100", f"storage={tmp_path}", "grid.data.size=[8k,16k]"]
-    experiment = config.load("quick.yaml", [*few, *overrides])
+    experiment = config.load("grammar.yaml", [*few, *overrides])
     return plan_sweep(experiment, tmp_path, this_machine("cpu"), build=False)
 
 
@@ -140,7 +140,7 @@ def test_larger_cells_run_what_the_rule_of_small_ones_gives_and_one_step_to_each
     assert len(first.later) == 2 * 3
     assert {trial.N > 120e3 for trial in first.later} == {True}
     assert "Stage 1 of 2" in first.stages[0]
-    sweep = SweepStore(tmp_path / "quick")
+    sweep = SweepStore(tmp_path / "grammar")
     for result in results_of(first, optimum).values():
         (label,) = [trial.label for trial in first.trials if trial.identity == result.trial]
         folder = sweep.trial(label).path
@@ -174,9 +174,9 @@ def test_a_value_that_was_stopped_early_has_a_result_and_bounds_the_optimum(tmp_
     """It is left out of the fit by name, and the best value beside it is no edge."""
     found = plan(tmp_path, "model.size=25k", "data.size=8k", "tune={train.learning_rate: [x0.5, x1, x2], stop: asha}")
     assert {found.cell_of(trial) for trial in found.trials} == {'{"model.size": 25000, "data.size": 8000, "seed": 0}'}
-    sweep = SweepStore(tmp_path / "quick")
-    (tmp_path / "quick").mkdir()
-    (tmp_path / "quick" / "sweep.yaml").write_text("format: 1\ntune: {train.learning_rate: [1, 2, 3]}\n")
+    sweep = SweepStore(tmp_path / "grammar")
+    (tmp_path / "grammar").mkdir()
+    (tmp_path / "grammar" / "sweep.yaml").write_text("format: 1\ntune: {train.learning_rate: [1, 2, 3]}\n")
     for trial, loss in zip(found.trials, (2.0, 1.5, None), strict=True):
         sweep.trial(trial.label).path.mkdir(parents=True)
         report = {"step": 500, "loss": 4.0, "validation_loss": 3.0}
@@ -186,7 +186,7 @@ def test_a_value_that_was_stopped_early_has_a_result_and_bounds_the_optimum(tmp_
             result = result.model_copy(update={"state": "finished", "losses": losses, "settings": result.settings})
         sweep.publish_result(trial.label, result)
         assert sweep.trial(trial.label).read_result().steps == 500
-    table = read_sweep(tmp_path / "quick")
+    table = read_sweep(tmp_path / "grammar")
     assert [reason for _, reason in table.left_out] == ["stopped_early: ASHA: worse than the others"]
     (cell,) = tune_cells(table, ["train.learning_rate"]).cells
     assert cell.settings["train.learning_rate"] == pytest.approx(5e-3)

@@ -56,7 +56,7 @@ def test_a_sweep_of_small_and_large_trials(tmp_path):
 
     def parts(*overrides: str) -> list[float]:
         sizes = "grid.model.size=[25k, 1B]"
-        settings = config.load("quick.yaml", [sizes, "grid.data.size=[8k]", "grid.seed=[0,1,2,3,4]", *overrides])
+        settings = config.load("grammar.yaml", [sizes, "grid.data.size=[8k]", "grid.seed=[0,1,2,3,4]", *overrides])
         plan = plan_sweep(settings, tmp_path, machines, build=False)
         return [trial.placement.gpu_fraction for trial in plan.trials]
 
@@ -69,7 +69,7 @@ def test_a_sweep_of_small_and_large_trials(tmp_path):
 def test_the_plan_says_which_cards_trials_get_and_what_they_share(tmp_path):
     kinds = (replace(HOST, gpu_name="Large"), replace(HOST, gpu_name="Small", gpu_memory=16 * 10**9))
     sizes = ["grid.model.size=[25k, 1B]", "grid.data.size=[8k]", "grid.seed=[0,1,2,3,4]"]
-    plan = plan_sweep(config.load("quick.yaml", sizes), tmp_path, Resources(kinds), build=False)
+    plan = plan_sweep(config.load("grammar.yaml", sizes), tmp_path, Resources(kinds), build=False)
     console = Console(file=io.StringIO(), width=160)
     print_plan(plan, console)
     printed = console.file.getvalue()

@@ -22,7 +22,7 @@ def test_policy_of_the_page_sets_what_it_says(tmp_path):
     group, entry = re.search(r'\[project\.entry-points\."(.*?)"\]\n\s*(.*)', page).groups()
     (metadata / "entry_points.txt").write_text(f"[{group}]\n{entry.replace(chr(34), '')}\n")
     settings = ["train={policy: widths, epochs: 100}", "data.size=8k", "data.documents=1k", "data.validation=100"]
-    command = [sys.executable, "-m", "amscale.plan", "quick.yaml", *settings, f"storage={tmp_path}", "--json"]
+    command = [sys.executable, "-m", "amscale.plan", "grammar.yaml", *settings, f"storage={tmp_path}", "--json"]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr

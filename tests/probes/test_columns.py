@@ -68,7 +68,7 @@ def test_built_in_probes_take_their_settings_from_the_section():
 )
 def test_names_that_no_package_adds_are_one_line(override, message):
     with pytest.raises(InputError) as error:
-        config.load("quick.yaml", [override])
+        config.load("grammar.yaml", [override])
     assert str(error.value).startswith("probes.extra=")
     assert message in str(error.value)
 

@@ -10,16 +10,16 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from amscale.errors import InputError
 from amscale.probes import Measurement, ScalarChart
 from amscale.probes.registry import ProbeSettings, build_probes
-from amscale.training.metrics_writer import MetricsWriter
+from amscale.training.metrics_writer import MetricsWriter, layers_shown
 from amscale.trials.trial_store import TrialStore
 
 
-def writer(folder, entropy=None, charts=()):
-    return MetricsWriter(TrialStore(folder), 0, entropy, charts)
+def writer(folder, charts=()):
+    return MetricsWriter(TrialStore(folder), 0, charts)
 
 
-def written(folder, entropy, charts=()):
-    records = writer(folder, entropy, charts)
+def written(folder, charts=()):
+    records = writer(folder, charts)
     records.train(1, 100, 3.0, 1e-3, 0.5, 0.1, True)
     records.validation(1, 2.5)
     measurement = Measurement(pattern="mean_token", seconds=0.25)
@@ -38,49 +38,65 @@ def texts(board, tag):
     return [event.tensor_proto.string_val[0].decode() for event in board.Tensors(f"{tag}/text_summary")]
 
 
-@pytest.mark.parametrize("entropy", [0.997, None])
-def test_one_chart_holds_the_losses_the_floor_and_the_known_entropy(tmp_path, entropy):
-    import re
+def layout_of(board):
+    return Layout.FromString(board.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
 
-    board = written(tmp_path, entropy)
-    tags = board.Tags()["scalars"]
-    # Lines that span the run, so that the chart shows them beside the curves.
-    assert [(e.step, e.value) for e in board.Scalars("loss/floor_1")] == [(0, 1.0), (1, 1.0), (2, 1.0)]
-    assert ("loss/entropy" in tags) == (entropy is not None)
-    if entropy:
-        assert [e.value for e in board.Scalars("loss/entropy")] == pytest.approx([entropy] * 3)
-    content = board.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
-    layout = Layout.FromString(content)
-    patterns = layout.category[0].chart[0].multiline.tag
-    shown = {tag for tag in tags if any(re.match(pattern, tag) for pattern in patterns)}
-    assert shown == {"loss/train", "loss/validation", "loss/floor_1"} | ({"loss/entropy"} if entropy else set())
+
+def test_losses_sort_before_everything_else_and_have_a_chart_each(tmp_path):
+    board = written(tmp_path)
+    tags = sorted(tag for kind in ("scalars", "histograms") for tag in board.Tags()[kind])
+    assert tags[:2] == ["Loss/train", "Loss/validation"]
+    loss = layout_of(board).category[0]
+    assert [list(chart.multiline.tag) for chart in loss.chart] == [["^Loss/train$"], ["^Loss/validation$"]]
+
+
+def test_few_layers_have_histograms_and_charts_of_their_own(tmp_path):
+    records = MetricsWriter(TrialStore(tmp_path), 0, [ScalarChart("a", "r", ("^r/layer_[0-9]+/x$",))], layers=12)
+    measurement = Measurement()
+    for layer in range(12):
+        measurement.histograms[f"r/layer_{layer:02d}/x"] = np.arange(5.0)
+    measurement.histograms["r/global/x"] = np.arange(5.0)
+    records.probe(1, measurement)
+    records.close()
+    board = EventAccumulator(str(tmp_path / "tb"))
+    board.Reload()
+    shown = [f"histograms/r/layer_{layer:02d}/x" for layer in (0, 6, 11)]
+    assert sorted(board.Tags()["histograms"]) == ["histograms/r/global/x", *shown]
+    charts = {chart.title: list(chart.multiline.tag) for chart in layout_of(board).category[1].chart}
+    assert charts["r, layer 06"] == ["^r/layer_06/x$"]
+    assert len(charts) == 3
+    assert [layers_shown(12, most) for most in (0, 1, 2, 99)] == [[], [11], [0, 11], list(range(12))]
 
 
 def test_the_pattern_and_what_is_missing_are_written_with_the_figures(tmp_path):
-    board = written(tmp_path, None)
+    board = written(tmp_path)
     probes = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     probe = next(record for record in probes if record["kind"] == "probe")
     assert probe["pattern"] == "mean_token"
     assert probe["reasons"] == {"radius/layer_00": "all patterns are one"}
     assert texts(board, "probes/pattern") == ["Pattern of a sequence: mean_token."]
     assert "all patterns are one" in texts(board, "probes/not_measured")[0]
-    assert board.Tags()["histograms"] == ["energy/layer_00/E"]
+    assert board.Tags()["histograms"] == ["histograms/energy/layer_00/E"]
     assert board.Scalars("probes/seconds")[0].value == 0.25
 
 
 def test_the_charts_of_the_probes_follow_that_of_the_losses(tmp_path):
     charts = [chart for probe in build_probes(ProbeSettings()) for chart in probe.charts]
-    board = written(tmp_path, None, [*charts, ScalarChart("attention", "mine", ("^mine$",))])
-    layout = Layout.FromString(board.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    board = written(tmp_path, [*charts, ScalarChart("attention", "mine", ("^mine$",))])
+    layout = layout_of(board)
     assert {category.title: {chart.title for chart in category.chart} for category in layout.category} == {
-        "loss": {"nats per token"},
+        "loss": {"train, nats per token", "validation, nats per token"},
         "associative memory": {
-            "radius beside r*",
+            "radius beside r*, layer 00",
             "layer steps that lower the energy",
-            "log Z, unsquared distance",
+            "log Z, unsquared distance, layer 00",
         },
-        "attention": {"keys that hold 90 % of the mass", "mine"},
-        "memorisation": {"loss without dropout", "continuations reproduced"},
+        "attention": {"keys that hold 90 % of the mass, layer 00", "mine"},
+        "memorisation": {
+            f"{part} {what}"
+            for part in ("train", "validation")
+            for what in ("loss without dropout", "continuations reproduced")
+        },
     }
 
 

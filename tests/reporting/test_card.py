@@ -29,9 +29,9 @@ def finished(tmp_path: Path, family: str, weights: bool = False) -> TrialStore:
         "data={corpus: random_tokens, size: 4k, vocabulary: 50, sequence_length: 15, sequences: 1k}",
         "train={steps: 5}",
     ]
-    experiment = config.load("quick.yaml", [MODELS[family], *settings, "grid={}", f"storage={tmp_path}/of_then"])
+    experiment = config.load("grammar.yaml", [MODELS[family], *settings, "grid={}", f"storage={tmp_path}/of_then"])
     (trial,) = plan_sweep(experiment, tmp_path, this_machine(), build=True).trials
-    store = TrialStore(tmp_path / "of_then" / "quick" / "trials" / trial.label)
+    store = TrialStore(tmp_path / "of_then" / "grammar" / "trials" / trial.label)
     placement = Placement(1, 1, 1, "cpu", 0, "fp32", micro_batch=2, accumulation=1)
     assert trial.store is not None
     store.write_spec(trial.cell, placement, trial.store.folder, trial.identity)
@@ -85,6 +85,8 @@ def test_a_recipe_names_the_same_trial_and_what_differs_here(tmp_path, capfd):
     (trial,) = plan_sweep(config.load(f"{tmp_path}/again/trial.yaml"), tmp_path, this_machine(), build=False).trials
     assert trial.identity == store.read_spec().trial
     assert (trial.placement.micro_batch, trial.placement.zero_stage, trial.placement.device) == (2, 0, "cpu")
+    assert ended(reproduce, str(store.path), "--output=/proc/again") == 2
+    assert "no folder can be made there" in capfd.readouterr().err
     assert ended(reproduce, str(store.path), "--json") == 0
     document = json.loads(capfd.readouterr().out)
     assert document["differs"]["torch"]["then"] == "1.0"

@@ -76,7 +76,7 @@ def test_the_map_shows_each_cell_and_what_the_whole_will_take(monkeypatch):
         "1 of 6 trials done, 2 running, 2 waiting, 1 failed; about 20 s left",
         "N \\ D              8k             20k",
         "6.43k           2.451          failed",
-        "25.2k       1.750 5 s         waiting",
+        "25.2k      1.750, 5 s         waiting",
         " 101k         running         waiting",
         "least validation loss so far, nats per token, and the time left of what runs",
         f"failed: {label('6.43k', '20k')}: exit status 1",

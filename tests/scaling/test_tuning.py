@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from amscale.scaling.points import Point, PointTable
 from amscale.scaling.reading import read_sweep
 from amscale.scaling.table import read_table
 from amscale.scaling.tuning import at_settings, tune_cells
+from amscale.scaling.tuning_policies import tables_of_policies
 
 RATES, BATCHES = np.geomspace(5e-4, 8e-3, 5), np.geomspace(2e4, 1.28e6, 4)
 
@@ -99,6 +101,7 @@ def test_a_best_value_at_an_edge_proposes_the_next_unless_that_one_diverged(hope
     assert optimum.edges == edges
     assert optimum.next_values == pytest.approx(following)
     assert optimum.loss == pytest.approx(3.05)
+    assert bool(optimum.reason) == (not edges)
 
 
 def test_error_of_the_optimum_is_what_repeated_experiments_show():
@@ -148,3 +151,24 @@ def test_variants_of_a_cell_are_told_apart_by_their_mean_over_seeds(tmp_path, wr
     assert len(read_sweep(tmp_path, axes=["train.weight_decay"]).points) == 4
     (tmp_path / "sweep.yaml").write_text("tune:\n  train.weight_decay: [0, 0.1]\n")
     assert [sorted(point.settings) for point in read_sweep(tmp_path).points] == [["train.weight_decay"]] * 4
+
+
+def test_a_policy_is_compared_where_the_runs_surround_its_settings():
+    """Step Law's learning rate of a table's N and D; where the batch, or a width, is needed and unknown, nothing is."""
+    points = []
+    for N in (1e7, 4e7):
+        for D in (1e9, 4e9):
+            rate = 1.79 * N**-0.713 * D**0.307
+            for lr in (rate / 2, rate * 2, rate * 8):
+                loss = 2 + N**-0.1 + abs(math.log(lr / rate))
+                points.append(Point(f"{N:g}/{D:g}/{lr:g}", N, D, loss, settings={"lr": lr}))
+    tuning = tune_cells(PointTable("made", "N", points), ["lr"])
+    tables = tables_of_policies(tuning)
+    assert list(tables) == ["step_law"]
+    for point in tables["step_law"].points:
+        assert point.settings["lr"] == pytest.approx(1.79 * point.N**-0.713 * point.D**0.307)
+        assert point.loss == pytest.approx(2 + point.N**-0.1 + math.log(2))
+    higher = [replace(point, settings={"lr": 10 * point.settings["lr"]}) for point in points]
+    assert not tables_of_policies(tune_cells(PointTable("made", "N", higher), ["lr"]))
+    renamed = [replace(point, settings={"batch": point.settings["lr"]}) for point in points]
+    assert not tables_of_policies(tune_cells(PointTable("made", "N", renamed), ["batch"]))

@@ -145,7 +145,7 @@ def test_several_estimates_of_k():
     assert both.headline == "Of 2 estimates of k, 1 rejects k = 1, none rejects 2."
     assert both.says[-1] == "Each value is tested at the 5 % level by itself."
     apart = said(of("k_dstar", 2.0, (1.5, 2.5), (1.0,), (2.0,)), of("k_nopt", 1.0, (0.9, 1.1), (2.0,), (1.0,)))
-    assert apart.headline.startswith("k depends on what is asked: the intervals at D*(N)")
+    assert apart.headline == "k depends on what is asked: 2 (1.5 to 2.5) by D*(N), 1 (0.9 to 1.1) by N_opt(D)."
     open_ = said(of("k_nopt", 1.9, (0.5, 3.0), (), (1.0, 2.0)), of("k_dstar", reason="D* is known for 1 of 3 N"))
     assert open_.headline == "These runs do not tell k = 1 and 2 apart."
     assert open_.cannot_say[0] == "k by D*(N): D* is known for 1 of 3 N."

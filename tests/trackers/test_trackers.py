@@ -89,7 +89,7 @@ def test_a_tracker_that_fails_is_left_alone(tmp_path, monkeypatch, capfd):
 
 
 def test_unknown_trackers_are_named():
-    quick = Path(__file__).parents[2] / "configs" / "quick.yaml"
+    quick = Path(__file__).parents[2] / "configs" / "grammar.yaml"
     with pytest.raises(InputError, match=r"no tracker 'wand'.*tensorboard, wandb, mlflow, trackio"):
         config.load(str(quick), ["report_to=[wand]"])
 

@@ -165,7 +165,7 @@ def test_a_result_of_another_format_is_named(tmp_path):
 
 def test_a_plan_beside_an_incomplete_result(tmp_path):
     """A result without times says nothing of the speed; one without FLOPs gives one line, and no KeyError."""
-    experiment = load("quick.yaml", ["model.size=25k", "data.size=2k", "data.documents=500", "data.validation=100"])
+    experiment = load("grammar.yaml", ["model.size=25k", "data.size=2k", "data.documents=500", "data.validation=100"])
     experiment = experiment.model_copy(update={"grid": {}})
     folder = SweepStore(tmp_path / experiment.name).trial("earlier")
     folder.path.mkdir(parents=True)

@@ -348,11 +348,11 @@ def test_a_storage_folder_that_cannot_be_meant(written, words, tmp_path, monkeyp
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("nothing")
     with pytest.raises(InputError) as error:
-        storage_folder(load("quick.yaml", [f"storage={written}"]))
+        storage_folder(load("grammar.yaml", [f"storage={written}"]))
     assert words in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
     (tmp_path / "$SCRATCH").mkdir()  # that one is meant
-    assert storage_folder(load("quick.yaml", ["storage=$SCRATCH"])) == tmp_path / "$SCRATCH"
+    assert storage_folder(load("grammar.yaml", ["storage=$SCRATCH"])) == tmp_path / "$SCRATCH"
 
 
 def test_other_failures_of_storage_in_words(tmp_path):

@@ -23,7 +23,7 @@ SHAPE = {"family": "vanilla", "layers": 2, "width": 16}
 
 
 def cell(*overrides: str):
-    return config.expand(config.load("quick.yaml", ["model.size=25k", "data.size=8k", *overrides]))[0]
+    return config.expand(config.load("grammar.yaml", ["model.size=25k", "data.size=8k", *overrides]))[0]
 
 
 def test_identity_follows_what_determines_the_outcome():
@@ -98,7 +98,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 def test_foreign_and_future_folders_are_refused(tmp_path):
-    experiment = config.load("quick.yaml")
+    experiment = config.load("grammar.yaml")
     (tmp_path / "holiday.jpg").write_text("")
     with pytest.raises(InputError, match="not a sweep folder"):
         SweepStore(tmp_path).create(experiment)
@@ -141,7 +141,7 @@ def test_one_driver_at_a_time_on_a_disk_without_locks(number, tmp_path, monkeypa
     folder = SweepStore(tmp_path / "a sweep")
     for _ in range(2):
         with folder.owned():
-            folder.create(config.load("quick.yaml"))
+            folder.create(config.load("grammar.yaml"))
             with pytest.raises(InputError, match=f"process {os.getpid()}"), SweepStore(folder.path).owned():
                 pytest.fail("two drivers hold one folder")
     assert sorted(path.name for path in folder.path.iterdir()) == ["sweep.yaml", "trials"]

@@ -29,7 +29,7 @@ SOURCE = Path(amscale.__file__).parent
 def spec(tmp_path):
     """The spec of a trial whose token store is there: a function that changes it and writes it."""
     overrides = ["model.size=25k", "data.size=2k", "data.documents=500", "data.validation=100"]
-    cell = config.expand(load("quick.yaml", overrides))[0]
+    cell = config.expand(load("grammar.yaml", overrides))[0]
     store = prepare(cell.data, tmp_path / "tokens")
     folder = SweepStore(tmp_path / "sweep").trial("trial")
     folder.write_spec(cell, Placement(1, 1, 1, "cpu", 0, "fp32", 4, 1), store.folder, "0" * 12)
@@ -66,7 +66,7 @@ def test_a_label_is_one_part_of_a_path(spec, label):
 
 @pytest.mark.parametrize("name", ["../other", "/tmp/x", "a/b", "", ".", "..", "a\0b", ".hidden", "a" * 101])
 def test_a_sweeps_name_is_one_part_of_a_path(name):
-    tree = yaml.safe_load((SOURCE.parent / "configs" / "quick.yaml").read_text()) | {"name": name}
+    tree = yaml.safe_load((SOURCE.parent / "configs" / "grammar.yaml").read_text()) | {"name": name}
     with pytest.raises(InputError, match="name="):
         config.parse(tree)
 

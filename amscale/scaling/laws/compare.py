@@ -33,7 +33,7 @@ from amscale.scaling.size_effect import MANY_SIZES, size_effect
 HELD_OUT = ("N", "D", "C")
 """Axes whose largest values are held out in turn."""
 
-_HELD_OUT_FACTOR = 1.02
+HELD_OUT_FACTOR = 1.02
 """Values of an axis within this factor of the largest are held out with it."""
 
 _LEAST_CELLS_DRAWN = 50
@@ -204,7 +204,7 @@ def held_out_error(law: Law, rows: Rows, objective: Objective, axis: str) -> flo
     Where the others are too few, return the reason.
     """
     values = {"N": rows.N, "D": rows.D, "C": rows.flops}[axis]
-    out = values * _HELD_OUT_FACTOR >= values.max()
+    out = values * HELD_OUT_FACTOR >= values.max()
     reason = law.unsupported(rows.take(~out)) if not out.all() else f"all rows have one {axis}"
     if reason:
         return reason

@@ -169,7 +169,9 @@ class Outside:
 
         chosen = {name: rng.choice(_VALUES) for name in rng.sample(_VARIABLES, rng.choice([1, 2, 5]))}
         with mock.patch.dict(os.environ, chosen), inside(place):
-            command(*rng.choice([(plan, ["quick.yaml", f"storage={place}"]), (status, [str(self._made)]), (start, [])]))
+            command(
+                *rng.choice([(plan, ["grammar.yaml", f"storage={place}"]), (status, [str(self._made)]), (start, [])])
+            )
 
     def program(self, place: Path, rng: random.Random, full: bool) -> None:
         """Run one example of an outside program's answer."""
@@ -181,7 +183,7 @@ class Outside:
         first = rng.choice(["#!/bin/sh\n"] * 8 + ["#!/nowhere\n", "", "\x00"])
         device = rng.choice(["auto", "cpu", "cuda"])
         with _answering(place, answer, end, first, rng.choice([0o755] * 8 + [0o644])), inside(place):
-            command(plan, ["quick.yaml", f"storage={place}", f"launch.device={device}"])
+            command(plan, ["grammar.yaml", f"storage={place}", f"launch.device={device}"])
 
 
 def _read_table(path: str) -> None:

@@ -28,7 +28,7 @@ from helpers.fuzzing.mutate import ODD, change_bytes, change_place, change_text,
 from helpers.fuzzing.outside import Outside
 from helpers.made_sweep import write_sweep
 
-_CONFIGURATIONS = ("quick.yaml", "vanilla_question_formation_cpu.yaml", "capacity_random_tokens_cpu.yaml")
+_CONFIGURATIONS = ("grammar.yaml", "vanilla_question_formation_cpu.yaml", "capacity_random_tokens_cpu.yaml")
 _MORE = """
 name: more
 grid: {model.size: [100k, 1M], train.learning_rate: [1e-3, 3e-3], seed: [0, 1]}
@@ -183,7 +183,7 @@ class Targets:
         from amscale.trials.records import Placement
         from amscale.trials.trial_store import TrialStore
 
-        cell = config.expand(config.load("quick.yaml", ["model.size=25k", "data.size=2k", "data.documents=500"]))[0]
+        cell = config.expand(config.load("grammar.yaml", ["model.size=25k", "data.size=2k", "data.documents=500"]))[0]
         cell = cell.model_copy(update={"data": cell.data.model_copy(update={"validation": 100})})
         store = data.prepare(cell.data, self._folder / "tokens")
         placement = Placement(1, 1, 1, "cpu", 0, "fp32", micro_batch=4, accumulation=2)
@@ -195,7 +195,7 @@ class Targets:
     def _create(path: str) -> None:
         from amscale.trials.sweep_store import SweepStore
 
-        SweepStore(Path(path)).create(config.load("quick.yaml"))
+        SweepStore(Path(path)).create(config.load("grammar.yaml"))
 
     # --- metrics
 
