@@ -6,12 +6,13 @@ from typing import Any
 
 from amscale import config, models
 from amscale.errors import InputError
-from amscale.trials.storage_errors import storage_errors
+from amscale.trials.storage_errors import check_outputs, make_folder, storage_errors
 from amscale.trials.trial_store import TrialStore
 
 _MOST_DIFFERENCE = 1e-3
 """Logits may differ by rounding: kernels are others."""
 _CHECKED_TOKENS = 64
+_FILES = ("config.json", "model.safetensors", "tokenizer.json", "README.md")
 
 
 def write_huggingface(store: TrialStore, folder: Path, card: str) -> float:
@@ -42,6 +43,8 @@ def write_huggingface(store: TrialStore, folder: Path, card: str) -> float:
         raise InputError(f"{store.result}: shape.vocabulary or shape.context is missing; run the trial again")
     shape = models.solve(cell.model, result.shape.vocabulary, result.shape.context)
     theirs = _model(shape)
+    make_folder(folder, f"huggingface={str(folder)!r}")
+    check_outputs(folder, _FILES, [], "give another folder by --huggingface")
     network = models.build(shape)
     try:
         state = load_file(store.weights)
@@ -52,7 +55,6 @@ def write_huggingface(store: TrialStore, folder: Path, card: str) -> float:
         raise InputError(f"{store.weights}: not the weights of the trial beside it ({reason})") from None
     theirs.tie_weights()
     with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         theirs.save_pretrained(folder)
         (folder / "README.md").write_text(card, encoding="utf-8")
         tokenizer = Path(store.read_spec().store) / "tokenizer.json"

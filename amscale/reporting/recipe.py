@@ -70,8 +70,12 @@ class Recipe:
         return "\n".join(lines)
 
 
-def recipe_of(store: TrialStore) -> Recipe:
+def recipe_of(store: TrialStore, address: str) -> Recipe:
     """Return how a finished trial is trained again.
+
+    Args:
+        store: the trial's, on this machine.
+        address: where it is, as a user names it.
 
     Raises:
         InputError: it has no result or no spec.
@@ -91,7 +95,7 @@ def recipe_of(store: TrialStore) -> Recipe:
         differs=_differences(result.versions),
         device=result.engine.device_name or result.engine.device or "an unknown device",
         configuration=yaml.safe_dump(settings, sort_keys=False),
-        storage=str(store.path),
+        storage=address,
     )
 
 

@@ -85,6 +85,8 @@ def test_a_recipe_names_the_same_trial_and_what_differs_here(tmp_path, capfd):
     (trial,) = plan_sweep(config.load(f"{tmp_path}/again/trial.yaml"), tmp_path, this_machine(), build=False).trials
     assert trial.identity == store.read_spec().trial
     assert (trial.placement.micro_batch, trial.placement.zero_stage, trial.placement.device) == (2, 0, "cpu")
+    assert ended(reproduce, str(store.path), "--output=/proc/again") == 2
+    assert "no folder can be made there" in capfd.readouterr().err
     assert ended(reproduce, str(store.path), "--json") == 0
     document = json.loads(capfd.readouterr().out)
     assert document["differs"]["torch"]["then"] == "1.0"

@@ -26,5 +26,7 @@ def test_exported_tables_are_those_of_the_sweep(tmp_path, capsys, form, read):
     assert list(train["loss"]) == list(sweep.metrics("train")["loss"])
     assert set(sweep.export()) == {"results", "train", "validation"}
     assert (folder / "exports" / "results.csv").is_file()
+    assert ended(export, str(folder), "--output=/proc/tables") == 2
+    assert capsys.readouterr().err.startswith("export: output='/proc/tables': no folder can be made there")
     assert ended(export, str(folder), "--format=xlsx") == 2
     assert capsys.readouterr().err == "export: --format=xlsx: allowed are csv, parquet\n"
