@@ -46,7 +46,14 @@ def calibrate(plan: SweepPlan, concurrent: int | None) -> list[StepTime]:
     command = [sys.executable, "-m", "amscale.planning.calibrate"]
     try:
         ran = subprocess.run(
-            command, input=request, capture_output=True, text=True, env=environment, timeout=_TIMEOUT, check=True
+            command,
+            input=request,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            env=environment,
+            timeout=_TIMEOUT,
+            check=True,
         )
     except (subprocess.SubprocessError, OSError):
         return []  # the plan then says that its speed is assumed
@@ -131,13 +138,13 @@ def main() -> None:
         if os.fork() == 0:
             status = 1
             try:
-                with os.fdopen(write, "w") as file:
+                with os.fdopen(write, "w", encoding="utf-8") as file:
                     json.dump(_measure(request["trials"], request["threads"]), file)
                 status = 0
             finally:
                 os._exit(status)
         os.close(write)
-        pipes.append(os.fdopen(read))
+        pipes.append(os.fdopen(read, encoding="utf-8"))
     measured = [json.load(pipe) for pipe in pipes]
     steps = [trial["step"] for trial in request["trials"]]
     means = [statistics.fmean(same) for same in zip(*measured, strict=True)]

@@ -109,7 +109,7 @@ def step_times(results: Iterable[TrialResult]) -> list[StepTime]:
 def load() -> list[StepTime]:
     """Return the measurements that are kept of this machine under this torch; none where the file holds others."""
     try:
-        kept = json.loads(_file().read_text())
+        kept = json.loads(_file().read_text(encoding="utf-8"))
         return [StepTime(**point) for point in kept["steps"]] if kept["of"] == _machine() else []
     except (OSError, ValueError, TypeError, KeyError, RuntimeError):  # RuntimeError: there is no home
         return []

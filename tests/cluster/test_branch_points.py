@@ -49,7 +49,7 @@ class Notes(list):
 def test_a_trial_whose_trunk_failed_is_said_to_train_from_its_first_step():
     notes, points = Notes(), BranchPoints([("early", After("trunk", 10)), ("late", After("trunk", 20))])
     callback = ListenerCallback(notes, points=points)
-    trial = SimpleNamespace(config={"job": {"label": "trunk"}}, last_result={"failed": "out of memory"})
+    trial = SimpleNamespace(config={"job": {"label": "trunk", "members": []}}, last_result={"failed": "out of memory"})
     callback.on_trial_result(1, [], trial, {"step": 11})
     assert (points.is_ready("early"), points.is_ready("late")) == (True, False)
     callback.on_trial_complete(1, [], trial)

@@ -34,5 +34,5 @@ def test_commands_run_from_the_wheel(installed, tmp_path):
     assert where.stdout.split() == [str(installed / "amscale" / name) for name in ("configs", "launch")]
     planned = python("-m", "amscale.plan", "--commands")
     assert planned.returncode == 0, planned.stderr
-    assert "12 trials" in planned.stdout
+    assert "25 trials" in planned.stdout
     assert str(installed / "amscale" / "launch" / "zero0.json") in planned.stdout

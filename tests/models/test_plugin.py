@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "models.md").read_text(encoding="utf-8").partition("## A family in your own package")[2]
 SMALL = ["model={family: parallel}", "grid={model.size: [12k], data.size: [8k]}", "data.documents=2k"]
 SMALL += ["data.validation=200", "train.steps=20", "train.batch_tokens=700", "probes.every=10", "probes.sequences=16"]
 
@@ -74,7 +74,7 @@ def test_messages_and_reference_know_the_family(packages):
     )
     done = run(packages, "-c", code)
     assert done.stdout.splitlines() == [
-        "model.family='lstm'; allowed are 'vanilla', 'gpt2', 'openelm', 'hub', 'parallel'",
+        "model.family='lstm'; allowed are 'vanilla', 'gpt2', 'openelm', 'hub', 'custom', 'script', 'parallel'",
         "True",
     ], done.stderr
 
