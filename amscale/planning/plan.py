@@ -255,7 +255,9 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
     """
     folder = SweepStore(storage / config.name)
     results = {r.trial: r for r in (trial.read_result() for trial in folder.all_trials()) if r is not None}
-    speeds = speeds_for(results.values(), "cuda" if resources.has_gpus and config.launch.device != "cpu" else "cpu")
+    device = "cuda" if resources.has_gpus and config.launch.device != "cpu" else "cpu"
+    # What was measured here says nothing of machines that are assumed.
+    speeds = Speeds() if resources.assumed else speeds_for(results.values(), device)
     corpora = _Corpora(tokens_folder(storage), build)
     axes = tuple(all_axes(config))
     policies: dict[str, dict[str, tuple[str, ...]]] = {}
