@@ -11,6 +11,7 @@ from amscale.data import (
     describe_sample,
     predict_statistics,
     prepare,
+    statistics_without_tokens,
     store_name,
 )
 from amscale.errors import InputError

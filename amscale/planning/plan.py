@@ -13,7 +13,7 @@ from amscale.cluster.resources import Resources
 from amscale.cluster.supervisor import measured_grace
 from amscale.config import Experiment, LaunchSettings
 from amscale.config.loading import all_axes
-from amscale.data import Subset, TokenStatistics, TokenStore, corpus_content
+from amscale.data import Subset, TokenStatistics, TokenStore, corpus_content, statistics_without_tokens
 from amscale.errors import InputError
 from amscale.models import FLOPS_FORMULA, Shape
 from amscale.planning.branches import Branch, plan_branches
