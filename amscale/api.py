@@ -133,14 +133,22 @@ class Sweep:
             return pd.DataFrame(self._command("plan", progress=False)["trials"])
         return self._plan_here().to_frame()
 
-    def _plan_here(self) -> "SweepPlan":
-        """Plan in this process, which joins the Ray cluster if the settings name one: for commands."""
+    def _plan_here(self, card: str | None = None) -> "SweepPlan":
+        """Plan in this process, which joins the Ray cluster if the settings name one: for commands.
+
+        Args:
+            card: a model of GPU that machines are assumed to have.
+        """
         from amscale.cluster.resources import planned_resources
         from amscale.planning.plan import plan_sweep
         from amscale.trials.location import storage_folder
 
-        with planned_resources(self.experiment.launch) as resources:
-            return plan_sweep(self.experiment, storage_folder(self.experiment), resources, build=False)
+        experiment = self.experiment
+        if card is not None:
+            launch = experiment.launch.model_copy(update={"device": "cuda"})
+            experiment = experiment.model_copy(update={"launch": launch})
+        with planned_resources(experiment.launch, card) as resources:
+            return plan_sweep(experiment, storage_folder(experiment), resources, build=False)
 
     def run(self, progress: bool = True) -> "pd.DataFrame":
         """Train every trial that has no result yet, estimate, and write the report; return `results()`.

@@ -2,6 +2,7 @@
 
 import shlex
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
@@ -16,7 +17,9 @@ from amscale.config import Experiment
 from amscale.diagnosis.examine import glance
 from amscale.errors import InputError
 from amscale.planning.branches import branches_of
+from amscale.planning.packs import pack_seconds
 from amscale.planning.plan import SweepPlan, TrialPlan, plan_sweep
+from amscale.planning.speeds import keep, step_times
 from amscale.planning.stopped import stopped_result
 from amscale.planning.times import makespan
 from amscale.reporting.estimates_table import print_fit
@@ -25,7 +28,7 @@ from amscale.reporting.plan_table import print_plan
 from amscale.reporting.progress import LiveProgress
 from amscale.reporting.tensorboard import SweepBoard, served
 from amscale.reporting.terminal import print_line, print_results
-from amscale.settings import format_value
+from amscale.settings import format_duration, format_value
 from amscale.trackers import TENSORBOARD, find_tracker
 from amscale.trials.lease import Ownership
 from amscale.trials.objects import is_uri
@@ -62,6 +65,9 @@ class SweepOutcome:
         """0 when every trial of the grid has a result, 1 when some failed."""
         return 1 if self.failed else 0
 
+
+_LONG_SECONDS = 60.0
+"""A shorter sweep does not wait for a measurement of the machine's speed."""
 
 _NEEDED_LAST = ("pandas", "matplotlib.figure", "plotly.offline", "amscale.scaling.fit")
 """What estimates and the report import."""
@@ -198,7 +204,7 @@ def _run_missing(
     if address is None:
         here = resources.this_machine(config.launch.device)
         (offered,) = here.hosts
-        plan = plan_sweep(config, sweep.path.parent, here)
+        plan = _plan_here(config, sweep, here, console)
         print_plan(plan, console)
     missing = [] if address else _missing(plan, sweep)
     if address is None and not missing:
@@ -238,12 +244,13 @@ def _train(
     from amscale.cluster import tune
 
     launch = plan.trials[0].cell.launch
-    jobs = [_job(trial, sweep, plan) for trial in sorted(missing, key=lambda t: -t.seconds)]
+    jobs = _jobs(missing, sweep, plan)
     stores = {trial.store.folder for trial in missing if trial.store}
     ownership.check()
     for finding in glance(plan.trials[0].cell.storage):
         print_line(console, f"warning: {finding.check}: {finding.says}; {finding.mend}", style="yellow")
     sweep.push_trials({trial.label: sweep.trial(trial.label) for trial in missing}, stores)
+    began = time.monotonic()
     with _Progress(console, missing, _least_losses(plan, sweep), on_lost, planned(plan, missing)) as progress:
         tune.run_jobs(
             jobs,
@@ -254,8 +261,10 @@ def _train(
             head=head,
             end_requested=ownership.lost,
         )
+    seconds = time.monotonic() - began
     ownership.check()
     sweep.pull()
+    _compare_time(plan, missing, sweep, seconds, console)
     _record_stopped(plan, sweep, progress.stopped_early)
     failed = [trial.label for trial in missing if not sweep.trial(trial.label).done()]
     return {label: progress.reasons.get(label, "ended without a result") for label in failed}
@@ -284,6 +293,35 @@ def _board(config: Experiment, sweep: SweepStore, plan: SweepPlan) -> SweepBoard
     return board
 
 
+def _plan_here(config: Experiment, sweep: SweepStore, here: resources.Resources, console: Console) -> SweepPlan:
+    """Return the plan on this machine; its speed is measured first where a long sweep would rest on an assumed one."""
+    from amscale.planning.calibrate import calibrate, unknown
+
+    plan = plan_sweep(config, sweep.path.parent, here)
+    if plan.seconds < _LONG_SECONDS or not unknown(plan):
+        return plan
+    console.print("measuring the speed of this machine, once …", highlight=False)
+    return plan_sweep(config, sweep.path.parent, here) if calibrate(plan, config.launch.concurrent_trials) else plan
+
+
+def _compare_time(
+    plan: SweepPlan, missing: list[TrialPlan], sweep: SweepStore, seconds: float, console: Console
+) -> None:
+    """Print the time that the trials took beside what was planned, and keep what their steps took for later plans."""
+    expected = makespan([(trial.placement, trial.seconds) for trial in missing], plan.resources, plan.concurrent)
+    print_line(
+        console,
+        f"time of the trials: {format_duration(seconds)}; the plan said {format_duration(expected)} "
+        f"({plan.time_basis})",
+    )
+    if missing[0].cell.launch.address is None:
+        taken = []
+        for trial in missing:
+            if result := sweep.trial(trial.label).read_result():
+                taken += [replace(step, cpus=trial.placement.cpus_per_process) for step in step_times([result])]
+        keep(taken)
+
+
 def _warm_server(missing: list[TrialPlan], sweep: SweepStore) -> AbstractContextManager[None]:
     """Return a block in which this machine's trials find a server for their ranks, which starts while Ray does.
 
@@ -305,6 +343,25 @@ def _least_losses(plan: SweepPlan, sweep: SweepStore) -> dict[str, float | None]
     """Return the least validation loss of each trial that has a result, by label."""
     results = {trial.label: sweep.trial(trial.label).read_result() for trial in plan.trials}
     return {label: result.losses.validation_least for label, result in results.items() if result is not None}
+
+
+def _jobs(missing: list[TrialPlan], sweep: SweepStore, plan: SweepPlan) -> "list[Job]":
+    """Return what Ray Tune schedules, longest first: trials, and packs of them."""
+    by_label = {trial.label: trial for trial in missing}
+    present = [[label for label in pack if label in by_label] for pack in plan.packs]
+    packs = [[by_label.pop(label) for label in pack] for pack in present if pack]
+    alone = [[trial] for trial in by_label.values()]
+    timed = [(pack_seconds(members) if len(members) > 1 else members[0].seconds, members) for members in packs + alone]
+    jobs = []
+    for _, members in sorted(timed, key=lambda found: -found[0]):
+        first, *others = made = [_job(trial, sweep, plan) for trial in members]
+        if others:
+            grace = sum(job.grace for job in made)
+            stalled = max(job.stalled_after for job in made)
+            retries = members[0].cell.launch.retries
+            first = replace(first, grace=grace, stalled_after=stalled, members=tuple(made), retries=retries)
+        jobs.append(first)
+    return jobs
 
 
 def _job(trial: TrialPlan, sweep: SweepStore, plan: SweepPlan) -> "Job":

@@ -14,6 +14,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
+OTHER_NAMES = {"mlflow": "mlflow-skinny"}
+"""Packages by their module, where an extra is not installed and the names differ."""
 BOUNDED = ("torch", "ray", "deepspeed", "accelerate", "transformers")
 """Packages whose private interfaces are used (docs/private_apis.md)."""
 
@@ -64,7 +66,7 @@ def imported() -> dict[str, set[str]]:
 
 def distributions(module: str) -> set[str]:
     """Names of the installed packages that hold a top-level module."""
-    return {canonicalize_name(name) for name in installed_modules().get(module, [module])}
+    return {canonicalize_name(name) for name in installed_modules().get(module, [OTHER_NAMES.get(module, module)])}
 
 
 @functools.cache

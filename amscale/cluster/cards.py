@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from amscale.errors import InputError
+
 PEAKS = {
     "GB200": 2500e12,
     "B200": 2250e12,
@@ -28,6 +30,33 @@ PEAKS = {
 }
 """FLOP/s of matrix products in bf16 with float32 sums, without sparsity, by NVIDIA's data sheets; most of them print
 twice as much, "with sparsity"."""
+MEMORIES = {
+    "GB200": 186e9,
+    "B200": 180e9,
+    "GH200": 96e9,
+    "H200": 141e9,
+    "H200 NVL": 141e9,
+    "H100": 80e9,
+    "H100 NVL": 94e9,
+    "H100 PCIe": 80e9,
+    "H20": 96e9,
+    "A100": 80e9,
+    "A800": 80e9,
+    "A40": 48e9,
+    "A30": 24e9,
+    "A10": 24e9,
+    "L40S": 48e9,
+    "L40": 48e9,
+    "L4": 24e9,
+    "RTX A6000": 48e9,
+    "RTX 5090": 32e9,
+    "RTX 4090": 24e9,
+    "RTX 3090": 24e9,
+}
+"""Bytes of memory by the same data sheets; of the larger card where a model has two."""
+USUAL_SHARE = 0.4
+"""Of the bf16 peak: what training of large models usually reaches, by the published figures that docs/performance.md
+has; small models reach less."""
 _BESIDE = re.compile(r"NVIDIA|Tesla|GeForce|\d+GB|HBM\d?e?|SXM\d?|PCIe", re.IGNORECASE)
 """What a driver writes beside the model without meaning another one: unlike Laptop, MIG or 20C, a part of a card."""
 
@@ -48,6 +77,18 @@ def peak_flops(card: str) -> float | None:
         if (model := set(name.upper().split())) <= words and all(map(_BESIDE.fullmatch, words - model))
     ]
     return max(found)[1] if found else None
+
+
+def known_card(name: str) -> str:
+    """Return the table's name of a card, whatever its letters' size: `H100` for `h100`.
+
+    Raises:
+        InputError: the table does not have it.
+    """
+    found = {card.lower(): card for card in PEAKS}.get(" ".join(name.lower().replace("-", " ").split()))
+    if found is None:
+        raise InputError(f"on={name!r} is not a card with known figures; give one of {', '.join(PEAKS)}")
+    return found
 
 
 @dataclass(frozen=True)

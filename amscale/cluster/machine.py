@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -155,13 +156,22 @@ class Machine:
         index: of the machine in the trial.
         grace: seconds that processes have to end by themselves, at least (`supervisor.measured_grace`).
         command: starts and ends the ranks; `SupervisedCommand` if None.
+        packed: further trials that the same ranks train.
     """
 
-    def __init__(self, location: TrialLocation, index: int, grace: float, command: Command | None = None) -> None:
+    def __init__(
+        self,
+        location: TrialLocation,
+        index: int,
+        grace: float,
+        command: Command | None = None,
+        packed: Sequence[TrialLocation] = (),
+    ) -> None:
         self._location = location
         self._index = index
         self._command = command or SupervisedCommand(grace)
         self._port: Port | None = None
+        self._packed = [other.store(index) for other in packed]
 
     @cached_property
     def store(self) -> TrialStore:
@@ -203,7 +213,12 @@ class Machine:
         """
         environment = rank_environment(placement) | {ATTEMPT_VARIABLE: attempt}
         environment |= network.interface_variables(address, os.environ)
-        command = launch_command(placement, [str(self.store.spec)], rank=self._index, address=head, port=port)
+        specs = [str(store.spec) for store in (self.store, *self._packed)]
+        command = launch_command(placement, specs, rank=self._index, address=head, port=port)
+        for store in self._packed:
+            begin_log(store.log_of(self._index), command)
+            with storage_errors(store.path), store.log.open("a", encoding="utf-8") as log:
+                log.write(f"trained together with others: what its process says is in {self.store.log}\n")
         self._command.start(command, environment, self.store.log_of(self._index))
 
     def poll(self) -> int | None:

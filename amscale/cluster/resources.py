@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from amscale.cluster.cards import peak_flops
+from amscale.cluster.cards import MEMORIES, USUAL_SHARE, known_card, peak_flops
 from amscale.cluster.gpus import GpuSearch, find_gpus
 from amscale.cluster.limits import granted_cpus, granted_memory
 from amscale.config import LaunchSettings
@@ -15,8 +15,6 @@ from amscale.trials.records import Placement
 # Training FLOP/s: a first guess for the plan's time column, replaced by what the sweep's own trials reach.
 _GPU_FLOPS = 1.2e14
 """Of a GPU that is not in the table of cards, or in fp32."""
-_GPU_SHARE = 0.4
-"""Of a card's bf16 peak: what large models reach."""
 _CPU_CORE_FLOPS = 2.5e10
 _ALIKE = 1.1
 """Memories that differ by less than this factor count as one size: drivers and kernels keep parts of their own."""
@@ -135,7 +133,8 @@ class Resources:
         gpus = sum(h.gpus for h in self.hosts)
         if self.assumed:
             host = self.hosts[0]
-            return f"machines of {host.gpus} GPUs with {host.gpu_memory / 1e9:.0f} GB each (assumed: no GPU is here)"
+            why = f"{host.gpu_name}, assumed" if host.gpu_name else "assumed: no GPU is here"
+            return f"machines of {host.gpus} GPUs with {host.gpu_memory / 1e9:.0f} GB each ({why})"
         machines = f"{len(self.hosts)} machine{'s' if len(self.hosts) > 1 else ''}"
         words = f"{machines}, {sum(h.cpus for h in self.hosts)} CPU cores, {gpus} GPUs"
         if cards := self.cards():
@@ -153,7 +152,7 @@ def assumed_flops(placement: Placement, resources: Resources) -> float:
         return _CPU_CORE_FLOPS * placement.cpus_per_process
     peaks = [peak_flops(name) for host in resources.hosts if host.gpus for name in host.gpu_name.split(" + ")]
     known = [peak for peak in peaks if peak is not None]
-    return _GPU_SHARE * min(known) if placement.precision == "bf16" and known == peaks and peaks else _GPU_FLOPS
+    return USUAL_SHARE * min(known) if placement.precision == "bf16" and known == peaks and peaks else _GPU_FLOPS
 
 
 def this_machine(device: str = "auto") -> Resources:
@@ -251,11 +250,18 @@ _ASSUMED_MACHINES = 64
 
 
 @contextmanager
-def planned_resources(launch: LaunchSettings) -> Iterator[Resources]:
+def planned_resources(launch: LaunchSettings, card: str | None = None) -> Iterator[Resources]:
     """Give the machines of a running Ray cluster, or this machine; without a GPU here, what the settings ask for.
 
     Starts nothing: an experiment for GPUs can be planned on a laptop.
+
+    Args:
+        launch: what the settings ask for.
+        card: a model of GPU; machines of it are assumed then.
     """
+    if card is not None:
+        yield _assumed(launch, known_card(card))
+        return
     if launch.address is None:
         here = this_machine(launch.device)
         yield _assumed(launch) if launch.device == "cuda" and not here.has_gpus and not here.trouble else here
@@ -266,9 +272,11 @@ def planned_resources(launch: LaunchSettings) -> Iterator[Resources]:
         yield cluster()
 
 
-def _assumed(launch: LaunchSettings) -> Resources:
+def _assumed(launch: LaunchSettings, card: str = "") -> Resources:
     machines = _ASSUMED_MACHINES if launch.machines == "auto" else launch.machines
     gpus = _ASSUMED_GPUS if launch.processes_per_machine == "auto" else launch.processes_per_machine
-    memory = _ASSUMED_GPU_MEMORY if launch.device_memory == "auto" else launch.device_memory
-    host = Host(cpus=gpus * launch.cpus_per_process, gpus=gpus, memory=gpus * memory, gpu_memory=memory)
+    memory = int(MEMORIES[card]) if card else _ASSUMED_GPU_MEMORY
+    memory = memory if launch.device_memory == "auto" else launch.device_memory
+    cpus = gpus * launch.cpus_per_process
+    host = Host(cpus=cpus, gpus=gpus, memory=gpus * memory, gpu_memory=memory, gpu_name=card)
     return Resources((host,) * machines, assumed=True)

@@ -133,6 +133,10 @@ class TrialRunner:
         reached = {"checkpoint": int(checkpoints[-1].name.removeprefix("step_"))} if checkpoints else {}
         return {**self._metrics.latest, **reached}
 
+    def done(self) -> bool:
+        """Return whether the trial has its result."""
+        return self.store.done()
+
     def start(self) -> None:
         """Begin the first attempt, unless the trial has its result.
 

@@ -114,13 +114,16 @@ class ListenerCallback(tune.Callback):  # type: ignore[misc]
         """Step of the newest checkpoint of each trial."""
         self._failed_at: dict[str, int] = {}
         """The same when it failed last."""
+        self._ended_members: set[str] = set()
+        """Trials of packs that have ended."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the listener out: Tune pickles its settings for a restore that amscale never asks for."""
         return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._listener.started(_label(trial))
+        for label in self._labels(trial):
+            self._listener.started(label)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -134,12 +137,30 @@ class ListenerCallback(tune.Callback):  # type: ignore[misc]
         if "failure" in result:
             self._reasons[label] = result["failure"]
             return
+        if "members" in result:
+            for member, report in result["members"].items():
+                self._take_member(member, report)
+            return
         self._points.passed(label, result.get("step", 0))
         self._listener.progress(_label(trial), result)
         if "note" in result:
             self._listener.noted(_label(trial), result["note"])
 
+    def _take_member(self, label: str, report: dict[str, Any]) -> None:
+        """Pass on what is new of one trial of a pack."""
+        self._listener.progress(label, report)
+        if "note" in report:
+            self._listener.noted(label, report["note"])
+        if report.get("done"):
+            self._ended_members.add(label)
+            if report.get("failed"):
+                self._listener.failed(label, report["failed"], again=False)
+            else:
+                self._listener.ended(label)
+
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        if trial.config["job"]["members"]:
+            return  # each member's end was reported
         # A failure that another attempt would only repeat is reported as an end: Tune would start the trial again.
         if trial.last_result.get("failed"):
             self._listener.failed(_label(trial), trial.last_result["failed"], again=False)
@@ -179,7 +200,13 @@ class ListenerCallback(tune.Callback):  # type: ignore[misc]
         reason = self._reasons.pop(_label(trial), None)
         if reason is None:  # the actor ended before it could say anything
             reason = _reason_of_lost_actor(trial)
-        self._listener.failed(_label(trial), reason, again)
+        for label in self._labels(trial):
+            self._listener.failed(label, reason, again)
+
+    def _labels(self, trial: Any) -> list[str]:
+        """Return the label of a trial, or those of a pack whose ends were not reported."""
+        members = [member["label"] for member in trial.config["job"]["members"]]
+        return [label for label in members if label not in self._ended_members] if members else [_label(trial)]
 
 
 def _reason_of_lost_actor(trial: Any) -> str:
@@ -239,7 +266,7 @@ def _label(trial: Any) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """One trial to run."""
+    """One trial to run, or several by one process."""
 
     label: str
     location: TrialLocation
@@ -261,10 +288,16 @@ class Job:
     """Its optimiser steps, where a cell is given."""
     after: After | None = None
     """The trial that it branches off, where that has not left it a checkpoint yet."""
+    members: "tuple[Job, ...]" = ()
+    """The trials that one process trains together; label, location and placement are those of the first."""
+    retries: int = 0
+    """How often a member that fails alone begins again."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the job as plain data, for the trial's actor."""
-        return {**asdict(self), "location": self.location.to_dict(), "placement": self.placement.to_dict()}
+        members = [member.to_dict() for member in self.members]
+        plain = {"location": self.location.to_dict(), "placement": self.placement.to_dict(), "members": members}
+        return {**asdict(self), **plain}
 
 
 def run_jobs(

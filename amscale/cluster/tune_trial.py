@@ -8,6 +8,7 @@ dies, Ray tells Tune, which starts the trial again elsewhere.
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import ray
@@ -18,8 +19,10 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from amscale.cluster import supervisor
 from amscale.cluster.machine import Machine
 from amscale.cluster.network import LOOPBACK
+from amscale.cluster.pack_runner import Member as PackMember
+from amscale.cluster.pack_runner import PackRunner
 from amscale.cluster.patience import Schedule
-from amscale.cluster.runner import MachineLost, TrialFailed, TrialRunner
+from amscale.cluster.runner import MachineLost, Report, TrialFailed, TrialRunner
 from amscale.cluster.warm_start import WarmCommand, can_start_warm, name_of_sweep
 from amscale.trials.attempt import Diagnosis
 from amscale.trials.location import TrialLocation
@@ -39,15 +42,23 @@ class RayMachines:
         grace: seconds that processes have to end by themselves.
         placement: as planned.
         warm: whether the ranks of a trial of one machine's CPUs are forked from its warm server.
+        packed: further trials that the same ranks train.
     """
 
-    def __init__(self, location: TrialLocation, grace: float, placement: Placement, warm: bool) -> None:
+    def __init__(
+        self,
+        location: TrialLocation,
+        grace: float,
+        placement: Placement,
+        warm: bool,
+        packed: Sequence[TrialLocation] = (),
+    ) -> None:
         self._location = location
         self._grace = grace
         self._warm: WarmCommand | None = None
         if warm and can_start_warm(placement):
             self._warm = WarmCommand(grace, name_of_sweep(location), placement)
-        self._own = Machine(location, 0, grace, self._warm)
+        self._own = Machine(location, 0, grace, self._warm, packed)
         self._others: list[Any] = []
 
     def reserve(self, placement: Placement) -> None:
@@ -137,7 +148,8 @@ class TrainingTrial(tune.Trainable):  # type: ignore[misc]
     """Tune's view of one training run.
 
     Config `job`: `label`; `location` and `placement` of the trial, as plain data; `grace` and `stalled_after`, in
-    seconds, and `warm` of the launch settings; `schedule`, the trial's, as plain data.
+    seconds, and `warm` of the launch settings; `schedule`, the trial's, as plain data; `members`, the jobs of a pack,
+    and `retries` of each.
     """
 
     _ending: threading.Thread | None = None
@@ -146,15 +158,7 @@ class TrainingTrial(tune.Trainable):  # type: ignore[misc]
     def setup(self, config: dict[str, Any]) -> None:
         """Begin an attempt of the trial on its machines."""
         job = config["job"]
-        location = TrialLocation(**job["location"])
-        placement = Placement(**job["placement"])
-        self._runner = TrialRunner(
-            location.store(),
-            placement,
-            RayMachines(location, job["grace"], placement, job["warm"]),
-            job["stalled_after"],
-            schedule=Schedule(**job["schedule"]) if job["schedule"] else None,
-        )
+        self._runner: TrialRunner | PackRunner = _pack_runner(job) if job.get("members") else _trial_runner(job)
         self._failure = ""
         self._failure_reported = False
         try:
@@ -168,7 +172,7 @@ class TrainingTrial(tune.Trainable):  # type: ignore[misc]
         What is left of a trial of one machine that has its result ends meanwhile: its launcher takes seconds too.
         """
         ended, before = self._runner, self._ending
-        if ended.store.done() and ended.placement.machines == 1:
+        if ended.done() and ended.placement.machines == 1:
             self._ending = threading.Thread(target=ended.release)
             self._ending.start()
         else:
@@ -189,12 +193,15 @@ class TrainingTrial(tune.Trainable):  # type: ignore[misc]
             raise TrialFailed(self._failure)
         if not self._failure:
             try:
-                report = self._runner.step()
+                reports = self._runner.step()
             except TrialFailed as failure:
                 self._failure = str(failure)
             else:
-                optional = {"failed": report.failure, "note": report.note, "done": report.done or None}
-                return report.latest | {name: value for name, value in optional.items() if value is not None}
+                if isinstance(reports, Report):
+                    return _plain(reports)
+                members = {label: _plain(report) for label, report in reports.items()}
+                ended = isinstance(self._runner, PackRunner) and all(m.reported for m in self._runner.members)
+                return {**self._runner.latest, "members": members, **({"done": True} if ended else {})}
         self._failure_reported = True
         return self._runner.latest | {"failure": self._failure}
 
@@ -203,6 +210,33 @@ class TrainingTrial(tune.Trainable):  # type: ignore[misc]
         self._runner.release()
         if self._ending is not None:
             self._ending.join()
+
+
+def _plain(report: Report) -> dict[str, Any]:
+    optional = {"failed": report.failure, "note": report.note, "done": report.done or None}
+    return report.latest | {name: value for name, value in optional.items() if value is not None}
+
+
+def _trial_runner(job: dict[str, Any]) -> TrialRunner:
+    location, placement = TrialLocation(**job["location"]), Placement(**job["placement"])
+    return TrialRunner(
+        location.store(),
+        placement,
+        RayMachines(location, job["grace"], placement, job["warm"]),
+        job["stalled_after"],
+        schedule=Schedule(**job["schedule"]) if job["schedule"] else None,
+    )
+
+
+def _pack_runner(job: dict[str, Any]) -> PackRunner:
+    first, *others = locations = [TrialLocation(**member["location"]) for member in job["members"]]
+    placement = Placement(**job["placement"])
+    members = [
+        PackMember(member["label"], location.store(), partial(_trial_runner, member))
+        for member, location in zip(job["members"], locations, strict=True)
+    ]
+    machines = RayMachines(first, job["grace"], placement, job["warm"], others)
+    return PackRunner(members, placement, machines, job["stalled_after"], job["retries"])
 
 
 def bundle_options(placement: Placement) -> dict[str, float]:

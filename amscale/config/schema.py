@@ -165,6 +165,10 @@ LEAST_GRACE = 30.0
 """Seconds of `launch.grace=auto` before a trial's checkpoints have been measured."""
 
 
+def _off(value: Any) -> Any:
+    return "off" if value is False else value  # YAML 1.1 reads `off` as false
+
+
 class LaunchSettings(Settings):
     """Where and how trials run. Nothing here but `precision` is part of a trial's identity."""
 
@@ -197,6 +201,9 @@ class LaunchSettings(Settings):
     warm_starts: bool = True
     """Whether trials of one machine's CPUs are forked from a process of the sweep that has imported everything already,
     which saves seconds a trial. Otherwise, and on GPUs and several machines, `accelerate launch` starts each."""
+    pack: Annotated[Literal["auto", "off"] | Annotated[int, Field(ge=2)], BeforeValidator(_off)] = "auto"
+    """Most trials of one shape that one process trains together, with stacked parameters, on CPUs without dropout.
+    auto: short trials, where there are more than two for each that can run at a time. off: none."""
     retries: int = Field(2, ge=0)
     """How often a failed trial is restarted from its newest checkpoint without having got on: a newer checkpoint than
     at the failure before makes the count begin anew."""

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -38,7 +38,7 @@ def write(storage: str, token: str, name: str) -> dict[str, Any]:
         return {"error": f"{storage}: {error.strerror or error}"}
 
 
-def unseen(storage: str, token: str, names: Iterable[str], seconds: float) -> list[str]:
+def unseen(storage: str, token: str, names: Sequence[str], seconds: float) -> list[str]:
     """Wait until the files of all machines are seen here; return the names of those that are not.
 
     Args:
@@ -50,9 +50,10 @@ def unseen(storage: str, token: str, names: Iterable[str], seconds: float) -> li
     deadline = time.monotonic() + seconds
     while True:
         try:
-            missing = sorted(set(names) - set(_objects(storage, token).entries()))
+            seen = set(_objects(storage, token).entries())
         except (StorageError, OSError):
-            missing = sorted(names)
+            seen = set()
+        missing = [name for name in names if name not in seen]
         if not missing or time.monotonic() > deadline:
             return missing
         time.sleep(0.1)

@@ -29,11 +29,13 @@ from amscale.errors import InputError
 from amscale.models import FLOPS_FORMULA, Shape
 from amscale.planning.branches import Branch, plan_branches
 from amscale.planning.memory import Comparison, Memory, compare_memory
+from amscale.planning.packs import Pack, describe_packs, loads, plan_packs
 from amscale.planning.placement import choose_placement
 from amscale.planning.resolving import describe_policies, resolve
 from amscale.planning.sharing import share_gpus
+from amscale.planning.speeds import Speeds, speeds_for
 from amscale.planning.staging import stage_cells
-from amscale.planning.times import makespan, measured_flops, trial_seconds
+from amscale.planning.times import makespan, places, trial_seconds
 from amscale.trials.identity import trial_id, trial_label
 from amscale.trials.records import Placement
 from amscale.trials.sweep_store import SweepStore
@@ -42,6 +44,8 @@ from amscale.trials.trial_store import TrialStore
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+_RECORD_BYTES = 350
+"""Of a step: its line in metrics.jsonl and what TensorBoard keeps."""
 _AXES_IN_COLUMNS = {"model.size", "model.layers", "model.width", "data.size", "seed", "train.steps"}
 """Axes whose values the columns of every plan show."""
 
@@ -122,8 +126,10 @@ class SweepPlan:
     flops_formula: str
     seconds: float
     """Expected wall time of the sweep on these machines."""
-    time_basis: str
+    speeds: Speeds
     """What the expected times rest on."""
+    concurrent: int | None
+    """Trials that may run at a time, at most; None where the machines decide."""
     end_seconds: float
     """Seconds that trials may need to write their checkpoints when they are asked to end."""
     texts: tuple[str, ...] = ()
@@ -136,6 +142,10 @@ class SweepPlan:
     """Trials of the second stage while the first has not all its results; their tuned settings are provisional."""
     memory_basis: tuple[str, ...] = ()
     """A sentence for each kind of device whose memory estimates are corrected by earlier results of the sweep."""
+    packs: tuple[Pack, ...] = ()
+    """Trials without a result that one process trains together."""
+    pack_notes: tuple[str, ...] = ()
+    """What a reader should know of them."""
 
     @property
     def further_axes(self) -> tuple[str, ...]:
@@ -163,6 +173,26 @@ class SweepPlan:
     def cards(self, placement: Placement) -> str:
         """Return the GPUs that may run a trial, by count and kind; empty on the CPU, and where none has a name."""
         return " or ".join(self.resources.suited(placement).cards()) if placement.device == "cuda" else ""
+
+    @property
+    def time_basis(self) -> str:
+        """What the expected times rest on, in words."""
+        return self.speeds.basis
+
+    @property
+    def storage(self) -> int:
+        """Bytes that the trials leave: weights in float32, and their records."""
+        return sum(4 * trial.shape.parameters.total + _RECORD_BYTES * trial.steps for trial in self.trials)
+
+    @property
+    def checkpoint_storage(self) -> int:
+        """Bytes of checkpoints while the trials that need the most run: weights and both moments in float32."""
+        sizes = sorted(
+            (12 * t.shape.parameters.total * (t.cell.launch.keep_checkpoints + 1) for t in self.trials), reverse=True
+        )
+        if not sizes:
+            return 0
+        return sum(sizes[: places(self.trials[-1].placement, self.resources, self.concurrent)])
 
     def to_frame(self) -> "DataFrame":
         """Return a table with one row a trial, in the order of `trials`.
@@ -225,14 +255,14 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
     """
     folder = SweepStore(storage / config.name)
     results = {r.trial: r for r in (trial.read_result() for trial in folder.all_trials()) if r is not None}
-    measured = measured_flops(results.values())
+    speeds = speeds_for(results.values(), "cuda" if resources.has_gpus and config.launch.device != "cpu" else "cpu")
     corpora = _Corpora(tokens_folder(storage), build)
     axes = tuple(all_axes(config))
     policies: dict[str, dict[str, tuple[str, ...]]] = {}
 
     def plan_cell(cell: Experiment) -> TrialPlan:
         tokens, content = corpora.tokens(cell.data), corpora.content(cell.data)
-        return _plan_cell(cell, tokens, content, resources, config.fit.count, measured, policies)
+        return _plan_cell(cell, tokens, content, resources, config.fit.count, speeds, policies)
 
     stages = stage_cells(config, plan_cell, results)
     trials = [plan_cell(cell) for cell in stages.now]
@@ -243,28 +273,33 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
         trials = [
             trial
             if any(folder.trial(trial.label).checkpoints.glob("step_*"))
-            else _place_again(trial, resources, compared, measured)
+            else _place_again(trial, resources, compared, speeds)
             for trial in trials
         ]
     waiting = sum(not folder.trial(trial.label).done() for trial in trials)
     trials = share_gpus(trials, resources, min(waiting, config.launch.concurrent_trials or waiting))
-    trials = plan_branches(trials, folder, lambda trial, step: _seconds_after(trial, step, resources, measured))
+    trials = plan_branches(trials, folder, lambda trial, step: _seconds_after(trial, step, resources, speeds))
     trials.sort(key=lambda trial: (trial.N, trial.D, trial.cell.seed))
+    left = [trial for trial in trials if not folder.trial(trial.label).done()]
+    stops_early = config.tune is not None and config.tune.stop is not None  # Ray Tune sees a pack as one trial
+    most = config.launch.concurrent_trials
+    packs = () if stops_early else plan_packs(left, lambda trial: places(trial.placement, resources, most))
     return SweepPlan(
         trials=tuple(trials),
         axes=axes,
         grid=tuple(config.grid),
-        stops_early=config.tune is not None and config.tune.stop is not None,
+        stops_early=stops_early,
         policies=tuple(describe_policies(policies)),
         stages=stages.sentences,
         later=tuple(plan_cell(cell) for cell in stages.later),
         resources=resources,
         count=config.fit.count,
         flops_formula=f"{FLOPS_FORMULA}: {models.FLOPS_FORMULAS[FLOPS_FORMULA]}",
-        seconds=makespan(
-            [(trial.placement, trial.seconds) for trial in trials], resources, config.launch.concurrent_trials
-        ),
-        time_basis="speed measured in this sweep" if measured else "an assumed speed, until a trial has been measured",
+        seconds=makespan(loads(trials, packs), resources, config.launch.concurrent_trials),
+        packs=packs,
+        pack_notes=tuple(describe_packs(packs, trials, left)),
+        speeds=speeds,
+        concurrent=config.launch.concurrent_trials,
         end_seconds=max((_end_seconds(folder.trial(trial.label), config.launch) for trial in trials), default=0.0),
         texts=corpora.texts,
         memory_basis=tuple(comparison.describe() for comparison in compared.values()),
@@ -367,7 +402,7 @@ def _steps(cell: Experiment, context: int, mean: float, unique_tokens: int) -> S
 def plan_trial(cell: Experiment, store: TokenStore | None, resources: Resources, count: str) -> TrialPlan:
     """Resolve one cell against its token store, as `plan_sweep` does; None where its script reads data by itself."""
     return _plan_cell(
-        cell, store or statistics_without_tokens(cell.data), corpus_content(cell.data), resources, count, None
+        cell, store or statistics_without_tokens(cell.data), corpus_content(cell.data), resources, count, Speeds()
     )
 
 
@@ -377,7 +412,7 @@ def _plan_cell(
     content: dict[str, Any],
     resources: Resources,
     count: str,
-    measured: float | None,
+    speeds: Speeds,
     policies: dict[str, dict[str, tuple[str, ...]]] | None = None,
 ) -> TrialPlan:
     if isinstance(corpus, TokenStore):
@@ -406,7 +441,7 @@ def _plan_cell(
         flops=flops,
         placement=choice.placement,
         memory=choice.memory,
-        seconds=trial_seconds(cell, steps.steps, flops, choice.placement, resources, measured),
+        seconds=trial_seconds(cell, shape.family, steps.steps, flops, choice.placement, resources, speeds),
         store=corpus if isinstance(corpus, TokenStore) else None,
         by_rule=tuple(f"train.{key}" for key in (*resolved.by_rule, *resolved.by_policy)),
     )
@@ -419,18 +454,22 @@ def _dimensions(shape: Shape) -> dict[str, Any]:
 
 
 def _place_again(
-    trial: TrialPlan, resources: Resources, compared: Mapping[str, Comparison], measured: float | None
+    trial: TrialPlan, resources: Resources, compared: Mapping[str, Comparison], speeds: Speeds
 ) -> TrialPlan:
     """Return a planned trial placed by a memory estimate that earlier results correct."""
     choice = choose_placement(trial.cell, trial.shape, trial.step_plan.sequences, resources, compared)
-    seconds = trial_seconds(trial.cell, trial.steps, trial.flops, choice.placement, resources, measured)
+    seconds = trial_seconds(
+        trial.cell, trial.shape.family, trial.steps, trial.flops, choice.placement, resources, speeds
+    )
     return replace(trial, placement=choice.placement, memory=choice.memory, seconds=seconds)
 
 
-def _seconds_after(trial: TrialPlan, step: int, resources: Resources, measured: float | None) -> float:
+def _seconds_after(trial: TrialPlan, step: int, resources: Resources, speeds: Speeds) -> float:
     """Return the expected wall time of a trial that begins after a step."""
     left = trial.steps - step
-    return trial_seconds(trial.cell, left, trial.flops * left / trial.steps, trial.placement, resources, measured)
+    return trial_seconds(
+        trial.cell, trial.shape.family, left, trial.flops * left / trial.steps, trial.placement, resources, speeds
+    )
 
 
 def _end_seconds(trial: TrialStore, launch: LaunchSettings) -> float:

@@ -22,8 +22,14 @@ _MOST_FRAMED = 200
 """A longer table is printed as plain columns: laying out thousands of framed cells takes seconds."""
 
 
-def print_plan(plan: SweepPlan, console: Console) -> None:
-    """Print the trials, what each costs, and what all of them cost."""
+def print_plan(plan: SweepPlan, console: Console, price: float | None = None) -> None:
+    """Print the trials, what each costs, and what all of them cost.
+
+    Args:
+        plan: of the sweep.
+        console: gets it.
+        price: of an hour of one device.
+    """
     _print_trials(f"plan: {len(plan.trials)} trials on {plan.resources.describe()}", plan, plan.trials, console)
     if plan.later:
         title = (
@@ -38,8 +44,12 @@ def print_plan(plan: SweepPlan, console: Console) -> None:
         *plan.memory_basis,
         f"FLOPs ({plan.flops_formula}).",
         *describe_branches(plan.trials),
+        *plan.pack_notes,
         f"All trials: {sum(t.flops - t.flops_saved for t in plan.trials):.3g} FLOPs, {_hours(plan.trials)}, about "
         f"{format_duration(plan.seconds)} of wall time ({plan.time_basis}).",
+        *([] if price is None else [f"At {price:g} an hour of one device: {price * _device_hours(plan.trials):,.2f}."]),
+        f"Storage: {plan.storage / 1e9:.2g} GB of results, and up to {plan.checkpoint_storage / 1e9:.2g} GB of "
+        "checkpoints while trials run.",
         *(
             [f"Stage 2 beside: {sum(t.flops for t in plan.later):.3g} FLOPs, {_hours(plan.later)}."]
             if plan.later
@@ -129,10 +139,14 @@ def _command(plan: SweepPlan, trial: TrialPlan, config: str, overrides: list[str
     return shlex.join(["env", *environment, *command])
 
 
-def plan_document(plan: SweepPlan, commands: tuple[str, list[str]] | None = None) -> dict[str, Any]:
+def plan_document(
+    plan: SweepPlan, commands: tuple[str, list[str]] | None = None, price: float | None = None
+) -> dict[str, Any]:
     """Return a plan as plain data: its trials and what all of them cost.
 
     Args:
+        plan: of the sweep.
+        price: of an hour of one device.
         commands: configuration and overrides of which each trial gets its command.
     """
     trials = plan.to_frame().to_dict("records")
@@ -151,6 +165,10 @@ def plan_document(plan: SweepPlan, commands: tuple[str, list[str]] | None = None
         "branches": describe_branches(plan.trials),
         "seconds": plan.seconds,
         "time_basis": plan.time_basis,
+        "device_hours": _device_hours(plan.trials),
+        "cost": None if price is None else price * _device_hours(plan.trials),
+        "storage_bytes": plan.storage,
+        "checkpoint_bytes": plan.checkpoint_storage,
         "end_seconds": plan.end_seconds,
         "texts": list(plan.texts),
         "policies": list(plan.policies),
@@ -189,6 +207,9 @@ def _columns(rows: list[list[str]]) -> str:
 
 
 def _hours(trials: Sequence[TrialPlan]) -> str:
-    hours = sum(t.seconds * t.placement.world_size * t.placement.gpu_fraction for t in trials) / 3600
     unit = "GPU-hours" if any(t.placement.device == "cuda" for t in trials) else "process-hours"
-    return f"{hours:.3g} {unit}"
+    return f"{_device_hours(trials):.3g} {unit}"
+
+
+def _device_hours(trials: Sequence[TrialPlan]) -> float:
+    return sum(t.seconds * t.placement.world_size * t.placement.gpu_fraction for t in trials) / 3600

@@ -270,13 +270,14 @@ class OpenTrial:
         books.wait()
         return 0
 
-    def say(self, outcome: LoopOutcome) -> None:
-        """Write how the trial ended into its log, from rank 0."""
+    def say(self, outcome: LoopOutcome, whose: str = "") -> None:
+        """Write how the trial ended into its process's log, from rank 0, behind the words `whose`."""
         step, accelerator = self.progress.step, self.run.accelerator
         if outcome.state == "preempted":
-            _say(accelerator, f"preempted at step {step}: a checkpoint is written, and the trial can go on")
+            _say(accelerator, f"{whose}preempted at step {step}: a checkpoint is written, and the trial can go on")
         else:
-            _say(accelerator, f"{outcome.state} at step {step}{f': {outcome.reason}' if outcome.reason else ''}")
+            reason = f": {outcome.reason}" if outcome.reason else ""
+            _say(accelerator, f"{whose}{outcome.state} at step {step}{reason}")
 
 
 def _say(accelerator: Accelerator, line: str) -> None:

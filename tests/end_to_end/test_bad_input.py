@@ -55,7 +55,7 @@ MISTAKES = (
     (sweep, "{0}/tiny.yaml --dry-rnu", "did you mean --dry_run?"),
     (probe, "radius_cpu.yaml model.pth=x", "did you mean model.path?"),
     # types and values
-    (sweep, "{0}/tiny.yaml train.learning_rate=fast", "train.learning_rate='fast': Input should be a valid number"),
+    (sweep, "{0}/tiny.yaml train.learning_rate=fast", "train.learning_rate='fast': a rule has no 'fast'; it has N,"),
     (sweep, "{0}/tiny.yaml train.learning_rate=-1", "train.learning_rate=-1: Input should be greater than 0"),
     (sweep, "{0}/tiny.yaml model.size=-400k", "model.size='-400k'"),
     (sweep, "{0}/tiny.yaml data.size=0", "data.size=0"),

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -37,6 +37,10 @@ _LOSS_TOLERANCE = 1e-4
 _GRADIENT_TOLERANCE = 1e-3
 """Largest relative difference of a member's first loss and gradient from those of its own network: float32 rounds
 differently in a product of stacked matrices, by 1e-6; an error in the stack is of the order of 1."""
+
+_ACTIVATIONS = 100_000
+"""Elements of the residual stream of a stack, at most: those of more members do not stay in a core's cache, and a step
+of them takes longer than two of half as many (benchmarks/packing.py)."""
 
 Opened = tuple[TrialStore, Experiment, Placement, TokenStore | None]
 """What `run.resolve` returns of a trial."""
@@ -74,7 +78,7 @@ def run_pack(opened: Sequence[Opened]) -> int:
         EngineError: DeepSpeed does not run as the placements say.
         AttemptReplaced: a newer attempt of one of them has begun.
     """
-    began = time.time()
+    began, leader = time.time(), opened[0][0]
     opened = [one for one in opened if not one[0].done()]
     if not opened:
         return 0
@@ -87,33 +91,34 @@ def run_pack(opened: Sequence[Opened]) -> int:
     books = Bookkeeping(first.launch.files_timeout)
     shutdown = GracefulShutdown(accelerator)
     members = [
-        Member(OpenTrial.begin(accelerator, books, store, cell, placed, tokens, shutdown.requested, began))
+        Member(_opened(OpenTrial.begin(accelerator, books, store, cell, placed, tokens, shutdown.requested, began)))
         for store, cell, placed, tokens in opened
         if tokens is not None
     ]
     packed = ResultPacked(largest=len(members), members=[store.read_spec().label for store, _, _, _ in opened])
-    leader = opened[0][0]
 
     def end(member: Member) -> None:
         member.trial.end(member.outcome, packed)
-        member.trial.say(member.outcome)
+        member.trial.say(member.outcome, f"{member.trial.run.store.read_spec().label}: ")
 
     for member in [m for m in members if m.trial.progress.step >= m.trial.run.steps]:
         members.remove(member)
         end(member)
-    stack = Stack(accelerator, members, placement) if members else None
+    stacks = _stacks(accelerator, members, placement)
     checked = False
-    while stack is not None:
+    while members:
         if shutdown.requested():
-            stack.write_back(members)
+            for stack in stacks:
+                stack.write_back(stack.members)
             for member in members:
                 member.outcome.state = "preempted"
                 save(member.trial.run, member.trial.progress, member.outcome)
                 end(member)
             return _ended(accelerator, EXIT_PREEMPTED)
-        steps = stack.step(check=not checked)
+        steps = [step for stack in stacks for step in stack.step(check=not checked)]
         checked = True
-        stack.write_back([m for m, step in zip(members, steps, strict=True) if is_due(m.trial.run, step)])
+        for stack, made in zip(stacks, _split(steps, [len(stack.members) for stack in stacks]), strict=True):
+            stack.write_back([m for m, step in zip(stack.members, made, strict=True) if is_due(m.trial.run, step)])
         saved = max(m.outcome.checkpoint_seconds for m in members)
         leaving = [
             m
@@ -121,14 +126,35 @@ def run_pack(opened: Sequence[Opened]) -> int:
             if after_step(m.trial.run, m.trial.progress, m.outcome, step)
         ]
         if leaving:
-            stack.write_back(members)
+            for stack in stacks:
+                stack.write_back(stack.members)
             for member in leaving:
                 members.remove(member)
                 end(member)
-            stack = Stack(accelerator, members, placement) if members else None
+            stacks = _stacks(accelerator, members, placement)
         if members and max(m.outcome.checkpoint_seconds for m in members) != saved:
             _leave_grace(leader, members)
     return _ended(accelerator, 0)
+
+
+def _opened(trial: OpenTrial) -> OpenTrial:
+    """Return a trial that reads no counters of the machine: those of a pack are not of one trial."""
+    return replace(trial, run=replace(trial.run, electricity=None))
+
+
+def _stacks(accelerator: Accelerator, members: Sequence[Member], placement: Placement) -> "list[Stack]":
+    """Return stacks of as many members as are fastest at a time, in the order of the members."""
+    if not members:
+        return []
+    first = members[0].trial
+    tokens = first.run.batches.sequences * first.run.batches.mean_targets_per_sequence
+    size = max(1, int(_ACTIVATIONS / (tokens * first.shape.width)))
+    return [Stack(accelerator, members[i : i + size], placement) for i in range(0, len(members), size)]
+
+
+def _split(steps: Sequence[Step], sizes: Sequence[int]) -> list[list[Step]]:
+    left = iter(steps)
+    return [[next(left) for _ in range(size)] for size in sizes]
 
 
 def _ended(accelerator: Accelerator, status: int) -> int:
@@ -178,7 +204,7 @@ class Stack:
     """
 
     def __init__(self, accelerator: Accelerator, members: Sequence[Member], placement: Placement) -> None:
-        self._members = list(members)
+        self.members = list(members)
         trials = [member.trial for member in members]
         shapes = [[p.shape for p in member.parameters] for member in members]
         if any(shape != shapes[0] for shape in shapes):
@@ -215,8 +241,8 @@ class Stack:
             EngineError: an update that is a member's first is not AdamW's.
         """
         began = time.perf_counter()
-        runs = [member.trial.run for member in self._members]
-        numbers = [member.trial.progress.step + 1 for member in self._members]
+        runs = [member.trial.run for member in self.members]
+        numbers = [member.trial.progress.step + 1 for member in self.members]
         rates = [learning_rate(run.settings, n, run.steps) for run, n in zip(runs, numbers, strict=True)]
         batches = [run.batches.batch(n - 1) for run, n in zip(runs, numbers, strict=True)]
         counted = [int((targets != -100).sum()) for _, targets in batches]
@@ -245,7 +271,7 @@ class Stack:
         self._engine.step()
         for m, first in firsts.items():
             if finite[m]:
-                self.write_back([self._members[m]])
+                self.write_back([self.members[m]])
                 first.check(norms[m])
         seconds, share = time.perf_counter() - began, 1 / len(runs)
         return [
@@ -256,7 +282,7 @@ class Stack:
     def write_back(self, members: Sequence[Member]) -> None:
         """Copy parameters and optimiser state of some members into their own models and optimisers."""
         for member in members:
-            m = self._members.index(member)
+            m = self.members.index(member)
             rows = (self._network.rows.data[m], self._adamw.first_MN[m], self._adamw.second_MN[m])
             split = [row.split(self._network.sizes) for row in rows]
             step = float(self._adamw.counts[m])
@@ -271,7 +297,7 @@ class Stack:
 
     def _check_first(self, batches: Sequence[Any], losses: Sequence[float], gradient_MN: torch.Tensor) -> None:
         """Raise PackError if a member's loss or gradient is not that of its own network."""
-        for m, (member, (inputs, targets)) in enumerate(zip(self._members, batches, strict=True)):
+        for m, (member, (inputs, targets)) in enumerate(zip(self.members, batches, strict=True)):
             run = member.trial.run
             targets_BT = torch.from_numpy(targets)
             counted = int((targets_BT != -100).sum())
@@ -292,7 +318,7 @@ class Stack:
         """Return what AdamW's update would be of the members whose first it is."""
         found = {}
         for m in [m for m, number in enumerate(numbers) if number == 1]:
-            member = self._members[m]
+            member = self.members[m]
             for parameter, part in zip(member.parameters, gradient_MN[m].split(self._network.sizes), strict=True):
                 parameter.grad = part.view(parameter.shape).clone()
             found[m] = FirstUpdate(member.trial.run.engine, member.trial.run.settings, rates[m])

@@ -1,0 +1,134 @@
+"""Which trials of a sweep one process trains together, with stacked parameters: rows of the grid that have one shape.
+
+The members of a pack differ in data, seed, steps, learning rate and its schedule, weight decay. What decides the result
+of a trial is the same as alone, up to rounding (docs/packing.md).
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING
+
+from amscale.planning.sharing import STEP_SECONDS
+from amscale.trials.location import is_uri
+from amscale.trials.records import Placement
+
+if TYPE_CHECKING:
+    from amscale.planning.plan import TrialPlan
+
+_MOST = 32
+"""Members of a pack that `auto` makes: what a crash costs."""
+_SHORT_SECONDS = 300.0
+"""Trials that are expected to take longer are left alone by `auto`: their start is little of them, and so is what a
+step costs beside its arithmetic."""
+_PACKS_PER_PLACE = 1
+"""So many packs for each trial that can run at a time: one that takes longer than planned is then no long tail."""
+_HUB = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+"""Architectures of the hub family whose modules can be stacked."""
+
+Pack = tuple[str, ...]
+"""Labels of trials that are trained together."""
+
+
+def plan_packs(waiting: "Sequence[TrialPlan]", places: "Callable[[TrialPlan], int]") -> tuple[Pack, ...]:
+    """Return the packs of the trials that have no result; a trial that is in none of them trains alone.
+
+    `auto` packs trials that are expected to be short, where there are more than two for each that can run at a time,
+    into packs of about equal time and at least as many as can run at a time.
+
+    Args:
+        waiting: trials without a result, placed.
+        places: gives how many trials like one can run at a time.
+    """
+    rows: dict[Hashable, list[TrialPlan]] = defaultdict(list)
+    for trial in waiting:
+        if trial.cell.launch.pack != "off" and why_alone(trial, waiting) is None:
+            rows[_what_members_share(trial)].append(trial)
+    packs: list[Pack] = []
+    for row in rows.values():
+        most, slots = row[0].cell.launch.pack, places(row[0])
+        if most == "auto":
+            row = [trial for trial in row if trial.seconds <= _SHORT_SECONDS]
+            if len(waiting) <= 2 * slots or not row:
+                continue
+            share = sum(trial.seconds for trial in waiting) / (slots * _PACKS_PER_PLACE)
+            count = max(math.ceil(len(row) / _MOST), math.ceil(sum(trial.seconds for trial in row) / share))
+        else:
+            count = math.ceil(len(row) / int(most))
+        packs += _deal(row, min(count, len(row)))
+    return tuple(pack for pack in packs if len(pack) > 1)
+
+
+def _deal(row: "Sequence[TrialPlan]", count: int) -> list[Pack]:
+    """Share a row out into so many packs, longest first, each to the one that has least."""
+    packs: list[list[TrialPlan]] = [[] for _ in range(count)]
+    most = math.ceil(len(row) / count)
+    for trial in sorted(row, key=lambda t: -t.seconds):
+        open_packs = [pack for pack in packs if len(pack) < most]
+        min(open_packs, key=lambda pack: sum(t.seconds for t in pack)).append(trial)
+    return [tuple(trial.label for trial in pack) for pack in packs]
+
+
+def why_alone(trial: "TrialPlan", trials: "Sequence[TrialPlan]") -> str | None:
+    """Return why a trial cannot be trained in a pack, in words; None where it can."""
+    cell, placement = trial.cell, trial.placement
+    if placement.device != "cpu" or placement.world_size > 1:
+        return "packs are trained by one process on CPUs"
+    if placement.precision != "fp32" or placement.zero_stage or placement.accumulation > 1:
+        return "packs are trained in fp32 under ZeRO 0 with one forward pass a step"
+    if cell.train.script:
+        return "its training script is the user's own"
+    if trial.branch or any(other.branch and other.branch.trunk == trial.label for other in trials):
+        return "it shares a stable phase with others"
+    if is_uri(cell.storage):
+        return "its results are kept as objects"
+    if getattr(trial.shape.options, "dropout", 0.0):
+        return "with dropout a pack would draw other masks than the trial alone"
+    family, options = trial.shape.family, trial.shape.options
+    if family == "vanilla":
+        return "relative positions cannot be stacked" if options.positions == "relative" else None
+    if family == "hub":
+        return None if getattr(options, "architecture", None) in _HUB else "its architecture cannot be stacked"
+    return None if family == "gpt2" else "its family cannot be stacked"
+
+
+def _what_members_share(trial: "TrialPlan") -> Hashable:
+    shape, train, launch = trial.shape, trial.cell.train, trial.cell.launch
+    dimensions = (shape.family, shape.layers, shape.width, shape.heads, shape.feed_forward)
+    network = (*dimensions, shape.vocabulary, shape.context, shape.options)
+    return network, trial.placement, trial.step_plan.sequences, train.betas, train.epsilon, launch.pack
+
+
+_START_SECONDS = 2.5
+"""Of a process, in a sweep that starts them from one that has imported everything."""
+
+
+def pack_seconds(members: "Sequence[TrialPlan]") -> float:
+    """Return the expected wall time of a pack: one start, and what a step costs beside its arithmetic, once."""
+    own = sum(max(0.0, trial.seconds - trial.steps * STEP_SECONDS - _START_SECONDS) for trial in members)
+    return _START_SECONDS + max(trial.steps for trial in members) * STEP_SECONDS + own
+
+
+def loads(trials: "Sequence[TrialPlan]", packs: Sequence[Pack]) -> list[tuple[Placement, float]]:
+    """Return placement and expected seconds of each process that the trials are trained by."""
+    by_label = {trial.label: trial for trial in trials}
+    packed = [[by_label[label] for label in pack] for pack in packs]
+    alone = set(by_label) - {label for pack in packs for label in pack}
+    loads = [(members[0].placement, pack_seconds(members)) for members in packed]
+    return loads + [(trial.placement, trial.seconds) for trial in trials if trial.label in alone]
+
+
+def describe_packs(packs: Sequence[Pack], trials: "Sequence[TrialPlan]", waiting: "Sequence[TrialPlan]") -> list[str]:
+    """Return what a reader of a plan should know of packs."""
+    lines = []
+    if packs:
+        sizes = sorted(len(pack) for pack in packs)
+        each = f"{sizes[0]}" if sizes[0] == sizes[-1] else f"{sizes[0]} to {sizes[-1]}"
+        processes = f"{len(packs)} process{'es' if len(packs) > 1 else ''} of {each}"
+        lines.append(
+            f"{sum(sizes)} trials of equal shapes are trained by {processes}, with stacked parameters (launch.pack=off "
+            "trains each alone)."
+        )
+    asked = [trial for trial in waiting if isinstance(trial.cell.launch.pack, int)]
+    reasons = sorted({reason for trial in asked if (reason := why_alone(trial, trials))})
+    return lines + [f"launch.pack: trials are trained alone, since {reason}." for reason in reasons]
