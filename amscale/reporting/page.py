@@ -16,6 +16,7 @@ from amscale.reporting.chart import Chart, Palette, palette_of
 from amscale.reporting.figures import report_charts
 from amscale.reporting.interactive import html_formula, to_plotly
 from amscale.reporting.report_data import ReportData, read_report_data
+from amscale.scaling.forecast import score_lines
 from amscale.scaling.verdict import NextStep, promise
 from amscale.trials.storage_errors import check_outputs, make_folder
 
@@ -75,6 +76,7 @@ def render_page(report: ReportData, charts: Sequence[Chart], palette: Palette) -
         palette=palette,
         estimates=page_tables.estimate_rows(report),
         laws=page_tables.law_table(report),
+        forecasts=[score_lines(score) for score in report.fit.get("forecasts", ())],
         trials=page_tables.trial_table(report),
         probes=page_tables.probe_table(report),
         left_out=page_tables.left_out_table(report),

@@ -213,7 +213,7 @@ def test_every_node_is_asked_for_its_own_cards(tmp_path):
             program.chmod(0o755)
             gpus = 2 if host.index in cards else 0
             made.start_ray(host, cpus=2 * gpus, gpus=gpus, path=str(folder))
-            made.wait_for_nodes(host.index)
+        made.wait_for_nodes(3)
         settings = ["grammar.yaml", "model.size=25k", "data.size=8k", f"storage={tmp_path}"]
         planner = made.hosts[0].run(
             *(sys.executable, "-m", "amscale.plan", *settings, f"launch.address={made.address}", "--json"),

@@ -97,7 +97,7 @@ def _start(made: fleet.Hosts, cluster: Cluster) -> None:
     for host, scratch in ((first, cluster.scratch[0]), (second, cluster.scratch[1])):
         made.environment["HOST_SCRATCH"] = str(scratch)
         made.start_ray(host)
-        made.wait_for_nodes(host.index)
+    made.wait_for_nodes(2)
     second.run = run
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 
 from amscale.cluster.network import join_port
+from helpers.commands import wait_until
 
 NETWORK = "10.77.{}"
 IPV6_NETWORK = "fd77:{}::"
@@ -137,6 +138,8 @@ class Hosts:
         """Start the Ray node of a host, with a folder of programs first on its PATH; the first host is the head."""
         role = ["--head", f"--port={HEAD_PORT}", "--include-dashboard=false"] if host.index == 1 else []
         role = role or [f"--address={self.address}"]
+        log = self.folder / f"node{host.index}.log"
+        begins = log.stat().st_size if log.exists() else 0
         host.node = host.run(
             sys.executable,
             "-m",
@@ -150,23 +153,28 @@ class Hosts:
             "--disable-usage-stats",
             "--block",
             env={**os.environ, **self.environment, "PATH": f"{path}:{os.environ['PATH']}"},
-            stdout=(self.folder / f"node{host.index}.log").open("ab"),
+            stdout=log.open("ab"),
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        if host.index == 1:  # the others ask the head; its log costs less to read than Ray itself
+            started = b"Ray runtime started"
+            wait_until(lambda: started in log.read_bytes()[begins:] or host.node.poll() is not None, 600, "a Ray head")
 
     def start_all(self, cpus: int = 1) -> None:
         """Start the Ray node of every host, and wait for all of them."""
         for host in self.hosts:
             self.start_ray(host, cpus)
-            if host.index == 1:
-                self.wait_for_nodes(1)
         self.wait_for_nodes(len(self.hosts))
 
     def wait_for_nodes(self, count: int, seconds: float = 600) -> None:
         """Wait until that many Ray nodes are alive."""
-        script = f"import ray; ray.init(address={self.address!r}, log_to_driver=False, logging_level=50); "
-        script += "print(sum(n['Alive'] for n in ray.nodes()))"
+        # Many looks in one interpreter: each start of Ray's own client costs seconds.
+        script = f"import ray, time; ray.init(address={self.address!r}, log_to_driver=False, logging_level=50)\n"
+        script += (
+            f"for _ in range(100):\n  alive = sum(n['Alive'] for n in ray.nodes())\n  if alive == {count}: break\n"
+        )
+        script += "  time.sleep(0.2)\nprint(alive)"
         deadline = time.monotonic() + seconds
         while True:
             asked = subprocess.run(

@@ -1,6 +1,7 @@
 """Estimates with known values: an exponent with every kind of D*, one not determined, a floor, and a new group."""
 
 import math
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -82,8 +83,8 @@ def fit_of(folder, *estimates: Estimate) -> BaseFit:
     return BaseFit(table=read_sweep(folder), estimates=list(estimates), laws=[], settings=settings)
 
 
-def page_of(folder, *estimates: Estimate) -> str:
-    """Return the HTML of the page; the figures' files are not written."""
-    report = read_report_data(folder, fit_of(folder, *estimates))
+def page_of(folder, *estimates: Estimate, **changes) -> str:
+    """Return the HTML of the page of a fit with `changes`; the figures' files are not written."""
+    report = read_report_data(folder, replace(fit_of(folder, *estimates), **changes))
     charts = report_charts(report)
     return render_page(report, charts, palette_of(charts))

@@ -48,6 +48,29 @@ def test_a_page_is_written_for_any_estimates(sweep, estimates):
     assert ('<figure id="figure-frontier"' in page) == (EXPONENT in estimates)
 
 
+def test_scores_of_forecasts_are_on_the_page(sweep, read_page):
+    cells = [
+        {
+            "N": 1e6,
+            "D": 2e6,
+            "loss": 1.1,
+            "interval": [1.0, 1.2],
+            "measured": 1.3,
+            "runs": 2,
+            "error": -0.15,
+            "inside": 0,
+        },
+        {"N": 4e6, "D": 2e6, "loss": 1.0, "interval": [0.9, 1.1]},
+    ]
+    score = {"name": "one.json", "made": "2026-01-02", "law": "coupled", "cells": cells}
+    score |= {"measured": 1, "inside": 0, "rms_error": 0.15}
+    text = read_page(page_of(sweep, EXPONENT, forecasts=[score])).text
+    assert "forecast one.json of 2026-01-02, law coupled: 1 of 2 cells measured, error 15.00%" in text
+    assert "measured 1.3000 (mean of 2 runs): -15.00%, OUTSIDE" in text
+    assert "not measured yet" in text
+    assert "Forecasts" not in read_page(page_of(sweep, EXPONENT)).text
+
+
 def test_page_loads_nothing_and_forbids_it(sweep, read_page):
     page = page_of(sweep, EXPONENT)
     assert read_page(page).loads == ["data:,"]
