@@ -1,6 +1,6 @@
 # make sweep    a first sweep on this machine        make test        the whole test suite
 # make check    linters and types                    make quick-test  the tests that take seconds: 2 minutes
-# make wheel    the package
+# make bench    all benchmarks, one table; 30 minutes    make wheel       the package
 # On a machine with GPUs: make sweep TORCH=torch. Otherwise torch is the pinned release, in the build that pip is set
 # up to find: point pip at PyTorch's index of CPU builds to spare a machine without a GPU gigabytes of CUDA.
 
@@ -9,7 +9,7 @@ TORCH ?= torch==2.13.0
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: install sweep test quick-test check wheel clean
+.PHONY: install sweep test quick-test check bench wheel clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (sys.platform.startswith("linux") and sys.version_info >= (3, 11)))' \
@@ -40,6 +40,9 @@ check: install
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+bench: install
+	$(RUN) benchmarks/all.py
 
 wheel: install
 	$(RUN) -m build --wheel

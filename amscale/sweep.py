@@ -1,7 +1,7 @@
 """Run a sweep: plan, prepare data, train every trial without a result, fit.
 
 examples:
-  python -m amscale.sweep                                 quick.yaml: twelve small trials, about 4 minutes
+  python -m amscale.sweep                                 quick.yaml: 25 small trials, about 4 minutes
   python -m amscale.sweep my.yaml --dry_run               only the plan
   python -m amscale.sweep my.yaml grid.seed=[0,1,2]       two more seeds; what has a result is not run again
   python -m amscale.sweep my.yaml --budget 8 --tensorboard    ask before more than 8 machine hours; show curves

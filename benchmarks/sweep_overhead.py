@@ -2,6 +2,7 @@
 
     python benchmarks/sweep_overhead.py [--trials 8] [--steps 400] [--rounds 1] [--set launch.warm_starts=false …]
     python benchmarks/sweep_overhead.py --trials 24 --rounds 3
+    python benchmarks/sweep_overhead.py --quick          the quick sweep alone, and its time beside its plan's
 
 Both sides train the same small cells, as many at a time as there are cores, in alternation. Printed are
 
@@ -28,6 +29,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from rows import Row, middle
 
 _SIZES = (1_700, 6_600)
 _POLL_SECONDS = 0.02
@@ -96,31 +99,57 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="settings of the sweep's side")
+    parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
+    if options.quick:
+        _quick(options.set)
+        return
     slots = len(os.sched_getaffinity(0))
     grid = {"model.size": _SIZES, "seed": list(range(max(1, options.trials // len(_SIZES))))}
-    ratios = []
+    ratios: list[float] = []
+    found: list[Overhead] = []
+    sides_seconds: list[tuple[float, float]] = []
     for round_ in range(options.rounds):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             configuration = folder / "overhead.yaml"
             text = _CONFIGURATION.replace("train: {", f"train: {{steps: {options.steps}, ")
             configuration.write_text(f"name: overhead\ngrid: {json.dumps(grid)}\n{text}")
-            sides = [_sweep, _loop] if round_ % 2 == 0 else [_loop, _sweep]
-            seconds = {side: side(configuration, folder, slots, options.set) for side in sides}
-        ratios.append(seconds[_sweep] / seconds[_loop])
+            loop = 0.0
+            for side in ("sweep", "loop") if round_ % 2 == 0 else ("loop", "sweep"):
+                if side == "sweep":
+                    found.append(_sweep(str(configuration), folder, slots, options.set))
+                else:
+                    loop = _loop(configuration, folder, slots)
+        ratios.append(found[-1].seconds / loop)
+        sides_seconds.append((found[-1].seconds, loop))
         print(
-            f"round {round_ + 1}: sweep {seconds[_sweep]:.0f} s, loop {seconds[_loop]:.0f} s, ratio {ratios[-1]:.2f}",
+            f"round {round_ + 1}: sweep {found[-1].seconds:.0f} s, loop {loop:.0f} s, ratio {ratios[-1]:.2f}",
             flush=True,
         )
-    spread = f", {min(ratios):.2f} to {max(ratios):.2f}" if len(ratios) > 1 else ""
-    print(f"median ratio of seconds, sweep / loop: {statistics.median(ratios):.2f}{spread}")
+    ours, theirs = (middle([pair[index] for pair in sides_seconds], "s") for index in (0, 1))
+    Row(f"sweep of {options.trials} small cells / shell loop", ours, theirs, ratios, "at most 0.5").print()
+    _print_rows(found)
 
 
-def _sweep(configuration: Path, folder: Path, slots: int, overrides: Sequence[str]) -> float:
-    """Run the sweep and print what was seen of it; return its seconds."""
+@dataclass(frozen=True)
+class Overhead:
+    """What a sweep took beside its trials' steps, in seconds."""
+
+    seconds: float
+    share: float
+    """Of the slots' time, in steps."""
+    later: list[float]
+    """From the start of a trial to the end of its first step, the first trials left out."""
+    gaps: list[float]
+    before: float
+    after: float
+
+
+def _sweep(configuration: str, folder: Path, slots: int, overrides: Sequence[str]) -> Overhead:
+    """Run the sweep, print and return what was seen of it."""
     storage = folder / "sweep"
-    command = [sys.executable, "-m", "amscale.sweep", str(configuration), f"storage={storage}", *overrides]
+    command = [sys.executable, "-m", "amscale.sweep", configuration, f"storage={storage}", *overrides]
     with Watched(storage) as seen:
         began = time.time()
         _run(command)
@@ -129,17 +158,58 @@ def _sweep(configuration: Path, folder: Path, slots: int, overrides: Sequence[st
     starts = {path.parent: path.stat().st_mtime for path in storage.glob("*/trials/*/start")}
     first = [at - starts[trial] for trial, at in sorted(seen.first_steps.items(), key=lambda item: starts[item[0]])]
     gaps = [start - end for start, end in zip(started[slots:], ended, strict=False)]
+    within = seen.step_seconds() / (slots * (ended[-1] - started[0]))
+    found = Overhead(
+        seconds=seconds,
+        share=seen.step_seconds() / (slots * seconds),
+        later=first[slots:],
+        gaps=gaps,
+        before=started[0] - began,
+        after=began + seconds - ended[-1],
+    )
     print(
-        f"  sweep: {len(ended)} trials, steps {seen.step_seconds() / (slots * seconds):.0%} of the slots' time "
-        f"({seen.step_seconds() / (slots * (ended[-1] - started[0])):.0%} from first start to last result); "
-        f"first step {_spread(first[:slots])}, later {_spread(first[slots:])}; gap {_spread(gaps)}; "
-        f"before {started[0] - began:.1f} s, after {began + seconds - ended[-1]:.1f} s",
+        f"  sweep: {len(ended)} trials, steps {found.share:.0%} of the slots' time "
+        f"({within:.0%} from first start to last result); "
+        f"first step {_spread(first[:slots])}, later {_spread(found.later)}; gap {_spread(gaps)}; "
+        f"before {found.before:.1f} s, after {found.after:.1f} s",
         flush=True,
     )
-    return seconds
+    return found
 
 
-def _loop(configuration: Path, folder: Path, slots: int, overrides: Sequence[str]) -> float:
+def _print_rows(found: Sequence[Overhead]) -> None:
+    later, gaps = ([value for one in found for value in getattr(one, name)] for name in ("later", "gaps"))
+    Row("share of the slots' time in steps, trials of seconds", "", "", [one.share for one in found], "0.6", "").print()
+    for what, values, goal in (
+        ("start of a later trial to its first step", later, "at most 2.5 s"),
+        ("a trial's end to the next one's start", gaps, "at most 0.3 s"),
+        ("before the first trial", [one.before for one in found], "at most 5 s"),
+        ("after the last trial", [one.after for one in found], "at most 8 s"),
+    ):
+        if values:
+            Row(what, middle(values, "s"), "", values, goal, "s").print()
+
+
+def _quick(overrides: Sequence[str]) -> None:
+    """Run the quick sweep after a plan that has measured this machine."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        command = [sys.executable, "-m", "amscale.plan", "quick.yaml", f"storage={folder / 'sweep'}"]
+        command += [*overrides, "--calibrate", "--json"]
+        os.environ["AMSCALE_CACHE"] = str(folder / "cache")  # as on a machine that has run nothing
+        planned = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, text=True)
+        expected = json.loads(planned.stdout)["seconds"]
+        found = _sweep("quick.yaml", folder, len(os.sched_getaffinity(0)), overrides)
+    seconds = found.seconds - found.before - found.after
+    Row("the quick sweep", f"{found.seconds:.0f} s", "", [found.seconds], "at most 180 s", "s").print()
+    Row("share of the slots' time in steps, quick sweep", "", "", [found.share], "0.85", "").print()
+    Row(
+        "trials of the quick sweep / their plan", f"{seconds:.0f} s", f"{expected:.0f} s", [seconds / expected],
+        "0.75 to 1.25",
+    ).print()  # fmt: skip
+
+
+def _loop(configuration: Path, folder: Path, slots: int) -> float:
     """Run the commands that the plan prints, `slots` at a time; return their seconds."""
     storage = folder / "loop"
     plan = [sys.executable, "-m", "amscale.plan", str(configuration), f"storage={storage}", "--commands", "--json"]

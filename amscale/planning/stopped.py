@@ -25,7 +25,7 @@ def stopped_result(trial: "TrialPlan", reason: str, report: dict[str, Any]) -> T
     Args:
         trial: as planned.
         reason: why it was stopped.
-        report: its newest numbers: step, loss, tokens, validation loss and the step of that.
+        report: its newest numbers: step, loss, tokens, validation loss and the least of them.
     """
     steps = int(report.get("step") or 0)
     batch = trial.step_plan.sequences * trial.step_plan.mean_tokens
@@ -43,7 +43,11 @@ def stopped_result(trial: "TrialPlan", reason: str, report: dict[str, Any]) -> T
         parameters=ResultParameters(**trial.shape.parameters.as_dict()),
         flops=ResultFlops(formula=FLOPS_FORMULA, per_token=per_token, total=per_token * tokens),
         data=ResultData(corpus=trial.cell.data.corpus, unique_tokens=trial.D, tokens_seen=tokens),
-        losses=ResultLosses(validation_last=report.get("validation_loss"), train_last=report.get("loss")),
+        losses=ResultLosses(
+            validation_last=report.get("validation_loss"),
+            validation_least=report.get("validation_least"),
+            train_last=report.get("loss"),
+        ),
         versions={"amscale": __version__},
         settings=settings_of(trial.cell),
     )

@@ -151,11 +151,11 @@ def _judge_corpora(floors: Sequence[Estimate], draft: _Draft) -> None:
 
 
 def _judge_law(floors: Sequence[Estimate], draft: _Draft) -> None:
-    """Say which floor the recommended law has, or the first law that determines one."""
+    """Say which floor the recommended law has, or where nothing was observed the first law that determines one."""
     laws = [item for item in floors if item.details.get("law") and item.value is not None and item.interval]
     laws.sort(key=lambda item: not item.details.get("recommended"))
-    if not laws:
-        return
+    if not laws or (draft.heads and not laws[0].details.get("recommended")):
+        return  # what was observed says more than a law that is not the one to recommend
     item = laws[0]
     rejected = [test.name.removeprefix("floor = ") for test in item.tests if test.rejected]
     kept = [test.name.removeprefix("floor = ") for test in item.tests if not test.rejected]

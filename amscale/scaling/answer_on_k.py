@@ -1,5 +1,6 @@
 """The answer to how N grows with D: which exponents k the intervals of the estimates leave out."""
 
+import math
 from collections.abc import Sequence
 
 from amscale.scaling.answer import Answer, by_law, counted_noun, names_of, range_of
@@ -114,10 +115,7 @@ def _headline_on_k(determined: Sequence[Estimate], hypotheses: Sequence[float]) 
         return f"These runs do not tell k = {names_of(counts)} apart."
     apart = _disjoint(tested)
     if apart is not None:
-        found = (
-            f"{item.value:.3g} ({interval_text(item.interval)}) by {_SHORT.get(item.id, item.estimand)}"
-            for item in apart
-        )
+        found = (f"{_value(item)} by {_SHORT.get(item.id, item.estimand)}" for item in apart)
         return f"k depends on what is asked: {', '.join(found)}."
     if len(tested) == 1:
         rejected = [k for k, count in counts.items() if count]
@@ -130,6 +128,13 @@ def _headline_on_k(determined: Sequence[Estimate], hypotheses: Sequence[float]) 
         parts.append(f"{'all' if count == total else count} reject{'s' if count == 1 else ''} k = {values}")
     parts += [f"none rejects {names_of(kept, 'or')}"] if kept else []
     return f"Of {total} estimates of k, {', '.join(parts)}."
+
+
+def _value(item: Estimate) -> str:
+    """Return `1.09 (0.914 to 1.34)`, or the interval alone where an end is open."""
+    assert item.interval is not None
+    text = interval_text(item.interval)
+    return text if math.isinf(item.interval[1]) else f"{item.value:.3g} ({text})"
 
 
 def _disjoint(tested: Sequence[Estimate]) -> tuple[Estimate, Estimate] | None:

@@ -246,10 +246,19 @@ class _Surface:
             runs=len(self.points),
             error=None if drawn is None else float(drawn.std(ddof=1)),
             setting_errors=errors,
-            reason="" if inside or not self.free_axes else "the surface has no minimum among its runs: the best mean",
+            reason=self._reason(inside),
             nearest=self.groups[int(np.argmin(distance))],
             deviations=drawn,
         )
+
+    def _reason(self, inside: bool) -> str:
+        """Return why a loss is the best mean, where no edge says so."""
+        if self.free_axes and not inside:
+            return "the surface has no minimum among its runs: the best mean"
+        several = [axis for axis in range(len(self.axes)) if len(np.unique(self.x[:, axis])) > 1]
+        if any(axis not in self.free_axes and axis not in self.edges for axis in several):
+            return "beyond the best value are only runs that diverged or were stopped early: the best mean"
+        return ""
 
     def _next_value(self, axis: int) -> float:
         values = np.unique(self.x[:, axis])

@@ -116,7 +116,8 @@ class MetricsTail:
         self.interval = 0.0
         """Seconds between the newest addition and the one before it, or the start of the attempt."""
         self.latest: dict[str, Any] = {"state": "starting"}
-        """State, step, loss, tokens, seconds, and validation loss with its step, as far as they are known."""
+        """State, step, loss, tokens, seconds, validation loss with its step, and the least one of this attempt, as far
+        as they are known."""
 
     def restart(self) -> None:
         """Count silence from now: an attempt begins."""
@@ -148,4 +149,5 @@ class MetricsTail:
             self.latest |= {"state": "training", "step": record.step, "loss": record.loss}
             self.latest |= {"tokens": record.tokens, "seconds": record.time}
         elif isinstance(record, ValidationRecord):
-            self.latest |= {"validation_loss": record.loss, "validation_step": record.step}
+            least = min(record.loss, self.latest.get("validation_least", record.loss))
+            self.latest |= {"validation_loss": record.loss, "validation_step": record.step, "validation_least": least}

@@ -36,8 +36,12 @@ class Failing(tune.Trainable):
     def step(self):
         if not self.reported:
             self.reported = True
-            if "~" in self.attempt:  # halfway, with this validation loss
-                return {"validation_loss": float(self.attempt.strip("~")), "validation_step": 50}
+            if "~" in self.attempt:  # halfway, with this least validation loss
+                return {
+                    "validation_loss": 9.9,
+                    "validation_least": float(self.attempt.strip("~")),
+                    "validation_step": 50,
+                }
             return {"checkpoint": int(self.attempt.strip("!"))}
         if not self.file.read_text():
             return {"done": True}
@@ -59,7 +63,7 @@ class Noted(list):
         self.append((label, "ended"))
 
     def stopped(self, label, reason, report):
-        self.append((label, f"stopped at {report['validation_loss']}: {reason}"))
+        self.append((label, f"stopped at {report['validation_least']}: {reason}"))
 
     def lost(self, reason):
         self.append((None, reason))
@@ -87,7 +91,7 @@ def test_retries_are_counted_since_the_last_progress(tmp_path):
         run_jobs(jobs, noted, retries=2, concurrent=1, state=tmp_path / "ray", head=head, trainable=Failing)
     ends = {label: [what for name, what in noted if name == label] for label in attempts}
     values = [[what for name, what in noted if name == f"value{number}"] for number in range(6)]
-    worse = "ASHA: validation loss 3 at step 50 of 100, worse than the median of the cell's other values there"
+    worse = "ASHA: least validation loss 3 at step 50 of 100, worse than the median of the cell's other values there"
     assert [what for (what,) in values] == [*["ended"] * 3, f"stopped at 3.0: {worse}", *["ended"] * 2]
     assert ends == {
         "gets_on": ["again"] * 5 + ["ended"],

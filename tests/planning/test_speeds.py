@@ -59,7 +59,7 @@ def test_what_was_measured_is_kept_for_this_machine_and_torch_alone(cache, monke
 
 @pytest.mark.slow
 def test_a_calibration_is_kept_and_not_repeated(cache, tmp_path):
-    few = ["data.documents=500", "data.validation=100", f"storage={tmp_path}", "grid.data.size=[1k]"]
+    few = [f"storage={tmp_path}", "grid.model.size=[1.68k, 9.96k]", "grid.data.size=[512]"]
     experiment = config.load("quick.yaml", few)
 
     def plan():

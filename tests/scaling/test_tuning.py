@@ -101,6 +101,7 @@ def test_a_best_value_at_an_edge_proposes_the_next_unless_that_one_diverged(hope
     assert optimum.edges == edges
     assert optimum.next_values == pytest.approx(following)
     assert optimum.loss == pytest.approx(3.05)
+    assert bool(optimum.reason) == (not edges)
 
 
 def test_error_of_the_optimum_is_what_repeated_experiments_show():
