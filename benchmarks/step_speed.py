@@ -76,6 +76,7 @@ def _here(shape: Any, batches: Any, accelerator: Any) -> Callable[[int], None]:
     given: dict[str, Any] = {
         "accelerator": accelerator, "engine": prepared, "optimizer": optimiser, "settings": settings, "steps": 10**6,
         "seed": 0, "batches": batches, "validation": Evaluation(batches.data, 1, 1), "micro_batch": SEQUENCES,
+        "validate_every": 10**6,
         "accumulation": 1, "probe": None, "probe_every": 0, "store": None, "checkpoint_every": 10**6,
         "keep_checkpoints": 1, "records": None, "preemption_requested": lambda: False,
         "books": Bookkeeping(60), "measures_grace": False,

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from amscale.config import Experiment
+from amscale.config import Experiment, validating
 
 STEP = frozenset[str]()
 """Nothing but the next step is due."""
@@ -50,7 +50,9 @@ class Schedule:
         probe_every = cell.probes.every if cell.probes.sequences else 0
         early = cell.train.patience is not None
         every = cell.launch.checkpoint_every
-        return cls(steps, cell.train.validate_every, probe_every, every, early, tuple(branches))
+        # Where the steps are not known each could be the last, whose validation counts as any other does.
+        validate_every = 1 if steps is None else validating(cell, steps).every
+        return cls(steps, validate_every, probe_every, every, early, tuple(branches))
 
     def due(self, step: int) -> frozenset[str]:
         """Return what is done after a step before the next one begins."""

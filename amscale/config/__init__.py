@@ -8,14 +8,17 @@ A key named in `grid` is an axis. Overriding it narrows the axis to the given va
 
 from amscale.config.loading import expand, load, parse, split_arguments
 from amscale.config.schema import Experiment, FitSettings, LaunchSettings, TrainSettings
+from amscale.config.validating import Validating, validating
 
 __all__ = [
     "Experiment",
     "FitSettings",
     "LaunchSettings",
     "TrainSettings",
+    "Validating",
     "expand",
     "load",
     "parse",
     "split_arguments",
+    "validating",
 ]

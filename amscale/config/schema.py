@@ -73,10 +73,16 @@ class TrainSettings(Settings):
     1e-4). Losses are reported without it."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Share of a target's probability that training spreads over the vocabulary. Losses are reported without it."""
-    validate_every: Size = Field(100, ge=1)
-    """Steps between measurements of the validation loss. It is measured at the last step too."""
-    validation_tokens: Size = Field(65536, ge=1)
-    """Validation tokens measured each time: the first of the held-out documents, always the same."""
+    validate_every: AutoOrSize = "auto"
+    """Steps between measurements of the validation loss. It is measured at the last step too. auto: so that they take
+    about 1 % of the run's arithmetic, at most 50 times; 100 with `patience`, or where trials share a beginning."""
+    validation_tokens: AutoOrSize = "auto"
+    """Validation tokens measured each time: the first of the held-out documents, always the same. auto: 4,096 to 64k by
+    the length of the run, evenly spaced over the documents, and at the end 64k, or what 1 % of its arithmetic
+    measures."""
+    compile: Literal["auto"] | bool = "auto"
+    """Whether the network is compiled by torch.compile. auto: where the run is long enough to pay for it, and a C++
+    compiler is there. Results differ by rounding alone, so that this is no part of a trial's identity."""
     patience: int | None = Field(None, ge=1)
     """Stop after this many validations in a row without a new least validation loss. None: train to the end."""
     script: str | None = None
@@ -107,7 +113,11 @@ class TrainSettings(Settings):
         if not isinstance(tree, dict):
             return tree
         names = numeric_settings(cls)
-        rules = {key: rule_text(value) for key, value in tree.items() if key in names and is_rule(value)}
+        rules = {
+            key: rule_text(value)
+            for key, value in tree.items()
+            if key in names and is_rule(value) and value not in _kinds(cls.model_fields[key].annotation)
+        }
         for key, text in rules.items():
             try:
                 parsed = parse_rule(text)

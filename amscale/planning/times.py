@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from amscale.cluster.resources import Resources
 from amscale.cluster.warm_start import can_start_warm
-from amscale.config import Experiment
+from amscale.config import Experiment, validating
 from amscale.planning.speeds import Speeds
 from amscale.trials.records import Placement
 
@@ -35,10 +35,12 @@ def trial_seconds(
     """
     attempt = _WARM_ATTEMPT_SECONDS if cell.launch.warm_starts and can_start_warm(placement) else _ATTEMPT_SECONDS
     training = steps * speeds.step_seconds(family, flops / steps, placement, resources)
-    # The last evaluation is of the training tokens.
-    evaluations = math.ceil(steps / cell.train.validate_every) + 1
-    share = cell.train.validation_tokens / cell.train.batch_tokens * _FORWARD_SHARE
-    return attempt + training * (1 + share * evaluations / steps)
+    validation = validating(cell, steps)
+    # The last evaluation is of the training tokens, after the end's of more held-out ones where the run decides.
+    evaluated = validation.tokens * (math.ceil(steps / validation.every) + 1)
+    if validation.last_tokens > validation.tokens:
+        evaluated += validation.last_tokens
+    return attempt + training * (1 + _FORWARD_SHARE * evaluated / (cell.train.batch_tokens * steps))
 
 
 def makespan(trials: Sequence[tuple[Placement, float]], resources: Resources, concurrent: int | None) -> float:

@@ -138,7 +138,7 @@ def preserved(model: nn.Module) -> Iterator[None]:
     devices = {p.device for p in model.parameters() if p.device.type not in ("cpu", "meta")}
     device_type = next(iter(devices)).type if devices else "cuda"
     indices = sorted({device.index or 0 for device in devices})
-    with torch.random.fork_rng(devices=indices, device_type=device_type), torch.no_grad(), _uncompiled(model):
+    with torch.random.fork_rng(devices=indices, device_type=device_type), torch.no_grad(), uncompiled(model):
         try:
             for module, _ in flags:
                 module.training = False
@@ -148,6 +148,7 @@ def preserved(model: nn.Module) -> Iterator[None]:
                 module.training = training
 
 
-def _uncompiled(model: nn.Module) -> AbstractContextManager[object]:
+def uncompiled(model: nn.Module) -> AbstractContextManager[object]:
+    """Return a context in which the compiled parts of a model run eagerly."""
     compiled = any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in model.modules())
     return torch.compiler.set_stance("force_eager") if compiled else nullcontext()

@@ -42,7 +42,11 @@ class Progress:
     device_seconds: float = 0.0
     validation_least: float = float("inf")
     validation_least_step: int = 0
+    validation_tokens: int = 0
+    """Of the sample that the least loss is of; 0 in checkpoints of earlier versions."""
     validations_since_least: int = 0
+    compiled: bool = False
+    """Whether the network was compiled."""
     skipped: int = 0
     """Updates that DeepSpeed did not apply, since their gradients were not finite."""
     skipped_in_a_row: int = 0

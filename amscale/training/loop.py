@@ -72,6 +72,8 @@ class Run:
     seed: int
     batches: Batches
     validation: Evaluation
+    validate_every: int
+    """Steps between validations; the last step is validated too."""
     micro_batch: int
     """Sequences per forward pass of one rank."""
     accumulation: int
@@ -168,7 +170,7 @@ class Step:
 def is_due(run: Run, step: Step) -> bool:
     """Return whether anything that needs the model follows a step: validation, probes, a checkpoint."""
     probes = run.probe_every if run.probe else 0
-    every = [run.settings.validate_every, probes, run.checkpoint_every]
+    every = [run.validate_every, probes, run.checkpoint_every]
     return step.number >= run.steps or any(n and step.number % n == 0 for n in every)
 
 
@@ -271,7 +273,7 @@ def _between_steps(run: Run, progress: Progress, outcome: LoopOutcome) -> bool:
     """Validate and probe where they are due after this step; return True to end the run at a plateau."""
     step, last = progress.step, progress.step == run.steps
     plateau = False
-    validates = step % run.settings.validate_every == 0 or last
+    validates = step % run.validate_every == 0 or last
     if run.records and (validates or (run.probe_every and step % run.probe_every == 0)):
         run.records.flush()  # who watches the records then knows what is being done, and that it may take longer
     if validates:

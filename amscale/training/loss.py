@@ -1,5 +1,6 @@
 """Cross-entropy of next tokens in nats, what training may add to it, and its mean over fixed sequences."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch.nn import functional
 
 from amscale.data import Sequences
 from amscale.planning.memory import LARGE_LOGITS
+from amscale.probes.capture import uncompiled
 
 
 def token_losses(logits_BTV: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
@@ -90,41 +92,91 @@ def objective(
     return minimised, plain
 
 
+_EVALUATED_TOKENS = 4096
+_EVALUATED_LOGITS = 2**24
+"""What a forward pass without gradients may hold beyond a micro-batch: little beside what training keeps."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A mean loss over tokens."""
+
+    loss: float
+    """Nats per token."""
+    standard_error: float
+    """Of the loss, by the differences between sequences: as a sample of all text like it."""
+    tokens: int
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """The loss of the first sequences of the validation or of the training documents."""
+    """The loss of some sequences of the validation or of the training documents.
+
+    Sequences of similar length go through the model together, so that little of a batch is padding.
+    """
 
     sequences: Sequences
     count: int
     """How many of the sequences are measured."""
     micro_batch: int
-    """Sequences per forward pass of one rank."""
+    """Sequences per forward pass of one rank in training; here as many or more."""
+    vocabulary: int = 2**24
+    """Logits of a token, which limit what more there can be."""
+    spaced: bool = False
+    """Whether they are evenly spaced over all, and not the first: where a corpus leaves out repeated texts, the first
+    that it has are the likelier ones."""
 
     def loss(self, accelerator: Accelerator, engine: Any) -> float:
         """Return the mean over the tokens of −ln p, in nats per token, the same number on every rank.
 
         Every rank runs the same number of forward passes, as ZeRO-3 needs; past the last sequence no target counts.
         """
-        world, rank = accelerator.num_processes, accelerator.process_index
         total = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
-        training = engine.training
-        engine.eval()
-        try:
-            with torch.no_grad():
-                for start in range(0, self.count, world * self.micro_batch):
-                    first = start + rank * self.micro_batch
-                    chosen = range(first, min(first + self.micro_batch, self.count))
-                    inputs_BT, targets_BT = self._tensors(chosen, accelerator.device)
-                    total[0] += summed_loss(engine(inputs_BT), targets_BT)
-                    total[1] += (targets_BT != -100).sum()
-        finally:
-            engine.train(training)
+        for logits_BTV, targets_BT in self._passes(accelerator, engine):
+            total[0] += summed_loss(logits_BTV, targets_BT)
+            total[1] += (targets_BT != -100).sum()
         total = accelerator.reduce(total, reduction="sum")
         return float(total[0] / total[1])
 
-    def _tensors(self, chosen: range, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        inputs, targets = self.sequences.batch(np.array(chosen if chosen else [0]))
+    def measure(self, accelerator: Accelerator, engine: Any) -> Measured:
+        """Return the mean with its standard error, that of a ratio of sums over sequences; on every rank the same."""
+        sums = torch.zeros(5, dtype=torch.float64, device=accelerator.device)
+        for logits_BTV, targets_BT in self._passes(accelerator, engine):
+            rows = zip(logits_BTV.split(1), targets_BT.split(1), strict=True)
+            loss_B = torch.stack([summed_loss(*row) for row in rows]).double()
+            count_B = (targets_BT != -100).sum(1).double()
+            parts = (loss_B, count_B, loss_B.square(), loss_B * count_B, count_B.square())
+            sums += torch.stack([part.sum() for part in parts])
+        loss, count, squares, products, squared_counts = accelerator.reduce(sums, reduction="sum").tolist()
+        mean = loss / count
+        deviations = max(squares - 2 * mean * products + mean**2 * squared_counts, 0.0)
+        return Measured(mean, deviations**0.5 / count, int(count))
+
+    def _passes(self, accelerator: Accelerator, engine: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield logits and targets of each forward pass of this rank, in evaluation mode and without gradients."""
+        world, rank = accelerator.num_processes, accelerator.process_index
+        chosen = np.arange(self.count)
+        if self.spaced:
+            chosen = chosen * self.sequences.sequences_total // self.count
+        lengths = self.sequences.lengths(chosen)
+        order = chosen[np.argsort(lengths, kind="stable")]
+        tokens = min(_EVALUATED_TOKENS, _EVALUATED_LOGITS // self.vocabulary)
+        size = max(self.micro_batch, tokens // int(lengths.max()))
+        training = engine.training
+        engine.eval()
+        try:
+            # Other shapes in another mode would be compiled anew, for some passes.
+            with torch.no_grad(), uncompiled(engine):
+                for start in range(0, self.count, world * size):
+                    first = start + rank * size
+                    inputs_BT, targets_BT = self._tensors(order[first : first + size], accelerator.device)
+                    yield engine(inputs_BT), targets_BT
+        finally:
+            engine.train(training)
+
+    def _tensors(self, chosen: np.ndarray, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        inputs, targets = self.sequences.batch(chosen if len(chosen) else np.array([0]))
         inputs_BT, targets_BT = torch.from_numpy(inputs), torch.from_numpy(targets)
-        if not chosen:
+        if not len(chosen):
             targets_BT = torch.full_like(targets_BT, -100)
         return inputs_BT.to(device), targets_BT.to(device)

@@ -17,6 +17,7 @@ from amscale.training.checkpoint import Progress
 from amscale.training.electricity import result_electricity
 from amscale.training.engine import EngineFacts
 from amscale.training.loop import LoopOutcome
+from amscale.training.loss import Measured
 from amscale.trials.identity import settings_of
 from amscale.trials.metrics import TrainRecord, ValidationRecord
 from amscale.trials.records import (
@@ -50,6 +51,7 @@ def make_result(
     shards: list[int],
     memory: ResultMemory,
     train_evaluated: float | None,
+    whole: Measured | None,
     wall_seconds: float,
 ) -> TrialResult:
     """Return the result of a run that ended.
@@ -66,6 +68,7 @@ def make_result(
         shards: elements of AdamW's first moment on each rank.
         memory: its peaks.
         train_evaluated: loss over the training set without dropout, nats per token; None if it was not measured.
+        whole: loss over more held-out tokens than a validation's sample, at the end; None if it was not measured.
         wall_seconds: seconds since this attempt began.
     """
     spec = folder.read_spec()
@@ -90,7 +93,7 @@ def make_result(
             entropy_per_token=store.entropy_per_token,
             memorised_per_token=store.memorised_per_token(subset.documents),
         ),
-        losses=losses_of(folder, progress.validation_least, progress.validation_least_step, train_evaluated),
+        losses=losses_of(folder, progress.validation_least, progress.validation_least_step, train_evaluated, whole),
         time=ResultTime(
             wall_seconds=wall_seconds,
             device_seconds=progress.device_seconds * facts.world_size,
@@ -104,6 +107,7 @@ def make_result(
             device_name=device_name(facts.device),
             optimizer_elements=shards,
             out_of_memory_at=[entry.placement.micro_batch for entry in folder.out_of_memory()],
+            compiled=progress.compiled,
             skipped_updates=progress.skipped,
         ),
         electricity=result_electricity(progress),
@@ -136,16 +140,26 @@ def device_name(device: str) -> str:
         return next(models, platform.machine())  # ARM's names no model
 
 
-def losses_of(folder: TrialStore, least: float, least_step: int | None, train_evaluated: float | None) -> ResultLosses:
+def losses_of(
+    folder: TrialStore,
+    least: float,
+    least_step: int | None,
+    train_evaluated: float | None,
+    whole: Measured | None = None,
+) -> ResultLosses:
     """Return last and least losses in nats per token; None where nothing was measured.
 
     A single batch is noisy: the training losses are means over a window of 2 % of the steps, at least 10 of them.
+
+    Where more held-out tokens were measured at the end, their loss is the last one, and the least one is moved by as
+    much as the sample's mean is off at the end: of the sample's error only its change between the two steps is left.
 
     Args:
         folder: the trial's, with its metrics.
         least: least validation loss, infinite if there was none.
         least_step: its step.
         train_evaluated: loss over the training set without dropout; None if it was not measured.
+        whole: loss over more held-out tokens, at the end; None if it was not measured.
     """
     train = np.array([record.loss for record in folder.read_metrics(TrainRecord)])
     validation = [record.loss for record in folder.read_metrics(ValidationRecord)]
@@ -153,9 +167,14 @@ def losses_of(folder: TrialStore, least: float, least_step: int | None, train_ev
     if len(train):
         window = min(len(train), max(10, round(_WINDOW_SHARE * len(train))))
         means = np.convolve(train, np.ones(window) / window, mode="valid")
+    last = validation[-1] if validation else None
+    if whole and last is not None:
+        last, least = whole.loss, least + whole.loss - last
     return ResultLosses(
-        validation_last=validation[-1] if validation else None,
+        validation_last=last,
         validation_least=least if math.isfinite(least) else None,
+        validation_standard_error=whole.standard_error if whole else None,
+        validation_tokens=whole.tokens if whole else None,
         validation_least_step=least_step,
         train_last=float(means[-1]) if window else None,
         train_least=float(means.min()) if window else None,

@@ -17,7 +17,8 @@ from accelerate import Accelerator
 
 from amscale import config, models
 from amscale.cluster.cards import utilisation
-from amscale.config import Experiment
+from amscale.config import Experiment, validating
+from amscale.config.validating import EARLIER_TOKENS, Validating
 from amscale.data import Batches, Sequences, Subset, TokenStore, open_store
 from amscale.errors import EXIT_PREEMPTED, InputError
 from amscale.models import Shape
@@ -25,7 +26,7 @@ from amscale.planning.placement import check_supported
 from amscale.planning.plan import plan_steps
 from amscale.probes.interface import Probe
 from amscale.probes.registry import build_probes
-from amscale.training import checkpoint, engine
+from amscale.training import checkpoint, compiling, engine
 from amscale.training.bookkeeping import Bookkeeping
 from amscale.training.branches import Branches
 from amscale.training.checkpoint import Progress
@@ -131,6 +132,7 @@ def run_trial(store: TrialStore, cell: Experiment, placement: Placement, tokens:
     books = Bookkeeping(cell.launch.files_timeout)
     requested = GracefulShutdown(accelerator).requested
     trial = OpenTrial.begin(accelerator, books, store, cell, placement, tokens, requested, began)
+    trial.compile(placement)
     outcome = train(trial.run, trial.progress)
     status = trial.end(outcome)
     accelerator.end_training()
@@ -149,6 +151,7 @@ class OpenTrial:
     facts: EngineFacts
     run: Run
     progress: Progress
+    validation: Validating
     memory: PeakMemory
     began: float
     """Seconds since the epoch."""
@@ -180,6 +183,11 @@ class OpenTrial:
         prepared, optimizer = engine.prepare(accelerator, model, cell.train, placement.micro_batch)
         facts = engine.check(accelerator, prepared, placement, cell.train)
         progress = _restored_progress(books, prepared, store, facts)
+        validation = validating(cell, steps.steps)
+        sample = progress.validation_tokens or EARLIER_TOKENS
+        if cell.train.validation_tokens == "auto" and sample != validation.tokens:
+            progress.validation_least = math.inf  # of an earlier version's sample, to which this one's is not compared
+        progress.validation_tokens = validation.tokens
         records = None
         probes = build_probes(cell.probes)
         if accelerator.is_main_process:
@@ -199,7 +207,10 @@ class OpenTrial:
             steps=steps.steps,
             seed=cell.seed,
             batches=Batches(subset, steps.context, steps.sequences, cell.seed, cell.block_growth),
-            validation=_evaluation(cell, tokens.validation(cell.data.packing), steps.context, placement.micro_batch),
+            validation=_evaluation(
+                tokens.validation(cell.data.packing), validation.tokens, validation.spaced, shape, placement.micro_batch
+            ),
+            validate_every=validation.every,
             micro_batch=placement.micro_batch,
             accumulation=placement.accumulation,
             probe=_probe(cell, probes, prepared, shape, subset, tokens, placement.micro_batch, accelerator.device),
@@ -213,7 +224,20 @@ class OpenTrial:
             branches=_branches(books, prepared, store, cell, placement, probes),
             electricity=Electricity(books, uuid_of(accelerator.device)),
         )
-        return cls(cell, tokens, subset, shape, facts, run, progress, memory, began)
+        return cls(cell, tokens, subset, shape, facts, run, progress, validation, memory, began)
+
+    def compile(self, placement: Placement) -> None:
+        """Compile the network where the settings, or else the length of the run, say so."""
+        run, accelerator = self.run, self.run.accelerator
+        tokens = run.steps * run.batches.sequences * run.batches.mean_targets_per_sequence
+        card = torch.cuda.get_device_name(accelerator.device) if placement.device == "cuda" else ""
+        before = self.progress.compiled if self.progress.step else None
+        setting = self.cell.train.compile
+        choice = compiling.choose(setting, before, models.flops_per_token(self.shape) * tokens, placement, card)
+        self.progress.compiled = choice.compiled
+        if choice.compiled:
+            compiling.compile_network(run.engine.module, placement, suppress=setting == "auto")
+        _say(accelerator, f"{'compiled' if choice.compiled else 'not compiled'}: {choice.reason}")
 
     def end(self, outcome: LoopOutcome, packed: ResultPacked | None = None) -> int:
         """Leave weights and result, or the mark of a trial that was preempted; return the exit status.
@@ -230,8 +254,14 @@ class OpenTrial:
                 store.preempted.touch()
                 records.finish_reports(None)
             return EXIT_PREEMPTED
-        training_part = _evaluation(self.cell, self.subset, self.shape.context, run.micro_batch)
-        train_evaluated = training_part.loss(accelerator, prepared) if outcome.state == "finished" else None
+        train_evaluated = whole = None
+        if outcome.state == "finished":
+            validation = self.validation
+            part = _evaluation(self.subset, validation.tokens, validation.spaced, self.shape, run.micro_batch)
+            train_evaluated = part.loss(accelerator, prepared)
+            held_out = self.tokens.validation(self.cell.data.packing)
+            last = _evaluation(held_out, validation.last_tokens, validation.spaced, self.shape, run.micro_batch)
+            whole = last.measure(accelerator, prepared) if last.count > run.validation.count else None
         shards = _shards(accelerator, run.optimizer)
         store.check_attempt()
         _save_weights(accelerator, prepared, store.weights)
@@ -256,6 +286,7 @@ class OpenTrial:
                 shards,
                 memory,
                 train_evaluated,
+                whole,
                 wall_seconds=time.time() - self.began,
             )
             if packed:
@@ -313,11 +344,11 @@ def _branches(
     return Branches(books, prepared, store, store.read_spec(), store_of, cell.launch.keep_checkpoints, of_tokens)
 
 
-def _evaluation(cell: Experiment, part: Subset, context: int, micro_batch: int) -> Evaluation:
-    """Return the evaluation on the first sequences of a part of the corpus, as many as `validation_tokens` allows."""
-    sequences = Sequences(part, context)
-    count = math.ceil(cell.train.validation_tokens / sequences.mean_targets_per_sequence)
-    return Evaluation(sequences, min(count, sequences.sequences_total), micro_batch)
+def _evaluation(part: Subset, tokens: int, spaced: bool, shape: Shape, micro_batch: int) -> Evaluation:
+    """Return the evaluation on sequences of a part of the corpus, of about so many tokens: the first, or spaced."""
+    sequences = Sequences(part, shape.context)
+    count = math.ceil(tokens / sequences.mean_targets_per_sequence)
+    return Evaluation(sequences, min(count, sequences.sequences_total), micro_batch, shape.vocabulary, spaced)
 
 
 def _probe(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from amscale.config import Experiment
+from amscale.config.validating import EARLIER_EVERY, EARLIER_TOKENS
 from amscale.models.user_code import script_hash
 from amscale.settings import Settings, format_size, parse_size
 
@@ -21,11 +22,17 @@ _NO_OUTCOME = {"lost_text"}
 """Settings of the data that refuse a trial or let it run, and change nothing in it."""
 
 
+_EARLIER_DEFAULTS = {"validate_every": EARLIER_EVERY, "validation_tokens": EARLIER_TOKENS}
+"""Settings of the training whose default was a number and is `auto` now, which looks at a run and does not change it:
+both are left out of the identity, so that a sweep of an earlier version goes on."""
+
+
 def trial_id(cell: Experiment, shape: dict[str, Any], content: dict[str, Any] | None = None) -> str:
     """Return twelve hexadecimal digits from what determines the outcome of one cell of a grid.
 
     Model, data, training, seed, precision asked for and result version count; machines, ZeRO stage, micro-batch,
-    probes and names do not. Settings at their defaults are left out, so that a new setting does not orphan old results.
+    compiling, probes and names do not. Settings at their defaults are left out, so that a new setting does not orphan
+    old results.
 
     Args:
         cell: settings of the trial.
@@ -34,11 +41,13 @@ def trial_id(cell: Experiment, shape: dict[str, Any], content: dict[str, Any] | 
             same files elsewhere are one trial, and changed files another. So it is with the code of `train.script`.
     """
     data = cell.data.model_dump(mode="json", exclude_defaults=True, exclude=_NO_OUTCOME) | {"corpus": cell.data.corpus}
+    train = cell.train.model_dump(mode="json", exclude_defaults=True, exclude={"order", "script", "compile"})
+    train = {name: value for name, value in train.items() if value != _EARLIER_DEFAULTS.get(name)}
     identity = {
         "result_version": RESULT_VERSION,
         "shape": shape,
         "data": data | (content or {}),
-        "train": cell.train.model_dump(mode="json", exclude_defaults=True, exclude={"order", "script"}),
+        "train": train,
         "seed": cell.seed,
         "precision": cell.launch.precision,
     }

@@ -240,11 +240,15 @@ class ResultLosses(Record):
     """Losses in nats per token; None where nothing was measured.
 
     `train_last` and `train_least` are means over `train_window` steps, `train_evaluated` is without dropout.
+    Where the end measured more than a validation's sample, `validation_last` is a mean over `validation_tokens`, with
+    its standard error, and `validation_least` is moved by the sample's error at the end.
     """
 
     validation_last: Number | None = None
     validation_least: Number | None = None
     validation_least_step: Count | None = None
+    validation_standard_error: Number | None = None
+    validation_tokens: Count | None = None
     train_last: Number | None = None
     train_least: Number | None = None
     train_least_step: Count | None = None
@@ -332,6 +336,8 @@ class ResultEngine(Record):
     optimizer_elements: list[Count] | None = None
     """Elements of AdamW's first moment on each rank."""
     out_of_memory_at: list[Count] | None = None
+    compiled: bool = False
+    """Whether the network was compiled by torch.compile."""
     skipped_updates: Count | None = None
     """Updates that were not applied, since their gradients were not finite."""
 
