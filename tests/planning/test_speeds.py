@@ -80,11 +80,13 @@ def _plan(tmp_path, *arguments):
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
 
-def test_a_plan_for_a_named_card_has_its_memory_and_its_price(tmp_path):
+def test_a_plan_for_a_named_card_rests_on_its_figures_alone(cache, tmp_path):
+    keep([step(1e9, 1e6, device="cuda", precision="bf16")])
     ran = _plan(tmp_path, "--on", "h100", "--price", "2.5", "--json")
     found = json.loads(ran.stdout)
     assert found["resources"] == "machines of 8 GPUs with 80 GB each (H100, assumed)"
     assert found["cost"] == pytest.approx(2.5 * found["device_hours"])
+    assert found["seconds"] < 1e5, "nothing that was measured on this machine counts"
     assert {trial["device"] for trial in found["trials"]} == {"cuda"}
     assert found["storage_bytes"] > 0 < found["checkpoint_bytes"]
     ran = _plan(tmp_path, "--on", "h1000")
