@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from amscale.config import Experiment
 from amscale.data import Sequences, nested_length
@@ -43,25 +43,32 @@ def plan_branches(
     for trial in trials:
         if trial.label in stores and not stores[trial.label].done():
             alike[_but_size(trial.cell), trial.placement].append(trial)
-    planned = {}
+    planned, counted = {}, dict[tuple[Any, ...], int]()
     for group in alike.values():
         trunk = max(group, key=lambda trial: trial.D)
         for trial in group:
-            step = last_shared_step(trial)
+            step = last_shared_step(trial, counted)
             if trial is not trunk and step and _can_branch(stores[trial.label], stores[trunk.label], step):
                 left = seconds(trial, step)
                 planned[trial.label] = replace(trial, branch=Branch(trunk.label, step), seconds=left)
     return [planned.get(trial.label, trial) for trial in trials]
 
 
-def last_shared_step(trial: "TrialPlan") -> int:
-    """Return the last step up to which a trial is the beginning of every one of more D; 0 where it is of none."""
-    steps = trial.step_plan
+def last_shared_step(trial: "TrialPlan", counted: "dict[tuple[Any, ...], int]") -> int:
+    """Return the last step up to which a trial is the beginning of every one of more D; 0 where it is of none.
+
+    Args:
+        trial: as planned.
+        counted: sequences of parts of corpora, which many trials have in common; what is counted here is added.
+    """
+    steps, data = trial.step_plan, trial.cell.data
     if trial.store is None:
         sequences = int(trial.D / steps.mean_tokens)
     else:
-        data = trial.cell.data
-        sequences = Sequences(trial.store.training(data.size, data.packing), steps.context).sequences_total
+        part = (trial.store.folder, data.size, data.packing, steps.context)
+        if part not in counted:  # reads the length of every document
+            counted[part] = Sequences(trial.store.training(data.size, data.packing), steps.context).sequences_total
+        sequences = counted[part]
     if sequences <= trial.cell.probes.sequences:  # the probes' sequences are the first ones, and fewer here
         return 0
     growth = trial.cell.block_growth

@@ -13,21 +13,11 @@ from amscale.cluster.resources import Resources
 from amscale.cluster.supervisor import measured_grace
 from amscale.config import Experiment, LaunchSettings
 from amscale.config.loading import all_axes
-from amscale.data import (
-    Corpus,
-    Subset,
-    TokenStatistics,
-    TokenStore,
-    corpus_content,
-    describe_sample,
-    predict_statistics,
-    prepare,
-    statistics_without_tokens,
-    store_name,
-)
+from amscale.data import Subset, TokenStatistics, TokenStore, corpus_content, statistics_without_tokens
 from amscale.errors import InputError
 from amscale.models import FLOPS_FORMULA, Shape
 from amscale.planning.branches import Branch, plan_branches
+from amscale.planning.corpora import Corpora
 from amscale.planning.memory import Comparison, Memory, compare_memory
 from amscale.planning.packs import Pack, describe_packs, loads, plan_packs
 from amscale.planning.placement import choose_placement
@@ -256,7 +246,7 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
     folder = SweepStore(storage / config.name)
     results = {r.trial: r for r in (trial.read_result() for trial in folder.all_trials()) if r is not None}
     speeds = speeds_for(results.values(), "cuda" if resources.has_gpus and config.launch.device != "cpu" else "cpu")
-    corpora = _Corpora(tokens_folder(storage), build)
+    corpora = Corpora(tokens_folder(storage), build)
     axes = tuple(all_axes(config))
     policies: dict[str, dict[str, tuple[str, ...]]] = {}
 
@@ -304,73 +294,6 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
         texts=corpora.texts,
         memory_basis=tuple(comparison.describe() for comparison in compared.values()),
     )
-
-
-class _Corpora:
-    """The corpora of a grid, each looked at once: a grid has many cells of one corpus.
-
-    Args:
-        folder: of the token stores.
-        build: whether to build stores that are not there yet even where a plan can do without.
-    """
-
-    def __init__(self, folder: Path, build: bool) -> None:
-        self._folder, self._build = folder, build
-        self._stores: dict[Corpus, TokenStore | None] = {}
-        self._contents: dict[Corpus, dict[str, Any]] = {}
-        self._facts: dict[Corpus, TokenStatistics] = {}
-        self._texts: dict[str, None] = {}
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """A sentence on each text that was looked at."""
-        return tuple(self._texts)
-
-    def tokens(self, settings: Corpus) -> TokenStore | TokenStatistics:
-        """Return the token store, or what is known of the corpus without one where that is enough."""
-        if not settings.has_tokens:
-            return statistics_without_tokens(settings)
-        corpus = _whole(settings)
-        # A D that is given needs no tokens; a later cell may want all that there are.
-        if corpus not in self._stores or (self._stores[corpus] is None and settings.size is None):
-            store = self._stores[corpus] = self._store(settings)
-            if text := describe_sample(settings) if store is None else store.describe_text():
-                self._texts[text] = None
-        return self._stores[corpus] or self._known(settings)
-
-    def content(self, settings: Corpus) -> dict[str, Any]:
-        """Return what identifies the content of the corpus's files; empty in the plan of a corpus that is not here."""
-        corpus = _whole(settings)
-        if corpus not in self._contents:
-            try:
-                self._contents[corpus] = corpus_content(settings)
-            except InputError:
-                self._contents[corpus] = {}
-        return self._contents[corpus]
-
-    def _store(self, settings: Corpus) -> TokenStore | None:
-        """Return the corpus's store; None where a plan needs none."""
-        optional = not self._build and settings.size is not None and not self._is_prepared(settings)
-        return None if optional and predict_statistics(settings) is not None else prepare(settings, self._folder)
-
-    def _known(self, settings: Corpus) -> TokenStatistics:
-        unsized = settings.model_copy(update={"size": None})
-        if unsized not in self._facts:
-            found = predict_statistics(unsized)
-            assert found is not None
-            self._facts[unsized] = found
-        return self._facts[unsized]
-
-    def _is_prepared(self, settings: Corpus) -> bool:
-        try:
-            return (self._folder / store_name(settings)).is_dir()
-        except InputError:  # the corpus itself is not here, so nothing can have been made of it here
-            return False
-
-
-def _whole(settings: Corpus) -> Corpus:
-    """Return the settings that one token store serves: how much of it is used, and how it is cut, left out."""
-    return settings.model_copy(update={"size": None, "packing": "document", "context": None})
 
 
 def plan_steps(cell: Experiment, store: TokenStore | None, subset: Subset | None) -> StepPlan:

@@ -10,7 +10,7 @@ WHY_NOT = fleet.missing()
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))]
 
 FAULTS = ("line torn", "checkpoint cut short", "actor killed")
-SHORT = ("grid.seed=[0]", "grid.model.size=[6.6k]", "train.steps=500")
+SHORT = ("grid.seed=[0]", "train.steps=500")
 
 
 def test_a_disturbed_ledger_is_a_calm_one(tmp_path):
@@ -22,7 +22,7 @@ def test_a_disturbed_ledger_is_a_calm_one(tmp_path):
                 print(campaign.line(len(done.faults), fault, math.nan))
     print(campaign.totals(done))
     assert [fault.kind for fault in done.faults] == list(FAULTS)
-    assert done.records > 500
+    assert done.records > 1000
     assert not done.wrong
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from amscale import config
 from amscale.cluster.resources import this_machine
-from amscale.planning import plan as planning
+from amscale.planning import corpora as planning
 from amscale.planning.plan import plan_sweep
 
 

@@ -48,7 +48,13 @@ def test_page_lists_every_id_and_no_other(fitted, tmp_path, write_trial):
     names, variants = ("train_settled", "validation"), ("half", "whole")
     assert sorted(mixed[1:]) == [f"floor_{name}_variant_{variant}" for name in names for variant in variants]
     of_compute = {"a_isoflop", "b_isoflop"}  # where there are budgets
-    assert set(page) == of_laws | set(fitted.ids) | {"k_all_corpora"} | of_compute
+    kinds = pd.DataFrame(
+        {"N": [1e6, 2e6] * 6, "D": [1e7] * 6 + [2e7] * 6, "loss": [3.0] * 12, "corpus": list("aab") * 4}
+    )
+    kinds["loss"] += kinds.corpus.eq("b") + 0.001 * np.arange(12)
+    of_kinds = fit_table(kinds, resamples=100).ids
+    assert of_kinds == ["k_all_kinds"]
+    assert set(page) == of_laws | set(fitted.ids) | {"k_all_corpora", *of_kinds} | of_compute
 
 
 def test_corpora_whose_settings_read_alike_have_different_ids(tmp_path, write_trial):
