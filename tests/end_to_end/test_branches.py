@@ -35,18 +35,15 @@ def run_of(trial: Path) -> tuple:
 def test_a_branch_is_the_run_that_trained_alone_with_a_kill_in_the_trunk_and_one_in_the_branch(
     tiny, tmp_path, start_sweep
 ):
-    alone = command("sweep", str(tiny), f"storage={tmp_path}/alone", *SETTINGS, "launch.share_trunk=false")
+    alone = command("sweep", str(tiny), f"storage={tmp_path}/alone", *SETTINGS, "data.size=16k")
     assert alone.returncode == 0, alone.stdout + alone.stderr
-    calm = sorted((tmp_path / "alone" / "tiny" / "trials").iterdir())
-    (small,) = (path for path in calm if "-D16" in path.name)
-    (large,) = (path for path in calm if path != small)
-    planned = json.loads(command("plan", str(tiny), f"storage={tmp_path}/shared", *SETTINGS, "--json").stdout)
-    first = next(trial for trial in planned["trials"] if trial["label"] == small.name)
-    assert first["trunk"] == large.name
+    (calm,) = (tmp_path / "alone" / "tiny" / "trials").iterdir()
 
     driver = start_sweep(tmp_path / "tiny", str(tiny), f"storage={tmp_path}", *SETTINGS)
-    trunk, branch = (driver.folder / "trials" / path.name for path in (large, small))
-    wait_until(lambda: any(trunk.glob("checkpoints/step_*0")), PATIENCE, "a checkpoint of the trunk")
+    trials = driver.folder / "trials"
+    wait_until(lambda: any(trials.glob("*/checkpoints/step_*0")), PATIENCE, "a checkpoint of the trunk")
+    branch = trials / calm.name
+    (trunk,) = (path for path in trials.iterdir() if path != branch)
     assert not (branch / "start").exists()  # it waits, and holds no machine
     ranks_of(trunk)[0].kill()
     wait_until(lambda: (branch / "start").exists(), PATIENCE, "the branch begins")
@@ -56,12 +53,12 @@ def test_a_branch_is_the_run_that_trained_alone_with_a_kill_in_the_trunk_and_one
     for path in (trunk, branch):
         (failure,) = (json.loads(line)["reason"] for line in (path / "failures.jsonl").read_text().splitlines())
         assert "signal 9" in failure or "status 137" in failure
-        assert run_of(path) == run_of(tmp_path / "alone" / "tiny" / "trials" / path.name)
+    assert run_of(branch) == run_of(calm)
 
-    origin = json.loads((branch / "result.json").read_text())["branch"]
-    # A plan from before the corpus is tokenised knows the lengths of sequences by their mean alone.
-    assert origin["label"] == large.name
-    assert abs(origin["step"] - first["branch_step"]) <= 2
-    assert 0 < origin["tokens"] < json.loads((branch / "result.json").read_text())["data"]["tokens_seen"]
-    kept = yaml.safe_load((trunk / "spec.yaml").read_text())["branches"]
-    assert kept == [{"label": small.name, "step": origin["step"]}]
+    result = json.loads((branch / "result.json").read_text())
+    origin, kept = result["branch"], yaml.safe_load((trunk / "spec.yaml").read_text())["branches"]
+    assert kept == [{"label": branch.name, "step": origin["step"]}]
+    assert origin["label"] == trunk.name
+    assert result["steps"] / 2 - 2 < origin["step"] <= result["steps"] / 2
+    assert 0 < origin["tokens"] < result["data"]["tokens_seen"]
+    assert "branch" not in json.loads((trunk / "result.json").read_text())
