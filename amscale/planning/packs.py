@@ -37,7 +37,7 @@ Pack = tuple[str, ...]
 def plan_packs(waiting: "Sequence[TrialPlan]", places: "Callable[[TrialPlan], int]") -> tuple[Pack, ...]:
     """Return the packs of the trials that have no result; a trial that is in none of them trains alone.
 
-    `auto` packs trials that are expected to be short, with small steps, where there are more than two for each that can run at a time,
+    `auto` packs short trials with small steps, where there are more than two for each that can run at a time,
     into packs of about equal time and at least as many as can run at a time.
 
     Args:
