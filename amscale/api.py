@@ -23,6 +23,7 @@ from amscale.config import Experiment, load, parse
 from amscale.errors import InputError, no_sweep
 from amscale.reporting.frames import record_rows, result_row, trials_in, write_frames
 from amscale.scaling import fit as scaling_fit
+from amscale.scaling.base_fit import BaseFit
 from amscale.scaling.power_law import HYPOTHESES
 from amscale.scaling.table import Columns
 from amscale.trials.objects import ObjectStore, is_uri
@@ -302,11 +303,11 @@ class Sweep:
         return run_command(name, self.experiment.model_dump(mode="json", exclude_unset=True), progress)
 
 
-class Fit(scaling_fit.BaseFit):
-    """Estimates with their intervals, tests and reasons, from a sweep or a table; see `amscale.scaling.fit.BaseFit`."""
+class Fit(BaseFit):
+    """Estimates with their intervals, tests and reasons, from a sweep or a table; see `scaling.base_fit.BaseFit`."""
 
     @classmethod
-    def of(cls, fit: scaling_fit.BaseFit) -> "Fit":
+    def of(cls, fit: BaseFit) -> "Fit":
         """Make one from the same estimates."""
         return cls(**{field.name: getattr(fit, field.name) for field in fields(fit)})
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from amscale.errors import InputError
 
 if TYPE_CHECKING:
-    from amscale.scaling.fit import BaseFit
+    from amscale.scaling.base_fit import BaseFit
     from amscale.scaling.points import PointTable
     from amscale.scaling.table import Columns
     from amscale.scaling.table_file import Cells
