@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from amscale.planning.plan import SweepPlan
     from amscale.reporting.comparison import Comparison
     from amscale.reporting.terminal import TrialStatus
+    from amscale.scaling.laws.compare import Progress
     from amscale.trials.cleaning import TrialCheckpoints
     from amscale.trials.records import TrialResult
 
@@ -388,12 +389,13 @@ def fit_folder(
     where: str | None = None,
     tune: Sequence[str] | None = None,
     address: str | None = None,
+    progress: "Progress | None" = None,
 ) -> Fit:
     """Estimate from a sweep's folder on this machine; see `Sweep.fit`. `address` is the sweep as a user names it."""
     from amscale.planning.next_grid import with_next_step
 
     settings = fit_settings(path, count=count, window=window, threshold=threshold, hypotheses=hypotheses)
-    found = scaling_fit.fit_sweep(path, **settings, resamples=resamples, where=where, tune=tune)
+    found = scaling_fit.fit_sweep(path, **settings, resamples=resamples, where=where, tune=tune, progress=progress)
     return Fit.of(with_next_step(found, address))
 
 

@@ -16,7 +16,7 @@ from amscale.scaling.forecast import score_folder
 from amscale.scaling.health import health
 from amscale.scaling.isoflop import exponents_from_budgets
 from amscale.scaling.kinds import estimates_of_kinds, unlike_rows
-from amscale.scaling.laws.compare import Comparison, compare
+from amscale.scaling.laws.compare import Comparison, Progress, compare
 from amscale.scaling.laws.estimates import law_estimates
 from amscale.scaling.laws.law import rows_of
 from amscale.scaling.optima import exponent_from_contours, exponent_from_optima
@@ -57,6 +57,7 @@ def fit_sweep(
     resamples: int = 400,
     where: str | None = None,
     tune: Sequence[str] | None = None,
+    progress: Progress | None = None,
 ) -> BaseFit:
     """Fit the finished trials of a sweep folder. Of several corpora only the floors are estimated, each separately.
 
@@ -69,6 +70,7 @@ def fit_sweep(
         where: fit only the trials with these settings, key=value joined by commas.
         tune: dotted keys of settings of which each cell takes its best value, interpolated; by default those under
             `tune` in the sweep's configuration.
+        progress: is told of the laws while intervals are still found.
 
     Raises:
         InputError: the folder holds no sweep or no finished trial, or a setting is out of range.
@@ -102,7 +104,7 @@ def fit_sweep(
     sensitivity = dstar_sensitivity(table, window, threshold, hypotheses)
     remarks = criterion_remarks(criteria, threshold) + seed_remark(values, threshold, resamples)
     dstar = dstar.model_copy(update={"remarks": dstar.remarks + remarks + sensitivity_remark(sensitivity)})
-    points, estimates, laws, tuning = _estimates(runs, hypotheses, resamples)
+    points, estimates, laws, tuning = _estimates(runs, hypotheses, resamples, progress)
     curves = health(table)
     conditions = conditions_of_sweep(runs) + list(curves.remarks() if curves else ())
     estimates = with_conditions(points, [dstar, *estimates], conditions)
@@ -155,6 +157,7 @@ def fit_table(
     bytes_per_token: float | None = None,
     where: str | None = None,
     tune: Sequence[str] | None = None,
+    progress: Progress | None = None,
 ) -> BaseFit:
     """Fit the rows of a file, or of a DataFrame.
 
@@ -166,6 +169,7 @@ def fit_table(
         highest: number of highest losses to leave out, by name.
         rows: number of rows to draw at random of what remains; None for all.
         loss_unit, bytes_per_token, where, tune: as for `read_table`.
+        progress: is told of the laws while intervals are still found.
 
     Raises:
         InputError: as `read_table`, or a setting is out of range.
@@ -180,7 +184,7 @@ def fit_table(
     if reason := unlike_rows(table):
         estimates = estimates_of_kinds(table, reason)
     else:
-        table, estimates, laws, tuning = _estimates(table, hypotheses, resamples)
+        table, estimates, laws, tuning = _estimates(table, hypotheses, resamples, progress)
         estimates = with_conditions(table, estimates, conditions)
     settings = {"hypotheses": list(hypotheses), "resamples": resamples, "drop_highest": highest, "sample": rows}
     settings |= {**columns.to_dict(), "loss_unit": loss_unit, "bytes_per_token": bytes_per_token, "where": where}
@@ -189,7 +193,7 @@ def fit_table(
 
 
 def _estimates(
-    table: PointTable, hypotheses: Sequence[float], resamples: int
+    table: PointTable, hypotheses: Sequence[float], resamples: int, progress: Progress | None
 ) -> tuple[PointTable, list[Estimate], list[Comparison], TuningSummary | None]:
     """Return what points alone allow, without loss curves: exponents and floors, and the laws side by side.
 
@@ -209,7 +213,7 @@ def _estimates(
         if fewer < resamples:
             table.warnings.append(f"{count:,} rows: {fewer} resamples instead of {resamples}")
             resamples = fewer
-    fitted = compare(rows, resamples, large=large)
+    fitted = compare(rows, resamples, large=large, progress=progress)
     by_law = law_estimates(table, fitted, hypotheses)
     others = []
     if not large:
