@@ -26,6 +26,7 @@ from amscale.planning.resolving import describe_policies, resolve
 from amscale.planning.sharing import share_gpus
 from amscale.planning.speeds import Speeds, speeds_for
 from amscale.planning.staging import stage_cells
+from amscale.planning.threads import choose_threads, has_room
 from amscale.planning.times import makespan, places, trial_seconds
 from amscale.trials.identity import trial_id, trial_label
 from amscale.trials.records import Placement
@@ -270,7 +271,9 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
             for trial in trials
         ]
     waiting = sum(not folder.trial(trial.label).done() for trial in trials)
-    trials = share_gpus(trials, resources, min(waiting, config.launch.concurrent_trials or waiting))
+    at_a_time = min(waiting, config.launch.concurrent_trials or waiting)
+    trials = share_gpus(trials, resources, at_a_time)
+    trials = [_with_threads(trial, folder.trial(trial.label), resources, at_a_time, speeds) for trial in trials]
     trials = plan_branches(trials, folder, lambda trial, step: _seconds_after(trial, step, resources, speeds))
     trials.sort(key=lambda trial: (trial.N, trial.D, trial.cell.seed))
     left = [trial for trial in trials if not folder.trial(trial.label).done()]
@@ -327,9 +330,10 @@ def _steps(cell: Experiment, context: int, mean: float, unique_tokens: int) -> S
 
 def plan_trial(cell: Experiment, store: TokenStore | None, resources: Resources, count: str) -> TrialPlan:
     """Resolve one cell against its token store, as `plan_sweep` does; None where its script reads data by itself."""
-    return _plan_cell(
+    trial = _plan_cell(
         cell, store or statistics_without_tokens(cell.data), corpus_content(cell.data), resources, count, Speeds()
     )
+    return _with_threads(trial, None, resources, 1, Speeds())
 
 
 def _plan_cell(
@@ -379,6 +383,22 @@ def _plan_cell(
 def _dimensions(shape: Shape) -> dict[str, Any]:
     """Return what identifies a shape: not the size that was asked for, and not what follows from the data."""
     return {k: v for k, v in shape.as_dict().items() if k not in ("wanted", "count", "vocabulary")}
+
+
+def _with_threads(
+    trial: TrialPlan, store: TrialStore | None, resources: Resources, at_a_time: int, speeds: Speeds
+) -> TrialPlan:
+    """Return a placed trial with the threads of its processes, where `launch.cpus_per_process` leaves them open."""
+    if trial.cell.launch.cpus_per_process != "auto":
+        return trial
+    if store is not None and any(store.checkpoints.glob("step_*")):
+        kept = store.read_spec().placement.cpus_per_process
+        threads = kept if has_room(replace(trial.placement, cpus_per_process=kept), resources) else 1
+    else:
+        threads = choose_threads(trial.placement, trial.flops / trial.steps, resources, at_a_time)
+    placement = replace(trial.placement, cpus_per_process=threads)
+    seconds = trial_seconds(trial.cell, trial.shape.family, trial.steps, trial.flops, placement, resources, speeds)
+    return replace(trial, placement=placement, seconds=seconds)
 
 
 def _place_again(
