@@ -36,7 +36,7 @@ from amscale.trials.trial_store import TrialStore
 
 if TYPE_CHECKING:
     from amscale.cluster.ray_cluster import HeadMonitor
-    from amscale.scaling.fit import BaseFit
+    from amscale.scaling.base_fit import BaseFit
 
 
 @dataclass(frozen=True)
