@@ -315,6 +315,6 @@ def _assumed(launch: LaunchSettings, card: str = "") -> Resources:
     gpus = _ASSUMED_GPUS if launch.processes_per_machine == "auto" else launch.processes_per_machine
     memory = int(MEMORIES[card]) if card else _ASSUMED_GPU_MEMORY
     memory = memory if launch.device_memory == "auto" else launch.device_memory
-    cpus = gpus * launch.cpus_per_process
+    cpus = gpus * launch.least_cpus
     host = Host(cpus=cpus, gpus=gpus, memory=gpus * memory, gpu_memory=memory, gpu_name=card)
     return Resources((host,) * machines, assumed=True)

@@ -16,8 +16,9 @@ from amscale.config import Experiment, expand, parse
 from amscale.data import Corpus, open_store, store_name
 from amscale.errors import InputError, one_line
 from amscale.planning.plan import tokens_folder
+from amscale.scaling.base_fit import BaseFit
 from amscale.scaling.dstar import cell_criteria, check_window, locate_all
-from amscale.scaling.fit import BaseFit, at_best, tuned
+from amscale.scaling.fit import at_best, tuned
 from amscale.scaling.kinds import unlike_rows
 from amscale.scaling.next_cells import WIDEST, NextCells, candidates, check_number, next_cells
 from amscale.scaling.points import PointTable, drop_highest
