@@ -150,7 +150,7 @@ def _candidates(
                 placement = Placement(
                     machines=machines,
                     processes_per_machine=world_size // machines,
-                    cpus_per_process=launch.cpus_per_process,
+                    cpus_per_process=launch.least_cpus,
                     device=device,
                     zero_stage=stage,
                     precision=precision,
@@ -216,11 +216,11 @@ def _usable(cell: Experiment, device: str, precision: str, resources: Resources)
         InputError: there is none.
     """
     launch = cell.launch
-    hosts = [host for host in resources.hosts if host.slots(device, launch.cpus_per_process)]
+    hosts = [host for host in resources.hosts if host.slots(device, launch.least_cpus)]
     if not hosts:
         beside = " beside a GPU" if device == "cuda" else ""
         raise InputError(
-            f"launch.cpus_per_process={launch.cpus_per_process}: no machine gives that many CPU cores{beside}; give "
+            f"launch.cpus_per_process={launch.least_cpus}: no machine gives that many CPU cores{beside}; give "
             "fewer, or ask the scheduler for more (sbatch --cpus-per-task, a container's CPU limit)"
         )
     if device == "cuda" and precision == "bf16":
@@ -249,12 +249,12 @@ def _check_counts(cell: Experiment, device: str, usable: Resources) -> None:
             f"launch.gpu_fraction={fraction:g}: only a trial of one process shares a GPU; leave out {several[0]}, or "
             "give auto or 1"
         )
-    slots = usable.processes(device, launch.cpus_per_process)
+    slots = usable.processes(device, launch.least_cpus)
     if launch.machines != "auto" and launch.machines > len(slots):
         raise InputError(f"launch.machines={launch.machines}: the cluster has {len(slots)}; give at most that many")
     most = slots[0 if launch.machines == "auto" else launch.machines - 1]
     if launch.processes_per_machine != "auto" and launch.processes_per_machine > most:
-        unit = f"slots of {'a GPU and ' if device == 'cuda' else ''}{launch.cpus_per_process} CPU core(s)"
+        unit = f"slots of {'a GPU and ' if device == 'cuda' else ''}{launch.least_cpus} CPU core(s)"
         raise InputError(
             f"launch.processes_per_machine={launch.processes_per_machine}: the cluster's machines have "
             f"{most} {unit}; give at most that many"
@@ -266,7 +266,7 @@ def _process_counts(cell: Experiment, device: str, usable: Resources) -> list[tu
     launch = cell.launch
     if _asked_fraction(launch, device) < 1:
         return [(1, 1)]
-    slots = usable.processes(device, launch.cpus_per_process)
+    slots = usable.processes(device, launch.least_cpus)
     counts = range(1, len(slots) + 1) if launch.machines == "auto" else [launch.machines]
     # A trial's machines run equally many processes: the least of the best `machines` hosts is the limit.
     limits = {machines: slots[machines - 1] for machines in counts if machines <= len(slots)}

@@ -21,7 +21,7 @@ from amscale.planning.sharing import share_gpus
 from amscale.planning.speeds import Speeds, speeds_for
 from amscale.planning.staging import stage_cells
 from amscale.planning.times import makespan, places
-from amscale.planning.trial_plan import TrialPlan, place_again, plan_cell, seconds_after
+from amscale.planning.trial_plan import TrialPlan, place_again, plan_cell, seconds_after, with_threads
 from amscale.trials.records import Placement
 from amscale.trials.sweep_store import SweepStore
 from amscale.trials.trial_store import TrialStore
@@ -205,7 +205,9 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
             for trial in trials
         ]
     waiting = sum(not folder.trial(trial.label).done() for trial in trials)
-    trials = share_gpus(trials, resources, min(waiting, config.launch.concurrent_trials or waiting))
+    at_a_time = min(waiting, config.launch.concurrent_trials or waiting)
+    trials = share_gpus(trials, resources, at_a_time)
+    trials = [with_threads(trial, folder.trial(trial.label), resources, at_a_time, speeds) for trial in trials]
     trials = plan_branches(trials, folder, lambda trial, step: seconds_after(trial, step, resources, speeds))
     trials.sort(key=lambda trial: (trial.N, trial.D, trial.cell.seed))
     left = [trial for trial in trials if not folder.trial(trial.label).done()]

@@ -17,9 +17,11 @@ from amscale.planning.placement import choose_placement
 from amscale.planning.probing import probe_interval
 from amscale.planning.resolving import resolve
 from amscale.planning.speeds import Speeds
+from amscale.planning.threads import choose_threads, has_room
 from amscale.planning.times import trial_seconds
 from amscale.trials.identity import trial_id, trial_label
 from amscale.trials.records import Placement
+from amscale.trials.trial_store import TrialStore
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,10 @@ class TrialPlan:
 
 def plan_trial(cell: Experiment, store: TokenStore | None, resources: Resources, count: str) -> TrialPlan:
     """Resolve one cell against its token store, as `plan_sweep` does; None where its script reads data by itself."""
-    return plan_cell(
+    trial = plan_cell(
         cell, store or statistics_without_tokens(cell.data), corpus_content(cell.data), resources, count, Speeds()
     )
+    return with_threads(trial, None, resources, 1, Speeds())
 
 
 def plan_steps(cell: Experiment, store: TokenStore | None, subset: Subset | None) -> StepPlan:
@@ -172,6 +175,32 @@ def place_again(
         trial.cell, trial.shape.family, trial.steps, trial.flops, choice.placement, resources, speeds
     )
     return replace(trial, placement=choice.placement, memory=choice.memory, seconds=seconds)
+
+
+def with_threads(
+    trial: TrialPlan, store: TrialStore | None, resources: Resources, at_a_time: int, speeds: Speeds
+) -> TrialPlan:
+    """Return a placed trial with the threads of its processes, where `launch.cpus_per_process` leaves them open.
+
+    One with a checkpoint keeps its number, where a machine has as many cores: another would round otherwise.
+
+    Args:
+        trial: as placed, with one thread a process.
+        store: its folder; None where it is not known.
+        resources: what the machines have.
+        at_a_time: trials that may run at a time, if there were cores for all.
+        speeds: what is known of the time of a step.
+    """
+    if trial.cell.launch.cpus_per_process != "auto":
+        return trial
+    if store is not None and any(store.checkpoints.glob("step_*")):
+        kept = store.read_spec().placement.cpus_per_process
+        threads = kept if has_room(replace(trial.placement, cpus_per_process=kept), resources) else 1
+    else:
+        threads = choose_threads(trial.placement, trial.flops / trial.steps, resources, at_a_time)
+    placement = replace(trial.placement, cpus_per_process=threads)
+    seconds = trial_seconds(trial.cell, trial.shape.family, trial.steps, trial.flops, placement, resources, speeds)
+    return replace(trial, placement=placement, seconds=seconds)
 
 
 def seconds_after(trial: TrialPlan, step: int, resources: Resources, speeds: Speeds) -> float:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from amscale import config
 from amscale.cluster import gpus
 from amscale.cluster.gpus import find_gpus
 from amscale.cluster.limits import cgroup_cpus, cgroup_memory, granted_cpus, slurm_memory
-from amscale.cluster.resources import Host, Resources, _given_by_ray, this_machine
+from amscale.cluster.resources import Host, Resources, _check_versions, _given_by_ray, _versions, this_machine
 from amscale.errors import InputError
 from amscale.planning.plan import plan_sweep
 
@@ -154,6 +155,18 @@ def test_gpus_that_ray_gives_and_the_machine_has_not(found, given, words):
     assert (host.cpus, host.gpus, host.node) == (8, given, "abc")
     assert words in host.trouble
     assert ("node 10.0.0.7" in host.trouble) == bool(words)
+
+
+def test_a_node_with_other_versions_is_named_before_anything_starts():
+    here = dict(_versions())
+    host = Host(cpus=1, gpus=0, memory=1, versions=tuple(here.items()))
+    _check_versions(host, "10.0.0.7")
+    with pytest.raises(
+        InputError, match=rf"node 10.0.0.7 of the cluster has torch 1\.0 and not {here['torch']}, which"
+    ):
+        _check_versions(replace(host, versions=tuple((here | {"torch": "1.0"}).items())), "10.0.0.7")
+    with pytest.raises(InputError, match=r"has amscale of an earlier version and not .*; give all one environment"):
+        _check_versions(replace(host, versions=()), "10.0.0.7")
 
 
 @pytest.mark.parametrize(
