@@ -69,7 +69,7 @@ def choose_placement(
         if fits(memory, device_memory * placement.gpu_fraction):
             if _holds_new_models(shape, placement, usable):
                 return Choice(placement, memory)
-            too_little = placement
+            too_little = too_little or placement
     assert placement is not None
     assert memory is not None
     if forced:

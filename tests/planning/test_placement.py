@@ -134,7 +134,7 @@ def test_a_model_that_needs_much_main_memory_runs_where_it_is():
 
 def test_processes_for_gpus_make_whole_models_in_main_memory():
     """Four processes of 40 GB each: two machines with two processes hold what one does not."""
-    asked = ("launch.zero_stage=3", "launch.micro_batch=auto")
+    asked = ("launch.zero_stage=3", "launch.machines=auto")
     wide = placed(*asked, resources=Resources((card(80, memory=10**12),) * 4), size="10B").placement
     assert (wide.machines, wide.processes_per_machine) == (1, 4)
     narrow = placed(*asked, resources=Resources((card(80, memory=10**11),) * 4), size="10B").placement
