@@ -120,6 +120,16 @@ def test_a_program_that_cannot_be_started(nvidia_smi, tmp_path):
     assert "cannot be started" in find_gpus().trouble
 
 
+def test_an_amd_gpu_is_named_and_not_used(tmp_path, monkeypatch):
+    """Its driver makes /dev/kfd; the plan says in one line that NVIDIA is meant."""
+    monkeypatch.setattr(gpus.os.path, "exists", lambda path: path == "/dev/kfd")
+    monkeypatch.setattr(gpus.glob, "glob", lambda pattern: [])
+    note = "the AMD GPU here is not used: amscale trains on NVIDIA's, and on CPUs"
+    assert find_gpus({"PATH": str(tmp_path)}) == gpus.GpuSearch(note=note)
+    machines = Resources((Host(cpus=2, gpus=0, memory=10**10, note=note),))
+    assert machines.describe().endswith(note)
+
+
 def test_each_gpu_needs_its_cores():
     """`sbatch --gpus-per-node=8` without --cpus-per-task grants one core."""
     host = Host(cpus=1, gpus=8, memory=10**11, gpu_memory=80 * 10**9, gpu_name="H100")
