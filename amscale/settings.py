@@ -7,9 +7,9 @@ configuration.
 import json
 import re
 from collections.abc import Callable, Collection
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError
 from pydantic_core import PydanticKnownError
 
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
@@ -82,6 +82,22 @@ def parse_size(value: Any) -> int:
 
 Size = Annotated[int, BeforeValidator(parse_size)]
 """A count of parameters, tokens or documents, written as 400k, 1.5M, 9B, 2e6 or in full."""
+
+
+def _auto_or_size(value: Any) -> Any:
+    return value if value == "auto" else parse_size(value)
+
+
+def _at_least_one(value: Any) -> Any:
+    if value != "auto" and value < 1:
+        raise ValueError(f"{value!r} must be auto or at least 1")
+    return value
+
+
+AutoOrCount = Annotated[Literal["auto"] | int, BeforeValidator(_auto_or_size)]
+"""A count, 0 included, or `auto`."""
+AutoOrSize = Annotated[AutoOrCount, AfterValidator(_at_least_one)]
+"""A count of at least 1, or `auto`."""
 
 
 def format_size(number: float) -> str:

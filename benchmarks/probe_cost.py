@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/probe_cost.py [--size 1M] [--batch_tokens 2048] [--context 32] [--rounds 2]
 
-Each round trains for `probes.every` steps without probes and for as many with one probe, on uniformly random tokens,
+Each round trains for `--every` steps without probes and for as many with one probe, on uniformly random tokens,
 ten of the one kind after ten of the other, so that whatever else the machine does affects both. Wall time and this
 process's processor time are both given: on a shared machine read the second.
 
@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--size", type=parse_size, default="1M", help="attention and feed-forward parameters")
     parser.add_argument("--batch_tokens", type=parse_size, default="2048")
     parser.add_argument("--context", type=int, default=32)
+    parser.add_argument("--every", type=int, default=250)
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
     settings = ProbeSettings()
@@ -57,7 +58,7 @@ def main() -> None:
     print(
         f"N = {format_size(shape.parameters.under('non_embedding'))}: {shape.layers} layers of {shape.width}, "
         f"context {options.context}, {options.batch_tokens} tokens a step, {torch.get_num_threads()} threads; "
-        f"{settings.sequences} + {settings.sequences} sequences every {settings.every} steps"
+        f"{settings.sequences} + {settings.sequences} sequences every {options.every} steps"
     )
     batch = _sequences(max(1, options.batch_tokens // options.context), options.context)
     for _ in range(3):
@@ -65,9 +66,9 @@ def main() -> None:
     suite.measure()  # imports and warms up
     ratios = []
     for round_ in range(options.rounds):
-        without, with_probe, cost = _round(model, optimiser, batch, settings.every, suite)
+        without, with_probe, cost = _round(model, optimiser, batch, options.every, suite)
         ratio, share = without / with_probe, cost / without
-        speed = settings.every / without
+        speed = options.every / without
         ratios.append(ratio[1])
         print(
             f"round {round_ + 1}: {speed[0]:.2f} steps/s without; with/without {ratio[0]:.4f} by the wall, "

@@ -47,7 +47,7 @@ class Schedule:
             steps: of the whole run, where it is known.
             branches: steps at which other trials branch off.
         """
-        probe_every = cell.probes.every if cell.probes.sequences else 0
+        probe_every = cell.probes.planned_every if cell.probes.sequences else 0
         early = cell.train.patience is not None
         every = cell.launch.checkpoint_every
         # Where the steps are not known each could be the last, whose validation counts as any other does.

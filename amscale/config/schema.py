@@ -15,20 +15,8 @@ from amscale.models.registry import ModelSettings
 from amscale.models.shape import Convention
 from amscale.policies import find_policy
 from amscale.probes.registry import ProbeSettings
-from amscale.settings import Settings, Size, parse_size
+from amscale.settings import AutoOrSize, Settings, Size
 from amscale.trackers import TENSORBOARD, TRACKERS
-
-
-def _auto_or_size(value: Any) -> Any:
-    if value == "auto":
-        return value
-    size = parse_size(value)
-    if size < 1:
-        raise ValueError(f"{value!r} must be auto or at least 1")
-    return size
-
-
-AutoOrSize = Annotated[Literal["auto"] | int, BeforeValidator(_auto_or_size)]
 
 
 class TrainSettings(Settings):

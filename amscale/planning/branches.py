@@ -94,7 +94,8 @@ def describe_branches(trials: "Sequence[TrialPlan]") -> list[str]:
     apart = [trial for trial in trials if _only_warmup_differs(trial.cell)]
     sizes: Mapping[str, set[int]] = defaultdict(set)
     for trial in apart:
-        sizes[_but_size(trial.cell)].add(trial.D)
+        probes = trial.cell.probes.model_copy(update={"every": "auto"})  # by the steps, if they are not shared
+        sizes[_but_size(trial.cell.model_copy(update={"probes": probes}))].add(trial.D)
     if not any(len(found) > 1 for found in sizes.values()):
         return []
     share = apart[0].cell.train.warmup

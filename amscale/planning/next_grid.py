@@ -19,7 +19,7 @@ from amscale.planning.plan import tokens_folder
 from amscale.scaling.dstar import cell_criteria, check_window, locate_all
 from amscale.scaling.fit import BaseFit, at_best, tuned
 from amscale.scaling.kinds import unlike_rows
-from amscale.scaling.next_cells import NextCells, candidates, next_cells
+from amscale.scaling.next_cells import WIDEST, NextCells, candidates, next_cells
 from amscale.scaling.points import PointTable, drop_highest
 from amscale.scaling.reading import read_sweep
 from amscale.scaling.several_corpora import by_corpus
@@ -63,8 +63,6 @@ def next_grid_of_sweep(
     return _of_sweep(folder, at_best(read_sweep(folder, count)), number, count, window, threshold).text
 
 
-_WIDEST = 10.0
-"""An interval of k that would remain wider than this settles nothing."""
 PROPOSED = 4
 """Cells of the next step that a verdict names."""
 
@@ -92,10 +90,10 @@ def _next_step(fit: BaseFit, address: str) -> NextStep:
             settings = {name: fit.settings[name] for name in ("count", "window", "threshold")}
             found = _of_sweep(path, fit.table, PROPOSED, **settings)
             chosen, runs, speed = found.cells, found.runs, _speed(fit.table)
-            commands = (f"{first} > next.yaml", "python -m amscale.sweep next.yaml")
+            commands = (f"{first} > next.yaml", "python -m amscale.sweep next.yaml", *found.further)
     except InputError as error:
         return NextStep(reason=one_line(str(error).removeprefix(f"next={PROPOSED}: ")))
-    if chosen.by_law and not chosen.width_then < _WIDEST:
+    if chosen.by_law and not chosen.width_then < WIDEST:
         return NextStep(
             reason=f"no {PROPOSED} cells narrow the k of Chinchilla's law, which these runs do not show; more N, or "
             "another seed, narrow the other estimates"
@@ -110,11 +108,12 @@ def _next_step(fit: BaseFit, address: str) -> NextStep:
 
 @dataclass(frozen=True)
 class _Proposal:
-    """Next cells, the runs of each, and the configuration that adds them, as YAML."""
+    """Next cells, the runs of each, the configuration that adds them, and commands for those outside its grid."""
 
     cells: NextCells
     runs: int
     text: str
+    further: tuple[str, ...]
 
 
 def _of_sweep(
@@ -137,12 +136,17 @@ def _of_sweep(
     runs = _runs(tree)
     lines = _header(chosen, runs, _speed(table))
     blocks = [([sizes[N] for N in row], [_scaled(D, amounts) for D in column]) for row, column in chosen.blocks()]
-    lines += _commands(blocks[1:])
+    further = _commands(blocks[1:])
+    if further:
+        lines.append(
+            "These cells are several grids. Saved as next.yaml, the configuration below is the first; the others are"
+        )
+        lines += [f"  {command}" for command in further]
     lines += _enlarge(tree, corpus, max(max(column) for _, column in blocks))
     first, second = blocks[0]
     tree["grid"] = dict(tree.get("grid") or {}) | {_SIZE: first, _AMOUNT: second}
     text = "".join(f"# {line}\n" for line in lines) + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
-    return _Proposal(chosen, runs, text)
+    return _Proposal(chosen, runs, text, tuple(further))
 
 
 def next_grid_of_table(
@@ -209,13 +213,11 @@ def _width(width: float) -> str:
 
 def _commands(blocks: Sequence[tuple[list[Any], list[int]]]) -> list[str]:
     """Return the commands for cells outside the first grid: the same configuration, its grid narrowed to each block."""
-    if not blocks:
-        return []
-    lines = ["These cells are several grids. Saved as next.yaml, the configuration below is the first; the others are"]
+    commands = []
     for sizes, amounts in blocks:
         words = [f"{key}={v[0] if len(v) == 1 else v}" for key, v in ((_SIZE, sizes), (_AMOUNT, amounts))]
-        lines.append("  python -m amscale.sweep next.yaml " + " ".join(f"'{w}'" if "[" in w else w for w in words))
-    return lines
+        commands.append("python -m amscale.sweep next.yaml " + " ".join(f"'{w}'" if "[" in w else w for w in words))
+    return commands
 
 
 def _runs(tree: dict[str, Any]) -> int:
@@ -272,14 +274,22 @@ def _reachable(tree: dict[str, Any], table: PointTable, count: str, asked: dict[
     for N in candidates(table.N).tolist():
         if any(abs(math.log(N / known)) < 0.02 for known in found):
             continue
-        size = _scaled(N, asked)
-        try:
-            cell = expand(parse({**tree, "grid": dict(tree.get("grid") or {}) | {_SIZE: [size]}}))[0]
-            reached = models.solve(cell.model, shape.vocabulary, shape.context)
-        except InputError:  # this family has no such size
-            continue
-        found[float(reached.parameters.under(count))] = size
+        for factor in _NEAR:
+            size = _round(factor * _scaled(N, asked))
+            try:
+                cell = expand(parse({**tree, "grid": dict(tree.get("grid") or {}) | {_SIZE: [size]}}))[0]
+                reached = models.solve(cell.model, shape.vocabulary, shape.context)
+            except InputError:  # this family has no such size
+                continue
+            N = float(reached.parameters.under(count))
+            if all(abs(math.log(N / known)) >= 0.02 for known in found):
+                found[N] = size
+            break
     return found
+
+
+_NEAR = (1, 1.055, 1 / 1.055, 1.113, 1 / 1.113)
+"""Shares of a size to ask for instead, where the family has none within its tolerance of 3 %."""
 
 
 def _scaled(value: float, asked: dict[float, int]) -> int:

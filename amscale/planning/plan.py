@@ -21,6 +21,7 @@ from amscale.planning.corpora import Corpora
 from amscale.planning.memory import Comparison, Memory, compare_memory
 from amscale.planning.packs import Pack, describe_packs, loads, plan_packs
 from amscale.planning.placement import choose_placement
+from amscale.planning.probing import probe_interval
 from amscale.planning.resolving import describe_policies, resolve
 from amscale.planning.sharing import share_gpus
 from amscale.planning.speeds import Speeds, speeds_for
@@ -354,6 +355,8 @@ def _plan_cell(
     steps = _steps(cell, context, mean, D)
     choice = choose_placement(cell, shape, steps.sequences, resources)
     flops = models.flops_per_token(shape) * steps.steps * steps.sequences * steps.mean_tokens
+    every = probe_interval(cell, shape, steps.steps, flops / steps.steps, choice.placement)
+    cell = cell.model_copy(update={"probes": cell.probes.model_copy(update={"every": every})})
     identity = trial_id(cell, _dimensions(shape), content)
     return TrialPlan(
         cell=cell,

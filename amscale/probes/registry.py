@@ -10,7 +10,7 @@ from amscale.errors import InputError
 from amscale.probes.interface import Probe
 from amscale.probes.measurement import LAYER_PART, Pattern, ProbeColumn
 from amscale.registry import Registry
-from amscale.settings import Settings, Size, describe_error
+from amscale.settings import AutoOrCount, Settings, Size, describe_error
 
 BUILT_IN = {
     "energy": "amscale.probes.energy:Energy",
@@ -111,8 +111,9 @@ def _by_tag(tags: Iterable[str]) -> list[ProbeColumn]:
 class ProbeSettings(Settings):
     """What is measured inside the network while it trains. Training is the same with and without."""
 
-    every: Size = Field(250, ge=0)
-    """Steps between probes. The last step is probed too; 0 probes it alone."""
+    every: AutoOrCount = "auto"
+    """Steps between probes. The last step is probed too; 0 probes it alone. auto: so that those before the last take
+    about 1 % of the steps' time, evenly spaced and at most 50; 250 where trials share a beginning."""
     sequences: Size = Field(128, ge=0)
     """Training sequences that are stored as patterns, and as many validation sequences as queries. 0 probes nothing."""
     pattern: Pattern = "last_token"
@@ -128,6 +129,12 @@ class ProbeSettings(Settings):
     extra: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Probes of installed packages to measure too: each name with the probe's settings, `{my_probe: {}}`
     (docs/probes.md)."""
+
+    @property
+    def planned_every(self) -> int:
+        """Steps between probes in the settings of a trial that is planned, where `auto` is a number."""
+        assert self.every != "auto", "a plan gives the interval of probes as a number"
+        return self.every
 
     @field_validator("sequences")
     @classmethod

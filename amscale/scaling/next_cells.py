@@ -8,14 +8,20 @@ from itertools import combinations
 import numpy as np
 
 from amscale.errors import InputError
+from amscale.scaling.capacity import Capacity
+from amscale.scaling.design import no_curvature
 from amscale.scaling.dstar import DStar
 from amscale.scaling.laws.chinchilla import Chinchilla
 from amscale.scaling.laws.fitting import LawFit, fit_law
 from amscale.scaling.laws.law import SQUARED_LOG, Rows, rows_of
+from amscale.scaling.next_capacity import capacity_cells, known_capacities
 from amscale.scaling.points import Array, PointTable
 from amscale.scaling.power_law import exponent_from_dstar
 
+WIDEST = 10.0
+"""An interval of k that would remain wider than this settles nothing."""
 _MOST = 12
+_LEAST_DSTAR = 3
 _BY_LAW = "Chinchilla's law, delta method"
 
 
@@ -53,28 +59,41 @@ def next_cells(
 
     `sizes` are the N to choose from, by default those of `candidates`; no D is above `most_tokens`.
 
-    Under Chinchilla's law the width follows from its derivatives (the delta method) with the noise found; where that
-    law cannot be fitted, from D*: each new D is placed in the middle of a censoring interval, which the run halves.
+    Under Chinchilla's law the width follows from its derivatives (the delta method) with the noise found; by memorised
+    bits, from the scatter of C(N) about its line; by D*, each new D is placed in the middle of a censoring interval,
+    which the run halves. Where the losses curve as a law needs it, these are cells of the law, or those for memorised
+    bits where their interval will be the narrower; where they do not, cells for memorised bits or else for D*.
 
     Raises:
-        InputError: `number` is out of range, or neither can be fitted.
+        InputError: `number` is out of range, or there is nothing to plan by.
     """
     if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= _MOST:
         raise InputError(f"next={number!r} must be a whole number of cells from 1 to {_MOST}")
     rows, law = rows_of(table), Chinchilla()
-    reason = law.unsupported(rows)
+    axis = candidates(rows.N) if sizes is None else np.unique(sizes)
+    reason, by_law, shown = law.unsupported(rows), None, False
     if not reason:
-        fit = fit_law(law, rows, SQUARED_LOG)
-        amounts = candidates(rows.D)
-        axes = (candidates(rows.N) if sizes is None else np.unique(sizes), amounts[amounts <= most_tokens])
-        return _by_law(table.source, rows, fit, number, *axes)
+        fit, amounts = fit_law(law, rows, SQUARED_LOG), candidates(rows.D)
+        by_law = _by_law(table.source, rows, fit, number, axis, amounts[amounts <= most_tokens])
+        shown = by_law.width_then < WIDEST and not _flat(rows, fit)
+    if capacity := known_capacities(table):
+        by_bits = _by_capacity(rows, capacity, number, axis, most_tokens)
+        return by_law if by_law and shown and by_law.width_then <= by_bits.width_then else by_bits
     known = [dstar for dstar in dstars if dstar.kind == "interval"]
-    if len(known) < 3:
+    if by_law and (shown or len(known) < _LEAST_DSTAR):
+        return by_law
+    if len(known) < _LEAST_DSTAR:
         raise InputError(
             f"next={number}: nothing to plan by: Chinchilla's law: {reason}; "
-            f"D* is known on both sides for {len(known)} N, 3 are needed"
+            f"D* is known on both sides for {len(known)} N, {_LEAST_DSTAR} are needed"
         )
     return _by_dstar(table, rows, known, number)
+
+
+def _flat(rows: Rows, fit: LawFit) -> bool:
+    """Return whether a plane describes the losses as well as a law does."""
+    error = float(np.sqrt(np.mean((np.log(fit.predict(rows)) - np.log(rows.loss)) ** 2)))
+    return bool(no_curvature(rows.N, rows.D, rows.loss, error))
 
 
 def expected_flops(rows: Rows, N: Array, D: Array) -> Array:
@@ -158,6 +177,18 @@ def _width(information: Array, gradient: Array, deviation: float) -> float:
 
 def _key(value: float) -> str:
     return f"{value:.3g}"
+
+
+def _by_capacity(rows: Rows, known: Sequence[Capacity], number: int, sizes: Array, most_tokens: float) -> NextCells:
+    cells, now, then = capacity_cells(known, number, sizes, most_tokens)
+    N, D = np.array(cells).T
+    return NextCells(
+        tuple(cells),
+        tuple(expected_flops(rows, N, D).tolist()),
+        _width_of_k(*now),
+        _width_of_k(*then),
+        "memorised bits, their scatter about the line as now",
+    )
 
 
 def _by_dstar(table: PointTable, rows: Rows, known: Sequence[DStar], number: int) -> NextCells:

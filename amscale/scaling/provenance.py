@@ -37,6 +37,12 @@ def mixtures(points: Sequence[Point]) -> list[str]:
         warnings.append(
             f"N is what the training script reported in {reported} of {len(points)} trials, whatever counts as N"
         )
+    samples = _counts(map(_validation_sample, results))
+    if len(samples) > 1:
+        warnings.append(
+            f"the points measure validation loss on unlike samples: {_listed(samples)}; the first tokens can be easier "
+            "or harder than all: fit one kind with --where train.validation_tokens=auto"
+        )
     different = [f"{name} {_listed(counts)}" for name, counts in versions.items() if len(counts) > 1]
     if different:
         warnings.append(f"the points mix versions: {'; '.join(different)}")
@@ -49,6 +55,14 @@ def _device(result: TrialResult) -> str | None:
         return None
     kind, name = result.engine.device.partition(":")[0], result.engine.device_name
     return f"{kind} ({name})" if name else kind
+
+
+def _validation_sample(result: TrialResult) -> str | None:
+    """Return which held-out tokens a run was validated on: results of earlier versions took the first ones."""
+    wanted = result.setting("train.validation_tokens")
+    if wanted is None or result.script:
+        return None
+    return "spread evenly" if wanted == "auto" else "the first ones"
 
 
 def _counts(values: Iterable[str | None]) -> Counter[str]:

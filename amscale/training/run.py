@@ -214,7 +214,7 @@ class OpenTrial:
             micro_batch=placement.micro_batch,
             accumulation=placement.accumulation,
             probe=_probe(cell, probes, prepared, shape, subset, tokens, placement.micro_batch, accelerator.device),
-            probe_every=cell.probes.every,
+            probe_every=cell.probes.planned_every,
             store=store,
             checkpoint_every=cell.launch.checkpoint_every,
             keep_checkpoints=cell.launch.keep_checkpoints,

@@ -1,6 +1,7 @@
 """The grid that `fit --next` prints: `plan` and `sweep` take it unchanged, and it is of the cells that it names."""
 
 import json
+import math
 import shlex
 from pathlib import Path
 
@@ -11,8 +12,11 @@ from amscale.cluster.resources import this_machine
 from amscale.config import load, parse, split_arguments
 from amscale.errors import InputError
 from amscale.fit import fit
-from amscale.planning.next_grid import next_grid_of_sweep, next_grid_of_table
+from amscale.planning.next_grid import next_grid_of_sweep, next_grid_of_table, with_next_step
 from amscale.planning.plan import TrialPlan, plan_sweep
+from amscale.scaling.fit import BaseFit
+from amscale.scaling.reading import read_sweep
+from amscale.scaling.verdict import promise
 
 GRID = [(N, D) for N in (6600, 25000, 100000) for D in (8000, 20000, 80000)]
 STEP = [(6600, 8000), (6600, 20000), (25000, 20000), (25000, 50000), (100000, 50000), (100000, 120000)]
@@ -22,8 +26,11 @@ def planned(experiment) -> list[TrialPlan]:
     return list(plan_sweep(experiment, Path(experiment.storage), this_machine(), build=False).trials)
 
 
-def write_sweep(storage: Path, cells: list[tuple[int, int]], **more) -> Path:
-    """Finished trials of some cells: Chinchilla's loss, and a train loss whose gap closes at the larger D of each N."""
+def write_sweep(storage: Path, cells: list[tuple[int, int]], bits: float | None = None, **more) -> Path:
+    """Finished trials of some cells: Chinchilla's loss, and a train loss whose gap closes at the larger D of each N.
+
+    With `bits` per parameter the loss is one for all, and the train loss that of a model which memorises so much.
+    """
     settings = {
         "name": "made",
         "grid": {"model.size": [6600], "data.size": [8000], "seed": [0, 1]},
@@ -39,7 +46,12 @@ def write_sweep(storage: Path, cells: list[tuple[int, int]], **more) -> Path:
         folder.mkdir(parents=True)
         (folder / "spec.yaml").write_text("format: 1\n")
         loss = 1 + 20 * trial.N**-0.4 + 30 * trial.D**-0.4
+        entropy, memorised = (None, 0.0) if bits is None else (0.9965, bits * trial.N * math.log(2))
+        full = 1 if entropy is None else memorised / entropy
         gap = 0.01 if max(d for n, d in cells if n == N) == D else 1.0
+        if entropy is not None:
+            loss = 1.0 + 1e-4 * (trial.D % 7)
+            gap = loss - entropy + min(entropy, memorised * (1 - 0.1 * math.log(trial.D / full)) / trial.D)
         records = [{"kind": "train", "step": step, "loss": loss - gap} for step in range(1, 101)]
         records.append({"kind": "validation", "step": 100, "loss": loss})
         (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
@@ -54,7 +66,8 @@ def write_sweep(storage: Path, cells: list[tuple[int, int]], **more) -> Path:
             "shape": trial.shape.as_dict(),
             "parameters": trial.shape.parameters.as_dict(),
             "flops": {"formula": "matmul", "per_token": 1, "total": trial.flops},
-            "data": {"corpus": "question_formation", "unique_tokens": trial.D, "documents": 1, "epochs": 1},
+            "data": {"corpus": "question_formation", "unique_tokens": trial.D, "documents": 1, "epochs": 1}
+            | {"entropy_per_token": entropy},
             "losses": {"train_least": loss - gap, "train_last": loss - gap, "validation_least": loss},
             "time": {"device_seconds": trial.flops / 1e10, "wall_seconds": 1},
             "engine": {"world_size": 1},
@@ -104,9 +117,34 @@ def test_cells_that_are_no_grid_come_as_one_configuration_and_commands_that_narr
         _, overrides = split_arguments(shlex.split(line)[4:])
         found.append(planned(load(str(file), overrides)))
     assert [len(trials) for trials in found] == [2, 2, 2]
+    fit = BaseFit(read_sweep(tmp_path / "made"), [], [], {"count": "non_embedding", "window": 0.2, "threshold": 0.04})
+    assert len(with_next_step(fit).next_step.commands) > 2, "the verdict names the commands of all its cells"
     sizes = [(trials[0].N, trials[0].D) for trials in found]
     assert len({n for n, _ in sizes}) == 3
     assert sorted(D for _, D in sizes) == pytest.approx([12649, 31623, 77460], rel=0.01)
+
+
+def test_cells_for_memorised_bits_are_one_grid_that_the_verdict_names_with_its_cost(tmp_path):
+    bits = 2.0
+    sizes = (1700, 3700, 6600, 25000)
+    cells = [(N, round(share * bits * N * 0.7)) for N in sizes for share in (0.4, 1.2, 4)]
+    folder = write_sweep(tmp_path, cells, bits)
+    text = next_grid_of_sweep(folder, 4)
+    (tmp_path / "next.yaml").write_text(text)
+    trials = planned(load(str(tmp_path / "next.yaml")))
+    assert len(trials) == 8, "four D of one N, with the two seeds of the sweep"
+    assert len({trial.N for trial in trials}) == 1
+    assert not {trial.N for trial in trials} & {point.N for point in read_sweep(folder).points}
+    fit = BaseFit(read_sweep(folder), [], [], {"count": "non_embedding", "window": 0.2, "threshold": 0.04})
+    step = with_next_step(fit).next_step
+    assert step.commands == (
+        f"python -m amscale.fit {folder} --next 4 > next.yaml",
+        "python -m amscale.sweep next.yaml",
+    )
+    assert step.promise in promise(step)
+    assert "memorised bits" in step.promise
+    assert step.flops == pytest.approx(sum(trial.flops for trial in trials), rel=0.1)
+    assert step.seconds > 0
 
 
 def test_moved_sweep_is_continued_where_it_lies(tmp_path):

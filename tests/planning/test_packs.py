@@ -13,7 +13,7 @@ name: p
 grid: {model.size: [6.6k, 25k], data.size: [8k, 20k, 50k], seed: [0, 1]}
 model: {family: vanilla, layers: 2, dropout: 0.0}
 data: {corpus: question_formation, documents: 3k, validation: 100}
-train: {steps: 200, batch_tokens: 1500}
+train: {steps: 200, batch_tokens: 500}
 launch: {device: cpu}
 """
 
@@ -42,7 +42,8 @@ def test_a_number_is_the_most(tmp_path):
     assert {len(pack) for pack in plan(tmp_path, "launch.pack=3").packs} == {3}
 
 
-def test_few_trials_are_left_alone(tmp_path):
+def test_few_trials_and_large_steps_are_left_alone(tmp_path):
+    assert plan(tmp_path, "train.batch_tokens=3000").packs == ()
     assert plan(tmp_path, "grid.model.size=[25k]", "grid.data.size=[8k, 20k]").packs == ()
 
 
@@ -68,5 +69,5 @@ def test_what_a_step_is_made_of_is_shared(tmp_path):
     grid = ["grid.model.size=[6.6k]", "grid.seed=[0]", "grid.data.size=[8k]", "launch.pack=8"]
     free = plan(tmp_path, *grid, "grid.train.steps=[10, 20]", "grid.train.learning_rate=[1e-3, 2e-3]")
     assert [len(pack) for pack in free.packs] == [4]
-    assert plan(tmp_path, *grid, "grid.train.batch_tokens=[1500, 3000]").packs == ()
+    assert plan(tmp_path, *grid, "grid.train.batch_tokens=[500, 1000]").packs == ()
     assert plan(tmp_path, *grid, "grid.train.epsilon=[1e-8, 1e-6]").packs == ()

@@ -6,18 +6,20 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from amscale.errors import InputError
 from amscale.reporting.estimates_table import print_fit
-from amscale.scaling.capacity import capacity_estimates
+from amscale.scaling.capacity import Capacity, capacity_estimates
 from amscale.scaling.collapse import exponent_from_collapse
 from amscale.scaling.dstar import DStar
 from amscale.scaling.fit import fit_table
 from amscale.scaling.isoflop import budgets, exponents_from_budgets, with_optimum
 from amscale.scaling.laws import Rows
 from amscale.scaling.laws.chinchilla import Chinchilla
+from amscale.scaling.next_capacity import capacity_cells
 from amscale.scaling.next_cells import expected_flops, next_cells
 from amscale.scaling.optima import exponent_from_contours
 from amscale.scaling.points import Point, PointTable
-from amscale.scaling.power_law import dstar_sensitivity, exponent_from_dstar
+from amscale.scaling.power_law import dstar_sensitivity, exponent_from_dstar, fit_loglog
 from amscale.scaling.reading import read_sweep
 
 LAW = np.array([482.01, 2085.43, 1.8172, 0.3478, 0.3658])
@@ -173,6 +175,44 @@ def test_next_cells_of_a_censored_sweep_halve_the_widest_ignorance():
     assert chosen.cells == ((1.6e7, pytest.approx(math.sqrt(3e3 * 6e3))),)
     interval = exponent_from_dstar(dstars, "N", "").interval
     assert chosen.width_now == pytest.approx(interval[1] - interval[0])
+
+
+def made_capacity(N, scatter=0.0):
+    """N parameters that hold 2 N bits, the most of them at D = N^0.7."""
+    bits, D = 2 * N * math.exp(scatter), N**0.7 * np.array([0.3, 0.9, 2.7])
+    memorised = bits * (1 - 0.1 * np.log(D / N**0.7) ** 2)
+    return Capacity(N, N, tuple(D), tuple(memorised), float(memorised.max()))
+
+
+def test_next_cells_for_memorised_bits_narrow_the_slope_as_promised_and_surround_the_most_bits():
+    random, sizes = np.random.default_rng(0), np.geomspace(1e3, 3e4, 5)
+    old, promised, found = [], [], []
+    for _ in range(200):
+        known = [made_capacity(N, 0.1 * random.normal()) for N in sizes]
+        cells, now, then = capacity_cells(known, 4, np.array([400.0, *sizes, 9e4]), math.inf)
+        (N,) = {size for size, _ in cells}
+        low, high = cells[1][1], cells[2][1]
+        assert low < N**0.7 < high
+        larger = [*known, made_capacity(N, 0.1 * random.normal())]
+        fit = fit_loglog([item.N for item in larger], [item.bits for item in larger])
+        for widths, (a, b) in ((old, now), (promised, then), (found, fit.interval)):
+            widths.append(b - a)
+    assert np.mean(found) == pytest.approx(np.mean(promised), rel=0.05)
+    assert np.mean(promised) < 0.8 * np.mean(old)
+    with pytest.raises(InputError, match=r"next=2: .* ask for 3 cells or more"):
+        capacity_cells(known, 2, sizes * 2, math.inf)
+    with pytest.raises(InputError, match="no further N has them"):
+        capacity_cells(known, 4, sizes, math.inf)
+
+
+def test_next_cells_follow_memorised_bits_where_no_law_shows(tmp_path, write_trial):
+    capacity_sweep(write_trial, tmp_path, 1.0)
+    table = read_sweep(tmp_path)
+    chosen = next_cells(table, 4)
+    slope = capacity_estimates(table)[1].interval
+    assert chosen.width_now == pytest.approx(1 / slope[0] - 1 / slope[1])
+    assert chosen.how.startswith("memorised bits")
+    assert not {N for N, _ in chosen.cells} & set(table.N)
 
 
 def test_no_note_is_printed_twice(fitted):

@@ -46,3 +46,13 @@ def test_a_fit_that_mixes_precisions_devices_or_versions_names_them(tmp_path, wr
     assert [point.name for point in one.table.points] == ["a", "b"]
     assert one.table.warnings == []
     assert ("c", "engine.precision is bf16") in one.table.left_out
+
+
+def test_runs_validated_on_unlike_samples_are_told_apart(tmp_path, write_trial):
+    for name, size, sample in (("a", 1e6, 65536), ("b", 2e6, 65536), ("c", 3e6, "auto")):
+        file = write_trial(tmp_path, name, size, 1e6, [2.0, 1.5], [2.0] * 200) / "result.json"
+        settings = {"train": {"validation_tokens": sample}}
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"settings": settings}))
+        (file.parent / "spec.yaml").write_text(json.dumps({"format": 1, "label": name}))
+    (warning,) = fit_sweep(tmp_path, resamples=100).table.warnings
+    assert "unlike samples: the first ones (2 trials), spread evenly (1 trial)" in warning

@@ -1,0 +1,95 @@
+"""The next cells for the exponent that memorised bits imply: new N, with D around the most bits that each can hold."""
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+
+from amscale.errors import InputError
+from amscale.scaling.capacity import Capacity, capacities
+from amscale.scaling.points import Array, PointTable
+from amscale.scaling.power_law import LogLogFit, fit_loglog
+
+LEAST_AMOUNTS = 3
+"""D that a new N needs: the greatest M counts only with a smaller one on either side."""
+
+_LEAST_SIZES = 3
+
+
+def known_capacities(table: PointTable) -> list[Capacity]:
+    """Return C of the N whose greatest M lies inside the grid of D; empty for fewer than 3 N, which give no slope."""
+    inside = [item for item in capacities(table) if item.bits is not None]
+    return inside if len(inside) >= _LEAST_SIZES else []
+
+
+def capacity_cells(
+    known: Sequence[Capacity], number: int, sizes: Array, most_tokens: float
+) -> tuple[list[tuple[float, float]], tuple[float, float], tuple[float, float]]:
+    """Return `number` cells, and the 95 % intervals of the slope of ln C on ln N now and with them.
+
+    The slope is that of a line by least squares. Its interval with the cells is that of as large a scatter about the
+    line, over more N and with more degrees of freedom; its middle is taken to stay. Each new N has 3 D or more around
+    the one at which its M is expected to be greatest, as far apart as the sweep's own D are there, so that its C will
+    scatter as those of the sweep do.
+
+    Args:
+        known: C of at least 3 N.
+        number: cells in all.
+        sizes: the N to choose from; those of `known` are passed over.
+        most_tokens: no D is above it.
+
+    Raises:
+        InputError: no new N has so many D.
+    """
+    line = fit_loglog([item.N for item in known], [item.bits for item in known])  # type: ignore[misc]
+    old = np.log([item.N for item in known])
+    peaks, step = np.polyfit(old, [_peak(item) for item in known], 1), float(np.mean([_step(item) for item in known]))
+    largest = max(item.D[-1] for item in known)
+    new = [float(N) for N in sizes if np.abs(np.log(N) - old).min() > _SAME]
+    best: tuple[float, list[tuple[float, float]]] = math.inf, []
+    for count in (m for m in range(1, number // LEAST_AMOUNTS + 1) if number % m == 0):
+        amounts = {N: _amounts(N, peaks, step, number // count, largest) for N in new}
+        for chosen in combinations([N for N in new if amounts[N][-1] <= most_tokens], count):
+            reach = _reach(line, np.concatenate([old, np.log(chosen)]))
+            if reach < best[0]:
+                best = reach, [(N, D) for N in chosen for D in amounts[N]]
+    reach, cells = best
+    if not cells:
+        lack = "no further N has them" if number >= LEAST_AMOUNTS else f"ask for {LEAST_AMOUNTS} cells or more"
+        raise InputError(
+            f"next={number}: the most bits that a new N memorises are found by {LEAST_AMOUNTS} D or more, and {lack}"
+        )
+    return cells, line.interval, (line.slope - reach, line.slope + reach)
+
+
+_SAME = 0.02
+"""Sizes whose logarithms differ by less are one."""
+
+
+def _amounts(N: float, peaks: Array, step: float, number: int, largest: float) -> list[float]:
+    """Return D in even steps of ln D around the one at which N parameters are expected to memorise the most."""
+    middle = float(np.polyval(peaks, math.log(N)))
+    found = [math.exp(middle + step * (index - (number - 1) / 2)) for index in range(number)]
+    return [*found[:-1], largest if 1.5 * found[-2] < largest < found[-1] else found[-1]]
+
+
+def _step(item: Capacity) -> float:
+    """Return the mean step of ln D on either side of the greatest M."""
+    best = int(np.argmax(item.memorised))
+    return math.log(item.D[best + 1] / item.D[best - 1]) / 2
+
+
+def _peak(item: Capacity) -> float:
+    """Return ln D at the vertex of the parabola through the greatest M and its neighbours."""
+    best = int(np.argmax(item.memorised))
+    around = slice(best - 1, best + 2)
+    curvature, slope, _ = np.polyfit(np.log(item.D[around]), item.memorised[around], 2)
+    return float(-slope / (2 * curvature))
+
+
+def _reach(line: LogLogFit, x: Array) -> float:
+    """Return half the width of the 95 % t interval of the slope over `x`, with the scatter of the line found."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(len(x) - 2, 0.975) * line.residual_deviation / np.sqrt(np.sum((x - x.mean()) ** 2)))
