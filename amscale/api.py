@@ -23,6 +23,7 @@ from amscale.config import Experiment, load, parse
 from amscale.errors import InputError, no_sweep
 from amscale.reporting.frames import record_rows, result_row, trials_in, write_frames
 from amscale.scaling import fit as scaling_fit
+from amscale.scaling.base_fit import BaseFit
 from amscale.scaling.power_law import HYPOTHESES
 from amscale.scaling.table import Columns
 from amscale.trials.objects import ObjectStore, is_uri
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from amscale.planning.plan import SweepPlan
     from amscale.reporting.comparison import Comparison
     from amscale.reporting.terminal import TrialStatus
+    from amscale.scaling.laws.compare import Progress
     from amscale.trials.cleaning import TrialCheckpoints
     from amscale.trials.records import TrialResult
 
@@ -104,7 +106,10 @@ class Sweep:
             with self._opened() as path:
                 tree = SweepStore(path).read_marker()
             tree.pop("format", None)
-            experiment = parse(tree)
+            try:
+                experiment = parse(tree)
+            except InputError as error:
+                raise InputError(f"{self.address}/sweep.yaml: {error}") from None
             if not is_uri(self.address):  # a folder may have been moved since it was started
                 path = Path(self.address).absolute()
                 experiment = experiment.model_copy(update={"storage": str(path.parent), "name": path.name})
@@ -302,11 +307,11 @@ class Sweep:
         return run_command(name, self.experiment.model_dump(mode="json", exclude_unset=True), progress)
 
 
-class Fit(scaling_fit.BaseFit):
-    """Estimates with their intervals, tests and reasons, from a sweep or a table; see `amscale.scaling.fit.BaseFit`."""
+class Fit(BaseFit):
+    """Estimates with their intervals, tests and reasons, from a sweep or a table; see `scaling.base_fit.BaseFit`."""
 
     @classmethod
-    def of(cls, fit: scaling_fit.BaseFit) -> "Fit":
+    def of(cls, fit: BaseFit) -> "Fit":
         """Make one from the same estimates."""
         return cls(**{field.name: getattr(fit, field.name) for field in fields(fit)})
 
@@ -387,12 +392,13 @@ def fit_folder(
     where: str | None = None,
     tune: Sequence[str] | None = None,
     address: str | None = None,
+    progress: "Progress | None" = None,
 ) -> Fit:
     """Estimate from a sweep's folder on this machine; see `Sweep.fit`. `address` is the sweep as a user names it."""
     from amscale.planning.next_grid import with_next_step
 
     settings = fit_settings(path, count=count, window=window, threshold=threshold, hypotheses=hypotheses)
-    found = scaling_fit.fit_sweep(path, **settings, resamples=resamples, where=where, tune=tune)
+    found = scaling_fit.fit_sweep(path, **settings, resamples=resamples, where=where, tune=tune, progress=progress)
     return Fit.of(with_next_step(found, address))
 
 

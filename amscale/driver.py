@@ -16,12 +16,11 @@ from amscale.cluster import resources
 from amscale.config import Experiment
 from amscale.diagnosis.examine import glance
 from amscale.errors import InputError
-from amscale.planning.branches import branches_of
-from amscale.planning.packs import pack_seconds
-from amscale.planning.plan import SweepPlan, TrialPlan, plan_sweep
+from amscale.planning.plan import SweepPlan, plan_sweep
 from amscale.planning.speeds import keep, step_times
 from amscale.planning.stopped import stopped_result
 from amscale.planning.times import makespan
+from amscale.planning.trial_plan import TrialPlan
 from amscale.reporting.estimates_table import print_fit
 from amscale.reporting.page import write_report
 from amscale.reporting.plan_table import print_plan
@@ -37,8 +36,7 @@ from amscale.trials.trial_store import TrialStore
 
 if TYPE_CHECKING:
     from amscale.cluster.ray_cluster import HeadMonitor
-    from amscale.cluster.tune import Job
-    from amscale.scaling.fit import BaseFit
+    from amscale.scaling.base_fit import BaseFit
 
 
 @dataclass(frozen=True)
@@ -242,9 +240,10 @@ def _train(
 ) -> dict[str, str]:
     """Train the trials without a result on a cluster that runs; return reasons of failure by label."""
     from amscale.cluster import tune
+    from amscale.planning.jobs import make_jobs
 
     launch = plan.trials[0].cell.launch
-    jobs = _jobs(missing, sweep, plan)
+    jobs = make_jobs(missing, sweep, plan)
     stores = {trial.store.folder for trial in missing if trial.store}
     ownership.check()
     for finding in glance(plan.trials[0].cell.storage):
@@ -343,54 +342,6 @@ def _least_losses(plan: SweepPlan, sweep: SweepStore) -> dict[str, float | None]
     """Return the least validation loss of each trial that has a result, by label."""
     results = {trial.label: sweep.trial(trial.label).read_result() for trial in plan.trials}
     return {label: result.losses.validation_least for label, result in results.items() if result is not None}
-
-
-def _jobs(missing: list[TrialPlan], sweep: SweepStore, plan: SweepPlan) -> "list[Job]":
-    """Return what Ray Tune schedules, longest first: trials, and packs of them."""
-    by_label = {trial.label: trial for trial in missing}
-    present = [[label for label in pack if label in by_label] for pack in plan.packs]
-    packs = [[by_label.pop(label) for label in pack] for pack in present if pack]
-    alone = [[trial] for trial in by_label.values()]
-    timed = [(pack_seconds(members) if len(members) > 1 else members[0].seconds, members) for members in packs + alone]
-    jobs = []
-    for _, members in sorted(timed, key=lambda found: -found[0]):
-        first, *others = made = [_job(trial, sweep, plan) for trial in members]
-        if others:
-            grace = sum(job.grace for job in made)
-            stalled = max(job.stalled_after for job in made)
-            retries = members[0].cell.launch.retries
-            first = replace(first, grace=grace, stalled_after=stalled, members=tuple(made), retries=retries)
-        jobs.append(first)
-    return jobs
-
-
-def _job(trial: TrialPlan, sweep: SweepStore, plan: SweepPlan) -> "Job":
-    from amscale.cluster.branch_points import After
-    from amscale.cluster.patience import Schedule
-    from amscale.cluster.tune import Job
-
-    store = sweep.trial(trial.label)
-    folder = trial.store.folder if trial.store else None
-    branches = branches_of(trial.label, plan.trials)
-    store.write_spec(trial.cell, trial.placement, folder, trial.identity, branches=branches)
-    launch = trial.cell.launch
-    schedule = Schedule.of(trial.cell, trial.steps, (branch.step for branch in branches))
-    location = replace(sweep.location(trial.label), visible_seconds=launch.visible_after)
-    waits = trial.branch is not None and location.store().can_branch()
-    return Job(
-        trial.label,
-        location,
-        trial.placement,
-        launch.least_grace,
-        launch.stalled_after,
-        schedule,
-        warm=launch.warm_starts,
-        avoided=plan.resources.unsuited_nodes(trial.placement),
-        after=After(trial.branch.trunk, trial.branch.step) if trial.branch and waits else None,
-        # A trial whose steps are another's too is no value to give up.
-        cell="" if branches or trial.branch else plan.cell_of(trial),
-        steps=trial.steps,
-    )
 
 
 def _record_stopped(plan: SweepPlan, sweep: SweepStore, stopped: dict[str, tuple[str, dict[str, Any]]]) -> None:

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from amscale.errors import InputError
 
 if TYPE_CHECKING:
-    from amscale.scaling.fit import BaseFit
+    from amscale.scaling.base_fit import BaseFit
+    from amscale.scaling.laws.compare import Progress
     from amscale.scaling.points import PointTable
     from amscale.scaling.table import Columns
     from amscale.scaling.table_file import Cells
@@ -110,7 +111,7 @@ def fit(
             return
         _refuse_alone(given, "law", "save")
         folder = _output_folder(output, path, whole=where is None)
-        _show(_fitted(path, given), folder, json, grounds)
+        _show(_fitted_in_sight(path, given), folder, json, grounds)
 
 
 _COLUMNS = ("n_column", "d_column", "loss_column", "flops_column", "seed_column", "tokens_column")
@@ -135,7 +136,20 @@ def _refuse_misplaced(given: dict[str, Any], source: Path) -> None:
             raise InputError(f"{name}={given[name]!r} is for {kind}, and {source} is not one; leave --{name} out")
 
 
-def _fitted(path: Path, given: dict[str, Any], cells: "Cells | None" = None) -> "BaseFit":
+def _fitted_in_sight(path: Path, given: dict[str, Any]) -> "BaseFit":
+    """Return the fit; a terminal shows its first values until all intervals are there."""
+    from amscale.reporting.first_values import first_values
+    from amscale.reporting.terminal import make_console
+
+    if given["json"]:
+        return _fitted(path, given)
+    with first_values(make_console()) as progress:
+        return _fitted(path, given, progress=progress)
+
+
+def _fitted(
+    path: Path, given: dict[str, Any], cells: "Cells | None" = None, progress: "Progress | None" = None
+) -> "BaseFit":
     from amscale.api import fit_folder, fit_settings
     from amscale.planning.next_grid import with_next_step
     from amscale.scaling.fit import fit_table
@@ -143,15 +157,14 @@ def _fitted(path: Path, given: dict[str, Any], cells: "Cells | None" = None) -> 
     if path.is_dir():
         names = ("count", "window", "threshold", "hypotheses", "resamples", "where")
         found = {name: given[name] for name in names}
-        return fit_folder(path, **found, tune=_axes(given["tune"]), address=str(given["source"]))
+        return fit_folder(path, **found, tune=_axes(given["tune"]), address=str(given["source"]), progress=progress)
     hypotheses = fit_settings(path, hypotheses=given["hypotheses"])["hypotheses"]
     given = given | {"tune": _axes(given["tune"])}
-    chosen = (given[name] for name in ("resamples", "drop_highest", "sample", *_UNIT, "where", "tune"))
+    kept = ("resamples", *_UNIT, "where", "tune")
+    chosen = {name: given[name] for name in kept} | {"highest": given["drop_highest"], "rows": given["sample"]}
     if cells is not None:
-        return fit_table(cells, _columns(given), hypotheses, *chosen)
-    if cells is not None:
-        return fit_table(cells, _columns(given), hypotheses, *chosen)
-    return with_next_step(fit_table(path, _columns(given), hypotheses, *chosen))
+        return fit_table(cells, _columns(given), hypotheses, **chosen)
+    return with_next_step(fit_table(path, _columns(given), hypotheses, **chosen, progress=progress))
 
 
 _MODES = ("by", "forecast", "score", "predict_where")

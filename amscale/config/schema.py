@@ -174,8 +174,10 @@ class LaunchSettings(Settings):
     """Machines of one trial. auto: as few as the memory estimate allows."""
     processes_per_machine: AutoOrSize = "auto"
     """Processes (GPUs, or CPU ranks) of one trial on each machine. auto: as few as the memory estimate allows."""
-    cpus_per_process: int = Field(1, ge=1)
-    """CPU cores, and threads, of one process."""
+    cpus_per_process: AutoOrSize = 1
+    """CPU cores, and threads, of one process. auto: more than 1 where fewer trials wait than there are cores and a step
+    is long enough. Another number rounds otherwise: with auto a loss may depend in its last digits on how many trials
+    waited when the trial was first started; one that has a checkpoint keeps its number."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the tensors live. auto: cuda where the machines have it."""
     zero_stage: Literal["auto", 0, 1, 2, 3] = "auto"
@@ -226,6 +228,11 @@ class LaunchSettings(Settings):
     expanded on that machine. None: a folder below the temporary folder ($TMPDIR)."""
     address: str | None = None
     """Address of a running Ray cluster (`auto` finds one). None starts Ray on this machine, bound to loopback."""
+
+    @property
+    def least_cpus(self) -> int:
+        """The cores that a process has at least."""
+        return 1 if self.cpus_per_process == "auto" else self.cpus_per_process
 
     @property
     def least_grace(self) -> float:

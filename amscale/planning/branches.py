@@ -12,7 +12,7 @@ from amscale.trials.sweep_store import SweepStore
 from amscale.trials.trial_store import TrialStore
 
 if TYPE_CHECKING:
-    from amscale.planning.plan import TrialPlan
+    from amscale.planning.trial_plan import TrialPlan
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ import sys
 import time
 from typing import Any
 
-from amscale.planning.plan import SweepPlan, TrialPlan
+from amscale.planning.plan import SweepPlan
 from amscale.planning.speeds import Speeds, StepTime, keep
 from amscale.planning.times import places
+from amscale.planning.trial_plan import TrialPlan
 
 _SECONDS = 1.0
 """Of each model."""

@@ -20,7 +20,7 @@ from amscale.scaling.points import Array
 from amscale.settings import format_size
 
 if TYPE_CHECKING:
-    from amscale.planning.plan import TrialPlan
+    from amscale.planning.trial_plan import TrialPlan
 
 _NOISE = 0.003
 """Deviation of ln loss between seeds: that of small models on text, and about that of published grids."""

@@ -14,7 +14,7 @@ from amscale.trials.location import is_uri
 from amscale.trials.records import Placement
 
 if TYPE_CHECKING:
-    from amscale.planning.plan import TrialPlan
+    from amscale.planning.trial_plan import TrialPlan
 
 _MOST = 32
 """Members of a pack that `auto` makes: what a crash costs."""

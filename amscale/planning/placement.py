@@ -57,7 +57,7 @@ def choose_placement(
     precision = choose_precision(launch.precision, device, resources)
     usable = _usable(cell, device, precision, resources)
     forced = launch.micro_batch != "auto" and launch.zero_stage != "auto"
-    placement = memory = None
+    placement = memory = too_little = None
     for candidate, device_memory in _candidates(cell, device, precision, sequences, usable):
         if forced and placement and _counts(candidate) != _counts(placement):
             break  # the settings decide, on the smallest device that holds the trial, else on the largest
@@ -67,11 +67,21 @@ def choose_placement(
         if device in compared:
             memory = memory.scaled(compared[device].factor)
         if fits(memory, device_memory * placement.gpu_fraction):
-            return Choice(placement, memory)
+            if _holds_new_models(shape, placement, usable):
+                return Choice(placement, memory)
+            too_little = too_little or placement
     assert placement is not None
     assert memory is not None
     if forced:
         return Choice(placement, memory)
+    if too_little is not None:
+        processes = too_little.processes_per_machine
+        raise InputError(
+            f"model.size: {shape.parameters.total:,} parameters take {4 * shape.parameters.total / 1e9:.1f} GB of main "
+            f"memory in each process while a model is made, and no machine has that for {processes} process(es); give "
+            "machines with more main memory, fewer processes on each (launch.processes_per_machine, with more "
+            "launch.machines), or a smaller model"
+        )
     part, advice = "a device", "give more machines, a smaller model, or launch.device_memory"
     if placement.gpu_fraction < 1:
         part = f"launch.gpu_fraction={placement.gpu_fraction:g} of one"
@@ -83,6 +93,18 @@ def choose_placement(
         f"{part} has {device_memory * placement.gpu_fraction / 1e9:.1f} GB, of "
         f"which {_USABLE:.0%} may be filled; {advice}"
     )
+
+
+def _holds_new_models(shape: Shape, placement: Placement, usable: Resources) -> bool:
+    """Return whether the main memory of machines holds the models that processes for GPUs make in it at first.
+
+    Each makes a whole one in float32, whatever the stage shards later. On a CPU the estimate of a process has more.
+    """
+    if placement.device == "cpu":
+        return True
+    needed = 4 * shape.parameters.total * placement.processes_per_machine
+    enough = [host for host in usable.suited(placement).hosts if needed <= _USABLE * host.memory]
+    return len(enough) >= placement.machines
 
 
 def check_supported(placement: Placement) -> None:
@@ -128,7 +150,7 @@ def _candidates(
                 placement = Placement(
                     machines=machines,
                     processes_per_machine=world_size // machines,
-                    cpus_per_process=launch.cpus_per_process,
+                    cpus_per_process=launch.least_cpus,
                     device=device,
                     zero_stage=stage,
                     precision=precision,
@@ -194,11 +216,11 @@ def _usable(cell: Experiment, device: str, precision: str, resources: Resources)
         InputError: there is none.
     """
     launch = cell.launch
-    hosts = [host for host in resources.hosts if host.slots(device, launch.cpus_per_process)]
+    hosts = [host for host in resources.hosts if host.slots(device, launch.least_cpus)]
     if not hosts:
         beside = " beside a GPU" if device == "cuda" else ""
         raise InputError(
-            f"launch.cpus_per_process={launch.cpus_per_process}: no machine gives that many CPU cores{beside}; give "
+            f"launch.cpus_per_process={launch.least_cpus}: no machine gives that many CPU cores{beside}; give "
             "fewer, or ask the scheduler for more (sbatch --cpus-per-task, a container's CPU limit)"
         )
     if device == "cuda" and precision == "bf16":
@@ -227,12 +249,12 @@ def _check_counts(cell: Experiment, device: str, usable: Resources) -> None:
             f"launch.gpu_fraction={fraction:g}: only a trial of one process shares a GPU; leave out {several[0]}, or "
             "give auto or 1"
         )
-    slots = usable.processes(device, launch.cpus_per_process)
+    slots = usable.processes(device, launch.least_cpus)
     if launch.machines != "auto" and launch.machines > len(slots):
         raise InputError(f"launch.machines={launch.machines}: the cluster has {len(slots)}; give at most that many")
     most = slots[0 if launch.machines == "auto" else launch.machines - 1]
     if launch.processes_per_machine != "auto" and launch.processes_per_machine > most:
-        unit = f"slots of {'a GPU and ' if device == 'cuda' else ''}{launch.cpus_per_process} CPU core(s)"
+        unit = f"slots of {'a GPU and ' if device == 'cuda' else ''}{launch.least_cpus} CPU core(s)"
         raise InputError(
             f"launch.processes_per_machine={launch.processes_per_machine}: the cluster's machines have "
             f"{most} {unit}; give at most that many"
@@ -244,7 +266,7 @@ def _process_counts(cell: Experiment, device: str, usable: Resources) -> list[tu
     launch = cell.launch
     if _asked_fraction(launch, device) < 1:
         return [(1, 1)]
-    slots = usable.processes(device, launch.cpus_per_process)
+    slots = usable.processes(device, launch.least_cpus)
     counts = range(1, len(slots) + 1) if launch.machines == "auto" else [launch.machines]
     # A trial's machines run equally many processes: the least of the best `machines` hosts is the limit.
     limits = {machines: slots[machines - 1] for machines in counts if machines <= len(slots)}

@@ -1,10 +1,7 @@
 """Plan a sweep: the list of its trials, each with its shape, steps, cost and placement."""
 
 import json
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,21 +10,18 @@ from amscale.cluster.resources import Resources
 from amscale.cluster.supervisor import measured_grace
 from amscale.config import Experiment, LaunchSettings
 from amscale.config.loading import all_axes
-from amscale.data import Subset, TokenStatistics, TokenStore, corpus_content, statistics_without_tokens
 from amscale.errors import InputError
-from amscale.models import FLOPS_FORMULA, Shape
-from amscale.planning.branches import Branch, plan_branches
+from amscale.models import FLOPS_FORMULA
+from amscale.planning.branches import plan_branches
 from amscale.planning.corpora import Corpora
-from amscale.planning.memory import Comparison, Memory, compare_memory
+from amscale.planning.memory import compare_memory
 from amscale.planning.packs import Pack, describe_packs, loads, plan_packs
-from amscale.planning.placement import choose_placement
-from amscale.planning.probing import probe_interval
-from amscale.planning.resolving import describe_policies, resolve
+from amscale.planning.resolving import describe_policies
 from amscale.planning.sharing import share_gpus
 from amscale.planning.speeds import Speeds, speeds_for
 from amscale.planning.staging import stage_cells
-from amscale.planning.times import makespan, places, trial_seconds
-from amscale.trials.identity import trial_id, trial_label
+from amscale.planning.times import makespan, places
+from amscale.planning.trial_plan import TrialPlan, place_again, plan_cell, seconds_after, with_threads
 from amscale.trials.records import Placement
 from amscale.trials.sweep_store import SweepStore
 from amscale.trials.trial_store import TrialStore
@@ -39,65 +33,6 @@ _RECORD_BYTES = 350
 """Of a step: its line in metrics.jsonl and what TensorBoard keeps."""
 _AXES_IN_COLUMNS = {"model.size", "model.layers", "model.width", "data.size", "seed", "train.steps"}
 """Axes whose values the columns of every plan show."""
-
-
-@dataclass(frozen=True)
-class StepPlan:
-    """How a trial's tokens become optimiser steps."""
-
-    context: int
-    """Tokens of a sequence, at most."""
-    sequences: int
-    """Sequences of a global batch."""
-    mean_tokens: float
-    """Mean tokens of a sequence over the corpus."""
-    steps: int
-
-
-@dataclass(frozen=True)
-class TrialPlan:
-    """One trial before it runs."""
-
-    cell: Experiment
-    """Its settings: one cell of the grid, as numbers."""
-    identity: str
-    label: str
-    shape: Shape
-    N: int
-    """Model size under the sweep's counting convention."""
-    D: int
-    """Unique training tokens."""
-    step_plan: StepPlan
-    flops: float
-    """Training FLOPs of all steps."""
-    placement: Placement
-    memory: Memory
-    """Estimated for one process."""
-    seconds: float
-    """Expected wall time, start included."""
-    store: TokenStore | None
-    """None in a plan that was made before the corpus was tokenised."""
-    by_rule: tuple[str, ...] = ()
-    """Dotted keys of its settings that rules or the policy gave."""
-    branch: Branch | None = None
-    """Where it branches off another trial; `seconds` is what is left from there on."""
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps, at most."""
-        return self.step_plan.steps
-
-    @property
-    def flops_saved(self) -> float:
-        """Training FLOPs of the steps that the trial does not train itself."""
-        return self.flops * self.branch.step / self.steps if self.branch else 0.0
-
-    def setting(self, key: str) -> Any:
-        """Return the value of a dotted key of the trial's settings, such as `train.learning_rate`."""
-        value: Any = self.cell
-        for part in key.split("."):
-            value = value[part] if isinstance(value, dict) else getattr(value, part)
-        return value
 
 
 @dataclass(frozen=True)
@@ -253,12 +188,12 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
     axes = tuple(all_axes(config))
     policies: dict[str, dict[str, tuple[str, ...]]] = {}
 
-    def plan_cell(cell: Experiment) -> TrialPlan:
+    def planned(cell: Experiment) -> TrialPlan:
         tokens, content = corpora.tokens(cell.data), corpora.content(cell.data)
-        return _plan_cell(cell, tokens, content, resources, config.fit.count, speeds, policies)
+        return plan_cell(cell, tokens, content, resources, config.fit.count, speeds, policies)
 
-    stages = stage_cells(config, plan_cell, results)
-    trials = [plan_cell(cell) for cell in stages.now]
+    stages = stage_cells(config, planned, results)
+    trials = [planned(cell) for cell in stages.now]
     _check_distinct(trials, axes)
     compared = compare_memory((t.shape, t.cell.train, results[t.identity]) for t in trials if t.identity in results)
     if compared:
@@ -266,12 +201,14 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
         trials = [
             trial
             if any(folder.trial(trial.label).checkpoints.glob("step_*"))
-            else _place_again(trial, resources, compared, speeds)
+            else place_again(trial, resources, compared, speeds)
             for trial in trials
         ]
     waiting = sum(not folder.trial(trial.label).done() for trial in trials)
-    trials = share_gpus(trials, resources, min(waiting, config.launch.concurrent_trials or waiting))
-    trials = plan_branches(trials, folder, lambda trial, step: _seconds_after(trial, step, resources, speeds))
+    at_a_time = min(waiting, config.launch.concurrent_trials or waiting)
+    trials = share_gpus(trials, resources, at_a_time)
+    trials = [with_threads(trial, folder.trial(trial.label), resources, at_a_time, speeds) for trial in trials]
+    trials = plan_branches(trials, folder, lambda trial, step: seconds_after(trial, step, resources, speeds))
     trials.sort(key=lambda trial: (trial.N, trial.D, trial.cell.seed))
     left = [trial for trial in trials if not folder.trial(trial.label).done()]
     stops_early = config.tune is not None and config.tune.stop is not None  # Ray Tune sees a pack as one trial
@@ -284,7 +221,7 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
         stops_early=stops_early,
         policies=tuple(describe_policies(policies)),
         stages=stages.sentences,
-        later=tuple(plan_cell(cell) for cell in stages.later),
+        later=tuple(planned(cell) for cell in stages.later),
         resources=resources,
         count=config.fit.count,
         flops_formula=f"{FLOPS_FORMULA}: {models.FLOPS_FORMULAS[FLOPS_FORMULA]}",
@@ -296,107 +233,6 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
         end_seconds=max((_end_seconds(folder.trial(trial.label), config.launch) for trial in trials), default=0.0),
         texts=corpora.texts,
         memory_basis=tuple(comparison.describe() for comparison in compared.values()),
-    )
-
-
-def plan_steps(cell: Experiment, store: TokenStore | None, subset: Subset | None) -> StepPlan:
-    """Return batch and steps of a run, from its settings and the facts of its tokens; the same in plan and training.
-
-    Without tokens, where the trial's script reads data by itself, its settings alone decide.
-    """
-    if store is None or subset is None:
-        facts = statistics_without_tokens(cell.data)
-        return _steps(cell, facts.context, facts.mean_tokens_per_sequence, int(cell.data.size or 0))
-    return _steps(cell, *_lengths(cell, store), subset.unique_tokens)
-
-
-def _lengths(cell: Experiment, store: TokenStore) -> tuple[int, float]:
-    """Return the tokens of a sequence, at most and in the mean."""
-    context = cell.data.context or store.longest_document
-    mean = context if cell.data.packing == "stream" else min(context, store.training_tokens / store.training_documents)
-    return context, mean
-
-
-def _steps(cell: Experiment, context: int, mean: float, unique_tokens: int) -> StepPlan:
-    sequences = max(1, round(cell.train.batch_tokens / mean))
-    if cell.train.steps is not None:
-        return StepPlan(context, sequences, mean, cell.train.steps)
-    assert cell.train.epochs is not None
-    return StepPlan(context, sequences, mean, math.ceil(cell.train.epochs * unique_tokens / (sequences * mean)))
-
-
-def plan_trial(cell: Experiment, store: TokenStore | None, resources: Resources, count: str) -> TrialPlan:
-    """Resolve one cell against its token store, as `plan_sweep` does; None where its script reads data by itself."""
-    return _plan_cell(
-        cell, store or statistics_without_tokens(cell.data), corpus_content(cell.data), resources, count, Speeds()
-    )
-
-
-def _plan_cell(
-    cell: Experiment,
-    corpus: TokenStore | TokenStatistics,
-    content: dict[str, Any],
-    resources: Resources,
-    count: str,
-    speeds: Speeds,
-    policies: dict[str, dict[str, tuple[str, ...]]] | None = None,
-) -> TrialPlan:
-    if isinstance(corpus, TokenStore):
-        D = corpus.training(cell.data.size, cell.data.packing, cell.data.copies).unique_tokens
-        context, mean = _lengths(cell, corpus)
-    else:
-        assert cell.data.size is not None
-        D, context, mean = cell.data.size, corpus.context, corpus.mean_tokens_per_sequence
-    shape = models.solve(cell.model, corpus.vocabulary_size, context)
-    name, resolved = cell.train.policy, resolve(cell, shape, D, context)
-    if policies is not None and name is not None:
-        policies[name] = {"by_policy": resolved.by_policy, "by_hand": resolved.by_hand}
-    cell = resolved.cell
-    steps = _steps(cell, context, mean, D)
-    choice = choose_placement(cell, shape, steps.sequences, resources)
-    flops = models.flops_per_token(shape) * steps.steps * steps.sequences * steps.mean_tokens
-    every = probe_interval(cell, shape, steps.steps, flops / steps.steps, choice.placement)
-    cell = cell.model_copy(update={"probes": cell.probes.model_copy(update={"every": every})})
-    identity = trial_id(cell, _dimensions(shape), content)
-    return TrialPlan(
-        cell=cell,
-        identity=identity,
-        label=trial_label(cell, shape.parameters.under("non_embedding"), D, identity),
-        shape=shape,
-        N=shape.parameters.under(count),
-        D=D,
-        step_plan=steps,
-        flops=flops,
-        placement=choice.placement,
-        memory=choice.memory,
-        seconds=trial_seconds(cell, shape.family, steps.steps, flops, choice.placement, resources, speeds),
-        store=corpus if isinstance(corpus, TokenStore) else None,
-        by_rule=tuple(f"train.{key}" for key in (*resolved.by_rule, *resolved.by_policy)),
-    )
-
-
-@lru_cache(maxsize=4096)
-def _dimensions(shape: Shape) -> dict[str, Any]:
-    """Return what identifies a shape: not the size that was asked for, and not what follows from the data."""
-    return {k: v for k, v in shape.as_dict().items() if k not in ("wanted", "count", "vocabulary")}
-
-
-def _place_again(
-    trial: TrialPlan, resources: Resources, compared: Mapping[str, Comparison], speeds: Speeds
-) -> TrialPlan:
-    """Return a planned trial placed by a memory estimate that earlier results correct."""
-    choice = choose_placement(trial.cell, trial.shape, trial.step_plan.sequences, resources, compared)
-    seconds = trial_seconds(
-        trial.cell, trial.shape.family, trial.steps, trial.flops, choice.placement, resources, speeds
-    )
-    return replace(trial, placement=choice.placement, memory=choice.memory, seconds=seconds)
-
-
-def _seconds_after(trial: TrialPlan, step: int, resources: Resources, speeds: Speeds) -> float:
-    """Return the expected wall time of a trial that begins after a step."""
-    left = trial.steps - step
-    return trial_seconds(
-        trial.cell, trial.shape.family, left, trial.flops * left / trial.steps, trial.placement, resources, speeds
     )
 
 

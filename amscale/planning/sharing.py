@@ -10,7 +10,7 @@ from amscale.planning.placement import fits
 from amscale.trials.records import Placement
 
 if TYPE_CHECKING:
-    from amscale.planning.plan import TrialPlan
+    from amscale.planning.trial_plan import TrialPlan
 
 STEP_SECONDS = 0.006
 """What a step takes beside its arithmetic: Python, the optimiser's many small tensors, records."""

@@ -16,7 +16,8 @@ from amscale.cluster.resources import Resources, this_machine
 from amscale.config import Experiment
 from amscale.data import TokenStore, prepare
 from amscale.errors import InputError
-from amscale.planning.plan import TrialPlan, plan_trial, tokens_folder
+from amscale.planning.plan import tokens_folder
+from amscale.planning.trial_plan import TrialPlan, plan_trial
 from amscale.trials.objects import is_uri
 from amscale.trials.sweep_store import SweepStore, sweep_store
 from amscale.trials.trial_store import TrialStore

@@ -23,7 +23,7 @@ from amscale.settings import format_size
 from amscale.trials.records import TrialResult
 
 if TYPE_CHECKING:
-    from amscale.planning.plan import TrialPlan
+    from amscale.planning.trial_plan import TrialPlan
 
 PlanCell = Callable[[Experiment], "TrialPlan"]
 

@@ -16,7 +16,7 @@ from amscale.trials.records import (
 )
 
 if TYPE_CHECKING:
-    from amscale.planning.plan import TrialPlan
+    from amscale.planning.trial_plan import TrialPlan
 
 
 def stopped_result(trial: "TrialPlan", reason: str, report: dict[str, Any]) -> TrialResult:

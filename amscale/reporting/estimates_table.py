@@ -12,7 +12,7 @@ from amscale.scaling.verdict import ANSWER, ASKED, NEXT, NOT_SAID, Verdict
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from amscale.scaling.fit import BaseFit
+    from amscale.scaling.base_fit import BaseFit
 
 _LABEL = 10
 """Columns of a label of the verdict."""

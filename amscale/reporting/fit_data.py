@@ -12,7 +12,7 @@ from amscale.scaling.floor import common_value
 from amscale.settings import format_size
 
 if TYPE_CHECKING:
-    from amscale.scaling.fit import BaseFit
+    from amscale.scaling.base_fit import BaseFit
 
 MAX_SIZE_COLOURS = 16
 """Where there are more sizes than this, neighbouring sizes share a colour."""

@@ -21,7 +21,7 @@ from amscale.scaling.verdict import NextStep, promise
 from amscale.trials.storage_errors import check_outputs, make_folder
 
 if TYPE_CHECKING:
-    from amscale.scaling.fit import BaseFit
+    from amscale.scaling.base_fit import BaseFit
 
 
 def write_report(folder: str | Path, fit: "BaseFit | None" = None, output: str | Path | None = None) -> Path:

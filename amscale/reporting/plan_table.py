@@ -13,7 +13,8 @@ from amscale.cluster.environment import set_variables
 from amscale.cluster.machine import launch_command
 from amscale.planning.branches import describe_branches
 from amscale.planning.design import DesignCheck, design_lines
-from amscale.planning.plan import SweepPlan, TrialPlan
+from amscale.planning.plan import SweepPlan
+from amscale.planning.trial_plan import TrialPlan
 from amscale.settings import format_duration, format_size, format_value
 from amscale.trials.records import Placement
 

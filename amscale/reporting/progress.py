@@ -43,7 +43,7 @@ class _TrialRow:
 
 
 class LiveProgress:
-    """A listener of `amscale.cluster.tune` that shows the progress of trials.
+    """A listener of `amscale.cluster.listener` that shows the progress of trials.
 
     Args:
         console: where to show it.

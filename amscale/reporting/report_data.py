@@ -24,7 +24,7 @@ from amscale.trials.sweep_store import SweepStore
 from amscale.trials.trial_store import TrialStore
 
 if TYPE_CHECKING:
-    from amscale.scaling.fit import BaseFit
+    from amscale.scaling.base_fit import BaseFit
 
 Curve = list[tuple[float, float]]
 """(step, nats per token); steps ascend and occur once."""

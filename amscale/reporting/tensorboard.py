@@ -23,7 +23,7 @@ from amscale.trials.identity import label_cell, label_order
 from amscale.trials.sweep_store import SweepStore
 
 if TYPE_CHECKING:
-    from amscale.scaling.fit import BaseFit
+    from amscale.scaling.base_fit import BaseFit
 
 _SWEEP = "All"
 """Sorts before N1=…"""

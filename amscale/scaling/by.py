@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amscale.errors import InputError
+from amscale.scaling.base_fit import BaseFit
 from amscale.scaling.estimate import EXPONENT, FLOOR, Estimate
-from amscale.scaling.fit import BaseFit
 from amscale.scaling.reading import read_sweep
 from amscale.scaling.table_file import read_cells
 from amscale.scaling.table_rows import find_column, select_rows, take_rows

@@ -56,10 +56,10 @@ def capacity_cells(
                 best = reach, [(N, D) for N in chosen for D in amounts[N]]
     reach, cells = best
     if not cells:
-        lack = "no further N has them" if number >= LEAST_AMOUNTS else f"ask for {LEAST_AMOUNTS} cells or more"
-        raise InputError(
-            f"next={number}: the most bits that a new N memorises are found by {LEAST_AMOUNTS} D or more, and {lack}"
-        )
+        needed = f"a new N needs {LEAST_AMOUNTS} D or more, around the one at which it memorises the most bits"
+        if number < LEAST_AMOUNTS:
+            raise InputError(f"next={number}: {needed}; ask for {LEAST_AMOUNTS} cells or more")
+        raise InputError(f"next={number}: {needed}, and the corpus has them for none that is not in the sweep yet")
     return cells, line.interval, (line.slope - reach, line.slope + reach)
 
 

@@ -2,48 +2,21 @@
 
 import difflib
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from amscale.errors import InputError
 from amscale.scaling.conditions import units_warnings
 from amscale.scaling.points import Point, PointTable
 from amscale.scaling.table_file import Cells, read_cells
+from amscale.scaling.table_numbers import LARGEST, is_number, merged, nats_per_token, scale_of, to_number
 from amscale.scaling.table_rows import differing_columns, is_text, select_rows, tuning_columns
 from amscale.settings import parse_number
 
 if TYPE_CHECKING:
     import pandas as pd
-
-LOSS_UNITS = ("nats", "bits", "bits_per_byte")
-
-
-def nats_per_token(unit: str, bytes_per_token: float | None) -> float:
-    """Return the factor that turns a loss into nats per token.
-
-    Args:
-        unit: nats or bits, both per token, or bits_per_byte.
-        bytes_per_token: mean bytes of a token; needed for bits_per_byte, and only there.
-
-    Raises:
-        InputError: the unit is unknown, or bytes per token are missing or not wanted.
-    """
-    if unit not in LOSS_UNITS:
-        raise InputError(f"loss_unit={unit!r} is not a unit of loss; choose one of {', '.join(LOSS_UNITS)}")
-    if unit == "bits_per_byte":
-        number = isinstance(bytes_per_token, int | float) and not isinstance(bytes_per_token, bool)
-        if bytes_per_token is None or not number or not 0 < bytes_per_token < math.inf:
-            raise InputError(f"loss_unit=bits_per_byte needs --bytes_per_token, above 0 (got {bytes_per_token!r})")
-        return math.log(2) * bytes_per_token
-    if bytes_per_token is not None:
-        raise InputError(f"bytes_per_token={bytes_per_token!r} is for loss_unit=bits_per_byte, not for {unit}")
-    return 1.0 if unit == "nats" else math.log(2)
 
 
 @dataclass(frozen=True)
@@ -103,9 +76,9 @@ def read_table(
         D, tokens = _amounts(reader, N, tokens, flops)
     loss = [None if value is None else factor * value for value in reader.losses()]
     seeds = reader.seeds()
-    rows = [_merged(N), _merged(D), loss, seeds, flops, tokens]
-    axes = reader.axes(tune, _merged(N), _merged(D))
-    different = differing_columns(reader.cells, {*reader.names.values(), *axes}, _merged(N), _merged(D))
+    rows = [merged(N), merged(D), loss, seeds, flops, tokens]
+    axes = reader.axes(tune, merged(N), merged(D))
+    different = differing_columns(reader.cells, {*reader.names.values(), *axes}, merged(N), merged(D))
     names = [name for name in different if is_text(reader.cells.columns[name])]
     _collect(table, reader.cells, [column or [None] * reader.cells.rows for column in rows], axes, names)
     table.warnings += different.values()
@@ -138,11 +111,6 @@ def _amounts(
     return [None if n is None or c is None else c / (6 * n) for n, c in pairs], None
 
 
-_SCALES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12, "thousand": 1e3, "million": 1e6, "billion": 1e9}
-_SCALE = re.compile(
-    r"(?:(?i:.*[(\[]\s*(?:in )?(k|m|b|g|t|thousand|million|billion)s?( (params|parameters|tokens))?\s*[)\]])"
-    r"|.*_([kKMBGT])|(?i:.*[ _](thousand|million|billion)s?))"
-)
 _SIZES = ("n", "d", "flops", "tokens")
 _WORDS_OF = {"n": ("param", "size", "model"), "d": ("token", "data"), "loss": ("loss", "nll", "entropy")}
 
@@ -205,7 +173,7 @@ class _Reader:
             for row, cell in zip(self.cells.numbers, self.cells.columns[name], strict=True):
                 if not isinstance(cell, str) or cell.isalnum() or not ("," in cell or "." in cell):
                     continue
-                valid = {sign for sign in ".," if _is_number(cell, sign, grouped=key in _SIZES)}
+                valid = {sign for sign in ".," if is_number(cell, sign, grouped=key in _SIZES)}
                 if comma is None and "," in cell and len(valid) == 2:
                     comma = (row, name, cell)
                 for sign in valid if len(valid) == 1 else ():
@@ -236,7 +204,7 @@ class _Reader:
         found: list[float | None] = []
         for row, cell in zip(self.cells.numbers, self.cells.columns[name], strict=True):
             try:
-                found.append(None if cell is None else _number(cell, self.decimal, sizes, scale))
+                found.append(None if cell is None else to_number(cell, self.decimal, sizes, scale))
             except (ValueError, OverflowError):
                 example = "a number such as 2e8, 400M or 1,000,000" if sizes else "a number"
                 raise self._fault(row, name, cell, f"{example} is needed") from None
@@ -245,13 +213,10 @@ class _Reader:
         return found
 
     def _scale(self, name: str) -> float:
-        match = _SCALE.fullmatch(name)
-        if match is None:
-            return 1.0
-        unit = next(group for group in (match[1], match[4], match[5]) if group).lower()
-        scale = _SCALES[unit]
-        self.warnings.append(f"the numbers of column {name!r} are taken times {scale:g}, as its name says")
-        return scale
+        scale = scale_of(name)
+        if scale is not None:
+            self.warnings.append(f"the numbers of column {name!r} are taken times {scale:g}, as its name says")
+        return scale or 1.0
 
     def _fault(self, row: int, name: str, cell: Any, what: str) -> InputError:
         return InputError(f"{self.cells.source}: row {row}, column {name!r} holds {cell!r}; {what}")
@@ -260,8 +225,8 @@ class _Reader:
         """Return the positive numbers of a column, None for a missing one; None where there is no such column."""
         values = self._numbers(key)
         for row, value in zip(self.cells.numbers, values or [], strict=values is not None):
-            if value is not None and not 1 / _LARGEST < value < _LARGEST:
-                most = f" below {_LARGEST:g}" if value >= _LARGEST else ""
+            if value is not None and not 1 / LARGEST < value < LARGEST:
+                most = f" below {LARGEST:g}" if value >= LARGEST else ""
                 raise self._fault(row, self.names[key], value, f"it must be a positive number{most}")
         return values
 
@@ -269,7 +234,7 @@ class _Reader:
         """Return the losses in the table's unit; a missing one is None, and that of a diverged run not finite."""
         values = self._numbers("loss") or []
         for row, value in zip(self.cells.numbers, values, strict=True):
-            if value is not None and math.isfinite(value) and not 1 / _LARGEST < value < _LARGEST:
+            if value is not None and math.isfinite(value) and not 1 / LARGEST < value < LARGEST:
                 raise InputError(f"{self.cells.source}: row {row} has loss {value:g}; a cross-entropy must be positive")
         return values
 
@@ -309,59 +274,6 @@ class _Reader:
             if value is not None and not value.is_integer():
                 raise self._fault(row, self.names["seed"], value, "a whole number is needed")
         return values
-
-
-_LARGEST = 1e40
-"""No count is as large: products of larger ones would overflow."""
-
-_PLAIN = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
-_UNITLESS = re.compile(r"[^a-z]*(?:[0-9]e[+-]?[0-9]+)?", re.IGNORECASE)
-_NOT_FINITE = {"nan": math.nan, "inf": math.inf, "+inf": math.inf, "infinity": math.inf, "-inf": -math.inf}
-
-
-def _number(cell: Any, decimal: str, sizes: bool, scale: float) -> float:
-    """Return the number in a cell.
-
-    Raises:
-        ValueError: there is none; a truth value, a date or a list is no number.
-    """
-    if isinstance(cell, str):
-        if decimal == "." and _PLAIN.fullmatch(cell):
-            return scale * float(cell)
-        if cell.lower() in _NOT_FINITE:
-            return _NOT_FINITE[cell.lower()]
-        unitless = _UNITLESS.fullmatch(cell) is not None
-        if not sizes and not (unitless and _is_number(cell, decimal, grouped=False)):
-            raise ValueError(f"{cell!r} is not a plain number")
-        return (scale if unitless else 1.0) * parse_number(cell, decimal)
-    if isinstance(cell, bool | np.bool_) or not isinstance(cell, int | float | np.integer | np.floating | Decimal):
-        raise ValueError(f"{cell!r} is not a number")
-    return scale * float(cell)
-
-
-def _is_number(text: str, decimal: str, grouped: bool) -> bool:
-    """Return whether a text is a number with that decimal sign; the other one may group thousands if `grouped`."""
-    try:
-        parse_number(text, decimal)
-    except ValueError:
-        return False
-    return grouped or {".": ",", ",": "."}[decimal] not in text
-
-
-_ONE_VALUE = 1e-9
-"""Values that differ by less than this share of themselves are one value: D = C/(6N) leaves such differences."""
-
-
-def _merged(values: Sequence[float | None] | None) -> list[float | None]:
-    """Return the values with each run of neighbours that agree to nine digits replaced by its least."""
-    least: dict[float, float] = {}
-    before = first = -math.inf
-    for value in sorted({value for value in values or [] if value is not None}):
-        if value - before > _ONE_VALUE * value:
-            first = value
-        before = value
-        least[value] = first
-    return [None if value is None else least[value] for value in values or []]
 
 
 def _collect(

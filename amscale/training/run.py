@@ -23,7 +23,7 @@ from amscale.data import Batches, Sequences, Subset, TokenStore, open_store
 from amscale.errors import EXIT_PREEMPTED, InputError
 from amscale.models import Shape
 from amscale.planning.placement import check_supported
-from amscale.planning.plan import plan_steps
+from amscale.planning.trial_plan import plan_steps
 from amscale.probes.interface import Probe
 from amscale.probes.registry import build_probes
 from amscale.training import checkpoint, compiling, engine

@@ -28,7 +28,7 @@ from amscale.data import Subset, TokenStore
 from amscale.errors import EXIT_PREEMPTED, InputError
 from amscale.models import Shape
 from amscale.models.user_code import script_hash
-from amscale.planning.plan import StepPlan, plan_steps
+from amscale.planning.trial_plan import StepPlan, plan_steps
 from amscale.probes.measurement import Measurement
 from amscale.training.metrics_writer import MetricsWriter
 from amscale.training.report_to import outcome_of, report_to

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, TypeAdapter, 
 
 from amscale.errors import InputError
 from amscale.files import is_number
-from amscale.trials.records import Number
+from amscale.trials.record import Number
 
 _MEASURED = re.compile(r"\w+/(layer_[0-9]{1,4}/\w+|(?!layer_)\w+(/\w+)*)", re.ASCII)
 """The name of a value that a probe measured: `group/layer_00/name`, `group/global/name` or `group/name`."""

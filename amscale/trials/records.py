@@ -5,102 +5,20 @@ again. Fields that older versions did not write are optional. docs/files.md list
 """
 
 import json
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic import Field, PlainValidator, ValidationError
 
 from amscale.errors import InputError
-from amscale.files import is_number, parse_json, parse_yaml, read_lines
+from amscale.files import parse_json, parse_yaml, read_lines
+from amscale.trials.record import FORMAT, Amount, Count, Number, R, Record, checked, count
 
-FORMAT = 1
-"""Version of a sweep folder's layout and of the records in it. Another version is an error, and is not overwritten."""
-
-
-def _number(value: Any) -> float:
-    if not is_number(value):
-        raise ValueError("a number")
-    return value  # type: ignore[no-any-return]  # a whole number stays whole, so that it is written as it was
-
-
-def _amount(value: Any) -> float:
-    if not is_number(value) or not math.isfinite(value) or value < 0:
-        raise ValueError("a finite number of at least 0")
-    return value  # type: ignore[no-any-return]
-
-
-def _count(value: Any) -> int:
-    if _amount(value) != int(value):
-        raise ValueError("a whole number")
-    return int(value)
-
-
-Number = Annotated[float, PlainValidator(_number)]
-"""A measured number: infinite or undefined where a run diverged."""
-Amount = Annotated[float, PlainValidator(_amount)]
-"""A finite number of at least 0."""
-Count = Annotated[int, PlainValidator(_count)]
-"""A whole number of at least 0."""
 _Positive = Annotated[int, Field(strict=True, ge=1)]
-
-
-class Record(BaseModel):
-    """Base of the records: frozen, and tolerant of keys that another version added."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    def to_tree(self) -> dict[str, Any]:
-        """Return the fields that were given, as plain data in the order of their declaration."""
-        return self.model_dump(exclude_unset=True)
-
-
-R = TypeVar("R", bound=Record)
-
-
-def _checked(kind: type[R], tree: Any, source: Path, advice: str) -> R:
-    """Check plain data that was read from a file.
-
-    Args:
-        kind: the record that it must be.
-        tree: the data.
-        source: the file.
-        advice: what to do if the data is not such a record.
-
-    Raises:
-        InputError: another format, or a field that is missing or wrong; names file, field and advice.
-    """
-    if not isinstance(tree, dict) or tree.get("format") != FORMAT:
-        raise InputError(f"{source}: written by another version; this one reads format {FORMAT}")
-    try:
-        return kind.model_validate(tree)
-    except ValidationError as error:
-        raise InputError(f"{source}: {_complaint(error)}; {advice}") from None
-
-
-_KINDS = {
-    "string_type": "text",
-    "dict_type": "a mapping",
-    "model_type": "a mapping",
-    "dataclass_type": "a mapping",
-    "list_type": "a list",
-    "int_type": "a whole number",
-    "bool_type": "true or false",
-}
-
-
-def _complaint(error: ValidationError) -> str:
-    """Describe the first field that is missing or wrong."""
-    first = error.errors(include_url=False)[0]
-    name, value = ".".join(map(str, first["loc"])), first["input"]
-    if first["type"] == "missing" or value is None:
-        return f"{name} is missing"
-    kind = _KINDS.get(first["type"]) or first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    return f"{name}={str(value)[:60]!r} is not {kind}"
 
 
 @dataclass(frozen=True)
@@ -158,7 +76,7 @@ class TrialSpec(Record):
     """Path of the token store; its name counts. Empty where the trial's script reads data by itself."""
     settings: dict[str, Any]
     """All settings of the cell, for `amscale.config.parse`."""
-    branches: list[SpecBranch] = []
+    branches: list[SpecBranch] = Field(default_factory=list)
     """Trials that wait for this one, in the sweep that runs it."""
 
     @classmethod
@@ -173,7 +91,7 @@ class TrialSpec(Record):
             tree = parse_yaml(text)
         except ValueError as error:
             raise InputError(f"{source}: not a trial's spec ({error}); {advice}") from None
-        return _checked(cls, tree, source, advice)
+        return checked(cls, tree, source, advice)
 
     def to_yaml(self) -> str:
         """Return the text of `spec.yaml`."""
@@ -299,7 +217,7 @@ class ResultElectricity(Record):
     """Of its GPUs (NVML)."""
     host_kwh: Amount | None = None
     """Of the processors of its machines (RAPL)."""
-    reasons: dict[str, str] = {}
+    reasons: dict[str, str] = Field(default_factory=dict)
     """Why `device` or `host` is not known."""
 
 
@@ -315,7 +233,7 @@ class ResultBranch(Record):
 
 
 def _world_size(value: Any) -> int:
-    if _count(value) < 1:
+    if count(value) < 1:
         raise ValueError("a whole number of at least 1")
     return int(value)
 
@@ -389,8 +307,8 @@ class TrialResult(Record):
     """The trial that it branched off; None where it trained from its first step."""
     packed: ResultPacked | None = None
     """The trials that one process trained together; None where it was alone."""
-    versions: dict[str, str] = {}
-    settings: dict[str, Any] = {}
+    versions: dict[str, str] = Field(default_factory=dict)
+    settings: dict[str, Any] = Field(default_factory=dict)
     """All settings of the cell, defaults included, as the version that ran it wrote them."""
 
     @classmethod
@@ -405,7 +323,7 @@ class TrialResult(Record):
             tree = parse_json(text)
         except ValueError as error:
             raise InputError(f"{source}: not valid JSON ({error}); {advice}") from None
-        return _checked(cls, tree, source, advice)
+        return checked(cls, tree, source, advice)
 
     def to_json(self) -> str:
         """Return the text of `result.json`."""

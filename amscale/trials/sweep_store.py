@@ -20,7 +20,8 @@ from amscale.trials import lease, mirror
 from amscale.trials.identity import label_order
 from amscale.trials.location import TrialLocation, storage_folder, working_folder
 from amscale.trials.objects import ObjectStore, is_uri
-from amscale.trials.records import FORMAT, TrialResult
+from amscale.trials.record import FORMAT
+from amscale.trials.records import TrialResult
 from amscale.trials.storage_errors import storage_errors
 from amscale.trials.trial_store import TrialStore
 

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 from ray.tune.search import Searcher
 
 from amscale.cluster.branch_points import After, BranchPoints
-from amscale.cluster.tune import JobQueue, ListenerCallback
+from amscale.cluster.listener import ListenerCallback
+from amscale.cluster.tune import JobQueue
 
 
 def test_a_trial_is_handed_over_when_its_checkpoint_is_there_or_never_will_be():

@@ -139,7 +139,7 @@ def test_the_job_is_a_sweep_on_a_head_without_gpu_and_workers_that_share_its_sto
         assert container["resources"]["requests"] == limits
         gpus.append(int(limits.get("nvidia.com/gpu", 0)))
         assert "num-gpus" not in group["rayStartParams"]  # the operator takes them from the limits
-        assert int(limits["cpu"]) >= gpus[-1] * experiment.launch.cpus_per_process
+        assert int(limits["cpu"]) >= gpus[-1] * experiment.launch.least_cpus
         assert container["image"] == "registry.example/amscale:latest"
         assert container["image"] in (FOLDER / "Dockerfile").read_text()
         assert pod["securityContext"]["runAsNonRoot"] is True

@@ -155,7 +155,7 @@ def test_variables_are_as_before_after_the_block(monkeypatch):
 
 WAITING = """
 import os, signal, sys
-from amscale.cluster import tune
+from amscale.cluster import listener, tune
 from amscale.cluster.ray_cluster import ray_cluster
 from amscale.errors import Preempted
 from amscale.trials.location import TrialLocation
@@ -168,7 +168,7 @@ class Listener:
     def lost(self, reason):
         print(reason)
 
-tune._WAITING_SECONDS = 2.0
+listener._WAITING_SECONDS = 2.0
 location = TrialLocation(sys.argv[1], None, "sweep", "trial")
 job = tune.Job("trial", location, Placement(1, 2, 1, "cpu", 0, "fp32", 1, 1), 1.0, 60.0)
 with ray_cluster(None, cpus=1) as head:

@@ -16,7 +16,7 @@ from amscale.cluster.environment import rank_environment
 from amscale.cluster.ray_cluster import ray_cluster
 from amscale.cluster.resources import cluster
 from amscale.cluster.tune import run_jobs
-from amscale.driver import _job
+from amscale.planning.jobs import make_job
 from amscale.planning.plan import plan_sweep
 from amscale.trials.records import Placement
 from amscale.trials.sweep_store import sweep_store
@@ -87,7 +87,7 @@ def run_on_two_nodes(folder: Path) -> None:
             assert [trial.placement.gpu_fraction for trial in plan.trials] == [0.3333] * 4 + [1.0] * 4
             trials = [plan.trials[-1], *plan.trials[:4]]
             sweep = sweep_store(settings)
-            jobs = [_job(trial, sweep, plan.resources) for trial in trials]
+            jobs = [make_job(trial, sweep, plan.resources) for trial in trials]
             run_jobs(jobs, Silent(), retries=0, concurrent=None, state=folder / "ray", head=head, trainable=Looking)
     finally:
         made.shutdown()

@@ -11,10 +11,10 @@ from amscale.reporting.figures import report_charts
 from amscale.reporting.page import render_page
 from amscale.reporting.report_data import read_report_data
 from amscale.scaling import estimate as groups
+from amscale.scaling.base_fit import BaseFit
 from amscale.scaling.collapse import exponent_from_collapse
 from amscale.scaling.dstar import DStar
 from amscale.scaling.estimate import Estimate, HypothesisTest
-from amscale.scaling.fit import BaseFit
 from amscale.scaling.isoflop import exponents_from_budgets
 from amscale.scaling.optima import exponent_from_contours
 from amscale.scaling.points import Point, PointTable

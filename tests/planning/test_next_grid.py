@@ -13,7 +13,8 @@ from amscale.config import load, parse, split_arguments
 from amscale.errors import InputError
 from amscale.fit import fit
 from amscale.planning.next_grid import next_grid_of_sweep, next_grid_of_table, with_next_step
-from amscale.planning.plan import TrialPlan, plan_sweep
+from amscale.planning.plan import plan_sweep
+from amscale.planning.trial_plan import TrialPlan
 from amscale.scaling.fit import BaseFit
 from amscale.scaling.reading import read_sweep
 from amscale.scaling.verdict import promise

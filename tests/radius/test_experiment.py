@@ -18,7 +18,8 @@ from amscale.errors import InputError
 from amscale.planning.plan import tokens_folder
 from amscale.probe import probe
 from amscale.radius.configuration import load
-from amscale.trials.records import FORMAT, Placement, TrialResult
+from amscale.trials.record import FORMAT
+from amscale.trials.records import Placement, TrialResult
 from amscale.trials.sweep_store import SweepStore
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ from helpers.made_fit import DSTAR, EXPONENT, FLOOR, fit_of
 
 from amscale.errors import InputError
 from amscale.reporting.figures import figure, figure_names, write_figures
-from amscale.scaling.fit import BaseFit
+from amscale.scaling.base_fit import BaseFit
 from amscale.scaling.points import Point, PointTable
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from amscale.scaling.fit import BaseFit, fit_sweep
+from amscale.scaling.base_fit import BaseFit
+from amscale.scaling.fit import fit_sweep
 
 
 @pytest.fixture(scope="session")

@@ -201,7 +201,7 @@ def test_next_cells_for_memorised_bits_narrow_the_slope_as_promised_and_surround
     assert np.mean(promised) < 0.8 * np.mean(old)
     with pytest.raises(InputError, match=r"next=2: .* ask for 3 cells or more"):
         capacity_cells(known, 2, sizes * 2, math.inf)
-    with pytest.raises(InputError, match="no further N has them"):
+    with pytest.raises(InputError, match="for none that is not in the sweep"):
         capacity_cells(known, 4, sizes, math.inf)
 
 

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from amscale.errors import InputError
+from amscale.scaling.base_fit import BaseFit
 from amscale.scaling.estimate import Estimate, HypothesisTest
-from amscale.scaling.fit import BaseFit, fit_sweep, fit_table
+from amscale.scaling.fit import fit_sweep, fit_table
 from amscale.scaling.laws import all_laws, predict
 from amscale.scaling.points import PointTable
 from amscale.scaling.table import Columns

@@ -7,9 +7,9 @@ import pytest
 
 from amscale.planning.next_grid import with_next_step
 from amscale.scaling.answer import Answer
+from amscale.scaling.base_fit import BaseFit
 from amscale.scaling.dstar import cell_criteria, locate_all
 from amscale.scaling.estimate import CAPACITY, FLOOR, Estimate, HypothesisTest
-from amscale.scaling.fit import BaseFit
 from amscale.scaling.floor import floors
 from amscale.scaling.laws.compare import Comparison
 from amscale.scaling.optima import exponent_from_optima

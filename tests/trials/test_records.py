@@ -11,7 +11,8 @@ from amscale.config import load
 from amscale.errors import InputError
 from amscale.planning.plan import plan_sweep
 from amscale.trials.metrics import ProbeRecord, TrainRecord, ValidationRecord, parse_record
-from amscale.trials.records import FORMAT, OutOfMemory, Placement, TrialResult, TrialSpec, read_out_of_memory
+from amscale.trials.record import FORMAT
+from amscale.trials.records import OutOfMemory, Placement, TrialResult, TrialSpec, read_out_of_memory
 from amscale.trials.sweep_store import SweepStore
 from amscale.trials.trial_store import TrialStore
 

@@ -15,7 +15,7 @@ from amscale.planning.plan import plan_sweep
 from amscale.training.metrics_writer import cut_after
 from amscale.trials.identity import trial_id
 from amscale.trials.metrics import TrainRecord
-from amscale.trials.records import FORMAT
+from amscale.trials.record import FORMAT
 from amscale.trials.sweep_store import SweepStore
 from amscale.trials.trial_store import TrialStore
 

@@ -22,7 +22,7 @@ from amscale.reporting.report_data import ReportData
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from amscale.scaling.fit import BaseFit
+    from amscale.scaling.base_fit import BaseFit
 
 _OF_A_FIT: tuple[Callable[[FitData], Chart | None], ...] = (
     loss_against_entropy,

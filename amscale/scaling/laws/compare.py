@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import product
@@ -223,16 +223,22 @@ def _rmse(predicted: np.ndarray, loss: np.ndarray) -> float:
         return float(np.sqrt(np.mean((np.log(predicted) - np.log(loss)) ** 2)))
 
 
+Progress = Callable[[Sequence[Comparison]], None]
+"""What is told of the laws while intervals are still found: those that have one already have it."""
+
+
 def compare(
     rows: Rows,
     resamples: int,
     laws: Mapping[str, Law] | None = None,
     large: bool = False,
+    progress: Progress | None = None,
 ) -> list[Fitted]:
     """Fit laws by their id, by default every one, under every objective; refit those that describe the points.
 
     Args:
         large: leave out refits and held-out errors.
+        progress: is told of the laws that describe the points once all are fitted, and after every refit.
     """
     chosen = all_laws() if laws is None else laws
     reasons = {id: no_variation(rows.loss) or law.unsupported(rows) for id, law in chosen.items()}
@@ -240,9 +246,10 @@ def compare(
     def fitted(id: str, objective: Objective) -> Fitted:
         if reasons[id]:
             return _not_fitted(id, chosen[id], rows, objective, reasons[id])
-        return _fitted(id, chosen[id], rows, objective, large)
+        return _fitted(id, chosen[id], rows, objective)
 
     def refitted(item: Fitted) -> Fitted:
+        item = _with_held_out(item, rows)
         if item.fit is None or item.fit.objective not in _REFITTED or item.misfit is not None:
             return item
         return _refitted(item, rows, resamples)
@@ -251,7 +258,19 @@ def compare(
         found = list(pool.map(fitted, *zip(*product(chosen, OBJECTIVES), strict=True)))
         misfit = misfits(rows, found)
         found = [replace(item, misfit=poor_fit(item.comparison) or misfit.get(item.comparison.id)) for item in found]
-        return found if large else list(pool.map(refitted, found))
+        if large:
+            return found
+        _tell(progress, found)
+        for index, item in enumerate(pool.map(refitted, found)):
+            if item is not found[index]:
+                found[index] = item
+                _tell(progress, found)
+    return found
+
+
+def _tell(progress: Progress | None, found: Sequence[Fitted]) -> None:
+    if progress is not None:
+        progress([item.comparison for item in found if item.fit is not None and item.misfit is None])
 
 
 _REFITTED = (HUBER_LOG, SQUARED)
@@ -265,13 +284,12 @@ def _not_fitted(id: str, law: Law, rows: Rows, objective: Objective, reason: str
     return Fitted(law, comparison)
 
 
-def _fitted(id: str, law: Law, rows: Rows, objective: Objective, large: bool) -> Fitted:
+def _fitted(id: str, law: Law, rows: Rows, objective: Objective) -> Fitted:
     fit = fit_law(law, rows, objective)
     if reason := _overflow(fit):
         return _not_fitted(id, law, rows, objective, reason)
     predicted = fit.predict(rows)
     total = float(np.sum((rows.loss - rows.loss.mean()) ** 2))
-    held_out = {} if large or objective is not HUBER_LOG else HELD_OUT
     comparison = Comparison(
         id=id,
         law=law.name,
@@ -285,13 +303,20 @@ def _fitted(id: str, law: Law, rows: Rows, objective: Objective, large: bool) ->
         r_squared=1 - float(np.sum((rows.loss - predicted) ** 2)) / total if total > 0 else None,
         rmse=_rmse(predicted, rows.loss),
         aicc=aicc(fit, rows),
-        held_out={axis: held_out_error(law, rows, objective, axis) for axis in held_out},
         flags=fit.flags,
         condition=fit.condition,
         starts=fit.starts,
         starts_at_optimum=fit.share,
     )
     return Fitted(law, comparison, fit)
+
+
+def _with_held_out(item: Fitted, rows: Rows) -> Fitted:
+    """Return a fit by Huber's objective with its held-out errors; any other as it is."""
+    if item.fit is None or item.fit.objective is not HUBER_LOG:
+        return item
+    held_out = {axis: held_out_error(item.law, rows, HUBER_LOG, axis) for axis in HELD_OUT}
+    return replace(item, comparison=item.comparison.model_copy(update={"held_out": held_out}))
 
 
 def _refitted(item: Fitted, rows: Rows, resamples: int) -> Fitted:
