@@ -196,7 +196,7 @@ def _by_capacity(rows: Rows, known: Sequence[Capacity], number: int, sizes: Arra
         tuple(expected_flops(rows, N, D).tolist()),
         _width_of_k(*now),
         _width_of_k(*then),
-        "memorised bits, their scatter about the line as now",
+        "memorised bits, C of the new N as those before it foretell",
     )
 
 
