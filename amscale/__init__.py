@@ -6,10 +6,21 @@
 Importing this imports nothing else; names are imported when they are first used.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# From a checkout an older Python reads this file, and could not read the others.
+if sys.version_info < (3, 11):  # noqa: UP036
+    _reason = "amscale needs Python 3.11 or later, and {} is Python {}.{}; make an environment of a later one".format(
+        sys.executable, *sys.version_info[:2]
+    )
+    if sys.argv[:1] == ["-m"]:  # `python -m amscale.…`
+        sys.stderr.write(_reason + "\n")
+        sys.exit(2)
+    raise ImportError(_reason)
 
 _MODULES = {
     "Sweep": "amscale.api",

@@ -106,7 +106,10 @@ class Sweep:
             with self._opened() as path:
                 tree = SweepStore(path).read_marker()
             tree.pop("format", None)
-            experiment = parse(tree)
+            try:
+                experiment = parse(tree)
+            except InputError as error:
+                raise InputError(f"{self.address}/sweep.yaml: {error}") from None
             if not is_uri(self.address):  # a folder may have been moved since it was started
                 path = Path(self.address).absolute()
                 experiment = experiment.model_copy(update={"storage": str(path.parent), "name": path.name})

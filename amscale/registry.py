@@ -52,6 +52,10 @@ class Registry(Mapping[str, T], Generic[T]):
         yield from self._shipped
         yield from self._entry_points
 
+    def __contains__(self, name: object) -> bool:
+        """Return whether there is an object of that name; it is not imported for that."""
+        return name in self._shipped or name in self._entry_points
+
     def __len__(self) -> int:
         return len(self._shipped) + len(self._entry_points)
 

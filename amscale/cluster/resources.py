@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import amscale
 from amscale.cluster.cards import MEMORIES, USUAL_SHARE, known_card, peak_flops
 from amscale.cluster.gpus import GpuSearch, find_gpus
 from amscale.cluster.limits import granted_cpus, granted_memory
@@ -42,6 +43,8 @@ class Host:
     """What a user should know of it."""
     node: str = ""
     """Ray's name of it, where it is a node of a running cluster."""
+    versions: tuple[tuple[str, str], ...] = ()
+    """Package and version of what a trial and its driver must agree in, where it is such a node."""
 
     def slots(self, device: str, cpus_per_process: int, gpu_fraction: float = 1.0) -> int:
         """Return how many processes it can run at a time: each needs its CPU cores, beside its part of a GPU."""
@@ -210,10 +213,12 @@ def cluster() -> Resources:
                 "its Ray (`ray status`), or take it out of the cluster"
             )
         try:
-            hosts.append(_given_by_ray(ray.get(answer), node))
+            host = ray.get(answer)
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1]
             raise InputError(f"node {address} of the cluster cannot say what it has ({reason})") from None
+        _check_versions(host, address)
+        hosts.append(_given_by_ray(host, node))
     return Resources(tuple(hosts))
 
 
@@ -222,7 +227,40 @@ def _seen_by_node() -> Host:
     import os
 
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-    return _granted_here()
+    return replace(_granted_here(), versions=_versions())
+
+
+_SAME = ("torch", "deepspeed", "accelerate")
+"""Packages of which, as of amscale, all machines need one version: a trial of several machines is one program."""
+
+
+def _versions() -> tuple[tuple[str, str], ...]:
+    """Return the versions here, without what a build adds to them (2.9.0+cu128 is 2.9.0)."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = [("amscale", amscale.__version__)]
+    for name in _SAME:
+        try:
+            found.append((name, version(name).partition("+")[0]))
+        except PackageNotFoundError:
+            found.append((name, "missing"))
+    return tuple(found)
+
+
+def _check_versions(host: Host, address: str) -> None:
+    """Check that a node has the versions of this machine.
+
+    Raises:
+        InputError: it has others.
+    """
+    there = dict(host.versions)
+    pairs = [(name, there.get(name, "of an earlier version"), here) for name, here in _versions()]
+    others = [f"{name} {other} and not {here}" for name, other, here in pairs if other != here]
+    if others:
+        raise InputError(
+            f"node {address} of the cluster has {', '.join(others)}, which this machine has; give all one "
+            "environment, or take it out of the cluster (`python -m amscale.doctor` compares them all)"
+        )
 
 
 def _given_by_ray(host: Host, node: dict[str, Any]) -> Host:

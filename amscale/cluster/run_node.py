@@ -71,6 +71,14 @@ def _wait_for_head(head: str) -> None:
             time.sleep(0.2)
 
 
+def _is_taken(head: str) -> bool:
+    try:
+        check_reachable(head, 5)
+    except OSError:
+        return False
+    return True
+
+
 def _is_supervisor(process: int) -> bool:
     try:
         return supervisor.__file__.encode() in Path(f"/proc/{process}/cmdline").read_bytes()
@@ -84,6 +92,11 @@ def main(head: str, peers: Sequence[str]) -> int:
     address = own_address(peers)
     if split_port(head)[0] != address:
         _wait_for_head(head)
+    elif _is_taken(head):  # Ray would look for its head there for half a minute, and not say why
+        raise InputError(
+            f"head {head}: another program listens on that port of this machine; give a free one, which `python -m "
+            "amscale.cluster.network PEER …` prints and keeps"
+        )
     signals: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
     temporary = ray_folder()

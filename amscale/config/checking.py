@@ -99,10 +99,12 @@ _MOST_HINTS = 3
 
 
 def hint(key: str, fault: Any, known: tuple[str, ...]) -> str:
-    """Return what may have been meant by a key or value that is not allowed; empty where nothing is known."""
+    """Return what may have been meant by a key or value that is not allowed, or where to look; else nothing."""
     if fault["type"] == "extra_forbidden":
         close = closest(key, known)
         return f"; did you mean {' or '.join(close)}?" if close else ""
+    if fault["type"] in ("missing", "union_tag_not_found"):
+        return "; docs/configuration.md lists its settings, and configs/ has examples"
     is_list = isinstance(fault["input"], list) and fault["type"] != "model_type"
     if is_list and "grid" in known:
         return f"; to run one trial for each, make it an axis: grid.{key}={json.dumps(fault['input'])}"

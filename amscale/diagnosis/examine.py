@@ -86,11 +86,19 @@ def examine(machines: Machines, storage: str, visible_seconds: float, launch: Se
     able = {peer: facts for peer, facts in known.items() if peer not in machines.without_trials}
     if any(facts["gpus"] for facts in able.values()):
         able = {peer: facts for peer, facts in able.items() if facts["gpus"]}
-    if reports and not problems and not any(report["unreached"] for report in reports.values()):
+    if problems or any(report["unreached"] for report in reports.values()):
+        found.append(_not_tried("all-reduce", "all", "the machines do not reach each other", "mend the network first"))
+    elif reports:
         found += _collectives(machines, {peer: able[peer] for peer in reports if peer in able})
-    # Where GPUs cannot be used, which is a finding already, it would say the same.
-    usable = [peer for peer, facts in able.items() if _usable(facts)]
+    # Where GPUs cannot be used it would fail too, and not by a fault of the engine.
+    usable = [peer for peer, facts in known.items() if peer in able and _usable(facts)]
+    left = [peer for peer, facts in known.items() if peer not in machines.without_trials and not _usable(facts)]
+    found += [_not_tried("first update", p, "the GPUs cannot be used", "mend the GPUs first") for p in left]
     return found + _first_update(machines, usable, launch)
+
+
+def _not_tried(check: str, host: str, reason: str, mend: str) -> Finding:
+    return Finding(check, host, False, f"not tried: {reason}", mend)
 
 
 def _usable(facts: Facts) -> bool:

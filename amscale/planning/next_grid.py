@@ -20,7 +20,7 @@ from amscale.scaling.base_fit import BaseFit
 from amscale.scaling.dstar import cell_criteria, check_window, locate_all
 from amscale.scaling.fit import at_best, tuned
 from amscale.scaling.kinds import unlike_rows
-from amscale.scaling.next_cells import WIDEST, NextCells, candidates, next_cells
+from amscale.scaling.next_cells import WIDEST, NextCells, candidates, check_number, next_cells
 from amscale.scaling.points import PointTable, drop_highest
 from amscale.scaling.reading import read_sweep
 from amscale.scaling.several_corpora import by_corpus
@@ -120,6 +120,7 @@ class _Proposal:
 def _of_sweep(
     folder: str | Path, table: PointTable, number: int, count: str, window: float, threshold: float
 ) -> _Proposal:
+    check_number(number)
     if len(corpora := by_corpus(table)) > 1:
         raise InputError(
             f"{folder} holds trials of {len(corpora)} corpora ({'; '.join(corpora)}), and next cells are those of one; "

@@ -57,7 +57,7 @@ def choose_placement(
     precision = choose_precision(launch.precision, device, resources)
     usable = _usable(cell, device, precision, resources)
     forced = launch.micro_batch != "auto" and launch.zero_stage != "auto"
-    placement = memory = None
+    placement = memory = too_little = None
     for candidate, device_memory in _candidates(cell, device, precision, sequences, usable):
         if forced and placement and _counts(candidate) != _counts(placement):
             break  # the settings decide, on the smallest device that holds the trial, else on the largest
@@ -67,11 +67,21 @@ def choose_placement(
         if device in compared:
             memory = memory.scaled(compared[device].factor)
         if fits(memory, device_memory * placement.gpu_fraction):
-            return Choice(placement, memory)
+            if _holds_new_models(shape, placement, usable):
+                return Choice(placement, memory)
+            too_little = too_little or placement
     assert placement is not None
     assert memory is not None
     if forced:
         return Choice(placement, memory)
+    if too_little is not None:
+        processes = too_little.processes_per_machine
+        raise InputError(
+            f"model.size: {shape.parameters.total:,} parameters take {4 * shape.parameters.total / 1e9:.1f} GB of main "
+            f"memory in each process while a model is made, and no machine has that for {processes} process(es); give "
+            "machines with more main memory, fewer processes on each (launch.processes_per_machine, with more "
+            "launch.machines), or a smaller model"
+        )
     part, advice = "a device", "give more machines, a smaller model, or launch.device_memory"
     if placement.gpu_fraction < 1:
         part = f"launch.gpu_fraction={placement.gpu_fraction:g} of one"
@@ -83,6 +93,18 @@ def choose_placement(
         f"{part} has {device_memory * placement.gpu_fraction / 1e9:.1f} GB, of "
         f"which {_USABLE:.0%} may be filled; {advice}"
     )
+
+
+def _holds_new_models(shape: Shape, placement: Placement, usable: Resources) -> bool:
+    """Return whether the main memory of machines holds the models that processes for GPUs make in it at first.
+
+    Each makes a whole one in float32, whatever the stage shards later. On a CPU the estimate of a process has more.
+    """
+    if placement.device == "cpu":
+        return True
+    needed = 4 * shape.parameters.total * placement.processes_per_machine
+    enough = [host for host in usable.suited(placement).hosts if needed <= _USABLE * host.memory]
+    return len(enough) >= placement.machines
 
 
 def check_supported(placement: Placement) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from amscale.errors import InputError
 from amscale.scaling.capacity import Capacity, capacities
 from amscale.scaling.points import Array, PointTable
-from amscale.scaling.power_law import LogLogFit, fit_loglog
+from amscale.scaling.power_law import fit_loglog
 
 LEAST_AMOUNTS = 3
 """D that a new N needs: the greatest M counts only with a smaller one on either side."""
@@ -28,10 +28,12 @@ def capacity_cells(
 ) -> tuple[list[tuple[float, float]], tuple[float, float], tuple[float, float]]:
     """Return `number` cells, and the 95 % intervals of the slope of ln C on ln N now and with them.
 
-    The slope is that of a line by least squares. Its interval with the cells is that of as large a scatter about the
-    line, over more N and with more degrees of freedom; its middle is taken to stay. Each new N has 3 D or more around
-    the one at which its M is expected to be greatest, as far apart as the sweep's own D are there, so that its C will
-    scatter as those of the sweep do.
+    The slope is that of a line by least squares. Its interval with the cells is that of a line through the old C and
+    those that the new N are expected to have, with a scatter as the old ones' about their course. The course is a
+    parabola where its curvature shows at the 5 % level, else a line: a C that falls behind, as where larger N are
+    trained too little, makes the interval wider the further out it lies. Each new N has 3 D or more around the one at
+    which its M is expected to be greatest, as far apart as the sweep's own D are there, so that its C will scatter as
+    those of the sweep do.
 
     Args:
         known: C of at least 3 N.
@@ -42,25 +44,24 @@ def capacity_cells(
     Raises:
         InputError: no new N has so many D.
     """
-    line = fit_loglog([item.N for item in known], [item.bits for item in known])  # type: ignore[misc]
-    old = np.log([item.N for item in known])
+    old, bits = np.log([item.N for item in known]), np.log([item.bits or math.nan for item in known])
+    course = _course(old, bits)
     peaks, step = np.polyfit(old, [_peak(item) for item in known], 1), float(np.mean([_step(item) for item in known]))
     largest = max(item.D[-1] for item in known)
     new = [float(N) for N in sizes if np.abs(np.log(N) - old).min() > _SAME]
-    best: tuple[float, list[tuple[float, float]]] = math.inf, []
+    best, cells = (-math.inf, math.inf), []
     for count in (m for m in range(1, number // LEAST_AMOUNTS + 1) if number % m == 0):
         amounts = {N: _amounts(N, peaks, step, number // count, largest) for N in new}
         for chosen in combinations([N for N in new if amounts[N][-1] <= most_tokens], count):
-            reach = _reach(line, np.concatenate([old, np.log(chosen)]))
-            if reach < best[0]:
-                best = reach, [(N, D) for N in chosen for D in amounts[N]]
-    reach, cells = best
+            interval = _expected(old, bits, np.log(chosen), course)
+            if interval[1] - interval[0] < best[1] - best[0]:
+                best, cells = interval, [(N, D) for N in chosen for D in amounts[N]]
     if not cells:
-        lack = "no further N has them" if number >= LEAST_AMOUNTS else f"ask for {LEAST_AMOUNTS} cells or more"
-        raise InputError(
-            f"next={number}: the most bits that a new N memorises are found by {LEAST_AMOUNTS} D or more, and {lack}"
-        )
-    return cells, line.interval, (line.slope - reach, line.slope + reach)
+        needed = f"a new N needs {LEAST_AMOUNTS} D or more, around the one at which it memorises the most bits"
+        if number < LEAST_AMOUNTS:
+            raise InputError(f"next={number}: {needed}; ask for {LEAST_AMOUNTS} cells or more")
+        raise InputError(f"next={number}: {needed}, and the corpus has them for none that is not in the sweep yet")
+    return cells, fit_loglog(np.exp(old), np.exp(bits)).interval, best
 
 
 _SAME = 0.02
@@ -88,8 +89,29 @@ def _peak(item: Capacity) -> float:
     return float(-slope / (2 * curvature))
 
 
-def _reach(line: LogLogFit, x: Array) -> float:
-    """Return half the width of the 95 % t interval of the slope over `x`, with the scatter of the line found."""
+def _course(x: Array, y: Array) -> tuple[Array, float]:
+    """Return the polynomial that ln C follows, a line or a parabola in ln N, and the variance about it."""
+    from scipy.special import fdtrc
+
+    fits = [np.polyfit(x, y, degree) for degree in (1, 2)]
+    line, parabola = (float(np.sum((np.polyval(fit, x) - y) ** 2)) for fit in fits)
+    free = len(x) - 3
+    if free and parabola < line and fdtrc(1, free, (line - parabola) / (parabola / free)) < _CURVED:
+        return fits[1], parabola / free
+    return fits[0], line / (len(x) - 2)
+
+
+_CURVED = 0.05
+
+
+def _expected(x: Array, y: Array, new: Array, course: tuple[Array, float]) -> tuple[float, float]:
+    """Return the 95 % t interval of the slope that is expected with C of new ln N."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(len(x) - 2, 0.975) * line.residual_deviation / np.sqrt(np.sum((x - x.mean()) ** 2)))
+    polynomial, variance = course
+    x, y = np.concatenate([x, new]), np.concatenate([y, np.polyval(polynomial, new)])
+    slope, level = np.polyfit(x, y, 1)
+    free = len(x) - 2
+    total = float(np.sum((y - level - slope * x) ** 2)) + variance * len(new)
+    reach = float(stdtrit(free, 0.975)) * math.sqrt(total / free / float(np.sum((x - x.mean()) ** 2)))
+    return float(slope) - reach, float(slope) + reach

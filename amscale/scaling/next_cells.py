@@ -67,8 +67,7 @@ def next_cells(
     Raises:
         InputError: `number` is out of range, or there is nothing to plan by.
     """
-    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= _MOST:
-        raise InputError(f"next={number!r} must be a whole number of cells from 1 to {_MOST}")
+    check_number(number)
     rows, law = rows_of(table), Chinchilla()
     axis = candidates(rows.N) if sizes is None else np.unique(sizes)
     reason, by_law, shown = law.unsupported(rows), None, False
@@ -88,6 +87,16 @@ def next_cells(
             f"D* is known on both sides for {len(known)} N, {_LEAST_DSTAR} are needed"
         )
     return _by_dstar(table, rows, known, number)
+
+
+def check_number(number: int) -> None:
+    """Check that so many cells can be proposed.
+
+    Raises:
+        InputError: they cannot.
+    """
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= _MOST:
+        raise InputError(f"next={number!r} must be a whole number of cells from 1 to {_MOST}")
 
 
 def _flat(rows: Rows, fit: LawFit) -> bool:
@@ -187,7 +196,7 @@ def _by_capacity(rows: Rows, known: Sequence[Capacity], number: int, sizes: Arra
         tuple(expected_flops(rows, N, D).tolist()),
         _width_of_k(*now),
         _width_of_k(*then),
-        "memorised bits, their scatter about the line as now",
+        "memorised bits, C of the new N as those before it foretell",
     )
 
 

@@ -56,13 +56,15 @@ def start_accelerator(placement: Placement, timeout: float = 1800.0) -> Accelera
         timeout: seconds that a collective of the engine may take.
 
     Raises:
-        EngineError: the process was not started by `accelerate launch` with DeepSpeed.
+        EngineError: the process was not started by `accelerate launch` with DeepSpeed, or GLOO_DEVICE_TRANSPORT names
+            what torch has not.
     """
     if os.environ.get("ACCELERATE_USE_DEEPSPEED") != "true":
         raise EngineError(
             "this process was not started by `accelerate launch --use_deepspeed`; `python -m amscale.plan` prints the "
             "command that starts a trial by hand"
         )
+    _check_gloo_transport()
     if placement.device == "cpu":
         _without_shared_memory_extension()
     backend = "gloo" if placement.device == "cpu" else "nccl"
@@ -73,6 +75,24 @@ def start_accelerator(placement: Placement, timeout: float = 1800.0) -> Accelera
         memory = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(allocator_share(placement.gpu_fraction, memory), device)
     return accelerator
+
+
+def _check_gloo_transport() -> None:
+    """Refuse a transport that torch has not: another attempt would fail like the first.
+
+    It is not replaced by another: a site may ask for one that encrypts.
+    """
+    asked = os.environ.get("GLOO_DEVICE_TRANSPORT")
+    if asked is None:
+        return
+    try:
+        torch.distributed.ProcessGroupGloo.create_device(hostname="127.0.0.1")
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise EngineError(
+            f"GLOO_DEVICE_TRANSPORT={asked!r} of the environment: torch makes no such device ({reason}); unset it, or "
+            "give TCP, or TCP_TLS with its keys"
+        ) from None
 
 
 def _without_shared_memory_extension() -> None:

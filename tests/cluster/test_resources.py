@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from amscale import config
 from amscale.cluster import gpus
 from amscale.cluster.gpus import find_gpus
 from amscale.cluster.limits import cgroup_cpus, cgroup_memory, granted_cpus, slurm_memory
-from amscale.cluster.resources import Host, Resources, _given_by_ray, this_machine
+from amscale.cluster.resources import Host, Resources, _check_versions, _given_by_ray, _versions, this_machine
 from amscale.errors import InputError
 from amscale.planning.plan import plan_sweep
 
@@ -119,6 +120,16 @@ def test_a_program_that_cannot_be_started(nvidia_smi, tmp_path):
     assert "cannot be started" in find_gpus().trouble
 
 
+def test_an_amd_gpu_is_named_and_not_used(tmp_path, monkeypatch):
+    """Its driver makes /dev/kfd; the plan says in one line that NVIDIA is meant."""
+    monkeypatch.setattr(gpus.os.path, "exists", lambda path: path == "/dev/kfd")
+    monkeypatch.setattr(gpus.glob, "glob", lambda pattern: [])
+    note = "the AMD GPU here is not used: amscale trains on NVIDIA's, and on CPUs"
+    assert find_gpus({"PATH": str(tmp_path)}) == gpus.GpuSearch(note=note)
+    machines = Resources((Host(cpus=2, gpus=0, memory=10**10, note=note),))
+    assert machines.describe().endswith(note)
+
+
 def test_each_gpu_needs_its_cores():
     """`sbatch --gpus-per-node=8` without --cpus-per-task grants one core."""
     host = Host(cpus=1, gpus=8, memory=10**11, gpu_memory=80 * 10**9, gpu_name="H100")
@@ -144,6 +155,18 @@ def test_gpus_that_ray_gives_and_the_machine_has_not(found, given, words):
     assert (host.cpus, host.gpus, host.node) == (8, given, "abc")
     assert words in host.trouble
     assert ("node 10.0.0.7" in host.trouble) == bool(words)
+
+
+def test_a_node_with_other_versions_is_named_before_anything_starts():
+    here = dict(_versions())
+    host = Host(cpus=1, gpus=0, memory=1, versions=tuple(here.items()))
+    _check_versions(host, "10.0.0.7")
+    with pytest.raises(
+        InputError, match=rf"node 10.0.0.7 of the cluster has torch 1\.0 and not {here['torch']}, which"
+    ):
+        _check_versions(replace(host, versions=tuple((here | {"torch": "1.0"}).items())), "10.0.0.7")
+    with pytest.raises(InputError, match=r"has amscale of an earlier version and not .*; give all one environment"):
+        _check_versions(replace(host, versions=()), "10.0.0.7")
 
 
 @pytest.mark.parametrize(

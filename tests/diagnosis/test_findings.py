@@ -1,6 +1,7 @@
 """Each fault of a machine is made, and named with what mends it; a healthy cluster has none."""
 
 import copy
+import json
 import os
 import resource
 import signal
@@ -12,6 +13,7 @@ import psutil
 import pytest
 
 from amscale.diagnosis import facts, findings, shared_storage
+from amscale.diagnosis.examine import examine
 from amscale.trials.attempt import ATTEMPT_VARIABLE
 
 HEALTHY = {
@@ -196,3 +198,40 @@ def test_a_rank_whose_supervisor_has_gone_is_left_over(supervised, launcher, lef
     deadline = time.monotonic() + 600
     while orphan in facts.leftovers():
         assert time.monotonic() < deadline
+
+
+class Pretended:
+    """Machines that answer what they are told, by the module that is asked."""
+
+    without_trials = frozenset()
+    addresses = ()
+
+    def __init__(self, answers: dict[str, dict[str, dict]]) -> None:
+        self.answers = answers
+        self.peers = list(answers["amscale.diagnosis.facts"])
+        self.asked = []
+
+    def on(self, words, seconds):
+        self.asked += [(own[0], peer) for peer, own in words.items()]
+        return {peer: (0, json.dumps(self.answers.get(own[0], {}).get(peer, {})), "") for peer, own in words.items()}
+
+
+def test_what_is_not_tried_is_said(tmp_path):
+    """GPUs that cannot be used, and machines that do not reach each other, leave no check out without a word."""
+    a, b, c = cluster(gpu_trouble="nvidia-smi has not answered", gpus=[])
+    hosts = {facts["host"]: facts for facts in (a, b, c)}
+    answers = {
+        "amscale.diagnosis.facts": hosts,
+        "amscale.diagnosis.meeting": meeting(unreached=["a", "b"], ahead={}),
+        "amscale.training.self_check": {host: {"engine": "", "wrong": None} for host in "abc"},
+    }
+    machines = Pretended(answers)
+    found = examine(machines, str(tmp_path), 1.0)
+    said = {(one.check, one.host): one.says for one in found if one.says.startswith("not tried")}
+    assert said == {
+        ("all-reduce", "all"): "not tried: the machines do not reach each other",
+        ("first update", "c"): "not tried: the GPUs cannot be used",
+    }
+    assert {one.host for one in found if one.check == "first update" and one.ok} == {"a", "b"}
+    assert ("amscale.training.self_check", "c") not in machines.asked
+    assert set(wrong(found)) >= set(said)

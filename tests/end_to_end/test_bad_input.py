@@ -1,6 +1,8 @@
 """Mistakes that users make, through the real commands: one line that helps, exit status 2, nothing started."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
 
@@ -8,12 +10,18 @@ import pytest
 from helpers.commands import TINY, command, ended
 from helpers.made_sweep import write_sweep
 
+from amscale.card import card
+from amscale.clean import clean
+from amscale.compare import compare
+from amscale.export import export
 from amscale.fit import fit
 from amscale.plan import plan
 from amscale.probe import probe
 from amscale.report import report
+from amscale.reproduce import reproduce
 from amscale.status import status
 from amscale.sweep import sweep
+from amscale.trackers import TRACKERS
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +31,9 @@ def place(tmp_path_factory):
     (folder / "tiny.yaml").write_text(f"{TINY}storage: {folder}/results\n")
     text = TINY.replace("{corpus: question_formation, documents: 2k, validation: 200}", "{corpus: text}")
     (folder / "text.yaml").write_text(f"{text}storage: {folder}/results\n")
+    text = TINY.replace("{family: vanilla, layers: 2, dropout: 0.1}", "{family: custom}")
+    (folder / "own.yaml").write_text(f"{text}storage: {folder}/results\n")
+    (folder / "half.yaml").write_text(f"name: half\nmodel: {{family: vanilla}}\nstorage: {folder}/results\n")
     (folder / "latin.yaml").write_bytes("name: café\n".encode("latin-1"))
     (folder / "empty.yaml").write_text("")
     (folder / "twice.yaml").write_text("name: a\nname: b\n")
@@ -35,6 +46,8 @@ def place(tmp_path_factory):
     vocabulary = {"type": "WordLevel", "vocab": {"a": 0, "b": 1}, "unk_token": "[UNK]"}
     (folder / "words.json").write_text(json.dumps({"version": "1.0", "model": vocabulary}))
     write_sweep(folder / "made", (6000,), (8000,), steps=20)
+    write_sweep(folder / "small", (6000,), (8000,), steps=20)
+    (folder / "small" / "sweep.yaml").write_text(f"format: 1\n{TINY}storage: {folder}\n")
     write_sweep(folder / "damaged", (6000,), (8000,), steps=20)
     (folder / "damaged" / "sweep.yaml").write_text("[")
     (folder / "unstarted" / "trials").mkdir(parents=True)
@@ -67,6 +80,7 @@ MISTAKES = (
     (sweep, "{0}/tiny.yaml train.schedule=cosin", "train.schedule='cosin': Input should be 'cosine', 'linear'"),
     (sweep, "{0}/tiny.yaml name=my/sweep", "name='my/sweep': a name has letters, digits"),
     (sweep, "{0}/tiny.yaml train=[", "not valid YAML"),
+    (sweep, "{0}/half.yaml", "data is missing (1 more like it); docs/configuration.md lists its settings"),
     (sweep, "{0}/tiny.yaml grid.name=[a,b]", "grid.name: not an axis; axes are keys of model"),
     # names of things that are not there
     (sweep, "{0}/absent.yaml", "absent.yaml: no such configuration; give a YAML file"),
@@ -115,6 +129,25 @@ MISTAKES = (
     (fit, "{0}/made --output={0}/file", "file"),
     (probe, "radius_cpu.yaml model.path={0}/none", "none"),
     (plan, "{0}/tiny.yaml launch.zero_stage=4", "launch.zero_stage=4: Input should be 'auto', 0, 1, 2 or 3"),
+    (plan, "{0}/tiny.yaml --on=h1000", "on='h1000' is not a card with known figures; give one of "),
+    (fit, "{0}/made --next=2000", "next=2000 must be a whole number of cells from 1 to 12"),
+    (fit, "{0}/made --where=data.nothing=3", "no finished trial has a setting 'data.nothing'"),
+    (card, "{0}/none", "none: not a trial; give its folder, <storage>/<name>/trials/<label>"),
+    (reproduce, "{0}/made", "made: not a trial; give its folder, <storage>/<name>/trials/<label>"),
+    (compare, "{0}/made {0}/none", "none: not a sweep folder; give <storage>/<name>"),
+    (clean, "{0}/none", "none: not a sweep folder; give <storage>/<name>"),
+    (export, "{0}/made", "made/sweep.yaml: data is missing (1 more like it); docs/configuration.md lists its settings"),
+    # a model, a script and a tracker of one's own
+    (sweep, "{0}/tiny.yaml train.script={0}/none.py", "none.py' cannot be read"),
+    (sweep, "{0}/own.yaml model.builder=nowhere:build", "model.builder: there is no module nowhere in "),
+    (sweep, "{0}/tiny.yaml report_to=[wandbb]", "report_to: there is no tracker 'wandbb'; allowed are tensorboard"),
+    # places that take no files, from root neither
+    (sweep, "{0}/tiny.yaml storage=/sys", "/sys"),
+    (fit, "{0}/made --output=/proc/nowhere", "output='/proc/nowhere': no folder can be made there"),
+    (report, "{0}/made --output=/sys", "/sys"),
+    (export, "{0}/small --output=/proc/nowhere/points.csv", "no folder can be made there"),
+    # clusters
+    (sweep, "{0}/tiny.yaml launch.address=localhost", "launch.address='localhost': no Ray cluster answers there"),
 )  # fmt: skip
 
 
@@ -128,6 +161,67 @@ def test_a_mistake_is_named_in_one_line_and_nothing_is_started(function, argumen
     assert said.out == ""
     assert not list(place.glob("results/*/trials/*"))
     assert not list((place / "empty").iterdir())
+
+
+@pytest.fixture
+def lacking(tmp_path, monkeypatch):
+    """Make this process one of a machine that lacks something."""
+
+    def driver():
+        program = tmp_path / "nvidia-smi"
+        program.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed because it cannot reach the driver.'\nexit 9\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+    def tracker():
+        monkeypatch.delitem(sys.modules, "amscale.trackers.trackio", raising=False)
+        monkeypatch.setitem(sys.modules, "trackio", None)
+        monkeypatch.setattr(TRACKERS, "_loaded", {})
+
+    return {"driver": driver, "tracker": tracker}
+
+
+@pytest.mark.parametrize(
+    ("what", "setting", "words"),
+    [
+        (
+            "driver",
+            "launch.device=cuda",
+            "status 9 (NVIDIA-SMI has failed because it cannot reach the driver.); mend it,",
+        ),
+        ("driver", "launch.device=auto", "or give launch.device=cpu to train without GPUs"),
+        ("tracker", "report_to=[trackio]", "report_to='trackio' needs a package that is not installed"),
+    ],
+)
+def test_what_the_machine_lacks_is_named(lacking, what, setting, words, place, capfd, monkeypatch):
+    monkeypatch.chdir(place / "empty")
+    lacking[what]()
+    assert ended(sweep, str(place / "tiny.yaml"), setting) == 2
+    said = capfd.readouterr()
+    assert words in said.err
+    assert said.err.count("\n") == 1, said.err
+    assert not list(place.glob("results/*/trials/*"))
+
+
+def test_an_old_python_is_named():
+    """From a checkout: pip installs nothing there."""
+    code = "import sys; sys.version_info = (3, 9, 1); sys.argv[0] = {!r}; import amscale"
+    ran = subprocess.run([sys.executable, "-c", code.format("-m")], capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("amscale needs Python 3.11 or later, and ")
+    assert ran.stderr.endswith(" is Python 3.9; make an environment of a later one\n")
+    ran = subprocess.run([sys.executable, "-c", code.format("x.py")], capture_output=True, text=True, check=False)
+    assert "ImportError: amscale needs Python 3.11" in ran.stderr
+
+
+def test_a_head_whose_port_is_taken_is_named_and_ray_is_not_started():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        head = f"127.0.0.1:{server.getsockname()[1]}"
+        arguments = [sys.executable, "-m", "amscale.cluster.run_node", head, "127.0.0.1"]
+        ran = subprocess.run(arguments, stdin=subprocess.PIPE, capture_output=True, text=True, timeout=300, check=False)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith(f"run_node: head {head}: another program listens on that port of this machine; give a")
+    assert ran.stderr.count("\n") == 1
 
 
 def test_a_mistake_in_the_real_process(place):

@@ -132,6 +132,17 @@ def test_a_model_that_needs_much_main_memory_runs_where_it_is():
     assert (placement.device, mixed.unsuited_nodes(placement)) == ("cpu", ("a",))
 
 
+def test_processes_for_gpus_make_whole_models_in_main_memory():
+    """Four processes of 40 GB each: two machines with two processes hold what one does not."""
+    asked = ("launch.zero_stage=3", "launch.machines=auto")
+    wide = placed(*asked, resources=Resources((card(80, memory=10**12),) * 4), size="10B").placement
+    assert (wide.machines, wide.processes_per_machine) == (1, 4)
+    narrow = placed(*asked, resources=Resources((card(80, memory=10**11),) * 4), size="10B").placement
+    assert (narrow.machines, narrow.processes_per_machine) == (2, 2)
+    with pytest.raises(InputError, match=r"take 4\d\.\d GB of main memory in each process while a model is made"):
+        placed(*asked, resources=Resources((card(80, memory=3 * 10**10),) * 4), size="10B")
+
+
 def test_slices_are_not_shared():
     with pytest.raises(InputError, match=r"launch\.gpu_fraction=0\.5: the GPUs here are slices \(MIG\)"):
         placed("launch.gpu_fraction=0.5", resources=Resources((card(20, gpu_slices=("MIG-a",)),)), size="10M")
