@@ -1,6 +1,7 @@
 # make sweep    a first sweep on this machine        make test        the whole test suite
 # make check    linters and types                    make quick-test  the tests that take seconds: 2 minutes
 # make bench    all benchmarks, one table; 30 minutes    make wheel       the package
+# make docs     the documentation as a site, in site/
 # On a machine with GPUs: make sweep TORCH=torch. Otherwise torch is the pinned release, in the build that pip is set
 # up to find: point pip at PyTorch's index of CPU builds to spare a machine without a GPU gigabytes of CUDA.
 
@@ -9,7 +10,7 @@ TORCH ?= torch==2.13.0
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: install sweep test quick-test check bench wheel clean
+.PHONY: install sweep test quick-test check docs bench wheel clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (sys.platform.startswith("linux") and sys.version_info >= (3, 11)))' \
@@ -41,6 +42,14 @@ check: install
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
+# Its packages are apart from those of the tests, which need none of them. The variable turns off an announcement.
+$(VENV)/.docs: $(VENV)/.installed
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	touch $@
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --clean --strict --quiet
+
 bench: install
 	$(RUN) benchmarks/all.py
 
@@ -48,4 +57,4 @@ wheel: install
 	$(RUN) -m build --wheel
 
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist build site .pytest_cache .mypy_cache .ruff_cache .hypothesis

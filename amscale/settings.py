@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Collection
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError
 from pydantic_core import PydanticKnownError
 
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
@@ -84,19 +84,19 @@ Size = Annotated[int, BeforeValidator(parse_size)]
 """A count of parameters, tokens or documents, written as 400k, 1.5M, 9B, 2e6 or in full."""
 
 
-def _auto_or_size(value: Any) -> Any:
-    return value if value == "auto" else parse_size(value)
+def _auto_or(least: int) -> Callable[[Any], Any]:
+    def checked(value: Any) -> Any:
+        size = value if value == "auto" else parse_size(value)
+        if size != "auto" and size < least:
+            raise ValueError(f"{value!r} must be auto or at least {least}")
+        return size
+
+    return checked
 
 
-def _at_least_one(value: Any) -> Any:
-    if value != "auto" and value < 1:
-        raise ValueError(f"{value!r} must be auto or at least 1")
-    return value
-
-
-AutoOrCount = Annotated[Literal["auto"] | int, BeforeValidator(_auto_or_size)]
+AutoOrCount = Annotated[Literal["auto"] | int, BeforeValidator(_auto_or(0))]
 """A count, 0 included, or `auto`."""
-AutoOrSize = Annotated[AutoOrCount, AfterValidator(_at_least_one)]
+AutoOrSize = Annotated[Literal["auto"] | int, BeforeValidator(_auto_or(1))]
 """A count of at least 1, or `auto`."""
 
 

@@ -3,7 +3,10 @@
 python -m amscale.config.reference > docs/configuration.md
 """
 
+import re
+import types
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -18,8 +21,8 @@ _INTRODUCTION = """# Configuration
 One YAML file is one experiment. Every key can be overridden on the command line by `key=value`; a key of `model`,
 `data`, `train`, `probes`, `launch`, and `seed` can be an axis of `grid`. Sizes are written in full or as `400k`,
 `1.5M`, `9B`, `2e6`. Scalars are read by YAML 1.2: `010` is 10, `1e-3` a number, `on` and `2026-11-28` are text; a
-number where text is wanted, as in `name: 20261128`, is taken as it is written. An unknown key, or one given twice, is
-an error. This page comes from the schema: `python -m amscale.config.reference`.
+number where text is wanted, as in `name: 20261128`, is taken as it is written. None is written `null`. An unknown
+key, or one given twice, is an error. This page comes from the schema: `python -m amscale.config.reference`.
 
 A number under `train` may be a rule, an expression of N, D and what else a cell has (`3e-3 * (N / 1M) ** -0.33`);
 `train.policy` names a published one, and `tune` tunes settings by cell: [tuning](tuning.md).
@@ -35,8 +38,8 @@ def reference() -> str:
             parts += _variants("model", "family", FamilySettings, families)
         elif section == "data":
             parts += _variants("data", "corpus", Corpus, [find_corpus(name) for name in CORPORA])
-        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            parts += [f"## {section}\n", _docstring(field.annotation), _table(field.annotation.model_fields)]
+        elif settings := _settings(field):
+            parts += [f"## {section}\n", _docstring(settings), _table(settings.model_fields)]
     return "\n".join(parts)
 
 
@@ -78,13 +81,57 @@ def _docstring(cls: type[BaseModel]) -> str:
 
 
 def _table(fields: Mapping[str, FieldInfo]) -> str:
-    rows = ["| key | default | meaning |", "|---|---|---|"]
+    return "\n".join(["| key | default | values | meaning |", "|---|---|---|---|", *_rows(fields)]) + "\n"
+
+
+def _rows(fields: Mapping[str, FieldInfo], prefix: str = "") -> Iterator[str]:
+    """Yield a row for each key; the keys of a section that has no table of its own come after it, dotted."""
     for name, field in fields.items():
         if field.exclude:
             continue
-        description = " ".join((field.description or "").split()).replace("|", "\\|")
-        rows.append(f"| `{name}` | {_default(field)} | {description} |")
-    return "\n".join(rows) + "\n"
+        nested = None if name in Experiment.model_fields else _settings(field)
+        meaning = " ".join((field.description or "").split()).replace("|", "\\|")
+        meaning = re.sub(r"docs/(\w+)\.md", r"[\1](\1.md)", meaning)
+        default = "" if nested else _default(field)
+        yield f"| `{prefix}{name}` | {default} | {_values(field.annotation, field.metadata)} | {meaning} |"
+        if nested:
+            yield from _rows(nested.model_fields, f"{prefix}{name}.")
+
+
+def _settings(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the class of a key that is a section of settings, or None."""
+    for kind in (field.annotation, *get_args(field.annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
+
+
+_KINDS = {int: "whole number", float: "number", bool: "`true`, `false`", str: "text", type(None): "None"}
+_BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤", "multiple_of": "a multiple of"}
+
+
+def _values(kind: Any, metadata: Sequence[Any] = ()) -> str:
+    """Return in words what a key of that annotation takes."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        inner = [item for extra in parts[1:] for item in (extra.metadata if isinstance(extra, FieldInfo) else [extra])]
+        return _values(parts[0], [*inner, *metadata])
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in parts)
+    if origin in (Union, types.UnionType):
+        return ", ".join(_values(part, metadata) for part in parts)
+    if origin is tuple:
+        return f"list of: {_values(parts[0])}" if parts[-1] is ... else f"list of {len(parts)}: {_values(parts[0])}"
+    if kind in (int, float):
+        bounds = [f"{sign} {item}" for key, sign in _BOUNDS.items() for item in _attributes(metadata, key)]
+        return f"{_KINDS[kind]} {' and '.join(bounds)}".rstrip()
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return "section"
+    return _KINDS.get(kind, "keys and values")
+
+
+def _attributes(items: Sequence[Any], name: str) -> list[Any]:
+    return [value for item in items if (value := getattr(item, name, None)) is not None]
 
 
 def _default(field: FieldInfo) -> str:

@@ -245,3 +245,15 @@ def test_the_reference_page_is_what_the_schema_says():
     assert page.read_text() == reference(), "run: python -m amscale.config.reference > docs/configuration.md"
     assert "learning_rate" in reference()
     assert "| `` |" not in reference()
+
+
+def test_the_reference_says_what_each_key_takes():
+    from amscale.config.reference import reference
+
+    rows = {line.split("|")[1].strip(" `"): line for line in reference().splitlines() if line.startswith("| `")}
+    assert "| `cosine`, `linear`, `constant`, `wsd` |" in rows["schedule"]
+    assert "| `auto`, number ≥ 0.01 and ≤ 1 |" in rows["gpu_fraction"]
+    assert "| list of 2: number > 0 |" in rows["qkv_multipliers"]
+    assert {"modules.layers", "axes", "small"} <= rows.keys(), "keys of sections within sections"
+    shared = [line for line in reference().splitlines() if line.startswith(("| `split_seed`", "| `shuffle_tokens`"))]
+    assert len(shared) == 2, "what all corpora share is there once"

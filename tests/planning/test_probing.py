@@ -6,6 +6,7 @@ import pytest
 
 from amscale import config, models
 from amscale.cluster.resources import this_machine
+from amscale.errors import InputError
 from amscale.planning.plan import plan_sweep
 from amscale.planning.probing import probe_interval
 from amscale.trials.records import Placement
@@ -54,6 +55,11 @@ def test_every_rank_runs_the_whole_probe_and_only_its_part_of_a_step():
 @pytest.mark.parametrize("every", [0, 7, 10**6])
 def test_what_is_given_counts(every):
     assert interval(cell(probes={"every": every}), 1000, 1500) == every
+
+
+def test_a_negative_interval_is_refused():
+    with pytest.raises(InputError, match=r"probes\.every=-1: -1 must be auto or at least 0"):
+        cell(probes={"every": -1})
 
 
 def test_trials_that_share_a_beginning_are_probed_alike():
