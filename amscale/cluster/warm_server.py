@@ -23,6 +23,7 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from amscale.cluster.warm_connection import peer, read_line, write_line
@@ -51,7 +52,21 @@ _PRELOADED = (
 """What else a rank imports, directly or in the course of a trial."""
 _PRELOADED_PACKAGES = ("amscale.models", "amscale.probes", "amscale.data")
 """Packages of which every module is imported."""
+_TRACKERS = ("clearml", "comet_ml", "mlflow", "trackio", "wandb")
+"""Packages that DeepSpeed or Accelerate import where they are installed. Some start threads, and no fork has those."""
 _REQUEST_SECONDS = 10.0
+
+
+@contextlib.contextmanager
+def _hidden(names: Sequence[str]) -> Iterator[None]:
+    """Let imports find no such packages meanwhile; ranks find them as ever."""
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: there is no such module
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 def _threads() -> int:
@@ -74,14 +89,15 @@ class _Server:
             for name in _BLAS:
                 importlib.import_module(name)
             self._blas_threads = _threads()
-            for name in _PRELOADED:
-                # Where another release has no such module, ranks do without it.
-                with contextlib.suppress(ModuleNotFoundError):
-                    importlib.import_module(name)
-            for name in _PRELOADED_PACKAGES:
-                package = importlib.import_module(name)
-                for found in pkgutil.walk_packages(package.__path__, f"{name}."):
-                    importlib.import_module(found.name)
+            with _hidden(_TRACKERS):
+                for name in _PRELOADED:
+                    # Where another release has no such module, ranks do without it.
+                    with contextlib.suppress(ModuleNotFoundError):
+                        importlib.import_module(name)
+                for name in _PRELOADED_PACKAGES:
+                    package = importlib.import_module(name)
+                    for found in pkgutil.walk_packages(package.__path__, f"{name}."):
+                        importlib.import_module(found.name)
         except Exception as error:
             traceback.print_exc()
             self._problem = one_line(f"{type(error).__name__}: {error}", most=300)
