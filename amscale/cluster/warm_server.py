@@ -73,6 +73,11 @@ def _threads() -> int:
     return len(os.listdir("/proc/self/task"))
 
 
+def _name(thread: str) -> str:
+    with open(f"/proc/self/task/{thread}/comm", encoding="utf-8", errors="replace") as file:
+        return file.read().strip()
+
+
 class _Server:
     def __init__(self, listener: socket.socket, owners: list[socket.socket], trials: int) -> None:
         self._listener = listener
@@ -153,7 +158,9 @@ class _Server:
         connection.settimeout(_REQUEST_SECONDS)
         problem = self._problem
         if not problem and _threads() > self._blas_threads:
-            problem = f"{_threads() - self._blas_threads} threads run in it, and a fork would lose them"
+            names = ", ".join(sorted({_name(thread) for thread in os.listdir("/proc/self/task")}))
+            more = _threads() - self._blas_threads
+            problem = f"{more} more thread{'s' * (more > 1)} run in it (of {names}), and a fork would lose them"
         write_line(connection, {"problem": problem} if problem else {"ready": True})
         self._owners.append(connection)
 
