@@ -69,7 +69,9 @@ def test_the_head_of_a_local_sweep_is_killed(open_folder):
         f"amscale-ports-{USER}"
     }
     shutil.rmtree(f"/tmp/amscale-ports-{USER}")
-    assert {path.name for path in long.iterdir()} == {f"amscale-home-{USER}"}
+    # Ray Tune imports W&B where it is installed, which makes two folders and removes them at an end in order only.
+    left = {path.name for path in long.iterdir() if "wandb-" not in path.name}
+    assert left == {f"amscale-home-{USER}"}
 
 
 def processes_of(user: int) -> list[int]:
