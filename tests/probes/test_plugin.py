@@ -68,7 +68,7 @@ def test_its_numbers_are_in_records_tensorboard_and_report(package, configuratio
     board.Reload()
     shown = {event.step: event.value for event in board.Scalars("sparsity/layer_01/share_mean")}
     assert shown == pytest.approx({step: values["sparsity/layer_01/share_mean"] for step, values in probes.items()})
-    assert "sparsity/layer_00/share" in board.Tags()["histograms"]
+    assert "histograms/sparsity/layer_00/share" in board.Tags()["histograms"]
     layout = Layout.FromString(board.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
     assert "sparsity" in {category.title for category in layout.category}
 
