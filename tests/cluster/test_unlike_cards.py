@@ -87,7 +87,7 @@ def run_on_two_nodes(folder: Path) -> None:
             assert [trial.placement.gpu_fraction for trial in plan.trials] == [0.3333] * 4 + [1.0] * 4
             trials = [plan.trials[-1], *plan.trials[:4]]
             sweep = sweep_store(settings)
-            jobs = [make_job(trial, sweep, plan.resources) for trial in trials]
+            jobs = [make_job(trial, sweep, plan) for trial in trials]
             run_jobs(jobs, Silent(), retries=0, concurrent=None, state=folder / "ray", head=head, trainable=Looking)
     finally:
         made.shutdown()
