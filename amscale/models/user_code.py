@@ -8,7 +8,7 @@ import hashlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
 from modulefinder import ModuleFinder
@@ -124,19 +124,34 @@ def source_hash(builder: Builder) -> str:
     return _hash(finder)
 
 
-@cache
+_scripts: dict[Path, tuple[dict[str, int], str]] = {}
+"""Hash of each script that was read, with its files and when they were changed last."""
+
+
 def script_hash(path: Path) -> str:
     """Return twelve hexadecimal digits of the code of a script and of what it imports from its folder.
+
+    An edit counts at once, also within one process, such as a notebook's.
 
     Raises:
         InputError: no such file on this machine, or code that Python cannot read.
     """
+    if path in _scripts:
+        files, found = _scripts[path]
+        if files == _changed(files):
+            return found
     finder = ModuleFinder([str(path.parent)], excludes=_others(path.parent, ""))
     try:
         finder.run_script(str(path))
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(one_line(f"train.script={str(path)!r} cannot be read: {error}; give a Python file")) from None
-    return _hash(finder)
+    _scripts[path] = _changed(_files(finder).values()), _hash(finder)
+    return _scripts[path][1]
+
+
+def _changed(files: Iterable[str]) -> dict[str, int]:
+    """Return when each file was changed last, in nanoseconds since 1970; a file that is gone has none."""
+    return {file: os.stat(file).st_mtime_ns for file in files if os.path.exists(file)}
 
 
 def _others(folder: Path, own: str) -> list[str]:
@@ -146,10 +161,14 @@ def _others(folder: Path, own: str) -> list[str]:
     return [path.stem for path in folder.iterdir() if path.stem != own]
 
 
+def _files(finder: ModuleFinder) -> dict[str, str]:
+    """Return the files that were read, by the names of their modules, sorted."""
+    found = {name: getattr(module, "__file__", None) for name, module in sorted(finder.modules.items())}
+    return {name: str(file) for name, file in found.items() if file}
+
+
 def _hash(finder: ModuleFinder) -> str:
     digest = hashlib.sha256()
-    for name, module in sorted(finder.modules.items()):
-        file = getattr(module, "__file__", None)
-        if file:
-            digest.update(name.encode() + b"\0" + Path(file).read_bytes() + b"\0")
+    for name, file in _files(finder).items():
+        digest.update(name.encode() + b"\0" + Path(file).read_bytes() + b"\0")
     return digest.hexdigest()[:12]

@@ -21,12 +21,10 @@ _MOST = 32
 _SHORT_SECONDS = 300.0
 """Trials that are expected to take longer are left alone by `auto`: their start is little of them, and so is what a
 step costs beside its arithmetic."""
-_PACKS_PER_PLACE = 1
-"""So many packs for each trial that can run at a time: one that takes longer than planned is then no long tail."""
 _HUB = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """Architectures of the hub family whose modules can be stacked."""
 
-_ACTIVATIONS = 20_000
+_GAINING_ACTIVATIONS = 20_000
 """Tokens of a step times width, at most, where `auto` packs: above it a step is arithmetic, of which packing spares
 none (benchmarks/packing.py: 2.2 times as many trials an hour at 8,000, 1.45 at 16,000, 1.0 at 33,000)."""
 
@@ -52,10 +50,14 @@ def plan_packs(waiting: "Sequence[TrialPlan]", places: "Callable[[TrialPlan], in
     for row in rows.values():
         most, slots = row[0].cell.launch.pack, places(row[0])
         if most == "auto":
-            row = [trial for trial in row if trial.seconds <= _SHORT_SECONDS and _activations(trial) <= _ACTIVATIONS]
+            row = [
+                trial
+                for trial in row
+                if trial.seconds <= _SHORT_SECONDS and _activations(trial) <= _GAINING_ACTIVATIONS
+            ]
             if len(waiting) <= 2 * slots or not row:
                 continue
-            share = sum(trial.seconds for trial in waiting) / (slots * _PACKS_PER_PLACE)
+            share = sum(trial.seconds for trial in waiting) / slots
             count = max(math.ceil(len(row) / _MOST), math.ceil(sum(trial.seconds for trial in row) / share))
         else:
             count = math.ceil(len(row) / int(most))

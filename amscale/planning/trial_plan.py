@@ -126,6 +126,20 @@ def plan_cell(
     speeds: Speeds,
     policies: dict[str, dict[str, tuple[str, ...]]] | None = None,
 ) -> TrialPlan:
+    """Resolve one cell of a grid: its shape, settings, steps, placement and time.
+
+    Args:
+        cell: its settings, rules among them.
+        corpus: its tokens, or what is known of them without.
+        content: what identifies the files of the corpus.
+        resources: what the machines have.
+        count: convention for N.
+        speeds: what is known of the time of a step.
+        policies: gets, by the name of the cell's policy, the settings that it gives and those that a person gave.
+
+    Raises:
+        InputError: no such shape, a rule that cannot be resolved, a corpus smaller than D, or no machine that fits.
+    """
     if isinstance(corpus, TokenStore):
         D = corpus.training(cell.data.size, cell.data.packing, cell.data.copies).unique_tokens
         context, mean = _lengths(cell, corpus)

@@ -25,6 +25,12 @@ class _Draft:
 
 
 def answer_on_floor(table: PointTable, estimates: Sequence[Estimate]) -> Answer:
+    """Return what the estimates say of a floor under the loss, at 1 or at the entropy, and what they cannot say.
+
+    Args:
+        table: the points.
+        estimates: all of their fit.
+    """
     floors = [item for item in estimates if item.group == FLOOR]
     known = references(table) if table.points else {"1": 1.0}
     entropy = known.get("entropy")

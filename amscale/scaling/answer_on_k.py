@@ -26,6 +26,14 @@ _SUBJECTS = {
 def answer_on_k(
     table: PointTable, estimates: Sequence[Estimate], hypotheses: Sequence[float], laws: Sequence[Comparison]
 ) -> Answer:
+    """Return what the estimates say of k in N ∝ D^k, which values they reject, and what they cannot say.
+
+    Args:
+        table: the points.
+        estimates: all of their fit.
+        hypotheses: values of k that were tested.
+        laws: the laws on these points, by which a law's k counts where no other law describes them as well.
+    """
     exponents = [item for item in estimates if item.group == EXPONENT]
     chosen = _chosen([*exponents, *(_of_capacity(item, hypotheses) for item in estimates if item.id == _CAPACITY)])
     rivals = {item.id: _rivals(item, exponents, laws) for item in chosen}

@@ -112,13 +112,16 @@ def make_result(
         ),
         electricity=result_electricity(progress),
         **({"branch": ResultBranch(**progress.branch)} if progress.branch else {}),
-        versions={
-            "amscale": __version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "deepspeed", "accelerate", "transformers", "ray")},
-        },
+        versions=versions(),
         settings=settings_of(cell),
     )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of amscale, Python and what training rests on."""
+    packages = ("torch", "deepspeed", "accelerate", "transformers", "ray")
+    own = {"amscale": __version__, "python": platform.python_version()}
+    return own | {name: version(name) for name in packages}
 
 
 def _flops(per_token: float, progress: Progress, facts: EngineFacts) -> ResultFlops:

@@ -9,22 +9,20 @@ Every rank runs the script; what rank 0 logs is recorded.
 
 import math
 import os
-import platform
 import runpy
 import signal
 import sys
 import time
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 import numpy as np
 
-from amscale import __version__, models
+from amscale import models
 from amscale.config import Experiment
-from amscale.data import Subset, TokenStore
+from amscale.data import Subset, TokenStore, statistics_without_tokens
 from amscale.errors import EXIT_PREEMPTED, InputError
 from amscale.models import Shape
 from amscale.models.user_code import script_hash
@@ -32,7 +30,7 @@ from amscale.planning.trial_plan import StepPlan, plan_steps
 from amscale.probes.measurement import Measurement
 from amscale.training.metrics_writer import MetricsWriter
 from amscale.training.report_to import outcome_of, report_to
-from amscale.training.result import device_name, losses_of
+from amscale.training.result import device_name, losses_of, versions
 from amscale.trials.identity import settings_of
 from amscale.trials.metrics import ValidationRecord
 from amscale.trials.records import (
@@ -85,7 +83,8 @@ class ScriptTrial:
             signal.signal(number, self._ask)
 
     def _vocabulary(self) -> int:
-        return self._tokens.vocabulary_size if self._tokens else int(getattr(self._cell.data, "vocabulary", 1))
+        facts = self._tokens or statistics_without_tokens(self._cell.data)
+        return facts.vocabulary_size
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
@@ -342,11 +341,7 @@ class ScriptTrial:
                 code=script_hash(Path(script)),
                 reported=tuple(name for name, value in given.items() if value is not None),
             ),
-            versions={
-                "amscale": __version__,
-                "python": platform.python_version(),
-                **{name: version(name) for name in ("torch", "deepspeed", "accelerate", "transformers", "ray")},
-            },
+            versions=versions(),
             settings=self.settings,
         )
 

@@ -11,6 +11,7 @@ import pytest
 
 from amscale import config
 from amscale.errors import InputError
+from amscale.models.user_code import script_hash
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "own_script.md").read_text(encoding="utf-8")
@@ -66,6 +67,18 @@ def test_a_script_without_a_result_is_refused_once(tmp_path):
         assert words in " ".join(done.stdout.split())
     failures = list(tmp_path.glob("results/script/trials/*/failures.jsonl"))
     assert [len(path.read_text().splitlines()) for path in failures] == [1, 1]
+
+
+def test_an_edit_of_a_script_or_of_what_it_imports_is_noticed_in_one_process(tmp_path):
+    script, other = tmp_path / "my_train.py", tmp_path / "batches.py"
+    script.write_text("import batches\n")
+    other.write_text("SIZE = 1\n")
+    before = script_hash(script)
+    assert script_hash(script) == before
+    for path, text in ((other, "SIZE = 22\n"), (script, "import batches as b\n")):
+        path.write_text(text)
+        assert script_hash(script) != before
+        before = script_hash(script)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ _GRADIENT_TOLERANCE = 1e-3
 """Largest relative difference of a member's first loss and gradient from those of its own network: float32 rounds
 differently in a product of stacked matrices, by 1e-6; an error in the stack is of the order of 1."""
 
-_ACTIVATIONS = 100_000
+_CACHED_ACTIVATIONS = 100_000
 """Elements of the residual stream of a stack, at most: those of more members do not stay in a core's cache, and a step
 of them takes longer than two of half as many (benchmarks/packing.py)."""
 
@@ -148,7 +148,7 @@ def _stacks(accelerator: Accelerator, members: Sequence[Member], placement: Plac
         return []
     first = members[0].trial
     tokens = first.run.batches.sequences * first.run.batches.mean_targets_per_sequence
-    size = max(1, int(_ACTIVATIONS / (tokens * first.shape.width)))
+    size = max(1, int(_CACHED_ACTIVATIONS / (tokens * first.shape.width)))
     return [Stack(accelerator, members[i : i + size], placement) for i in range(0, len(members), size)]
 
 
