@@ -1,6 +1,7 @@
 """The archive of a sweep: one small file from which every number of its fit and its report is made again."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,7 @@ def _row(trial: TrialStore, experiment: Experiment, probes: str) -> dict[str, An
     if result is not None:
         row |= result_row(result, experiment)
         row["result"] = _compact(trial.result)
-        row["metrics"] = _metrics(trial, result.steps, experiment.fit.window, probes)
+    row["metrics"] = _metrics(trial, result.steps if result else None, experiment.fit.window, probes)
     return {**row, "trial": trial.path.name, "spec": _spec(trial)}
 
 
@@ -98,10 +99,14 @@ def _of_one_type(rows: "DataFrame") -> "DataFrame":
     return rows
 
 
-def _metrics(trial: TrialStore, steps: int, window: float, probes: str) -> str | None:
-    curves = read_curves(trial.path, steps, [])
+def _metrics(trial: TrialStore, steps: int | None, window: float, probes: str) -> str | None:
+    """Return the records that estimates and the report read; of a trial without a result, where it has come to."""
+    curves = read_curves(trial.path, steps or 0, [])
     if curves is None:
         return None
+    if steps is None:
+        newest = list(trial.read_metrics(TrainRecord))[-1:]
+        return _lines(newest)
     summed = sum_up(curves, _choices(curves, window), [(end_of(curves), BLOCKS)])
     records: list[MetricsRecord] = []
     train = zip(summed.train_steps, summed.train_losses, strict=True)
@@ -118,6 +123,10 @@ def _metrics(trial: TrialStore, steps: int, window: float, probes: str) -> str |
     found = {record.step: record for record in trial.read_metrics(ProbeRecord)}
     kept = {"all": sorted(found), "last": sorted(found)[-1:], "none": []}[probes]
     records += [found[step] for step in kept]
+    return _lines(records)
+
+
+def _lines(records: Sequence[MetricsRecord]) -> str:
     lines = [record.model_dump(exclude_unset=True) | {"kind": record.kind} for record in records]  # type: ignore[attr-defined]
     return "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
 
