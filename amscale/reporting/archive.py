@@ -10,6 +10,7 @@ import yaml
 from amscale.config import Experiment
 from amscale.errors import InputError
 from amscale.reporting.frames import result_row, trials_in
+from amscale.scaling.capacity import late_windows
 from amscale.scaling.curves import Curves, sum_up
 from amscale.scaling.dstar import window_before_least
 from amscale.scaling.floor import BLOCKS, end_of
@@ -133,7 +134,7 @@ def _lines(records: Sequence[MetricsRecord]) -> str:
 
 def _choices(curves: Curves, window: float) -> list[Any]:
     """Return the intervals of steps over which estimates take means."""
-    choices = windows(curves) if curves.train_steps.size else []
+    choices = [*windows(curves), *late_windows(curves)] if curves.train_steps.size else []
     for width in tried_windows(window):
         try:
             choices.append(window_before_least(curves, width))
