@@ -46,8 +46,8 @@ def render_findings(known: Known) -> str:
     if below:
         settled = sum(abs(row["value"] / row["entropy"] - 1) < NEAR for row in below)
         lines.append(
-            f"* The floor, without label smoothing: of {len(below)} texts and treatments whose entropy is below 1 nat per "
-            f"token, validation loss came within {100 * NEAR:.0f} % of the entropy in {settled}."
+            f"* The floor, without label smoothing: of {len(below)} texts and treatments whose entropy is below 1 nat "
+            f"per token, validation loss came within {100 * NEAR:.0f} % of the entropy in {settled}."
         )
     wrapped = (textwrap.fill(line, 128, subsequent_indent="  ", break_on_hyphens=False) for line in lines)
     return "\n".join(wrapped) + "\n"
