@@ -90,6 +90,7 @@ FINDINGS = {
         figures=(("exponent", "every cell tuned"), ("loss", "every cell tuned")),
         forecasts=("N=47.3k,D=960k", "largest"),
     ),
+    "radius_training": Finding("radius_training", fits={}),
     "energies": Finding("energies", probes="all", figures=(("energy", "all"),)),
     "energies_gpt2": Finding("energies", ("name=energies_gpt2", "model.family=gpt2"), probes="all"),
     "energies_openelm": Finding(
@@ -115,9 +116,13 @@ def main() -> int:
         if "run" in given.steps:
             failed += sum(subprocess.run(command, check=False, cwd=ROOT).returncode != 0 for command in commands(name))
         if "archive" in given.steps and (Path(given.storage) / name / "sweep.yaml").is_file():
-            Sweep.started(Path(given.storage) / name).export(DATA, "archive", FINDINGS[name].probes)
+            archive_sweep(name, Path(given.storage))
         if "fit" in given.steps and archive(name).is_file():
             fit_archive(name)
+    if "radius_training" in names and "run" in given.steps:
+        failed += sum(subprocess.run(command, check=False, cwd=ROOT).returncode != 0 for command in radius_commands())
+    if "radius_training" in names and "archive" in given.steps:
+        archive_radii(Path(given.storage))
     if "page" in given.steps:
         write_page(read_estimates())
     return 1 if failed else 0
@@ -126,6 +131,37 @@ def main() -> int:
 def archive(name: str) -> Path:
     """Return the archive of a sweep, which need not be there."""
     return DATA / f"{name}.parquet"
+
+
+def archive_sweep(name: str, storage: Path) -> None:
+    """Write the archive of a sweep whose trials are all done; leave it as it is while some are not."""
+    sweep = Sweep.started(storage / name)
+    waiting = sum(trial.state not in ("finished", "diverged", "stopped_early") for trial in sweep.status())
+    if waiting:
+        print(f"{name}: {waiting} trials are not done; its archive stays as it is", flush=True)
+    else:
+        sweep.export(DATA, "archive", FINDINGS[name].probes)
+
+
+def radius_commands() -> list[list[str]]:
+    """Return the commands that measure the models of radius_training."""
+    first = [sys.executable, "-m", "amscale.probe"]
+    found = []
+    for trial in sorted((ROOT / "results" / "radius_training" / "trials").glob("*/result.json")):
+        width = json.loads(trial.read_text(encoding="utf-8"))["shape"]["width"]
+        path = f"model.path={trial.parent.relative_to(ROOT)}"
+        found.append([*first, "configs/findings/radius_trained.yaml", f"name=radius_n{width}", path])
+    return found
+
+
+def archive_radii(storage: Path) -> None:
+    """Copy the summaries of radius experiments, with names in the place of paths."""
+    for file in sorted(storage.glob("radius*/summary.json")):
+        summary = json.loads(file.read_text(encoding="utf-8"))
+        settings = summary["settings"]
+        settings["model"]["path"], settings["storage"] = Path(settings["model"]["path"]).name, "results"
+        text = json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
+        (DATA / f"{file.parent.name}.json").write_text(text, encoding="utf-8")
 
 
 def read_estimates() -> dict[str, Any]:

@@ -372,14 +372,22 @@ def smoothed(symbols: Sequence[int], epsilon: float) -> str:
 
 
 def radius_table() -> str:
-    """Return the radii of every radius experiment in docs/data/, by place, control and number of vectors."""
+    """Return the radii of every radius experiment in docs/data/, by place and control, for few vectors and for all."""
     rows = []
     for file in sorted((DOCS / "data").glob("radius*.json")):
         summary = json.loads(file.read_text(encoding="utf-8"))
-        for one in summary["spreads"]:
-            for sample in one["samples"]:
-                row = [f"[{file.stem}](data/{file.name})", one["place"], one["vectors"], f"{sample['size']:,}"]
-                row += [f"{sample['radius_median']:.3g}", f"{one['r_star']:.3g}"]
-                rows.append([*row, f"{sample['radius_median'] / one['r_star']:.3g}"])
-    heads = ("experiment", "place", "vectors", "how many", "r̂, median", "r*", "r̂/r*")
+        for one in (one for one in summary["spreads"] if one["samples"]):
+            few, most = one["samples"][0], one["samples"][-1]
+            ratios = [_radius(sample, one["r_star"]) for sample in (few, most)]
+            row = [f"[{file.stem}](data/{file.name})", str(one["dimension"]), one["place"], one["vectors"]]
+            rows.append([*row, f"{one['r_star']:.3g}", f"{few['size']:,}", ratios[0], f"{most['size']:,}", ratios[1]])
+    heads = ("experiment", "n", "place", "vectors", "r*", "few", "r̂/r* of few", "all", "r̂/r* of all")
     return table(heads, rows) or NOT_RUN + "\n"
+
+
+def _radius(sample: dict[str, Any], r_star: float) -> str:
+    """Return the median radius over r*, with its interval where there is one."""
+    text = f"{sample['radius_median'] / r_star:.3g}"
+    if "radius_median_low" not in sample:
+        return text
+    return f"{text} ({sample['radius_median_low'] / r_star:.3g} to {sample['radius_median_high'] / r_star:.3g})"
