@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import measured
 import tables
 from tables import DOCS, Known, estimate, number, tests_of
 
@@ -85,14 +86,16 @@ def render_page(known: Known) -> str:
         "trend": tables.dstar_trend,
         "dstars": tables.dstar_table,
         "floors": tables.floor_table,
-        "energies": tables.energies_table,
-        "energies_and_loss": tables.energies_against_loss,
+        "energies": measured.energies_table,
+        "energies_and_loss": measured.energies_against_loss,
         "laws": tables.laws_table,
         "forecasts": tables.forecasts,
         "any_of": any_of,
     }
     made = {name: partial(call, known) for name, call in calls.items()}
-    text = environment.get_template("results.md.j2").render(**made, radii=tables.radius_table, smoothed=tables.smoothed)
+    text = environment.get_template("results.md.j2").render(
+        **made, radii=measured.radius_table, smoothed=tables.smoothed
+    )
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
 
 

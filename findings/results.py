@@ -294,8 +294,17 @@ def _kept(document: dict[str, Any]) -> dict[str, Any]:
             ],
         },
         "sensitivity": document["dstar_sensitivity"],
+        "criterion": _failing(document),
         "warnings": document["warnings"],
     }
+
+
+def _failing(document: dict[str, Any]) -> dict[str, int]:
+    """Count the runs that fail the D* criterion, and those of them with a train loss above the validation loss."""
+    runs = [seed for cell in document["dstar_criteria"] for seed in cell["seeds"]]
+    failing = [seed for seed in runs if seed["value"] >= document["settings"]["threshold"]]
+    above = sum(seed["gap"] > 0 for seed in failing)
+    return {"runs": len(runs), "failing": len(failing), "above": above, "at_end": sum(seed["at_end"] for seed in runs)}
 
 
 def _shown(name: str) -> list[str]:
