@@ -93,6 +93,7 @@ def reader(tmp_path_factory):
     (folder / "my_model.py").write_text(block(pages / "models.md", "python", "def build(shape"))
     (folder / "script.yaml").write_text(block(pages / "own_script.md", "yaml", "name: script"))
     (folder / "my_train.py").write_text(block(pages / "own_script.md", "python", "current_trial"))
+    (folder / "x.txt").symlink_to("input.txt")
     (folder / "input.txt").write_text("\n\n".join(f"Line {n}: {n * n} is the square of {n}." for n in range(9000)))
     write_tables(folder)
     return folder
