@@ -9,7 +9,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 OUTSIDE = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), *OUTSIDE]
-MADE = {"index.md", "experiments.md", "contributing.md", "changelog.md"}
+MADE = {"index.md", "experiments.md", "notebook.md", "contributing.md", "changelog.md"}
 """Pages of the site that docs/hooks.py makes from files outside docs/."""
 
 

@@ -47,7 +47,6 @@ NOT_RUN = {
     r"benchmarks/": "takes minutes; its options are asked of its parser",
     r"tests/(fuzz|campaign)\.py": "takes minutes; its options are asked of its parser",
     r"pytest": "is this suite",
-    r"docs/example\.py": "tests/test_api.py runs it",
 }
 """Commands by pattern that are not run here, and why; their options, settings and files are checked all the same.
 

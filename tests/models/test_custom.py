@@ -70,9 +70,8 @@ def test_an_edited_module_is_another_model_in_the_same_process(tmp_path, monkeyp
     """A notebook edits a file and goes on; Python by itself would keep what it has imported."""
     sizes = tmp_path / "sizes_under_test.py"
     sizes.write_text("BIAS = False\n")
-    code = "import sizes_under_test\n" + CODE.replace(
-        "shape.vocabulary)\n\n", "shape.vocabulary, sizes_under_test.BIAS)\n\n"
-    )
+    head = "nn.Linear(shape.width, shape.vocabulary"
+    code = "import sizes_under_test\n" + CODE.replace(f"{head})", f"{head}, sizes_under_test.BIAS)")
     builder = written(tmp_path, code, "edited_under_test.py")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(sys.modules, "edited_under_test", importlib.import_module("edited_under_test"))

@@ -149,9 +149,7 @@ def test_several_estimates_of_k():
     found = "it is 2 (95 % interval 1.5 to 2.5) by D*(N), and 1 (95 % interval 0.9 to 1.1) by N_opt(D)"
     assert apart.headline == f"k depends on the question: {found}."
     ends = said(of("k_dstar", 5.0, (3.0, math.inf), (1.0, 2.0)), of("k_nopt", 1.0, (0.9, 1.1), (2.0,), (1.0,)))
-    assert ends.headline.startswith("k depends on the question: it is 1 (95"), (
-        "the estimate that is bounded comes first"
-    )
+    assert ends.headline.startswith("k depends on the question: it is 1 (95"), "bounded first"
     assert ends.headline.endswith("and above 3 by D*(N).")
     open_ = said(of("k_nopt", 1.9, (0.5, 3.0), (), (1.0, 2.0)), of("k_dstar", reason="D* is known for 1 of 3 N"))
     assert open_.headline == "These runs do not tell k = 1 and 2 apart."
