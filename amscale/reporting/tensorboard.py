@@ -72,7 +72,7 @@ class SweepBoard:
             threading.Thread(target=self._update_in_background, daemon=True).start()
 
     def trial_reported(self) -> None:
-        """Have the curves that a trial under a URI has uploaded since; in a folder they are there as they are written."""
+        """Have the curves that a trial under a URI has uploaded since; in a folder they are there at once."""
         if self._sweep.is_copy:
             self.trial_ended()
 
