@@ -132,8 +132,8 @@ def write_tables(folder: Path) -> None:
     best = runs[(runs["corpus"] == "web") & (off == 0)]
     others = {"N": "params", "D": "tokens"}
     best.rename(columns=others)[[*others.values(), "loss"]].to_csv(folder / "others.csv", index=False)
-    points = {"N": "Model Size", "flops": "Training FLOP"}
-    best.rename(columns=points)[[*points.values(), "loss"]].to_csv(folder / "points.csv", index=False)
+    points = {"Model Size": best["N"], "Training FLOP": best["flops"]}
+    best.assign(**points)[["N", "D", *points, "loss"]].to_csv(folder / "points.csv", index=False)
 
 
 @pytest.mark.parametrize("shown", COMMANDS, ids=lambda shown: shown.text[:70])
