@@ -60,14 +60,8 @@ def _judge_training(floors: Sequence[Estimate], entropy: float | None, draft: _D
     if item.value is None:
         draft.cannot_say.append(f"Training loss: {item.reason}.")
         return
-<<<<<<< HEAD
-    least = [point.result.losses.train_least for point in table.points if point.result]
-    below = sum(loss is not None and loss < 1 for loss in least)
-    text = f"Training loss settles at {item.value:.4g} (95 % interval {_interval(item.interval)})"
-=======
     below, runs = item.details.get("runs_below", {}).get("1", (0, 0))
-    text = f"Training loss settles at {item.value:.4g} (95 % interval {interval_text(item.interval)})"
->>>>>>> main
+    text = f"Training loss settles at {item.value:.4g} (95 % interval {_interval(item.interval)})"
     marks = [("1", 1.0)] if entropy is None else [("1", 1.0), ("the entropy", entropy)]
     passed = [name for name, value in marks if value in item.rejected]
     if not passed:
