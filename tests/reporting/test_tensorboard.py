@@ -86,7 +86,7 @@ def test_curves_under_a_uri_are_fetched_as_trials_upload_them(made, tmp_path, mo
         curve.parent.mkdir()
         curve.write_bytes(b"curve")
         board.trial_reported()
-        seen = board.folder / "N1=6000,D2=20000,seed0" / curve.name
+        seen = board.folder / "N1=6000,D1=8000,seed0" / curve.name
         wait_until(seen.is_file, 300, "the curve of a running trial")
         result.rename(far / "trials" / running / "result.json")
         sweep.pull()
@@ -95,7 +95,7 @@ def test_curves_under_a_uri_are_fetched_as_trials_upload_them(made, tmp_path, mo
     assert not (far / "tensorboard").exists(), "each reader makes its own"
     assert status(far.as_uri()) == 0
     folder = Path(shlex.split(capsys.readouterr().out)[-1])
-    assert (folder / "N1=6000,D2=20000,seed0" / curve.name).read_bytes() == b"curve"
+    assert (folder / "N1=6000,D1=8000,seed0" / curve.name).read_bytes() == b"curve"
 
 
 @pytest.mark.slow
