@@ -18,7 +18,7 @@ from amscale.scaling.dstar import (
     locate_all,
 )
 from amscale.scaling.estimate import Estimate
-from amscale.scaling.floor import floors, nothing_to_tune_by
+from amscale.scaling.floor import floors, nothing_foretold
 from amscale.scaling.forecast import score_folder
 from amscale.scaling.health import health
 from amscale.scaling.isoflop import exponents_from_budgets
@@ -118,10 +118,21 @@ def fit_sweep(
     points, estimates, laws, tuning = _estimates(runs, hypotheses, resamples, progress)
     curves = health(table)
     conditions = conditions_of_sweep(runs) + list(curves.remarks() if curves else ())
-    points.warnings += nothing_to_tune_by(table)
+    if reason := nothing_foretold(table):
+        estimates = [_refused(item, reason) for item in estimates]
+        if table.others:
+            points.warnings.append(
+                f"{reason}: the settings of least validation loss are those that learn the least by heart. Memorised "
+                "bits and the least training loss are those of all settings"
+            )
     estimates = with_conditions(points, [dstar, *estimates], conditions)
     estimates = [*estimates, *capacity_estimates(table), *floors(table)]
     return BaseFit(points, estimates, laws, settings, criteria, sensitivity, forecasts, tuning, curves)
+
+
+def _refused(item: Estimate, reason: str) -> Estimate:
+    """Return an estimate without the value that validation losses gave it."""
+    return item.model_copy(update={"value": None, "interval": None, "tests": (), "reason": reason})
 
 
 def _dstar(
@@ -154,7 +165,10 @@ def fit_so_far(folder: str | Path, count: str, window: float, threshold: float, 
     if len(corpora) > 1:
         return BaseFit(table, estimates_of_corpora(table, corpora), [], settings)
     criteria, dstar = _dstar(table, window, threshold, hypotheses)
-    estimates = [dstar, exponent_from_optima(table, hypotheses), *capacity_estimates(table), *floors(table)]
+    optima = exponent_from_optima(table, hypotheses)
+    if reason := nothing_foretold(table):
+        optima = _refused(optima, reason)
+    estimates = [dstar, optima, *capacity_estimates(table), *floors(table)]
     return BaseFit(table, estimates, [], settings, criteria)
 
 
