@@ -183,6 +183,7 @@ def fit_table(
     bytes_per_token: float | None = None,
     where: str | None = None,
     tune: Sequence[str] | None = None,
+    tuned_elsewhere: bool = False,
     progress: Progress | None = None,
 ) -> BaseFit:
     """Fit the rows of a file, or of a DataFrame.
@@ -195,6 +196,7 @@ def fit_table(
         highest: number of highest losses to leave out, by name.
         rows: number of rows to draw at random of what remains; None for all.
         loss_unit, bytes_per_token, where, tune: as for `read_table`.
+        tuned_elsewhere: every cell was tuned, though no column tells: exponents are tested by their own intervals.
         progress: is told of the laws while intervals are still found.
 
     Raises:
@@ -204,7 +206,7 @@ def fit_table(
     columns = columns or Columns()
     cells = read_cells(source)
     table = sample(drop_highest(read_table(cells, columns, loss_unit, bytes_per_token, where, tune), highest), rows)
-    conditions = conditions_of_table(table, select_rows(cells, where))
+    conditions = conditions_of_table(table, select_rows(cells, where), tuned_elsewhere)
     laws: list[Comparison] = []
     tuning = None
     if reason := unlike_rows(table):
@@ -214,7 +216,7 @@ def fit_table(
         estimates = with_conditions(table, estimates, conditions)
     settings = {"hypotheses": list(hypotheses), "resamples": resamples, "drop_highest": highest, "sample": rows}
     settings |= {**columns.to_dict(), "loss_unit": loss_unit, "bytes_per_token": bytes_per_token, "where": where}
-    settings["tune"] = None if tune is None else list(tune)
+    settings |= {"tune": None if tune is None else list(tune), "tuned_elsewhere": tuned_elsewhere}
     return BaseFit(table, estimates, laws, settings, tuning=tuning)
 
 
