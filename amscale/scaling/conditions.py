@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from amscale.scaling.estimate import EXPONENT, Estimate, interval_text, outside
+from amscale.scaling.estimate import COMPUTE, EXPONENT, Estimate, interval_text, outside
 from amscale.scaling.points import PointTable
 from amscale.scaling.table_file import Cells
 from amscale.settings import format_value
@@ -121,7 +121,7 @@ def with_conditions(table: PointTable, estimates: Sequence[Estimate], conditions
     It stands among their remarks and in their details, under `conditions`. Where the runs cannot tell the k of tuned
     cells, the interval of k for these stands in `for_tuned_runs`, and it is what decides the tests.
     """
-    bound = {item.id for item in estimates if item.group == EXPONENT and item.value is not None}
+    bound = {item.id for item in estimates if item.group in (EXPONENT, COMPUTE) and item.value is not None}
     untuned = [text for text in conditions if _CANNOT_TELL in text]
     if bound:
         table.warnings += untuned
@@ -139,7 +139,7 @@ def _for_tuned_runs(item: Estimate) -> Estimate:
     """Return an exponent of runs that were not tuned, its tests by what it may be in runs that were."""
     if item.interval is None:
         return item
-    low, high = item.interval[0] / MOVED[1], item.interval[1] / MOVED[0]
+    low, high = _moved(item)
     text = interval_text((low, high))
     tests = tuple(
         test.model_copy(
@@ -153,12 +153,30 @@ def _for_tuned_runs(item: Estimate) -> Estimate:
         else test
         for test in item.tests
     )
+    symbol = "k" if item.group == EXPONENT else item.id[0]
     remark = (
-        f"k of tuned runs may be {text}: one learning rate or one batch for all has moved k by factors of {MOVED[0]:g} "
-        f"to {MOVED[1]:g}"
+        f"{symbol} of tuned runs may be {text}: one learning rate or one batch for all has moved k by factors of "
+        f"{MOVED[0]:g} to {MOVED[1]:g}"
     )
     details = item.details | {"for_tuned_runs": (low, high)}
     return item.model_copy(update={"tests": tests, "remarks": (*item.remarks, remark), "details": details})
+
+
+def _moved(item: Estimate) -> tuple[float, float]:
+    """Return the interval of an exponent, of k or of a or b of N_opt ∝ C^a and D_opt ∝ C^b, for tuned runs."""
+    assert item.interval is not None
+    low, high = item.interval
+    if item.group == EXPONENT:
+        return low / MOVED[1], high / MOVED[0]
+
+    def moved(share: float, factor: float) -> float:
+        """Return s of k/factor where s/(1 - s) = k."""
+        share = min(max(share, 0.0), 1.0)
+        return share / (share + factor * (1 - share))
+
+    # a = k/(1 + k), and b = 1/(1 + k) falls as k grows.
+    least, greatest = MOVED if item.id == "a_isoflop" else (1 / MOVED[1], 1 / MOVED[0])
+    return min(low, moved(low, greatest)), max(high, moved(high, least))
 
 
 def units_warnings(table: PointTable, names: dict[str, str], factor: float) -> list[str]:
