@@ -103,12 +103,11 @@ class Tuning:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what was found of every cell, for fit.json."""
-        names = ("N", "D", "loss", "error", "settings", "setting_errors", "edges", "next_values", "runs", "reason")
-        names += ("off_centre",)
+        names = ("N", "D", "loss", "error", "settings", "setting_errors", "edges", "next_values", "off_centre", "runs")
         return {
             "axes": list(self.axes),
             "deviation_of_ln_loss": self.deviation,
-            "cells": [{name: getattr(cell, name) for name in names} for cell in self.cells],
+            "cells": [{name: getattr(cell, name) for name in (*names, "reason")} for cell in self.cells],
         }
 
 
