@@ -107,7 +107,7 @@ def _sentence_on_k(item: Estimate, rivals: Sequence[str] = ()) -> str:
     text += f" (95 % interval {interval_text(item.interval)}{of_tuned})"
     kept = [test.value for test in item.tests if not test.rejected]
     if item.rejected and kept:
-        return f"{text}: {names_of(item.rejected)} {_are(item.rejected)} rejected, {names_of(kept)} {_are(kept)} not."
+        return f"{text}: {names_of(item.rejected)} {_are(item.rejected)} rejected; {names_of(kept)} {_are(kept)} not."
     if item.rejected:
         return f"{text}: {names_of(item.rejected)} {_are(item.rejected)} rejected."
     return f"{text}: none of them is rejected." if kept else f"{text}."

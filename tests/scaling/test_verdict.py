@@ -165,7 +165,7 @@ def test_only_the_recommended_law_is_read_and_the_others_are_counted():
     answer = said(chosen, other)
     assert answer.headline == "k = 2 is rejected; 1 is not."
     assert answer.says[:2] == (
-        "By the recommended law (coupled): k = 1 (95 % interval 0.8 to 1.2): 2 is rejected, 1 is not.",
+        "By the recommended law (coupled): k = 1 (95 % interval 0.8 to 1.2): 2 is rejected; 1 is not.",
         "1 law that describes these runs less well: k = 3.",
     )
 
