@@ -5,7 +5,7 @@ examples:
   python -m amscale.plan my.yaml grid.model.size=[10M,1B] launch.device_memory=80G
   python -m amscale.plan my.yaml --commands            also how to start each trial by hand
   python -m amscale.plan my.yaml --calibrate           times from steps measured on this machine
-  python -m amscale.plan my.yaml --on h100 --price 2.5 times, memory and cost on machines of that card
+  python -m amscale.plan my.yaml --on h100 --price 2.5    times, memory and cost on machines of that card
   python -m amscale.plan radius_cpu.yaml               what a probe of radii would compute and hold
 
 settings that matter: those of the sweep; `python -m amscale.sweep --help` names them.
@@ -20,6 +20,7 @@ def plan(
     calibrate: bool = False,
     on: str | None = None,
     price: float | None = None,
+    every_trial: bool = False,
     json: bool = False,
 ) -> int:
     """Print the table of trials: shape, N, D, steps, FLOPs, memory, ZeRO stage, processes, time.
@@ -31,6 +32,7 @@ def plan(
         calibrate: measure steps of models of this size on this machine first, for some seconds, and keep the figures.
         on: plan for machines of this card, such as h100, by its data sheet.
         price: of an hour of one device; also print what the sweep costs.
+        every_trial: print a row for each trial also where there are more than 40, instead of one for each shape.
         json: print one JSON document on standard output instead.
     """
     from dataclasses import asdict
@@ -62,7 +64,7 @@ def plan(
     if json:
         print_json(plan_document(planned, (path, overrides) if commands else None, price))
         return 0
-    print_plan(planned, make_console(), price)
+    print_plan(planned, make_console(), price, every_trial)
     if commands:
         print_commands(planned, path, overrides, make_console())
     return 0
