@@ -130,6 +130,11 @@ def k_table(known: Known, names: Sequence[str], ids: Sequence[str] = ()) -> str:
                 else:
                     rows.append([name, label, item["estimand"], number(item), tests_of(item)])
     text = table(("sweep", "fit", "estimand", "k (95 % interval)", "of ½, 1, 1.35, 2, 4"), rows)
+    warnings = [
+        w for name in names if name in known for fit in known[name]["fits"].values() for w in fit.get("warnings", ())
+    ]
+    if warnings:
+        text += "\nWarnings of the fits:\n\n" + "".join(f"* {line}.\n" for line in dict.fromkeys(warnings))
     if without:
         text += "\nNot determined:\n\n" + "".join(f"* {line}.\n" for line in without)
     return text

@@ -9,6 +9,7 @@ import numpy as np
 
 from amscale.errors import InputError, no_sweep
 from amscale.files import read_text
+from amscale.scaling.answer import range_of
 from amscale.scaling.curves import Array, Curves
 from amscale.scaling.points import COUNTS, Point, PointTable, check_count, counted
 from amscale.scaling.provenance import mixtures
@@ -61,8 +62,21 @@ def read_sweep(
     families = {str(point.result.shape.family) for point in table.points if point.result}
     if len(families) > 1:
         table.warnings.append(f"the points mix model families: {', '.join(sorted(families))}")
-    table.warnings += mixtures(table.points)
+    table.warnings += mixtures(table.points) + _late_evaluations(table.points)
     return table
+
+
+def _late_evaluations(points: Sequence[Point]) -> list[str]:
+    """Return a warning where most runs had their least validation loss before they were first validated."""
+    known = [curves for point in points if (curves := point.curves) and len(curves.validation_steps) > 1]
+    first = [curves for curves in known if int(np.argmin(curves.validation_losses)) == 0]
+    if 2 * len(first) <= len(known):
+        return []
+    steps = range_of([float(curves.validation_steps[0]) for curves in first])
+    return [
+        f"validation loss was least at its first evaluation (step {steps}) in {len(first)} of {len(known)} trials: the "
+        "least lies before it, and what rests on it depends on that step; set train.validate_every lower"
+    ]
 
 
 def _read_result(path: Path, count: str, table: PointTable) -> TrialResult | None:
