@@ -20,6 +20,7 @@ def plan(
     calibrate: bool = False,
     on: str | None = None,
     price: float | None = None,
+    every_trial: bool = False,
     json: bool = False,
 ) -> int:
     """Print the table of trials: shape, N, D, steps, FLOPs, memory, ZeRO stage, processes, time.
@@ -31,6 +32,7 @@ def plan(
         calibrate: measure steps of models of this size on this machine first, for some seconds, and keep the figures.
         on: plan for machines of this card, such as h100, by its data sheet.
         price: of an hour of one device; also print what the sweep costs.
+        every_trial: print a row for each trial also where there are more than 40, instead of one for each shape.
         json: print one JSON document on standard output instead.
     """
     from dataclasses import asdict
@@ -62,7 +64,7 @@ def plan(
     if json:
         print_json(plan_document(planned, (path, overrides) if commands else None, price))
         return 0
-    print_plan(planned, make_console(), price)
+    print_plan(planned, make_console(), price, every_trial)
     if commands:
         print_commands(planned, path, overrides, make_console())
     return 0

@@ -7,7 +7,7 @@ from collections import Counter
 def pytest_configure():
     """Let plans rest on no measurement that another sweep of this user has left, and give each process one thread.
 
-    Workers share the cores: threads of one that wait for each other while the other computes take several times as long.
+    Workers share the cores: threads of one that wait for each other while others compute take several times as long.
     """
     os.environ["AMSCALE_CACHE"] = f"{os.devnull}/none"
     os.environ["OMP_NUM_THREADS"] = "1"

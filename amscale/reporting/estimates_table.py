@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from amscale.reporting import capacity_table
 from amscale.scaling.estimate import Estimate, HypothesisTest, interval_text
 from amscale.scaling.forecast import score_lines
 from amscale.scaling.laws.compare import HELD_OUT, HELD_OUT_FACTOR, Comparison
@@ -37,6 +38,7 @@ def print_fit(fit: "BaseFit", console: "Console", grounds: bool = False) -> None
     for line in fit.tuning.lines() if fit.tuning else ():
         console.print(Text(line))
     print_estimates(console, fit.estimates)
+    print_capacity(console, fit.estimates)
     print_laws(console, fit.laws, _reach(fit.table.flops.tolist()))
     for score in fit.forecasts:
         for line in score_lines(score):
@@ -82,6 +84,26 @@ def print_estimates(console: "Console", estimates: Sequence[Estimate]) -> None:
     if without:
         console.print()
         _print_note(console, f"not determined ({len(without)}): {', '.join(without)}")
+
+
+def print_capacity(console: "Console", estimates: Sequence[Estimate]) -> None:
+    """Print the memorised bits of each N by every count of it, and of all N together; nothing without any."""
+    details = capacity_table.details_of(estimates)
+    rows = capacity_table.size_rows(details)
+    if not rows:
+        return
+    console.print()
+    console.print("memorised bits", style="bold", markup=False, highlight=False)
+    shown = [index for index, _ in enumerate(capacity_table.HEADINGS) if any(row[index] for row in rows)]
+    headings = [capacity_table.HEADINGS[index] for index in shown]
+    rows = [[row[index] for index in shown] for row in rows]
+    numbers = [index for index, name in enumerate(headings) if name != "settings"]
+    _print_rows(console, headings, rows, _widths(console, headings, rows, stretched=len(shown) - 1), numbers)
+    if together := capacity_table.count_rows(details):
+        console.print()
+        headings = list(capacity_table.COUNT_HEADINGS)
+        _print_rows(console, headings, together, _widths(console, headings, together, stretched=0), numbers=(1, 3))
+    _print_note(console, capacity_table.NOTE)
 
 
 def print_grounds(console: "Console", estimates: Sequence[Estimate], printed: Sequence[str] = ()) -> None:

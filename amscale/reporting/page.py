@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 import amscale
 from amscale.files import write_atomically
-from amscale.reporting import conclusion, page_tables
+from amscale.reporting import capacity_table, conclusion, page_tables
 from amscale.reporting.chart import Chart, Palette, palette_of
 from amscale.reporting.figures import report_charts
 from amscale.reporting.interactive import html_formula, to_plotly
@@ -75,6 +75,8 @@ def render_page(report: ReportData, charts: Sequence[Chart], palette: Palette) -
         data={"palette": palette, "charts": [to_plotly(chart) for chart in charts]},
         palette=palette,
         estimates=page_tables.estimate_rows(report),
+        capacity=page_tables.capacity_tables(report),
+        capacity_note=capacity_table.NOTE,
         laws=page_tables.law_table(report),
         forecasts=[score_lines(score) for score in report.fit.get("forecasts", ())],
         trials=page_tables.trial_table(report),

@@ -12,6 +12,7 @@ import yaml
 from amscale.config import TrainSettings, expand, parse
 from amscale.errors import InputError
 from amscale.probes.registry import columns_of
+from amscale.reporting import capacity_table
 from amscale.reporting.conclusion import NOT_DETERMINED, rejections
 from amscale.reporting.report_data import ReportData, ReportTrial
 from amscale.scaling.estimate import interval_text
@@ -149,6 +150,21 @@ def probe_table(report: ReportData) -> Table | None:
         )
     names = ("N", "D", "seed", "step", "validation last", *(column.heading for column in columns))
     return Table([(name, True) for name in names], rows)
+
+
+def capacity_tables(report: ReportData) -> list[Table]:
+    """Return the memorised bits of each N, and of all N together by each count of it; empty where there are none."""
+    details: dict[str, Any] = next(
+        (item["details"] for item in report.fit["estimates"] if (item["details"] or {}).get("capacities")), {}
+    )
+    headings = (
+        ([(name, name != "settings") for name in capacity_table.HEADINGS], capacity_table.size_rows(details)),
+        (
+            [(name, index in (1, 3)) for index, name in enumerate(capacity_table.COUNT_HEADINGS)],
+            capacity_table.count_rows(details),
+        ),
+    )
+    return [Table(names, rows) for names, rows in headings if rows]
 
 
 def law_table(report: ReportData) -> Table | None:

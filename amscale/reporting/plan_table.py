@@ -2,7 +2,7 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -19,24 +19,28 @@ from amscale.settings import format_duration, format_size, format_value
 from amscale.trials.records import Placement
 
 _HEADINGS = ("shape", "N", "D", "seed", "steps", "FLOPs", "memory", "ZeRO", "processes", "time")
+_MOST_ROWS = 40
+"""Of more trials the table has a row for each shape, unless every trial is asked for."""
 _MOST_FRAMED = 200
 """A longer table is printed as plain columns: laying out thousands of framed cells takes seconds."""
 
 
-def print_plan(plan: SweepPlan, console: Console, price: float | None = None) -> None:
+def print_plan(plan: SweepPlan, console: Console, price: float | None = None, every_trial: bool = False) -> None:
     """Print the trials, what each costs, and what all of them cost.
 
     Args:
         plan: of the sweep.
         console: gets it.
         price: of an hour of one device.
+        every_trial: print a row for each trial also where there are more than 40, instead of one for each shape.
     """
-    _print_trials(f"plan: {len(plan.trials)} trials on {plan.resources.describe()}", plan, plan.trials, console)
+    title = f"plan: {len(plan.trials)} trials on {plan.resources.describe()}"
+    _print_trials(title, plan, plan.trials, console, every_trial)
     if plan.later:
         title = (
             f"stage 2: {len(plan.later)} trials, whose settings follow from the results of stage 1 (here: the middle)"
         )
-        _print_trials(title, plan, plan.later, console)
+        _print_trials(title, plan, plan.later, console, every_trial)
     for line in (
         *plan.stages,
         *plan.texts,
@@ -64,24 +68,30 @@ def print_plan(plan: SweepPlan, console: Console, price: float | None = None) ->
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _print_trials(title: str, plan: SweepPlan, trials: Sequence[TrialPlan], console: Console) -> None:
-    headings = [*_HEADINGS, *(key.rpartition(".")[2].replace("_", " ") for key in plan.further_axes)]
-    rows = [[*_row(trial), *(format_value(trial.setting(key)) for key in plan.further_axes)] for trial in trials]
-    if len(rows) > _MOST_FRAMED:
-        console.file.write(f"{title}\n{_columns([headings, *rows])}\n")
-        return
-    table = Table(title=title, title_justify="left")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "shape" else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-
-
-def _later_lines(plan: SweepPlan) -> list[str]:
-    """Return what a second stage costs beside the trials of the plan."""
-    flops = sum(trial.flops for trial in plan.later)
-    return [f"Stage 2 beside them: {flops:.3g} FLOPs, {_hours(plan.later)}."] if plan.later else []
+def _print_trials(
+    title: str, plan: SweepPlan, trials: Sequence[TrialPlan], console: Console, every_trial: bool
+) -> None:
+    axes = [key.rpartition(".")[2].replace("_", " ") for key in plan.further_axes]
+    if every_trial or len(trials) <= _MOST_ROWS:
+        headings = [*_HEADINGS, *axes]
+        rows = [[*_row(trial), *(format_value(trial.setting(key)) for key in plan.further_axes)] for trial in trials]
+    else:
+        title += ", a row for each shape (python -m amscale.plan --every_trial has them all)"
+        headings = ["shape", "trials", *_HEADINGS[1:], *axes]
+        shapes: dict[tuple[str, ...], list[TrialPlan]] = {}
+        for trial in trials:
+            shapes.setdefault((trial.shape.describe(), _processes(trial)), []).append(trial)
+        rows = [_folded_row(alike, plan.further_axes) for alike in shapes.values()]
+    if len(rows) <= _MOST_FRAMED:
+        table = Table(title=title, title_justify="left")
+        for heading in headings:
+            table.add_column(heading, justify="left" if heading == "shape" else "right", no_wrap=True)
+        for row in rows:
+            table.add_row(*row)
+        if console.measure(table, options=console.options.update(max_width=1000)).maximum <= console.width:
+            console.print(table)
+            return
+    console.file.write(f"{title}\n{_columns([headings, *rows])}\n")  # frames would cut cells off
 
 
 def _rule_lines(plan: SweepPlan) -> list[str]:
@@ -183,9 +193,6 @@ def plan_document(
 
 
 def _row(trial: TrialPlan) -> list[str]:
-    placement = trial.placement
-    each = placement.processes_per_machine if placement.gpu_fraction == 1 else f"{placement.gpu_fraction:.2g}"
-    processes = f"{placement.machines} x {each} {placement.device}"
     return [
         trial.shape.describe(),
         format_size(trial.N),
@@ -194,10 +201,49 @@ def _row(trial: TrialPlan) -> list[str]:
         f"{trial.steps:,}" if trial.branch is None else f"{trial.branch.step:,} + {trial.steps - trial.branch.step:,}",
         f"{trial.flops:.2g}",
         f"{trial.memory.total / 1e9:.2f} GB",
-        str(placement.zero_stage),
-        processes,
+        str(trial.placement.zero_stage),
+        _processes(trial),
         format_duration(trial.seconds),
     ]
+
+
+def _folded_row(trials: Sequence[TrialPlan], axes: Sequence[str]) -> list[str]:
+    """Return one row for trials of a shape: sums of trials and FLOPs, else the least and the greatest value."""
+    return [
+        trials[0].shape.describe(),
+        str(len(trials)),
+        _span([trial.N for trial in trials], format_size),
+        _span([trial.D for trial in trials], format_size),
+        _span([trial.cell.seed for trial in trials], str),
+        _span([trial.steps for trial in trials], lambda steps: f"{steps:,.0f}"),
+        f"{sum(trial.flops - trial.flops_saved for trial in trials):.2g}",
+        f"{max(trial.memory.total for trial in trials) / 1e9:.2f} GB",
+        _span([trial.placement.zero_stage for trial in trials], str),
+        _processes(trials[0]),
+        _span([trial.seconds for trial in trials], format_duration),
+        *(_values([trial.setting(key) for trial in trials]) for key in axes),
+    ]
+
+
+def _span(values: Sequence[float], write: Callable[[Any], str]) -> str:
+    least, most = write(min(values)), write(max(values))
+    return least if least == most else f"{least}–{most}"
+
+
+def _values(values: Sequence[Any]) -> str:
+    """Write a setting's distinct values: numbers as their span, others by their count where there are many."""
+    written = list(dict.fromkeys(map(format_value, values)))
+    if len(written) <= 3:
+        return ", ".join(written)
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        return _span(values, lambda value: f"{value:.3g}")
+    return f"{len(written)} values"
+
+
+def _processes(trial: TrialPlan) -> str:
+    placement = trial.placement
+    each = placement.processes_per_machine if placement.gpu_fraction == 1 else f"{placement.gpu_fraction:.2g}"
+    return f"{placement.machines} x {each} {placement.device}"
 
 
 def _columns(rows: list[list[str]]) -> str:

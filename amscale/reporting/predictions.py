@@ -31,9 +31,34 @@ def print_by(document: dict[str, Any], console: "Console") -> None:
     for row in document["rows"]:
         if row["reason"]:
             _line(console, f"{row['kind']}: {row['reason']}")
+    _print_compared(document["compared"], console)
     for path in document["written"]:
         if path.endswith("fit.json"):
             _line(console, f"written: {path}")
+
+
+def _print_compared(compared: Sequence[dict[str, Any]], console: "Console") -> None:
+    """Print each estimate with the kinds below each other, why some have none, and D* at each N."""
+    for id in dict.fromkeys(row["id"] for row in compared):
+        rows = [row for row in compared if row["id"] == id]
+        _line(console, "")
+        _line(console, f"{id}: {rows[0]['estimand']}")
+        known = [(row["kind"], *_value(row["value"], row["interval"])) for row in rows]
+        _table(console, ("kind", "value", "95 % interval"), known, numbers=(1,))
+        for row in rows:
+            if row["reason"]:
+                _line(console, f"{row['kind']}: {row['reason']}")
+        for row in rows:
+            if located := [_located(each) for each in row.get("dstar", ())]:
+                _line(console, f"{row['kind']}: D* {'; '.join(located)}")
+
+
+def _located(dstar: dict[str, Any]) -> str:
+    """Return `8k to 20k at N = 6k`, or the end that is open."""
+    low, high, name = dstar["low"], dstar["high"], f"at N = {format_size(dstar['N'])}"
+    if high is None:
+        return f"above {format_size(low)} {name}"
+    return f"{format_size(low)} to {format_size(high)} {name}" if low else f"at most {format_size(high)} {name}"
 
 
 def print_predictions(document: dict[str, Any], console: "Console") -> None:

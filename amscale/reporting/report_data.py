@@ -207,13 +207,15 @@ def _is_current(document: dict[str, Any], folder: Path) -> bool:
         count = document["settings"]["count"]
         then = {(point["name"], point["N"], point["D"], point["loss"]) for point in document["points"]}
         left_out = {item["name"] for item in document["left_out"]}
+        others = set(document.get("other_settings", ()))
     except (AttributeError, KeyError, TypeError):  # damaged: it is made anew
         return False
     table = read_sweep(folder, count, axes=document["settings"].get("tune"))
     tuning = tuned(table, 0)
     table = table if tuning is None else tuning.table
     now = {(point.name, point.N, point.D, point.loss) for point in table.points}
-    return now == then and {name for name, _ in table.left_out} == left_out
+    unused = {name for name, _ in table.left_out}
+    return now == then and unused == left_out and {point.name for point in table.others} == others
 
 
 def _read_trial(folder: TrialStore, count: str) -> ReportTrial:

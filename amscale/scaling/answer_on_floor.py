@@ -41,7 +41,7 @@ def answer_on_floor(table: PointTable, estimates: Sequence[Estimate]) -> Answer:
         _judge_corpora(floors, draft)
     else:
         place = "the entropy of the text" + (f", {entropy:.4g}" if entropy is not None else ", which is not known")
-        _judge_training(table, floors, entropy, draft)
+        _judge_training(floors, entropy, draft)
         _judge_validation(table, floors, entropy, draft)
     _judge_law(floors, draft)
     return Answer(
@@ -52,7 +52,7 @@ def answer_on_floor(table: PointTable, estimates: Sequence[Estimate]) -> Answer:
     )
 
 
-def _judge_training(table: PointTable, floors: Sequence[Estimate], entropy: float | None, draft: _Draft) -> None:
+def _judge_training(floors: Sequence[Estimate], entropy: float | None, draft: _Draft) -> None:
     """Say whether a training loss settled below 1 and below the entropy."""
     item = next((item for item in floors if item.id == "floor_train_settled"), None)
     if item is None:
@@ -60,8 +60,7 @@ def _judge_training(table: PointTable, floors: Sequence[Estimate], entropy: floa
     if item.value is None:
         draft.cannot_say.append(f"Training loss: {item.reason}.")
         return
-    least = [point.result.losses.train_least for point in table.points if point.result]
-    below = sum(loss is not None and loss < 1 for loss in least)
+    below, runs = item.details.get("runs_below", {}).get("1", (0, 0))
     text = f"Training loss settles at {item.value:.4g} (95 % interval {interval_text(item.interval)})"
     marks = [("1", 1.0)] if entropy is None else [("1", 1.0), ("the entropy", entropy)]
     passed = [name for name, value in marks if value in item.rejected]
@@ -71,8 +70,13 @@ def _judge_training(table: PointTable, floors: Sequence[Estimate], entropy: floa
         by_heart = ": that run knows text by heart" if "the entropy" in passed else ""
         draft.says.append(f"{text} at the least, below {' and '.join(passed)}{by_heart}.")
     if 1.0 in item.rejected:
-        draft.says.append(f"Training loss passes below 1 in {below} of {counted_noun(len(least), 'run')}.")
+        draft.says.append(f"Training loss passes below 1 in {below} of {counted_noun(runs, 'run')}.")
         draft.heads.append("1 is no floor of the training loss.")
+    elif below:
+        draft.cannot_say.append(
+            f"Whether training loss settles below 1: it passed below in {below} of {counted_noun(runs, 'run')}, and "
+            "none settled there with all of its interval."
+        )
     else:
         draft.cannot_say.append(
             "Whether training loss could pass below 1: no run did, and longer training on fewer tokens might."

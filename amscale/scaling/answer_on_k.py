@@ -94,7 +94,7 @@ def _subject(item: Estimate) -> str:
 
 
 def _sentence_on_k(item: Estimate, rivals: Sequence[str] = ()) -> str:
-    text = f"{_subject(item)}: k = {item.value:.3g}"
+    text = f"{_subject(item)}{item.details.get('choice', '')}: k = {item.value:.3g}"
     if rivals:
         interval = "" if item.interval is None else f" (95 % interval {interval_text(item.interval)})"
         verbs = ("describes", "leaves") if len(rivals) == 1 else ("describe", "leave")

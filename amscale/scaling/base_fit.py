@@ -171,6 +171,7 @@ class BaseFit:
             "settings": to_json_types(self.settings),
             "points_used": len(self.table.points),
             "points": to_json_types(points),
+            "other_settings": [point.name for point in self.table.others],
             "left_out": [{"name": name, "reason": reason} for name, reason in self.table.left_out],
             "warnings": list(self.table.warnings),
             "dstar_criteria": to_json_types(criteria),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from amscale.errors import InputError
 from amscale.scaling.base_fit import BaseFit
-from amscale.scaling.estimate import EXPONENT, FLOOR, Estimate
+from amscale.scaling.estimate import EXPONENT, FLOOR, Estimate, to_json_types
 from amscale.scaling.reading import read_sweep
 from amscale.scaling.table_file import read_cells
 from amscale.scaling.table_rows import find_column, select_rows, take_rows
@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from amscale.scaling.table_file import Cells
 
 _MOST = 50
+COMPARED = (
+    "k_dstar",
+    "k_overfitting",
+    "capacity_bits_per_parameter",
+    "capacity_slope",
+    "floor_train_settled",
+    "floor_validation",
+)
+"""Estimates that are given for each kind beside the recommended law, in their order."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +41,25 @@ class FitsBy:
         """Return a row for each kind: its points, its recommended law with k and floor, or why it has none."""
         return [{"kind": kind, **_row(found)} for kind, found in self.fits.items()]
 
+    def compared(self) -> list[dict[str, Any]]:
+        """Return, for each estimate of COMPARED, a row for each kind: its value with the interval, or the reason."""
+        fits = {kind: found for kind, found in self.fits.items() if isinstance(found, BaseFit)}
+        ids = [id for id in COMPARED if any(id in found and found[id].value is not None for found in fits.values())]
+        if any("k_dstar" in found for found in fits.values()):
+            ids = list(dict.fromkeys(["k_dstar", *ids]))
+        return [
+            {"id": id, "estimand": found[id].estimand, "kind": kind, **_estimated(found[id])}
+            for id in ids
+            for kind, found in fits.items()
+            if id in found
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON can hold it."""
         fits = {
             kind: {"reason": found} if isinstance(found, str) else found.to_dict() for kind, found in self.fits.items()
         }
-        return {"format": 1, "by": self.name, "rows": self.rows(), "fits": fits}
+        return {"format": 1, "by": self.name, "rows": self.rows(), "compared": self.compared(), "fits": fits}
 
 
 def fit_table_by(
@@ -131,6 +153,18 @@ def _row(found: BaseFit | str) -> dict[str, Any]:
         **numbers,
         "reason": "" if k or not reasons else reasons[0],
     }
+
+
+def _estimated(item: Estimate) -> dict[str, Any]:
+    """Return value, interval and reason of an estimate, and of D* what is known at each N."""
+    found = {
+        "value": item.value,
+        "interval": None if item.interval is None else to_json_types(item.interval),
+        "reason": item.reason or "",
+    }
+    if dstars := item.details.get("dstar"):
+        found["dstar"] = [to_json_types({"N": each.N, "low": each.lower, "high": each.upper}) for each in dstars]
+    return found
 
 
 def _numbers(name: str, estimate: Estimate | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from amscale.errors import InputError
-from amscale.scaling.points import Curves, Point
+from amscale.scaling.points import Curves, Point, PointTable
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,19 @@ def locate_all(criteria: dict[tuple[float, float], list[float]], threshold: floa
     for (N, D), values in sorted(criteria.items()):
         rows.setdefault(N, []).append((D, float(np.mean(values))))
     return [locate(N, [D for D, _ in row], [value for _, value in row], threshold) for N, row in rows.items()]
+
+
+def choice_remark(table: PointTable) -> tuple[str, ...]:
+    """Return at which settings the runs of a table were compared, where its cells were run at several."""
+    if not table.others:
+        return ()
+    cells = {(point.N, point.D) for point in table.others}
+    axes = dict.fromkeys(axis for point in table.points for axis in point.settings)
+    by = f" (tuned: {', '.join(axes)})" if axes else ""
+    return (
+        f"{len(cells)} cells were run at several settings{by}, and count with those of their least validation loss: "
+        "other settings have another D*",
+    )
 
 
 def criterion_remarks(criteria: dict[tuple[float, float], list[Criterion]], threshold: float) -> tuple[str, ...]:

@@ -9,9 +9,16 @@ from amscale.scaling.base_fit import MOST_ROWS, BaseFit
 from amscale.scaling.capacity import capacity_estimates
 from amscale.scaling.collapse import exponent_from_collapse
 from amscale.scaling.conditions import conditions_of_sweep, conditions_of_table, with_conditions
-from amscale.scaling.dstar import Criterion, cell_criteria, check_window, criterion_remarks, locate_all
+from amscale.scaling.dstar import (
+    Criterion,
+    cell_criteria,
+    check_window,
+    choice_remark,
+    criterion_remarks,
+    locate_all,
+)
 from amscale.scaling.estimate import Estimate
-from amscale.scaling.floor import floors
+from amscale.scaling.floor import floors, nothing_to_tune_by
 from amscale.scaling.forecast import score_folder
 from amscale.scaling.health import health
 from amscale.scaling.isoflop import exponents_from_budgets
@@ -102,11 +109,16 @@ def fit_sweep(
     criteria, dstar = _dstar(table, window, threshold, hypotheses)
     values = {cell: [item.value for item in items] for cell, items in criteria.items()}
     sensitivity = dstar_sensitivity(table, window, threshold, hypotheses)
-    remarks = criterion_remarks(criteria, threshold) + seed_remark(values, threshold, resamples)
-    dstar = dstar.model_copy(update={"remarks": dstar.remarks + remarks + sensitivity_remark(sensitivity)})
+    remarks = choice_remark(table) + criterion_remarks(criteria, threshold)
+    remarks += seed_remark(values, threshold, resamples)
+    update: dict[str, Any] = {"remarks": dstar.remarks + remarks + sensitivity_remark(sensitivity)}
+    if table.others:
+        update["details"] = dstar.details | {"choice": ", each cell at its settings of least validation loss"}
+    dstar = dstar.model_copy(update=update)
     points, estimates, laws, tuning = _estimates(runs, hypotheses, resamples, progress)
     curves = health(table)
     conditions = conditions_of_sweep(runs) + list(curves.remarks() if curves else ())
+    points.warnings += nothing_to_tune_by(table)
     estimates = with_conditions(points, [dstar, *estimates], conditions)
     estimates = [*estimates, *capacity_estimates(table), *floors(table)]
     return BaseFit(points, estimates, laws, settings, criteria, sensitivity, forecasts, tuning, curves)

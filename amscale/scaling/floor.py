@@ -56,6 +56,29 @@ def references(table: PointTable) -> dict[str, float]:
     return found
 
 
+_EVEN = 0.98
+"""Share of ln(vocabulary) from which the next token is all but an even choice."""
+
+
+def nothing_to_tune_by(table: PointTable) -> list[str]:
+    """Return a warning where validation loss chose among settings on a text of which nothing can be foretold.
+
+    On random tokens no validation loss falls below the entropy, and its least is that of the run that learnt the least
+    by heart.
+    """
+    entropy = references(table).get("entropy")
+    vocabulary = common_value([point.result.shape.vocabulary if point.result else None for point in table.points])
+    # One token may mark the ends of documents, and is no choice.
+    if entropy is None or not vocabulary or not table.others or entropy < _EVEN * math.log(max(vocabulary - 1, 1)):
+        return []
+    return [
+        f"the entropy of the text, {entropy:.4g}, is that of an even choice among its tokens: no "
+        "validation loss can be below it, and the settings of the least are those that learn the least by heart. Laws, "
+        "D* and rules that rest on it say nothing of good settings; memorised bits and the least training loss are "
+        "those of all settings"
+    ]
+
+
 def floors(table: PointTable) -> list[Estimate]:
     """Estimate the least settled train loss and the least validation loss of a sweep."""
     known = references(table)
@@ -64,8 +87,13 @@ def floors(table: PointTable) -> list[Estimate]:
 
 
 def _train_floor(table: PointTable, known: dict[str, float], beside: str) -> Estimate:
+    """Estimate the least settled train loss of all runs: any of them shows how far training loss can fall.
+
+    Runs at settings of a greater validation loss are among them; those that learn by heart are often there.
+    """
     from scipy.special import stdtrit
 
+    table = table.every_run()
     tails = [(point, settled_loss(point.curves)) for point in table.points if point.curves is not None]
     usable = [(point, tail) for point, tail in tails if tail is not None]
     short = tuple(
@@ -85,7 +113,8 @@ def _train_floor(table: PointTable, known: dict[str, float], beside: str) -> Est
     }
     observed = _observed(table, "train_least")
     remarks = (f"beside {beside}", *_passed(table, "train", "train_least", known))
-    details: dict[str, Any] = {"references": known, "least_observed": observed}
+    below = {name: _below(table, "train_least", value) for name, value in known.items()}
+    details: dict[str, Any] = {"references": known, "least_observed": observed, "runs_below": below}
     if not usable:
         return Estimate(**shared, reason="no run has enough train losses to settle", remarks=remarks, details=details)
     point, tail = min(usable, key=lambda pair: pair[1].mean)
@@ -136,6 +165,12 @@ def _validation_floor(table: PointTable, known: dict[str, float], beside: str) -
 def _finite(point: Point, key: str) -> float | None:
     value = getattr(point.result.losses, key) if point.result else None
     return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _below(table: PointTable, key: str, figure: float) -> tuple[int, int]:
+    """Return in how many runs the least loss passed below a figure, and how many runs have one."""
+    values = [value for point in table.points if (value := _finite(point, key)) is not None]
+    return sum(value < figure for value in values), len(values)
 
 
 def _observed(table: PointTable, key: str) -> float | None:

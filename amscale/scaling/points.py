@@ -68,6 +68,8 @@ class PointTable:
     """Resampled ln loss minus ln loss (resamples, points), where the points are tuned cells; see `scaling.tuning`."""
     hopeless: list[Point] = field(default_factory=list)
     """Runs that diverged or were stopped early: their settings were tried, though they have no loss."""
+    others: list[Point] = field(default_factory=list)
+    """Finished runs at settings whose validation loss is greater: no points, but part of what was observed."""
 
     @property
     def N(self) -> Array:
@@ -109,6 +111,12 @@ class PointTable:
         for point in sorted(self.points, key=lambda point: (point.N, point.D)):
             cells.setdefault((point.N, point.D), []).append(point)
         return cells
+
+    def every_run(self) -> "PointTable":
+        """Return the table of all finished runs, those at settings of a greater validation loss with the others."""
+        names = {point.name for point in self.others}
+        left_out = [pair for pair in self.left_out if pair[0] not in names]
+        return replace(self, points=[*self.points, *self.others], left_out=left_out, deviations=None, others=[])
 
     def losses(self) -> dict[tuple[float, float], float]:
         """Return loss by (N, D): the mean over seeds, and the least over lengths of training."""

@@ -25,11 +25,15 @@ def by_corpus(table: PointTable) -> dict[str, PointTable]:
     """
     names = _differing(table.points)
     found: dict[str, PointTable] = {}
-    for point in table.points:
+
+    def of(point: Point) -> PointTable:
         label = ",".join(f"data.{name}={format_value(_corpus(point).get(name))}" for name in names)
-        if label not in found:
-            found[label] = PointTable(table.source, table.convention, [], list(table.left_out))
-        found[label].points.append(point)
+        return found.setdefault(label, PointTable(table.source, table.convention, [], list(table.left_out)))
+
+    for point in table.points:
+        of(point).points.append(point)
+    for point in table.others:
+        of(point).others.append(point)
     return found
 
 

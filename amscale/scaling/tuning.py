@@ -142,12 +142,19 @@ def tune_cells(table: PointTable, axes: Sequence[str], resamples: int = _RESAMPL
         deviations = np.sqrt(squares / random.chisquare(free, size=resamples))
     cells = tuple(surface.optimum(deviations, random) for surface in surfaces)
     points = [replace(c.nearest[0], loss=c.loss, seed=None, settings=c.settings) for c in cells]
-    tuned = PointTable(table.source, table.convention, points, list(table.left_out), list(table.warnings))
+    tuned = _among(table, points)
     if all(cell.deviations is not None for cell in cells) and cells:
         tuned.deviations = np.stack([cell.deviations for cell in cells if cell.deviations is not None], axis=1)
-    runs = [point for cell in cells for point in cell.nearest]
-    nearest = PointTable(table.source, table.convention, runs, list(table.left_out), list(table.warnings))
+    nearest = _among(table, [point for cell in cells for point in cell.nearest])
     return Tuning(tuple(axes), cells, tuned, nearest, table, math.sqrt(squares / free) if free > 0 else None)
+
+
+def _among(table: PointTable, points: list[Point]) -> PointTable:
+    """Return a table of these points, with the runs of `table` that they are not beside them."""
+    names = {point.name for point in points}
+    others = [point for point in (*table.points, *table.others) if point.name not in names]
+    left_out, warnings = list(table.left_out), list(table.warnings)
+    return PointTable(table.source, table.convention, points, left_out, warnings, others=others)
 
 
 @dataclass(frozen=True)

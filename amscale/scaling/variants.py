@@ -84,7 +84,20 @@ def choose_variants(table: PointTable, axes: Sequence[str], following: Collectio
             f"{len(dropped)} trials share N and D with others of better settings and were left out; --where fits one "
             "setting, and --tune interpolates the best value of one"
         )
+    table.others = [point for point in table.points if point.name not in kept]
     table.points = [point for point in table.points if point.name in kept]
+
+
+def by_setting(points: Sequence[Point]) -> dict[str, list[Point]]:
+    """Return the runs of one cell by the settings in which they differ, seeds together: `train.learning_rate=0.01`.
+
+    The key is empty where they differ in none.
+    """
+    keys = _differing(points, ())
+    found: dict[str, list[Point]] = {}
+    for point in points:
+        found.setdefault(_describe(point, keys), []).append(point)
+    return found
 
 
 def _settings(point: Point, axes: Sequence[str]) -> dict[str, float]:

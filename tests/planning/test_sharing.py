@@ -79,3 +79,26 @@ def test_the_plan_says_which_cards_trials_get_and_what_they_share(tmp_path):
     assert "5 of the trials share GPUs" in printed
     assert printed.count("1 x 0.33 cuda") == printed.count("1 x 1 cuda") == 5
     assert set(plan.to_frame()["cards"]) == {"2 Large of 80 GB", "2 Large of 80 GB or 2 Small of 16 GB"}
+
+
+def test_of_many_trials_the_plan_has_a_row_for_each_shape(tmp_path):
+    widths = ["grid.model.size=[6.6k, 25k]", "grid.data.size=[8k, 20k, 50k]", "grid.seed=[0,1,2,3,4,5,6]"]
+    plan = plan_sweep(config.load("grammar.yaml", widths), tmp_path, Resources((HOST,)), build=False)
+
+    def rows(**options: bool) -> list[str]:
+        console = Console(file=io.StringIO(), width=200)
+        print_plan(plan, console, **options)
+        return [line for line in console.file.getvalue().splitlines() if line.startswith("│")]
+
+    folded = [[cell.strip() for cell in row.strip("│").split("│")] for row in rows()]
+    assert [(row[1], row[3], row[4]) for row in folded] == [("21", "8k–50k", "0–6")] * 2
+    assert float(folded[0][6]) == float(f"{sum(trial.flops for trial in plan.trials[:21]):.2g}")
+    assert len(rows(every_trial=True)) == len(plan.trials) == 42
+
+
+def test_a_plan_that_is_wider_than_the_terminal_is_not_cut_off(tmp_path):
+    plan = plan_sweep(config.load("grammar.yaml"), tmp_path, Resources((HOST,)), build=False)
+    console = Console(file=io.StringIO(), width=60)
+    print_plan(plan, console)
+    assert "…" not in console.file.getvalue()
+    assert "processes" in console.file.getvalue()
