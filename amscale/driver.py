@@ -21,8 +21,6 @@ from amscale.planning.speeds import keep, step_times
 from amscale.planning.stopped import stopped_result
 from amscale.planning.times import makespan
 from amscale.planning.trial_plan import TrialPlan
-from amscale.reporting.estimates_table import print_fit
-from amscale.reporting.page import write_report
 from amscale.reporting.plan_table import print_plan
 from amscale.reporting.progress import LiveProgress
 from amscale.reporting.tensorboard import SweepBoard, served
@@ -67,7 +65,14 @@ class SweepOutcome:
 _LONG_SECONDS = 60.0
 """A shorter sweep does not wait for a measurement of the machine's speed."""
 
-_NEEDED_LAST = ("pandas", "matplotlib.figure", "plotly.offline", "amscale.scaling.fit")
+_NEEDED_LAST = (
+    "pandas",
+    "matplotlib.figure",
+    "plotly.offline",
+    "amscale.scaling.fit",
+    "amscale.reporting.estimates_table",
+    "amscale.reporting.page",
+)
 """What estimates and the report import."""
 
 
@@ -164,6 +169,9 @@ def run_sweep(
         if fit is None:
             print_line(console, f"no estimates: {no_fit}")
         else:
+            from amscale.reporting.estimates_table import print_fit
+            from amscale.reporting.page import write_report
+
             print_fit(fit, console)
             if board is not None:
                 board.finish(fit)
@@ -327,11 +335,15 @@ def _warm_server(missing: list[TrialPlan], sweep: SweepStore) -> AbstractContext
     On a cluster that runs already the trials start one on their machines.
     """
     from amscale.cluster import warm_start
+    from amscale.cluster.warm_server import SHARDS
 
     if not missing or not missing[0].cell.launch.warm_starts:
         return nullcontext()
     longest = max(missing, key=lambda trial: trial.seconds)
-    return warm_start.started_ahead(sweep.location(longest.label), longest.placement)
+    used = {name for trial in missing for name in (trial.cell.model.family, trial.cell.data.corpus)}
+    if any(trial.placement.zero_stage for trial in missing):
+        used.add(SHARDS)
+    return warm_start.started_ahead(sweep.location(longest.label), longest.placement, used)
 
 
 def _missing(plan: SweepPlan, sweep: SweepStore) -> list[TrialPlan]:

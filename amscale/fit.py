@@ -44,6 +44,7 @@ def fit(
     save: str | None = None,
     score: str | None = None,
     tune: str | Sequence[str] | None = None,
+    tuned_elsewhere: bool = False,
     next: int | None = None,
     grounds: bool = False,
     drop_highest: int = 0,
@@ -83,6 +84,8 @@ def fit(
         tune: settings of which each cell takes its best value, interpolated: columns of a table (lr,batch) or keys of a
             sweep (train.learning_rate), joined by commas; none tunes nothing. By default what the sweep's configuration
             has under `tune`, and the columns of a table that are named for a learning rate or a batch.
+        tuned_elsewhere: every row of a table is of a tuned run, which no column tells: its exponents are tested by
+            their own intervals, not by how far one learning rate or batch for all may have moved them (files).
         next: instead of the fit, print as YAML this many cells that would narrow the interval of k the most.
         grounds: print below the tables what each estimate rests on, and why others have no value.
         drop_highest: the number of highest losses to leave out (files).
@@ -117,7 +120,7 @@ def fit(
 _COLUMNS = ("n_column", "d_column", "loss_column", "flops_column", "seed_column", "tokens_column")
 _UNIT = ("loss_unit", "bytes_per_token")
 _OF_A_SWEEP = ("count", "window", "threshold")
-_OF_A_TABLE = (*_COLUMNS, *_UNIT, "drop_highest", "sample")
+_OF_A_TABLE = (*_COLUMNS, *_UNIT, "drop_highest", "sample", "tuned_elsewhere")
 
 
 def _refuse_misplaced(given: dict[str, Any], source: Path) -> None:
@@ -160,7 +163,7 @@ def _fitted(
         return fit_folder(path, **found, tune=_axes(given["tune"]), address=str(given["source"]), progress=progress)
     hypotheses = fit_settings(path, hypotheses=given["hypotheses"])["hypotheses"]
     given = given | {"tune": _axes(given["tune"])}
-    kept = ("resamples", *_UNIT, "where", "tune")
+    kept = ("resamples", *_UNIT, "where", "tune", "tuned_elsewhere")
     chosen = {name: given[name] for name in kept} | {"highest": given["drop_highest"], "rows": given["sample"]}
     if cells is not None:
         return fit_table(cells, _columns(given), hypotheses, **chosen)

@@ -25,7 +25,7 @@ VOCABULARY = 256
 SEQUENCES = 16
 
 
-def _environment() -> None:
+def set_rank_environment() -> None:
     """Set what `accelerate launch` sets for one process under ZeRO 0."""
     launch = Path(__file__).resolve().parent.parent / "launch"
     os.environ |= {
@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--steps", default="40,20,6", help="steps of a round, for each size")
     parser.add_argument("--only", choices=["here"], help="leave the other sides out, to profile")
     options = parser.parse_args()
-    _environment()
+    set_rank_environment()
     for size, steps in zip(options.sizes.split(","), options.steps.split(","), strict=False):
         measure(size, options.rounds, int(steps), options.only)
 

@@ -77,6 +77,7 @@ def render_page(report: ReportData, charts: Sequence[Chart], palette: Palette) -
         estimates=page_tables.estimate_rows(report),
         capacity=page_tables.capacity_tables(report),
         capacity_note=capacity_table.NOTE,
+        tuning=(report.fit.get("tuning") or {}).get("lines", ()),
         laws=page_tables.law_table(report),
         forecasts=[score_lines(score) for score in report.fit.get("forecasts", ())],
         trials=page_tables.trial_table(report),

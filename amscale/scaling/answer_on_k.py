@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from amscale.scaling.answer import Answer, by_law, counted_noun, names_of, range_of
+from amscale.scaling.conditions import SAID_TO_BE_TUNED
 from amscale.scaling.design import no_exponent
 from amscale.scaling.estimate import EXPONENT, Estimate, interval_test, interval_text
 from amscale.scaling.laws.compare import Comparison
@@ -101,7 +102,9 @@ def _sentence_on_k(item: Estimate, rivals: Sequence[str] = ()) -> str:
         return f"{text}{interval}; but {' and '.join(rivals)} {verbs[0]} these runs as well, and {verbs[1]} k open."
     if item.interval is None:
         return f"{text}, without an interval: nothing is tested."
-    text += f" (95 % interval {interval_text(item.interval)})"
+    moved = item.details.get("for_tuned_runs")
+    of_tuned = "" if moved is None else f"; of tuned runs it may be {interval_text(tuple(moved))}"
+    text += f" (95 % interval {interval_text(item.interval)}{of_tuned})"
     kept = [test.value for test in item.tests if not test.rejected]
     if item.rejected and kept:
         return f"{text}, which rejects {names_of(item.rejected)}, and not {names_of(kept, 'or')}."
@@ -202,6 +205,8 @@ def _conditions(table: PointTable, determined: Sequence[Estimate]) -> list[str]:
         return []
     tuned = {axis.rpartition(".")[2] for point in table.points for axis in point.settings}
     if not tuned and all(point.result is None for point in table.points):
+        if all(SAID_TO_BE_TUNED in item.details.get("conditions", ()) for item in determined):
+            return []
         return ["k of tuned runs: a table does not say how its runs were tuned, and k may follow from that."]
     shared = {name: _shared(table.points, f"train.{name}") for name in _NUISANCES if name not in tuned}
     parts = [

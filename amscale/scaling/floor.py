@@ -60,23 +60,21 @@ _EVEN = 0.98
 """Share of ln(vocabulary) from which the next token is all but an even choice."""
 
 
-def nothing_to_tune_by(table: PointTable) -> list[str]:
-    """Return a warning where validation loss chose among settings on a text of which nothing can be foretold.
+def nothing_foretold(table: PointTable) -> str:
+    """Return why validation losses tell nothing of N and D, or an empty text: the next token is an even choice.
 
-    On random tokens no validation loss falls below the entropy, and its least is that of the run that learnt the least
-    by heart.
+    On random tokens no model is below the entropy on unseen text, whatever its N and D. What lies above it is how much
+    was learnt by heart before the first validation, and the least is that of the run that learnt the least.
     """
     entropy = references(table).get("entropy")
     vocabulary = common_value([point.result.shape.vocabulary if point.result else None for point in table.points])
     # One token may mark the ends of documents, and is no choice.
-    if entropy is None or not vocabulary or not table.others or entropy < _EVEN * math.log(max(vocabulary - 1, 1)):
-        return []
-    return [
-        f"the entropy of the text, {entropy:.4g}, is that of an even choice among its tokens: no "
-        "validation loss can be below it, and the settings of the least are those that learn the least by heart. Laws, "
-        "D* and rules that rest on it say nothing of good settings; memorised bits and the least training loss are "
-        "those of all settings"
-    ]
+    if entropy is None or not vocabulary or entropy < _EVEN * math.log(max(vocabulary - 1, 1)):
+        return ""
+    return (
+        f"the entropy of the text, {entropy:.4g}, is that of an even choice among its tokens: nothing in it can be "
+        "foretold, and no validation loss below that depends on N or D"
+    )
 
 
 def floors(table: PointTable) -> list[Estimate]:

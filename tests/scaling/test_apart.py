@@ -52,7 +52,16 @@ def test_an_error_that_sizes_share_widens_the_interval_of_k_and_is_no_lack_of_fi
     assert other["k_chinchilla"].interval[0] < 1 < other["k_chinchilla"].interval[1]
     assert "shared by the runs of one N" in other["k_chinchilla"].method
     assert "cannot tell the k of tuned cells" in " ".join(one.table.warnings)
-    assert one["k_chinchilla"].details["conditions"]
+    k = one["k_chinchilla"]
+    assert k.details["conditions"]
+    # Nothing says how these were tuned: 0.5 and 1.35 are outside the interval, and may be k of tuned runs.
+    assert k.rejected == (2, 4)
+    low, high = k.details["for_tuned_runs"]
+    assert low < k.interval[0] / 2
+    assert high > 1.5 * k.interval[1]
+    assert [test.k for test in k.tests if "where k of tuned runs may be" in test.how] == [0.5, 1.35]
+    assert "which rejects 2 and 4, and not ½, 1 or 1.35" in str(one.verdict())
+    assert "; of tuned runs it may be 0." in str(one.verdict())
 
 
 def test_outliers_are_named_with_their_side_and_k_without_them():

@@ -16,7 +16,7 @@ from amscale.scaling.laws.compare import Comparison, Fitted, Resampled
 from amscale.scaling.laws.fitting import LawFit, fit_law
 from amscale.scaling.laws.law import HUBER_LOG, OBJECTIVES, SQUARED, SQUARED_LOG, rows_of
 from amscale.scaling.outliers import outlier_remarks, outliers
-from amscale.scaling.points import Array, PointTable
+from amscale.scaling.points import PointTable
 from amscale.scaling.power_law import hypothesis_name
 
 _MOST_AT_BOUND = 0.5
@@ -148,7 +148,7 @@ def _design(table: PointTable, item: Fitted) -> str:
     rows, natural = rows_of(table), item.fit.natural
     predicted = item.law.loss(natural, rows)
 
-    def depends(**changed: Array) -> bool:
+    def depends(**changed: Any) -> bool:
         return not np.allclose(item.law.loss(natural, replace(rows, **changed)), predicted)
 
     amounts = [rows.D] if depends(D=2 * rows.D) else []
