@@ -26,12 +26,12 @@ install: $(VENV)/.installed
 sweep: install
 	$(RUN) -m amscale.sweep configs/quick.yaml
 
-# Trackers are tested against their own stores; a sweep needs none of them.
-$(VENV)/.trackers: $(VENV)/.installed
-	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[mlflow,trackio,wandb]"
+# Trackers are tested against their own stores, the notebook of the docs in a kernel; a sweep needs none of them.
+$(VENV)/.tested: $(VENV)/.installed
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[mlflow,notebook,trackio,wandb]"
 	touch $@
 
-test: install $(VENV)/.trackers
+test: install $(VENV)/.tested
 	$(RUN) -m pytest
 
 quick-test: install

@@ -6,7 +6,7 @@ examples:
   python -m amscale.fit points.csv --n_column "Model Size" --flops_column "Training FLOP" --drop_highest 5
   python -m amscale.fit runs.csv --by corpus                          a fit for each corpus
   python -m amscale.fit runs.csv --fit_where 'flops<1e20' --predict_where 'flops>=1e20'
-  python -m amscale.fit results/quick --forecast N=1M,D=2M --save next.json    later fits score it
+  python -m amscale.fit results/quick --forecast N=1M,D=2M --save later.json    later fits score it
 
 settings that matter: `fit` in the sweep's configuration; the flags of the same names go before it.
 """

@@ -11,12 +11,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SHADES = {25: "#c6dbef", 50: "#6baed6", 75: "#2878b8", 100: "#08306b"}
-_COLOURS = {"trained": "#08306b", "random weights": "#d95f02", "shuffled": "#1b9e77", "gaussian": "#9467bd"}
+_COLOURS = {
+    "trained": "#08306b",
+    "random weights": "#d95f02",
+    "shuffled": "#1b9e77",
+    "gaussian": "#9467bd",
+    "normalised": "#7f7f7f",
+}
 _NAMES = {
     "trained": "trained",
     "random weights": "random weights",
     "shuffled": "coordinates shuffled",
     "gaussian": "Gaussian of the same covariance",
+    "normalised": "trained, scaled to √n",
 }
 _INK, _QUIET, _ACCENT = "#222222", "#8a8a8a", "#c62828"
 _HEADING = 0.62

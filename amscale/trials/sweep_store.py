@@ -33,6 +33,9 @@ class SweepStore:
         path: the sweep's folder, which need not exist.
     """
 
+    is_copy = False
+    """Whether the folder is a copy of objects, which machines upload as trials write checkpoints and end."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
 
@@ -160,6 +163,9 @@ class SweepStore:
     def pull(self) -> None:
         """Have results, metrics and reasons of failure in the folder."""
 
+    def pull_new(self) -> None:
+        """Have records and results in the folder that are new, while trials run."""
+
     def fetch_tokens(self, config: Experiment) -> None:
         """Have token stores here that others have made, so that they need not be made again."""
 
@@ -180,6 +186,8 @@ class ObjectSweepStore(SweepStore):
         scratch: `launch.scratch`.
         name: of the sweep.
     """
+
+    is_copy = True
 
     def __init__(self, storage: str, scratch: str | None, name: str) -> None:
         super().__init__(working_folder(storage, scratch) / name)
@@ -222,6 +230,10 @@ class ObjectSweepStore(SweepStore):
     def pull(self) -> None:
         """Fetch results, metrics and reasons of failure."""
         mirror.pull(self._objects, self.path)
+
+    def pull_new(self) -> None:
+        """Fetch records and results that are new, while trials run; nothing here is removed."""
+        mirror.fetch_new(self._objects, self.path)
 
     def fetch_tokens(self, config: Experiment) -> None:
         """Fetch token stores that others have made."""

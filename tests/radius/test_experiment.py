@@ -90,7 +90,7 @@ def test_distances_and_summary_agree_with_brute_force(measured):
     table = pq.read_table(measured / "vectors.parquet")
     distances = pq.read_table(measured / "distances.parquet").to_pandas()
     spreads = {(spread["place"], spread["vectors"]): spread for spread in summary["spreads"]}
-    assert len(spreads) == 3 * 4
+    assert len(spreads) == 3 * 5
     for place in ("layer_00", "layer_02", "final_norm"):
         vectors = np.array(table[place].to_pylist())
         for share, size in ((25, 15), (100, 60)):
@@ -102,6 +102,16 @@ def test_distances_and_summary_agree_with_brute_force(measured):
             assert row["distance_mean"] == pytest.approx(apart.min(1).mean())
             assert row["radius_median"] == pytest.approx(np.median(apart.min(1)) / 2)
         np.testing.assert_allclose(table[f"{place}_distance"], apart.min(1), rtol=1e-6)
+        unit = vectors / np.sqrt((vectors**2).mean(1, keepdims=True))
+        apart = np.sqrt(((unit[:, None] - unit) ** 2).sum(-1)) + np.diag([np.inf] * CHUNKS)
+        control = spreads[place, "normalised"]
+        assert control["samples"][-1]["distance_mean"] == pytest.approx(apart.min(1).mean(), rel=1e-5)
+        assert control["length_mean"] == pytest.approx(np.sqrt(24))
+        trained = spreads[place, "trained"]
+        assert trained["length_mean"] == pytest.approx(np.linalg.norm(vectors, axis=1).mean())
+        assert trained["spread"] == pytest.approx(np.sqrt(vectors.var(0).sum()))
+    lines = (measured / "samples.csv").read_text().splitlines()
+    assert len(lines) == 1 + sum(len(spread["samples"]) for spread in summary["spreads"])
     assert spreads["final_norm", "trained"]["r_star"] == pytest.approx(np.sqrt(24 / (2 * np.pi * np.e)))
     assert summary["peak_host_bytes"] > 10**7
     for name in ("radius.png", "radius.svg"):
