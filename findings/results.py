@@ -63,7 +63,6 @@ _TREATED = {
     for z in ("0.0", "0.0001")
     for smoothing in ("0.0", "0.1")
 }
-_RATES = ("train.learning_rate", "train.batch_tokens")
 FINDINGS = {
     "capacity_rates": Finding("capacity_rates"),
     "rates_questions": Finding("rates_questions"),
@@ -85,7 +84,13 @@ FINDINGS = {
         "rectangle_english",
         fits={
             "every cell tuned": {},
-            "one batch, learning rate tuned": {"where": "train.batch_tokens=1000", "tune": _RATES[:1]},
+            **{
+                f"one batch, {batch}, learning rate tuned": {
+                    "where": f"train.batch_tokens={batch}",
+                    "tune": ("train.learning_rate",),
+                }
+                for batch in (512, 1000, 2000)
+            },
         },
         figures=(("exponent", "every cell tuned"), ("loss", "every cell tuned")),
         forecasts=("N=47.3k,D=960k", "largest"),
@@ -220,11 +225,17 @@ def rows_of(name: str) -> list[dict[str, list[Any]]]:
 
 
 def fit_archive(name: str) -> None:
-    """Write the facts and the fits of an archive; it is fitted where it, the fits or the version have changed."""
+    """Write the facts and the fits of an archive; it is fitted where it, the fits or the estimators have changed."""
     file, finding = archive(name), FINDINGS[name]
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     known = read_estimates()
-    key = {"archive": digest, "arguments": json.loads(json.dumps(finding.fits)), "amscale": amscale.__version__}
+    sources = b"".join(path.read_bytes() for path in sorted((ROOT / "amscale" / "scaling").rglob("*.py")))
+    key = {
+        "archive": digest,
+        "arguments": json.loads(json.dumps(finding.fits)),
+        "amscale": amscale.__version__,
+        "scaling": hashlib.sha256(sources).hexdigest()[:16],
+    }
     fits = known.get(name, {}).get("fits", {}) if known.get(name, {}).get("of") == key else _fits(name)
     known[name] = {"of": key, "facts": facts_of(name), "commands": _shown(name), "fits": fits}
     known = {name: known[name] for name in FINDINGS if name in known}
