@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import measured
+import energies
 import tables
+from radius import radius_section
 from tables import DOCS, Known, estimate, number, tests_of
 
 from amscale.scaling.answer_on_floor import NEAR
@@ -86,16 +87,14 @@ def render_page(known: Known) -> str:
         "trend": tables.dstar_trend,
         "dstars": tables.dstar_table,
         "floors": tables.floor_table,
-        "energies": measured.energies_table,
-        "energies_and_loss": measured.energies_against_loss,
+        "energies": energies.energies_table,
+        "energies_and_loss": energies.energies_against_loss,
         "laws": tables.laws_table,
         "forecasts": tables.forecasts,
         "any_of": any_of,
     }
     made = {name: partial(call, known) for name, call in calls.items()}
-    text = environment.get_template("results.md.j2").render(
-        **made, radii=measured.radius_table, smoothed=tables.smoothed
-    )
+    text = environment.get_template("results.md.j2").render(**made, radii=radius_section, smoothed=tables.smoothed)
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
 
 

@@ -20,8 +20,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+import radius
 from page import write_page
 
 import amscale
@@ -127,7 +129,7 @@ def main() -> int:
     if "radius_training" in names and "run" in given.steps:
         failed += sum(subprocess.run(command, check=False, cwd=ROOT).returncode != 0 for command in radius_commands())
     if "radius_training" in names and "archive" in given.steps:
-        archive_radii(Path(given.storage))
+        radius.collect(Path(given.storage))
     if "page" in given.steps:
         write_page(read_estimates())
     return 1 if failed else 0
@@ -157,16 +159,6 @@ def radius_commands() -> list[list[str]]:
         path = f"model.path={trial.parent.relative_to(ROOT)}"
         found.append([*first, "configs/findings/radius_trained.yaml", f"name=radius_n{width}", path])
     return found
-
-
-def archive_radii(storage: Path) -> None:
-    """Copy the summaries of radius experiments, with names in the place of paths."""
-    for file in sorted(storage.glob("radius*/summary.json")):
-        summary = json.loads(file.read_text(encoding="utf-8"))
-        settings = summary["settings"]
-        settings["model"]["path"], settings["storage"] = Path(settings["model"]["path"]).name, "results"
-        text = json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
-        (DATA / f"{file.parent.name}.json").write_text(text, encoding="utf-8")
 
 
 def read_estimates() -> dict[str, Any]:
@@ -310,12 +302,29 @@ def _kept(document: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _failing(document: dict[str, Any]) -> dict[str, int]:
-    """Count the runs that fail the D* criterion, and those of them with a train loss above the validation loss."""
+def _failing(document: dict[str, Any]) -> dict[str, Any]:
+    """Say which runs fail the D* criterion, and where of two N at one D the smaller fails, which of them learnt more.
+
+    `above` counts failing runs with a train loss above the least validation loss; `pairs` has the mean least validation
+    losses of the smaller and the larger N of each pair.
+    """
     runs = [seed for cell in document["dstar_criteria"] for seed in cell["seeds"]]
     failing = [seed for seed in runs if seed["value"] >= document["settings"]["threshold"]]
     above = sum(seed["gap"] > 0 for seed in failing)
-    return {"runs": len(runs), "failing": len(failing), "above": above, "at_end": sum(seed["at_end"] for seed in runs)}
+    losses: dict[tuple[float, float], list[float]] = {}
+    for point in document["points"]:
+        losses.setdefault((point["N"], point["D"]), []).append(point["loss"])
+    fails = {
+        (cell["N"], cell["D"]): fmean(seed["value"] for seed in cell["seeds"]) >= document["settings"]["threshold"]
+        for cell in document["dstar_criteria"]
+    }
+    pairs = [
+        [fmean(losses[small]), fmean(losses[large])]
+        for small, large in itertools.product(fails, fails)
+        if small[0] < large[0] and small[1] == large[1] and fails[small] and not fails[large]
+    ]
+    at_end = sum(seed["at_end"] for seed in runs)
+    return {"runs": len(runs), "failing": len(failing), "above": above, "at_end": at_end, "pairs": pairs}
 
 
 def _shown(name: str) -> list[str]:

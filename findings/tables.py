@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from amscale.scaling.answer import names_of
@@ -277,7 +278,19 @@ def _failing(fit: dict[str, Any]) -> str:
             f": {below} over-fit, with a train loss below the least validation loss in the window, and {of['above']} "
             "still learn in it, with one above"
         )
-    return f"{text}. In {of['at_end']} the validation loss was least at the end."
+    text += f". In {of['at_end']} the validation loss was least at the end."
+    pairs = of["pairs"]
+    if pairs:
+        lower = sum(large < small for small, large in pairs)
+        small, large = (median(losses) for losses in zip(*pairs, strict=True))
+        text += (
+            f" Of two N at one D the smaller fails and the larger passes in {len(pairs)} pairs; in {lower} of them the "
+            f"larger has the lower least validation loss (medians {large:.3g} and {small:.3g})"
+        )
+        text += (
+            ": it passes where it has learnt more of what holds for unseen text too" * (lower >= 0.9 * len(pairs)) + "."
+        )
+    return text
 
 
 def floor_table(known: Known, names: Sequence[str]) -> str:
