@@ -44,6 +44,7 @@ _PRELOADED = (
     "deepspeed.module_inject.auto_ep_layer",
     "deepspeed.runtime.zero.muon.muon_optimizer",
     "safetensors.torch",
+    "amscale.training.resolve",
     "amscale.training.run",
     "amscale.probes.suite",
     "amscale.models.families",

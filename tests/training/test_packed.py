@@ -22,7 +22,8 @@ RUN = """
 import json, os, signal, sys
 import amscale.training.packed.run as packed, deepspeed, transformers.integrations.deepspeed, torch.utils.tensorboard
 import amscale.probes.suite
-from amscale.training.run import resolve, run_trial
+from amscale.training.resolve import resolve
+from amscale.training.run import run_trial
 
 for specs, kill_at in json.loads(sys.argv[1]):
     child = os.fork()

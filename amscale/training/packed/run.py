@@ -35,7 +35,7 @@ _CACHED_ACTIVATIONS = 100_000
 of them takes longer than two of half as many (benchmarks/packing.py)."""
 
 Opened = tuple[TrialStore, Experiment, Placement, TokenStore | None]
-"""What `run.resolve` returns of a trial."""
+"""What `resolve` returns of a trial."""
 
 
 def run_pack(opened: Sequence[Opened]) -> int:
