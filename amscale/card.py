@@ -1,8 +1,8 @@
 """Describe a finished trial on one page, and write it as a model that transformers loads.
 
 examples:
-  python -m amscale.card results/quick/trials/vanilla-N99.5k-D8.02k-seed0-57964feb36a7 > card.md
-  python -m amscale.card results/gpt2/trials/… --huggingface my_model      for AutoModelForCausalLM.from_pretrained
+  python -m amscale.card results/quick/trials/LABEL > card.md
+  python -m amscale.card results/gpt2/trials/LABEL --huggingface my_model      for AutoModelForCausalLM.from_pretrained
 
 settings that matter: none.
 """

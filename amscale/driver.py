@@ -1,6 +1,5 @@
 """Drive a sweep: plan it, prepare its tokens, train what has no result, estimate, and write the report."""
 
-import shlex
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,16 +20,13 @@ from amscale.planning.speeds import keep, step_times
 from amscale.planning.stopped import stopped_result
 from amscale.planning.times import makespan
 from amscale.planning.trial_plan import TrialPlan
-from amscale.reporting.estimates_table import print_fit
-from amscale.reporting.page import write_report
 from amscale.reporting.plan_table import print_plan
 from amscale.reporting.progress import LiveProgress
-from amscale.reporting.tensorboard import SweepBoard, served
+from amscale.reporting.tensorboard import SweepBoard, curves_line, served
 from amscale.reporting.terminal import print_line, print_results
 from amscale.settings import format_duration, format_value
 from amscale.trackers import TENSORBOARD, find_tracker
 from amscale.trials.lease import Ownership
-from amscale.trials.objects import is_uri
 from amscale.trials.sweep_store import SweepStore, sweep_store
 from amscale.trials.trial_store import TrialStore
 
@@ -67,7 +63,14 @@ class SweepOutcome:
 _LONG_SECONDS = 60.0
 """A shorter sweep does not wait for a measurement of the machine's speed."""
 
-_NEEDED_LAST = ("pandas", "matplotlib.figure", "plotly.offline", "amscale.scaling.fit")
+_NEEDED_LAST = (
+    "pandas",
+    "matplotlib.figure",
+    "plotly.offline",
+    "amscale.scaling.fit",
+    "amscale.reporting.estimates_table",
+    "amscale.reporting.page",
+)
 """What estimates and the report import."""
 
 
@@ -100,6 +103,11 @@ class _Progress(LiveProgress):
         super().ended(label)
         if self._board is not None:
             self._board.trial_ended()
+
+    def progress(self, label: str, report: dict[str, Any]) -> None:
+        super().progress(label, report)
+        if self._board is not None:
+            self._board.trial_reported()
 
     def started(self, label: str) -> None:
         super().started(label)
@@ -164,14 +172,16 @@ def run_sweep(
         if fit is None:
             print_line(console, f"no estimates: {no_fit}")
         else:
+            from amscale.reporting.estimates_table import print_fit
+            from amscale.reporting.page import write_report
+
             print_fit(fit, console)
             if board is not None:
                 board.finish(fit)
             report = write_report(sweep.path, fit)
             print_line(console, f"\nreport: {report}")
     print_line(console, f"files: {sweep.address}")
-    curves = sweep.trials if board is None else board.folder
-    print_line(console, f"curves: tensorboard --logdir {shlex.quote(str(curves))}")
+    print_line(console, curves_line(sweep.path))
     for label, reason in failed.items():
         print_line(console, f"failed: {label}: {reason}", style="red")
     return SweepOutcome(plan, trials, sweep.path, sweep.address, failed, fit, no_fit, report)
@@ -276,10 +286,8 @@ def _machine_hours(plan: SweepPlan, missing: Sequence[TrialPlan]) -> float:
     return seconds / 3600 * len(plan.resources.hosts)
 
 
-def _board(config: Experiment, sweep: SweepStore, plan: SweepPlan) -> SweepBoard | None:
-    """Link the trials for TensorBoard; None where the sweep is under a URI, whose folder here is a working copy."""
-    if is_uri(config.storage):
-        return None
+def _board(config: Experiment, sweep: SweepStore, plan: SweepPlan) -> SweepBoard:
+    """Link the trials for TensorBoard, in the sweep's folder or in the working copy of one under a URI."""
     axes = plan.further_axes
     labels = {
         trial.label: ",".join(f"{key.rpartition('.')[2]}={format_value(trial.setting(key))}" for key in axes)
@@ -327,11 +335,15 @@ def _warm_server(missing: list[TrialPlan], sweep: SweepStore) -> AbstractContext
     On a cluster that runs already the trials start one on their machines.
     """
     from amscale.cluster import warm_start
+    from amscale.cluster.warm_server import SHARDS
 
     if not missing or not missing[0].cell.launch.warm_starts:
         return nullcontext()
     longest = max(missing, key=lambda trial: trial.seconds)
-    return warm_start.started_ahead(sweep.location(longest.label), longest.placement)
+    used = {name for trial in missing for name in (trial.cell.model.family, trial.cell.data.corpus)}
+    if any(trial.placement.zero_stage for trial in missing):
+        used.add(SHARDS)
+    return warm_start.started_ahead(sweep.location(longest.label), longest.placement, used)
 
 
 def _missing(plan: SweepPlan, sweep: SweepStore) -> list[TrialPlan]:

@@ -6,7 +6,7 @@ examples:
   python -m amscale.fit points.csv --n_column "Model Size" --flops_column "Training FLOP" --drop_highest 5
   python -m amscale.fit runs.csv --by corpus                          a fit for each corpus
   python -m amscale.fit runs.csv --fit_where 'flops<1e20' --predict_where 'flops>=1e20'
-  python -m amscale.fit results/quick --forecast N=1M,D=2M --save next.json    later fits score it
+  python -m amscale.fit results/quick --forecast N=1M,D=2M --save later.json    later fits score it
 
 settings that matter: `fit` in the sweep's configuration; the flags of the same names go before it.
 """
@@ -44,6 +44,7 @@ def fit(
     save: str | None = None,
     score: str | None = None,
     tune: str | Sequence[str] | None = None,
+    tuned_elsewhere: bool = False,
     next: int | None = None,
     grounds: bool = False,
     drop_highest: int = 0,
@@ -61,9 +62,9 @@ def fit(
     """Fit `source`, print tables of estimates and of laws, and write fit.json and figures/.
 
     Args:
-        source: a sweep's folder or URI, or a CSV, TSV, JSON, JSON Lines or Parquet file.
-        output: the folder for fit.json and figures/; by default the sweep's own, and nothing is written for a file or
-            for the trials that --where chooses.
+        source: a sweep's folder or URI, or its archive, or a CSV, TSV, JSON, JSON Lines or Parquet file.
+        output: the folder for fit.json and figures/; by default the sweep's own, and nothing is written for a file, an
+            archive or the trials that --where chooses.
         count: the convention for N of a sweep: non_embedding, non_embedding_with_norms, with_head, total or active; by
             default, as for the next three, what its configuration says under `fit`.
         window: iterations of the D* criterion, in steps or as a share of the run (sweeps).
@@ -83,6 +84,8 @@ def fit(
         tune: settings of which each cell takes its best value, interpolated: columns of a table (lr,batch) or keys of a
             sweep (train.learning_rate), joined by commas; none tunes nothing. By default what the sweep's configuration
             has under `tune`, and the columns of a table that are named for a learning rate or a batch.
+        tuned_elsewhere: every row of a table is of a tuned run, which no column tells: its exponents are tested by
+            their own intervals, not by how far one learning rate or batch for all may have moved them (files).
         next: instead of the fit, print as YAML this many cells that would narrow the interval of k the most.
         grounds: print below the tables what each estimate rests on, and why others have no value.
         drop_highest: the number of highest losses to leave out (files).
@@ -97,10 +100,11 @@ def fit(
         bytes_per_token: mean bytes of a token, for a loss in bits_per_byte.
         json: print one JSON document on standard output instead of the tables.
     """
+    given = dict(locals())
+
+    from amscale.trials.archive import is_archive
     from amscale.trials.sweep_store import open_sweep
 
-    given = dict(locals())
-    del given["open_sweep"]
     with open_sweep(str(source)) as path:
         _refuse_misplaced(given, path)
         if next is not None:
@@ -110,14 +114,14 @@ def fit(
             _other_than_one_fit(path, given)
             return
         _refuse_alone(given, "law", "save")
-        folder = _output_folder(output, path, whole=where is None)
+        folder = _output_folder(output, path, whole=where is None and not is_archive(str(source)))
         _show(_fitted_in_sight(path, given), folder, json, grounds)
 
 
 _COLUMNS = ("n_column", "d_column", "loss_column", "flops_column", "seed_column", "tokens_column")
 _UNIT = ("loss_unit", "bytes_per_token")
 _OF_A_SWEEP = ("count", "window", "threshold")
-_OF_A_TABLE = (*_COLUMNS, *_UNIT, "drop_highest", "sample")
+_OF_A_TABLE = (*_COLUMNS, *_UNIT, "drop_highest", "sample", "tuned_elsewhere")
 
 
 def _refuse_misplaced(given: dict[str, Any], source: Path) -> None:
@@ -160,7 +164,7 @@ def _fitted(
         return fit_folder(path, **found, tune=_axes(given["tune"]), address=str(given["source"]), progress=progress)
     hypotheses = fit_settings(path, hypotheses=given["hypotheses"])["hypotheses"]
     given = given | {"tune": _axes(given["tune"])}
-    kept = ("resamples", *_UNIT, "where", "tune")
+    kept = ("resamples", *_UNIT, "where", "tune", "tuned_elsewhere")
     chosen = {name: given[name] for name in kept} | {"highest": given["drop_highest"], "rows": given["sample"]}
     if cells is not None:
         return fit_table(cells, _columns(given), hypotheses, **chosen)
@@ -251,12 +255,15 @@ def _points(path: Path, given: dict[str, Any], where: str | None, least_sizes: i
     from amscale.scaling.points import drop_highest, sample
     from amscale.scaling.reading import read_sweep
     from amscale.scaling.table import read_table
+    from amscale.trials.archive import is_archive
 
     tune = _axes(given["tune"])
     if path.is_dir():
         table = read_sweep(path, fit_settings(path, count=given["count"])["count"], where, tune)
         if not table.points:
             raise InputError(f"{path} has no finished trial; the first must end before there is anything to fit")
+        if is_archive(str(given["source"])):
+            table.source = str(given["source"])
     else:
         unit = given["loss_unit"], given["bytes_per_token"]
         table = read_table(path, _columns(given), *unit, where, tune, least_sizes)

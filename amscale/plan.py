@@ -5,7 +5,7 @@ examples:
   python -m amscale.plan my.yaml grid.model.size=[10M,1B] launch.device_memory=80G
   python -m amscale.plan my.yaml --commands            also how to start each trial by hand
   python -m amscale.plan my.yaml --calibrate           times from steps measured on this machine
-  python -m amscale.plan my.yaml --on h100 --price 2.5 times, memory and cost on machines of that card
+  python -m amscale.plan my.yaml --on h100 --price 2.5    times, memory and cost on machines of that card
   python -m amscale.plan radius_cpu.yaml               what a probe of radii would compute and hold
 
 settings that matter: those of the sweep; `python -m amscale.sweep --help` names them.

@@ -2,7 +2,7 @@
 
 examples:
   python -m amscale.probe radius_cpu.yaml model.path=results/quick
-  python -m amscale.probe my.yaml model.source=pretrained model.path=gpt2 data.corpus=text data.files=input.txt
+  python -m amscale.probe radius_cpu.yaml model.source=pretrained model.path=gpt2 data.corpus=text data.files=x.txt
 
 settings that matter:
   name, storage                    the summary goes to <storage>/<name>

@@ -1,8 +1,8 @@
 """Print how a finished trial is trained again: versions, configuration, command.
 
 examples:
-  python -m amscale.reproduce results/quick/trials/vanilla-N99.5k-D8.02k-seed0-57964feb36a7
-  python -m amscale.reproduce results/quick/trials/… --output again      writes again/trial.yaml
+  python -m amscale.reproduce results/quick/trials/LABEL
+  python -m amscale.reproduce results/quick/trials/LABEL --output again      writes again/trial.yaml
 
 settings that matter: none; they are those of the trial, its placement included.
 """

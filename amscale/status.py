@@ -12,7 +12,7 @@ import sys
 
 
 def status(sweep: str = "results/quick", watch: bool = False, json: bool = False) -> int:
-    """Print one row a trial: state, step, losses, tokens per second.
+    """Print one row a trial: state, step, losses, tokens per second; of a URI also where its curves are, fetched here.
 
     Args:
         sweep: the sweep's folder or URI.
@@ -40,8 +40,14 @@ def status(sweep: str = "results/quick", watch: bool = False, json: bool = False
         trials = SweepStore(path).all_trials()
         if json:
             print_json({"sweep": str(sweep), "trials": status_rows(trials)})
-        else:
-            print_results(trials, make_console())
+            return 0
+        print_results(trials, make_console())
+        if is_uri(str(sweep)):
+            from amscale.reporting.tensorboard import SweepBoard, curves_line
+            from amscale.reporting.terminal import print_line
+
+            SweepBoard(SweepStore(path), {trial.path.name: "" for trial in trials}, {}).link()
+            print_line(make_console(), curves_line(path))
     return 0
 
 

@@ -1,5 +1,6 @@
-"""Add to the site what lies outside docs/: README as its home, CONTRIBUTING, CHANGELOG, the experiments of configs/."""
+"""Add to the site what is no page by itself: README as its home, CONTRIBUTING, CHANGELOG, experiments, the notebook."""
 
+import json
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -13,7 +14,7 @@ PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGEL
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages; MkDocs calls this with the files of docs/."""
     pages = {page: _moved((ROOT / source).read_text(encoding="utf-8")) for source, page in PAGES.items()}
-    for page, text in {**pages, "experiments.md": _experiments()}.items():
+    for page, text in {**pages, "experiments.md": _experiments(), "notebook.md": _notebook()}.items():
         files.append(File.generated(config, page, content=text))
     return files
 
@@ -24,6 +25,13 @@ def _moved(text: str) -> str:
     for source, page in PAGES.items():
         text = text.replace(f"]({source}", f"]({page}")
     return text
+
+
+def _notebook() -> str:
+    """Return a page of the cells of the notebook."""
+    cells = json.loads((ROOT / "docs" / "tutorial.ipynb").read_text(encoding="utf-8"))["cells"]
+    texts = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
+    return "\n\n".join(text if kind == "markdown" else f"```python\n{text}\n```" for kind, text in texts) + "\n"
 
 
 def _experiments() -> str:

@@ -200,21 +200,6 @@ def test_an_interrupt_in_a_notebook_ends_the_run_in_order(tmp_path):
     assert not processes_naming(tmp_path)
 
 
-@pytest.mark.slow
-def test_the_example_runs_and_leaves_its_figure(tmp_path):
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "docs" / "example.py"), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env={**environment(), "MPLBACKEND": "Agg"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "floor_validation" in done.stdout
-    assert (tmp_path / "example" / "validation.png").stat().st_size > 10_000
-
-
 @pytest.mark.parametrize(
     ("name", "arguments", "keys"),
     [

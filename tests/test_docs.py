@@ -9,7 +9,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 OUTSIDE = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), *OUTSIDE]
-MADE = {"index.md", "experiments.md", "contributing.md", "changelog.md"}
+MADE = {"index.md", "experiments.md", "notebook.md", "contributing.md", "changelog.md"}
 """Pages of the site that docs/hooks.py makes from files outside docs/."""
 
 
@@ -34,7 +34,7 @@ def leaves(entry: object) -> list[str]:
 
 def test_every_page_is_in_the_navigation_once():
     pages = leaves(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"])
-    assert sorted(pages) == sorted({path.name for path in PAGES if path.parent.name == "docs"} | MADE)
+    assert sorted(pages) == sorted({path.name for path in PAGES if path.parent == ROOT / "docs"} | MADE)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -46,7 +46,7 @@ def test_links_lead_to_files_and_headings_that_exist(page):
         target = page.parent / name if name else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
-        if page.parent.name == "docs":
+        if page.parent == ROOT / "docs":
             assert target.resolve().is_relative_to(ROOT / "docs"), f"{link}: the site has no such page"
 
 

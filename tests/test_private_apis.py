@@ -200,7 +200,7 @@ def test_switches_of_rays_nodes_exist():
     programs = [Path(ray.__file__).parent / "core/src/ray" / name for name in ("gcs/gcs_server", "raylet/raylet")]
     code = b"".join(program.read_bytes() for program in programs)
     names = re.findall(r"`RAY_([a-z]\w+)`", PAGE)
-    assert len(names) == 6
+    assert len(names) == 7
     assert not [name for name in names if name.encode() not in code]
     scripts = (Path(ray.__file__).parent / "_private").rglob("*.py")
     assert any("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S" in path.read_text() for path in scripts)

@@ -46,6 +46,8 @@ _REQUESTED: dict[type[BaseException] | None, tuple[int, str]] = {
 }
 """Exit status and words where the head ended by a signal that asked this process to end: one to the whole group."""
 
+SERVICES = ("start_monitor", "start_api_server", "start_log_monitor")
+"""What starts processes of Ray's head that a local sweep does without."""
 _NICENESS = "RAY_worker_niceness"
 _VARIABLES = {
     # Tune must neither catch Ctrl-C nor keep records: the sweep's folder is the record.
@@ -273,6 +275,8 @@ def _local_cluster(
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         # Ray's agents, which outlive a head that was killed, wait this long for another.
         "RAY_gcs_rpc_server_reconnect_timeout_s": "20",
+        # Tune's actors have variables of their own, and so get other workers than those that Ray would start ahead.
+        "RAY_prestart_worker_first_driver": "0",
         # A trial's processes descend from Ray's workers, which would run at nearly the lowest priority.
         _NICENESS: os.environ.get(_NICENESS, "0"),
     }
@@ -289,14 +293,15 @@ def _local_cluster(
             monitor = HeadMonitor(LocalHead(), lost, notes, clean_up)
             try:
                 # `local` starts one even where RAY_ADDRESS or an earlier `ray start` on this machine names another.
-                _start_ray(
-                    address="local",
-                    num_cpus=cpus,
-                    num_gpus=gpus,
-                    include_dashboard=False,
-                    object_store_memory=OBJECT_STORE_BYTES,
-                    _temp_dir=str(folder),
-                )
+                with _without_services():
+                    _start_ray(
+                        address="local",
+                        num_cpus=cpus,
+                        num_gpus=gpus,
+                        include_dashboard=False,
+                        object_store_memory=OBJECT_STORE_BYTES,
+                        _temp_dir=str(folder),
+                    )
                 yield monitor
             except _StartError as error:
                 monitor.is_gone = None  # Ray has ended its head itself; the reason is its own
@@ -306,6 +311,25 @@ def _local_cluster(
                 _stop_ray()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _without_services() -> Iterator[None]:
+    """Let Ray start no autoscaler, no API server and nobody who collects logs while the block runs.
+
+    A cluster of one sweep and machine needs none of them. Each costs half a second of a core, and Ray waits for the API
+    server before it starts anything else.
+    """
+    from ray._private.node import Node
+
+    before = {name: getattr(Node, name) for name in SERVICES}
+    for name in SERVICES:
+        setattr(Node, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        for name, method in before.items():
+            setattr(Node, name, method)
 
 
 @contextmanager

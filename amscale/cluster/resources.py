@@ -7,6 +7,7 @@ from typing import Any
 
 import amscale
 from amscale.cluster.cards import MEMORIES, USUAL_SHARE, known_card, peak_flops
+from amscale.cluster.compilers import compile_obstacle
 from amscale.cluster.gpus import GpuSearch, find_gpus
 from amscale.cluster.limits import granted_cpus, granted_memory
 from amscale.config import LaunchSettings
@@ -45,6 +46,8 @@ class Host:
     """Ray's name of it, where it is a node of a running cluster."""
     versions: tuple[tuple[str, str], ...] = ()
     """Package and version of what a trial and its driver must agree in, where it is such a node."""
+    compile_obstacle: str = ""
+    """Why torch.compile can make no code there; empty where it can, or where that is not known."""
 
     def slots(self, device: str, cpus_per_process: int, gpu_fraction: float = 1.0) -> int:
         """Return how many processes it can run at a time: each needs its CPU cores, beside its part of a GPU."""
@@ -181,6 +184,7 @@ def _granted_here(device: str = "auto") -> Host:
         gpu_slices=tuple(gpu.uuid for gpu in found.gpus) if any(gpu.is_slice for gpu in found.gpus) else (),
         trouble=found.trouble,
         note=found.note,
+        compile_obstacle=compile_obstacle("cuda" if found.gpus else "cpu"),
     )
 
 

@@ -1,14 +1,15 @@
 """Fork the ranks of trials from a process that has imported everything already: a start in a second instead of ten.
 
-    python -u -m amscale.cluster.warm_server LISTENER OWNER TRIALS SWEEP PADDING
+    python -u -m amscale.cluster.warm_server LISTENER OWNER TRIALS USED SWEEP PADDING
 
-LISTENER and OWNER are inherited sockets; the process list shows SWEEP; PADDING makes room there for ranks. Whoever
-holds a connection owns the server (`amscale/cluster/warm_start.py`): it ends when the last one closes. Each connection
-is greeted by one line of JSON, {"ready": true} or {"problem": "…"}. A launch request is one line on a connection, which
-from then on is the trial's: the server forks a supervisor (`amscale/cluster/warm_supervisor.py`) and closes its own
-copy. The supervisor forks the ranks, answers {"supervisor": process} and, at the end, {"status": number}; when the
-connection closes on the other side it ends the ranks. The server itself runs nothing of a trial: it has no threads, no
-process group and no device, and no end of a trial reaches it.
+LISTENER and OWNER are inherited sockets; USED names the family, corpus and ZeRO stage of the trials; the process list
+shows SWEEP; PADDING makes room there for ranks. Whoever holds a connection owns the server
+(`amscale/cluster/warm_start.py`): it ends when the last one closes. Each connection is greeted by one line of JSON,
+{"ready": true} or {"problem": "…"}. A launch request is one line on a connection, which from then on is the trial's:
+the server forks a supervisor (`amscale/cluster/warm_supervisor.py`) and closes its own copy. The supervisor forks the
+ranks, answers {"supervisor": process} and, at the end, {"status": number}; when the connection closes on the other side
+it ends the ranks. The server itself runs nothing of a trial: it has no threads, no process group and no device, and no
+end of a trial reaches it.
 
 After so many TRIALS it starts afresh in place, so that nothing can pile up in it.
 """
@@ -23,7 +24,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from amscale.cluster.warm_connection import peer, read_line, write_line
@@ -42,8 +43,8 @@ _PRELOADED = (
     "deepspeed",
     "deepspeed.ops.op_builder.all_ops",
     "deepspeed.module_inject.auto_ep_layer",
-    "deepspeed.runtime.zero.muon.muon_optimizer",
     "safetensors.torch",
+    "amscale.training.failures",
     "amscale.training.resolve",
     "amscale.training.run",
     "amscale.probes.suite",
@@ -51,8 +52,14 @@ _PRELOADED = (
     "amscale.cli",
 )
 """What else a rank imports, directly or in the course of a trial."""
-_PRELOADED_PACKAGES = ("amscale.models", "amscale.probes", "amscale.data")
-"""Packages of which every module is imported."""
+_PRELOADED_WITH_SHARDS = ("deepspeed.runtime.zero.muon.muon_optimizer",)
+"""The same under ZeRO 1 to 3; it brings torch's compiler along, a second of imports."""
+_PRELOADED_PACKAGES = ("amscale.models", "amscale.probes", "amscale.hopfield", "amscale.data")
+"""Packages of which every module is imported that the trials may use."""
+_CHOSEN_BY_NAME = ("amscale.models.families", "amscale.models.networks", "amscale.data.corpora")
+"""Packages of which a trial uses the modules of its own family and corpus."""
+SHARDS = "shards"
+"""Among the names that are used, where trials run under ZeRO 1 to 3."""
 _TRACKERS = ("clearml", "comet_ml", "mlflow", "trackio", "wandb")
 """Packages that DeepSpeed or Accelerate import where they are installed. Some start threads, and no fork has those."""
 _REQUEST_SECONDS = 10.0
@@ -68,6 +75,14 @@ def _hidden(names: Sequence[str]) -> Iterator[None]:
     finally:
         for name in hidden:
             del sys.modules[name]
+
+
+def _may_be_used(module: str, used: Collection[str]) -> bool:
+    """Return whether trials may import a module of amscale, by the names of what they use; no names mean all."""
+    package, _, name = module.rpartition(".")
+    if not used:
+        return True
+    return name in used if package in _CHOSEN_BY_NAME else not name.startswith("hub_") or "hub" in used
 
 
 def _threads() -> int:
@@ -89,28 +104,36 @@ class _Server:
         self._environment = dict(os.environ)
         self._set_by_imports: dict[str, str] = {}
 
-    def preload(self) -> None:
-        """Import what ranks import; remember why where that fails."""
+    def preload(self, used: Collection[str]) -> None:
+        """Import what ranks import; remember why where that fails.
+
+        Args:
+            used: names of families and corpora, and SHARDS; empty where the trials are not known.
+        """
+        # A quarter of the time of the imports would be looks for garbage, of which there is hardly any.
+        gc.disable()
+        names = _PRELOADED + (_PRELOADED_WITH_SHARDS if not used or SHARDS in used else ())
         try:
             for name in _BLAS:
                 importlib.import_module(name)
             self._blas_threads = _threads()
             with _hidden(_TRACKERS):
-                for name in _PRELOADED:
+                for name in names:
                     # Where another release has no such module, ranks do without it.
                     with contextlib.suppress(ModuleNotFoundError):
                         importlib.import_module(name)
                 for name in _PRELOADED_PACKAGES:
                     package = importlib.import_module(name)
                     for found in pkgutil.walk_packages(package.__path__, f"{name}."):
-                        importlib.import_module(found.name)
+                        if _may_be_used(found.name, used):
+                            importlib.import_module(found.name)
         except Exception as error:
             traceback.print_exc()
             self._problem = one_line(f"{type(error).__name__}: {error}", most=300)
         self._set_by_imports = {name: value for name, value in os.environ.items() if name not in self._environment}
-        gc.collect()
         # Ranks share the server's memory as long as nobody writes to it; the collector would.
         gc.freeze()
+        gc.enable()
 
     def serve(self) -> None:
         """Answer until every owner has gone, or it is time to start afresh."""
@@ -192,14 +215,14 @@ class _Server:
             os._exit(status)
 
 
-def main(listener: str, owners: str, trials: str, sweep: str) -> int:
+def main(listener: str, owners: str, trials: str, used: str, sweep: str) -> int:
     """Serve until the last owner has gone."""
     set_title([sys.executable, "-m", "amscale.cluster.warm_server", sweep])
     sockets = [socket.socket(fileno=int(number)) for number in [listener, *filter(None, owners.split(","))]]
     for one in sockets:
         one.set_inheritable(False)
     server = _Server(sockets[0], sockets[1:], int(trials))
-    server.preload()
+    server.preload(set(filter(None, used.split(","))))
     server.serve()
     if server.owned:
         server.restart()
@@ -207,4 +230,4 @@ def main(listener: str, owners: str, trials: str, sweep: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:5]))
+    sys.exit(main(*sys.argv[1:6]))

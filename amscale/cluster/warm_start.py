@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
@@ -49,15 +49,20 @@ def can_start_warm(placement: Placement) -> bool:
 
 
 @contextmanager
-def started_ahead(location: TrialLocation, placement: Placement) -> Iterator[None]:
+def started_ahead(location: TrialLocation, placement: Placement, used: Collection[str]) -> Iterator[None]:
     """Let the server that trials of a sweep will ask import already, where they can be started by one.
 
     Where it cannot be started nothing is said yet: the trials try again, and tell.
+
+    Args:
+        location: of one of the trials.
+        placement: of the trials.
+        used: what they use, as `WarmServer.hold` takes it.
     """
     server = WarmServer.of(name_of_sweep(location), placement)
     if can_start_warm(placement):
         with suppress(NoWarmStart):
-            server.hold()
+            server.hold(used)
     try:
         yield
     finally:
@@ -93,10 +98,14 @@ class WarmServer:
         made = cls(sweep, placement)
         return cls._of_this_process.setdefault(made.name, made)
 
-    def hold(self) -> None:
+    def hold(self, used: Collection[str] = ()) -> None:
         """Let the server start, if there is none, and live until `release` or the end of this process.
 
         Returns at once: the server imports while this process goes on.
+
+        Args:
+            used: names of the families and corpora of its trials, and `warm_server.SHARDS`; others' modules are
+                imported by the ranks. Empty: the modules of all.
 
         Raises:
             NoWarmStart: it cannot be started.
@@ -108,7 +117,7 @@ class WarmServer:
                 self._owned = self._connected()
             except ConnectionRefusedError:
                 try:
-                    self._owned = self._started()
+                    self._owned = self._started(used)
                 except OSError as error:
                     if error.errno != errno.EADDRINUSE:
                         raise NoWarmStart(f"it cannot be started: {error}") from None
@@ -168,14 +177,14 @@ class WarmServer:
             raise
         return connection
 
-    def _started(self) -> socket.socket:
+    def _started(self, used: Collection[str]) -> socket.socket:
         """Start the server; return a connection that it has from its start."""
         own, other = socket.socketpair()
         with socket.socket(socket.AF_UNIX) as listener, other:
             listener.bind(self.name)
             listener.listen(_BACKLOG)
             numbers = (listener.fileno(), other.fileno())
-            arguments = [*map(str, numbers), str(MOST_TRIALS), self._sweep, _TITLE_ROOM]
+            arguments = [*map(str, numbers), str(MOST_TRIALS), ",".join(sorted(used)), self._sweep, _TITLE_ROOM]
             self._process = subprocess.Popen(
                 [sys.executable, "-u", "-m", warm_server.__name__, *arguments],
                 stdin=subprocess.DEVNULL,

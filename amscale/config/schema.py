@@ -193,9 +193,10 @@ class LaunchSettings(Settings):
     gpu_fraction: Literal["auto"] | Annotated[float, Field(ge=0.01, le=1)] = "auto"
     """Part of a GPU that a trial of one process reserves (0.1), and to which its memory is capped. auto: where trials
     outnumber GPUs, the least that its memory and its arithmetic need, at least a tenth. 1: never share a GPU."""
-    share_trunk: bool = True
+    share_trunk: Literal["auto"] | bool = "auto"
     """Whether trials that differ in D alone share a stable phase under `wsd` (`train.order`): that of the most D trains
-    it, and the others branch off before their decay, with the same results as if each trained from its first step."""
+    it, and the others branch off before their decay, with the same results as if each trained from its first step.
+    auto: where the whole sweep is expected to end sooner so; many short trials are trained sooner in packs."""
     concurrent_trials: int | None = Field(None, ge=1)
     """At most this many trials at a time. None: as many as fit the cluster."""
     warm_starts: bool = True

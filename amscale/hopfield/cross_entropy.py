@@ -8,6 +8,7 @@ All take log Z, since Z itself leaves the range of floating numbers. A loss beyo
 """
 
 import math
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,6 +18,7 @@ from amscale.hopfield.volume import Distance, log_ball_volume, log_partition
 _PANELS = 48
 _NODES = 12
 _BLOCK = 1024
+_LEAST_LOG_Z = -700.0
 
 
 def loss_paper(log_z: ArrayLike) -> np.ndarray:
@@ -31,6 +33,7 @@ def loss_energy(log_z: ArrayLike) -> np.ndarray:
     return np.asarray(log_z, dtype=np.float64)
 
 
+@cache
 def _unit_interval_rule() -> tuple[np.ndarray, np.ndarray]:
     """Return nodes as (log u, log weight) of Gauss–Legendre panels on [0, 1] that halve towards both ends."""
     halves = 0.5 ** np.arange(1, _PANELS + 1)
@@ -52,8 +55,6 @@ def loss_density(n: float, radii_P: ArrayLike, distance: Distance) -> float:
         radii_P: radius of each ball, (P,).
         distance: "squared" for g_t = ‖x − ρ‖², "unsquared" for ‖x − ρ‖.
     """
-    from scipy.special import logsumexp
-
     radii = np.atleast_1d(np.asarray(radii_P, dtype=np.float64))
     log_z = log_partition(n, radii, distance)
     log_u, log_weight = _unit_interval_rule()
@@ -63,9 +64,17 @@ def loss_density(n: float, radii_P: ArrayLike, distance: Distance) -> float:
         block = radii[start : start + _BLOCK]
         separation = block[:, None] ** power * np.exp(power * log_u / n)
         with np.errstate(over="ignore", divide="ignore"):
-            exponent = np.exp(np.log(-np.expm1(-separation)) - log_z)
-        pieces.append(logsumexp(log_ball_volume(n, block)[:, None] + log_weight + exponent))
-    return float(logsumexp(pieces))
+            share = -np.expm1(-separation)
+            # By logarithms where 1/Z is beyond floating numbers; elsewhere that would take as long as all else here.
+            exponent = share * np.exp(-log_z) if log_z > _LEAST_LOG_Z else np.exp(np.log(share) - log_z)
+        pieces.append(_log_sum_exp(log_ball_volume(n, block)[:, None] + log_weight + exponent))
+    return _log_sum_exp(np.array(pieces))
+
+
+def _log_sum_exp(values: np.ndarray) -> float:
+    """Return log Σ exp of all elements; several times as fast as scipy's, which serves other arrays and signs too."""
+    most = float(values.max())
+    return most + math.log(float(np.exp(values - most).sum())) if math.isfinite(most) else most
 
 
 def inverse_loss_paper(loss: float) -> tuple[float, float]:

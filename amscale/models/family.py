@@ -69,6 +69,10 @@ class Family(ABC):
 
     # From settings to dimensions
 
+    def source(self, settings: Any) -> str:
+        """Return what identifies code of a user's that shapes depend on. Default: there is no such code."""
+        return ""
+
     def options(self, settings: Any) -> Any:
         """Return what a shape keeps of its settings, as a frozen dataclass of plain, hashable values.
 

@@ -179,13 +179,19 @@ def _given(family: Family, settings: FamilySettings, options: Any) -> tuple[int,
     return None
 
 
-@lru_cache(maxsize=4096)
 def solve(settings: FamilySettings, vocabulary: int, context: int) -> Shape:
     """Return the shape for settings, a vocabulary of so many tokens and sequences of at most `context` tokens.
+
+    Shapes are kept, and solved anew where a user's code was edited.
 
     Raises:
         InputError: no shape has the wanted size within TOLERANCE, or the given dimensions do not fit together.
     """
+    return _solve(settings, vocabulary, context, find_family(settings.family).source(settings))
+
+
+@lru_cache(maxsize=4096)
+def _solve(settings: FamilySettings, vocabulary: int, context: int, source: str) -> Shape:
     family = find_family(settings.family)
     options = family.options(settings)
     if settings.width is not None and settings.heads is not None and settings.width % settings.heads:

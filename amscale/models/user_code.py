@@ -9,11 +9,12 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterable
-from functools import cache
 from importlib import import_module
 from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import psutil
 
 from amscale.errors import InputError, one_line
 
@@ -82,13 +83,14 @@ def _folder_of(module: str) -> str:
 
 
 def load(builder: Builder) -> Callable[..., Any]:
-    """Import the module and return the function.
+    """Import the module, anew where it was edited since, and return the function.
 
     Raises:
         InputError: it cannot be imported, or has no such function.
     """
     if builder.folder not in sys.path:
         sys.path.append(builder.folder)
+    _forget_edited(builder)
     try:
         module = import_module(builder.module)
     except Exception as error:  # whatever a user's module does on import
@@ -101,31 +103,63 @@ def load(builder: Builder) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
-@cache
+class _Code(NamedTuple):
+    """Code that was read: the file of each of its modules, when each was changed last, and the hash of all."""
+
+    files: dict[str, str]
+    changed: dict[str, int]
+    hash: str
+
+
+_read: dict[Builder | Path, _Code] = {}
+"""What was read of each builder and script; it is read again once a file has changed."""
+_imported: dict[str, int] = {}
+"""When each file of a builder was changed last as it was imported here."""
+
+
 def source_hash(builder: Builder) -> str:
     """Return twelve hexadecimal digits of the code of the builder's module and of what it imports from its folder.
 
-    Of an installed package only its own modules count. The code is read, not run.
+    Of an installed package only its own modules count. The code is read, not run. An edit counts at once, also within
+    one process, such as a notebook's.
 
     Raises:
         InputError: no such module on this machine, or code that Python cannot read.
     """
-    own = builder.module.partition(".")[0]
-    finder = ModuleFinder([builder.folder], excludes=_others(Path(builder.folder), own))
-    try:
-        finder.import_hook(builder.module)
-    except (ImportError, SyntaxError) as error:
-        raise InputError(
-            one_line(
-                f"model.builder: {builder.module} cannot be read in {builder.folder}: {type(error).__name__}: {error}; "
-                "give every machine the same folder, or install the package"
-            )
-        ) from None
-    return _hash(finder)
+    return _code_of(builder).hash
 
 
-_scripts: dict[Path, tuple[dict[str, int], str]] = {}
-"""Hash of each script that was read, with its files and when they were changed last."""
+def _code_of(builder: Builder) -> _Code:
+    def read() -> ModuleFinder:
+        own = builder.module.partition(".")[0]
+        finder = ModuleFinder([builder.folder], excludes=_others(Path(builder.folder), own))
+        try:
+            finder.import_hook(builder.module)
+        except (ImportError, SyntaxError) as error:
+            raise InputError(
+                one_line(
+                    f"model.builder: {builder.module} cannot be read in {builder.folder}: {type(error).__name__}: "
+                    f"{error}; give every machine the same folder, or install the package"
+                )
+            ) from None
+        return finder
+
+    return _current(builder, read)
+
+
+def _forget_edited(builder: Builder) -> None:
+    """Drop the builder's modules from those that are imported if one was edited: Python would keep the former code.
+
+    A module that others have imported counts as edited if its file was since this process started.
+    """
+    code = _code_of(builder)
+    started = psutil.Process().create_time() * 1e9
+    if any(when != _imported[file] if file in _imported else when > started for file, when in code.changed.items()):
+        for name in code.files:
+            if name.partition(".")[0] != "amscale":  # run from its own folder, a builder that imports it finds it there
+                sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+    _imported.update(code.changed)
 
 
 def script_hash(path: Path) -> str:
@@ -136,17 +170,28 @@ def script_hash(path: Path) -> str:
     Raises:
         InputError: no such file on this machine, or code that Python cannot read.
     """
-    if path in _scripts:
-        files, found = _scripts[path]
-        if files == _changed(files):
-            return found
-    finder = ModuleFinder([str(path.parent)], excludes=_others(path.parent, ""))
-    try:
-        finder.run_script(str(path))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(one_line(f"train.script={str(path)!r} cannot be read: {error}; give a Python file")) from None
-    _scripts[path] = _changed(_files(finder).values()), _hash(finder)
-    return _scripts[path][1]
+
+    def read() -> ModuleFinder:
+        finder = ModuleFinder([str(path.parent)], excludes=_others(path.parent, ""))
+        try:
+            finder.run_script(str(path))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise InputError(
+                one_line(f"train.script={str(path)!r} cannot be read: {error}; give a Python file")
+            ) from None
+        return finder
+
+    return _current(path, read).hash
+
+
+def _current(key: Builder | Path, read: Callable[[], ModuleFinder]) -> _Code:
+    """Return the code of a builder or script as it is now, read again if a file has changed."""
+    code = _read.get(key)
+    if code is None or code.changed != _changed(code.changed):
+        finder = read()
+        files = _files(finder)
+        code = _read[key] = _Code(files, _changed(files.values()), _hash(finder))
+    return code
 
 
 def _changed(files: Iterable[str]) -> dict[str, int]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from amscale.config import Experiment
 from amscale.data import Sequences, nested_length
+from amscale.settings import format_duration
 from amscale.trials.records import Placement, SpecBranch
 from amscale.trials.sweep_store import SweepStore
 from amscale.trials.trial_store import TrialStore
@@ -84,12 +85,11 @@ def branches_of(label: str, trials: "Sequence[TrialPlan]") -> tuple[SpecBranch, 
 
 def describe_branches(trials: "Sequence[TrialPlan]") -> list[str]:
     """Return what a reader of a plan should know of shared stable phases."""
-    branched = [trial for trial in trials if trial.branch]
+    branched = sum(trial.branch is not None for trial in trials)
     if branched:
-        total, saved = sum(trial.flops for trial in trials), sum(trial.flops_saved for trial in trials)
         return [
-            f"{len(branched)} of the trials branch off the one of the most D of their N before their decay: that saves "
-            f"{saved / total:.0%} of {total:.3g} FLOPs (launch.share_trunk=false trains each from its first step)."
+            f"{branched} of the trials branch off the one of the most D of their N before their decay: that saves "
+            f"{_saved(trials)} (launch.share_trunk=false trains each from its first step)."
         ]
     apart = [trial for trial in trials if _only_warmup_differs(trial.cell)]
     sizes: Mapping[str, set[int]] = defaultdict(set)
@@ -106,10 +106,30 @@ def describe_branches(trials: "Sequence[TrialPlan]") -> list[str]:
     ]
 
 
+def describe_refused(trials: "Sequence[TrialPlan]", shared: float, apart: float) -> list[str]:
+    """Return why trials that could share stable phases do not.
+
+    Args:
+        trials: as they would branch off.
+        shared: wall time of the sweep then, seconds.
+        apart: wall time with each from its first step, seconds.
+    """
+    return [
+        f"{sum(trial.branch is not None for trial in trials)} of the trials could branch off the one of the most D of "
+        f"their N: that would save {_saved(trials)} and end later, after {format_duration(shared)} instead of "
+        f"{format_duration(apart)}, for each would be started alone (launch.share_trunk=true does it)."
+    ]
+
+
+def _saved(trials: "Sequence[TrialPlan]") -> str:
+    total, saved = sum(trial.flops for trial in trials), sum(trial.flops_saved for trial in trials)
+    return f"{saved / total:.0%} of {total:.3g} FLOPs"
+
+
 def _may_share(cell: Experiment) -> bool:
     train = cell.train
     same_warmup = train.script is None and (train.warmup == 0 or train.warmup >= 1)
-    return cell.launch.share_trunk and cell.order == "nested" and train.schedule == "wsd" and same_warmup
+    return bool(cell.launch.share_trunk) and cell.order == "nested" and train.schedule == "wsd" and same_warmup
 
 
 def _only_warmup_differs(cell: Experiment) -> bool:

@@ -11,26 +11,26 @@ from typing import Any, TypeVar
 import numpy as np
 import yaml
 
-from amscale import models
 from amscale.config import Experiment, expand, parse
 from amscale.data import Corpus, open_store, store_name
 from amscale.errors import InputError, one_line
+from amscale.planning.next_sizes import AMOUNT, SIZE, amounts_of, by_size, reachable, rounded, scaled, sizes_of
 from amscale.planning.plan import tokens_folder
 from amscale.scaling.base_fit import BaseFit
 from amscale.scaling.dstar import cell_criteria, check_window, locate_all
 from amscale.scaling.fit import at_best, tuned
 from amscale.scaling.kinds import unlike_rows
-from amscale.scaling.next_cells import WIDEST, NextCells, candidates, check_number, next_cells
+from amscale.scaling.next_cells import WIDEST, NextCells, check_number, next_cells
 from amscale.scaling.points import PointTable, drop_highest
 from amscale.scaling.reading import read_sweep
 from amscale.scaling.several_corpora import by_corpus
 from amscale.scaling.table import Columns, read_table
 from amscale.scaling.verdict import NextStep
 from amscale.settings import format_duration, format_size
+from amscale.trials.archive import MARK
 from amscale.trials.sweep_store import SweepStore
 
 Fitted = TypeVar("Fitted", bound=BaseFit)
-_SIZE, _AMOUNT = "model.size", "data.size"
 _MARGIN = 1.05
 """A corpus is raised to this many times the tokens that are wanted: documents differ in length."""
 
@@ -126,27 +126,29 @@ def _of_sweep(
             f"{folder} holds trials of {len(corpora)} corpora ({'; '.join(corpora)}), and next cells are those of one; "
             "run a sweep of that one alone"
         )
-    tree = _configuration(Path(folder))
-    sizes, amounts = _asked(table, "model", table.N), _asked(table, "data", table.D)
+    tree, by_dimensions = by_size(_configuration(Path(folder)), table)
+    sizes, amounts = sizes_of(table, by_dimensions), amounts_of(table)
     experiment = parse(tree)
     corpus = _corpus_of(experiment, tokens_folder(Path(folder).absolute().parent))
-    sizes = _reachable(tree, table, count, sizes)
+    sizes = reachable(tree, table, count, sizes, by_dimensions)
     criteria, _ = cell_criteria(table.cells(), window)
     values = {cell: [item.value for item in items] for cell, items in criteria.items()}
     most = math.inf if corpus.enlarged_by or corpus.tokens is None else corpus.tokens
     chosen = next_cells(table, number, locate_all(values, threshold), list(sizes), most)
     runs = _runs(tree)
     lines = _header(chosen, runs, _speed(table))
-    blocks = [([sizes[N] for N in row], [_scaled(D, amounts) for D in column]) for row, column in chosen.blocks()]
+    blocks = [([sizes[N] for N in row], [scaled(D, amounts) for D in column]) for row, column in chosen.blocks()]
     further = _commands(blocks[1:])
     if further:
         lines.append(
             "These cells are several grids. Saved as next.yaml, the configuration below is the first; the others are"
         )
         lines += [f"  {command}" for command in further]
+    if by_dimensions:
+        lines.append(f"Sizes are given by model.size in place of {', '.join(by_dimensions)}: the family finds shapes.")
     lines += _enlarge(tree, corpus, max(max(column) for _, column in blocks))
     first, second = blocks[0]
-    tree["grid"] = dict(tree.get("grid") or {}) | {_SIZE: first, _AMOUNT: second}
+    tree["grid"] = dict(tree.get("grid") or {}) | {SIZE: first, AMOUNT: second}
     text = "".join(f"# {line}\n" for line in lines) + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
     return _Proposal(chosen, runs, text, tuple(further))
 
@@ -177,7 +179,7 @@ def next_grid_of_table(
         raise InputError(reason)
     chosen = next_cells(table, number)
     ((sizes, amounts),) = chosen.blocks()
-    grid = {_SIZE: [_round(N) for N in sizes], _AMOUNT: [_round(D) for D in amounts]}
+    grid = {SIZE: [rounded(N) for N in sizes], AMOUNT: [rounded(D) for D in amounts]}
     overrides = " ".join(f"'grid.{key}={values}'".replace(" ", "") for key, values in grid.items())
     lines = [
         *_header(chosen, 1, None),
@@ -217,14 +219,14 @@ def _commands(blocks: Sequence[tuple[list[Any], list[int]]]) -> list[str]:
     """Return the commands for cells outside the first grid: the same configuration, its grid narrowed to each block."""
     commands = []
     for sizes, amounts in blocks:
-        words = [f"{key}={v[0] if len(v) == 1 else v}" for key, v in ((_SIZE, sizes), (_AMOUNT, amounts))]
+        words = [f"{key}={v[0] if len(v) == 1 else v}" for key, v in ((SIZE, sizes), (AMOUNT, amounts))]
         commands.append("python -m amscale.sweep next.yaml " + " ".join(f"'{w}'" if "[" in w else w for w in words))
     return commands
 
 
 def _runs(tree: dict[str, Any]) -> int:
     """Return the runs of one cell: the product of the lengths of the other axes."""
-    axes = (values for key, values in (tree.get("grid") or {}).items() if key not in (_SIZE, _AMOUNT))
+    axes = (values for key, values in (tree.get("grid") or {}).items() if key not in (SIZE, AMOUNT))
     return math.prod(len(values) if isinstance(values, list) else 1 for values in axes)
 
 
@@ -241,67 +243,12 @@ def _configuration(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder}: has no sweep.yaml, so there is no configuration to put the next cells into")
     tree = SweepStore(folder).read_marker()
     tree.pop("format", None)
+    if (folder / MARK).is_file():
+        return tree
     here, storage = folder.absolute(), str(tree.get("storage", "results"))
     if "://" not in storage and (Path(storage).expanduser() / str(tree.get("name"))).resolve() != here.resolve():
         tree |= {"name": here.name, "storage": str(here.parent)}
     return tree
-
-
-def _asked(table: PointTable, section: str, values: Any) -> dict[float, int]:
-    """Return the `size` in the settings that gave each N (or D) of the points.
-
-    Raises:
-        InputError: a trial lacks it: the sweep gives its sizes by other settings.
-    """
-    asked: dict[float, int] = {}
-    for point, value in zip(table.points, values, strict=True):
-        size = point.result.setting(f"{section}.size") if point.result else None
-        if not isinstance(size, int | float):
-            raise InputError(
-                f"{point.name}: {section}.size is {size!r}; the next cells are given by model.size and data.size, and "
-                "this sweep gives its sizes by other settings"
-            )
-        asked[float(value)] = round(size)
-    return asked
-
-
-def _reachable(tree: dict[str, Any], table: PointTable, count: str, asked: dict[float, int]) -> dict[float, int]:
-    """Return the candidate N that the family has a shape for, and the model.size that gives each."""
-    result = table.points[0].result
-    assert result is not None  # a sweep's points have their results
-    shape = result.shape
-    if shape.vocabulary is None or shape.context is None:
-        raise InputError(f"{table.points[0].name}: result.json lacks shape.vocabulary or shape.context; run it again")
-    found = dict(asked)
-    for N in candidates(table.N).tolist():
-        if any(abs(math.log(N / known)) < 0.02 for known in found):
-            continue
-        for factor in _NEAR:
-            size = _round(factor * _scaled(N, asked))
-            try:
-                cell = expand(parse({**tree, "grid": dict(tree.get("grid") or {}) | {_SIZE: [size]}}))[0]
-                reached = models.solve(cell.model, shape.vocabulary, shape.context)
-            except InputError:  # this family has no such size
-                continue
-            N = float(reached.parameters.under(count))
-            if all(abs(math.log(N / known)) >= 0.02 for known in found):
-                found[N] = size
-            break
-    return found
-
-
-_NEAR = (1, 1.055, 1 / 1.055, 1.113, 1 / 1.113)
-"""Shares of a size to ask for instead, where the family has none within its tolerance of 3 %."""
-
-
-def _scaled(value: float, asked: dict[float, int]) -> int:
-    """Return the size to ask for: that of the nearest point, scaled, to three digits."""
-    nearest = min(asked, key=lambda known: abs(math.log(known / value)))
-    return asked[nearest] if nearest == value else _round(asked[nearest] * value / nearest)
-
-
-def _round(value: float) -> int:
-    return round(float(f"{value:.3g}"))
 
 
 def _corpus_of(experiment: Experiment, tokens: Path) -> _Corpus:

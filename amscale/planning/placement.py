@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
+from amscale.cluster.compilers import STAGE_3
 from amscale.cluster.resources import Resources
 from amscale.config import Experiment, LaunchSettings
 from amscale.errors import InputError
@@ -119,6 +120,27 @@ def check_supported(placement: Placement) -> None:
             "launch.zero_stage=0 with bf16: DeepSpeed makes other updates there than AdamW's and sums gradients in "
             "bf16; give 1 (on one device it shards nothing), auto, or launch.precision=fp32"
         )
+
+
+def check_compiles(cell: Experiment, placement: Placement, resources: Resources) -> None:
+    """Refuse `train.compile=true` where it would be refused in the trial: before anything is started.
+
+    Args:
+        cell: settings of the trial.
+        placement: of the trial.
+        resources: what the machines have; of those that are assumed nothing is known.
+
+    Raises:
+        InputError: it cannot be compiled under that stage, or on a machine that may run it.
+    """
+    if cell.train.compile is not True:
+        return
+    obstacle = STAGE_3 if placement.zero_stage == 3 else ""
+    for host in resources.suited(placement).hosts:
+        if not obstacle and host.compile_obstacle:
+            obstacle = f"{host.compile_obstacle}{f' (node {host.node} of the cluster)' if host.node else ''}"
+    if obstacle:
+        raise InputError(f"train.compile=true: {obstacle}; give auto or false")
 
 
 def _candidates(

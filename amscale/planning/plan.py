@@ -12,7 +12,7 @@ from amscale.config import Experiment, LaunchSettings
 from amscale.config.loading import all_axes
 from amscale.errors import InputError
 from amscale.models import FLOPS_FORMULA
-from amscale.planning.branches import plan_branches
+from amscale.planning.branches import describe_branches, describe_refused, plan_branches
 from amscale.planning.corpora import Corpora
 from amscale.planning.memory import compare_memory
 from amscale.planning.packs import Pack, describe_packs, loads, plan_packs
@@ -72,6 +72,8 @@ class SweepPlan:
     """Trials without a result that one process trains together."""
     pack_notes: tuple[str, ...] = ()
     """What a reader should know of them."""
+    branch_notes: tuple[str, ...] = ()
+    """The same of stable phases that trials share, or could share."""
 
     @property
     def further_axes(self) -> tuple[str, ...]:
@@ -208,14 +210,23 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
     at_a_time = min(waiting, config.launch.concurrent_trials or waiting)
     trials = share_gpus(trials, resources, at_a_time)
     trials = [with_threads(trial, folder.trial(trial.label), resources, at_a_time, speeds) for trial in trials]
-    trials = plan_branches(trials, folder, lambda trial, step: seconds_after(trial, step, resources, speeds))
     trials.sort(key=lambda trial: (trial.N, trial.D, trial.cell.seed))
-    left = [trial for trial in trials if not folder.trial(trial.label).done()]
     stops_early = config.tune is not None and config.tune.stop is not None  # Ray Tune sees a pack as one trial
     most = config.launch.concurrent_trials
-    packs = () if stops_early else plan_packs(left, lambda trial: places(trial.placement, resources, most))
+
+    def arranged(trials: list[TrialPlan]) -> _Arrangement:
+        left = [trial for trial in trials if not folder.trial(trial.label).done()]
+        packs = () if stops_early else plan_packs(left, lambda trial: places(trial.placement, resources, most))
+        seconds = makespan(loads(trials, packs), resources, most)
+        return _Arrangement(trials, packs, seconds, tuple(describe_packs(packs, trials, left)))
+
+    apart = arranged(trials)
+    branched = plan_branches(trials, folder, lambda trial, step: seconds_after(trial, step, resources, speeds))
+    shared = arranged(branched) if any(trial.branch for trial in branched) else apart
+    sooner_apart = config.launch.share_trunk == "auto" and apart.seconds < shared.seconds
+    chosen = apart if sooner_apart else shared
     return SweepPlan(
-        trials=tuple(trials),
+        trials=tuple(chosen.trials),
         axes=axes,
         grid=tuple(config.grid),
         stops_early=stops_early,
@@ -225,15 +236,30 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
         resources=resources,
         count=config.fit.count,
         flops_formula=f"{FLOPS_FORMULA}: {models.FLOPS_FORMULAS[FLOPS_FORMULA]}",
-        seconds=makespan(loads(trials, packs), resources, config.launch.concurrent_trials),
-        packs=packs,
-        pack_notes=tuple(describe_packs(packs, trials, left)),
+        seconds=chosen.seconds,
+        packs=chosen.packs,
+        pack_notes=chosen.notes,
+        branch_notes=tuple(
+            describe_refused(shared.trials, shared.seconds, apart.seconds)
+            if sooner_apart
+            else describe_branches(chosen.trials)
+        ),
         speeds=speeds,
-        concurrent=config.launch.concurrent_trials,
+        concurrent=most,
         end_seconds=max((_end_seconds(folder.trial(trial.label), config.launch) for trial in trials), default=0.0),
         texts=corpora.texts,
         memory_basis=tuple(comparison.describe() for comparison in compared.values()),
     )
+
+
+@dataclass(frozen=True)
+class _Arrangement:
+    """How trials that have no result share processes and steps, and the wall time of all."""
+
+    trials: list[TrialPlan]
+    packs: tuple[Pack, ...]
+    seconds: float
+    notes: tuple[str, ...]
 
 
 def _end_seconds(trial: TrialStore, launch: LaunchSettings) -> float:

@@ -13,7 +13,7 @@ from amscale.data import Subset, TokenStatistics, TokenStore, corpus_content, st
 from amscale.models import Shape
 from amscale.planning.branches import Branch
 from amscale.planning.memory import Comparison, Memory
-from amscale.planning.placement import choose_placement
+from amscale.planning.placement import check_compiles, choose_placement
 from amscale.planning.probing import probe_interval
 from amscale.planning.resolving import resolve
 from amscale.planning.speeds import Speeds
@@ -153,6 +153,7 @@ def plan_cell(
     cell = resolved.cell
     steps = _steps(cell, context, mean, D)
     choice = choose_placement(cell, shape, steps.sequences, resources)
+    check_compiles(cell, choice.placement, resources)
     flops = models.flops_per_token(shape) * steps.steps * steps.sequences * steps.mean_tokens
     every = probe_interval(cell, shape, steps.steps, flops / steps.steps, choice.placement)
     cell = cell.model_copy(update={"probes": cell.probes.model_copy(update={"every": every})})
@@ -185,6 +186,7 @@ def place_again(
 ) -> TrialPlan:
     """Return a planned trial placed by a memory estimate that earlier results correct."""
     choice = choose_placement(trial.cell, trial.shape, trial.step_plan.sequences, resources, compared)
+    check_compiles(trial.cell, choice.placement, resources)
     seconds = trial_seconds(
         trial.cell, trial.shape.family, trial.steps, trial.flops, choice.placement, resources, speeds
     )

@@ -11,7 +11,6 @@ from rich.table import Table
 
 from amscale.cluster.environment import set_variables
 from amscale.cluster.machine import launch_command
-from amscale.planning.branches import describe_branches
 from amscale.planning.design import DesignCheck, design_lines
 from amscale.planning.plan import SweepPlan
 from amscale.planning.trial_plan import TrialPlan
@@ -48,7 +47,7 @@ def print_plan(plan: SweepPlan, console: Console, price: float | None = None, ev
         *_rule_lines(plan),
         *plan.memory_basis,
         f"FLOPs ({plan.flops_formula}).",
-        *describe_branches(plan.trials),
+        *plan.branch_notes,
         *plan.pack_notes,
         f"All trials: {sum(t.flops - t.flops_saved for t in plan.trials):.3g} FLOPs, {_hours(plan.trials)}, about "
         f"{format_duration(plan.seconds)} of wall time ({plan.time_basis}).",
@@ -173,7 +172,7 @@ def plan_document(
         "flops_formula": plan.flops_formula,
         "flops": sum(trial.flops for trial in plan.trials),
         "flops_saved": sum(trial.flops_saved for trial in plan.trials),
-        "branches": describe_branches(plan.trials),
+        "branches": list(plan.branch_notes),
         "seconds": plan.seconds,
         "time_basis": plan.time_basis,
         "device_hours": _device_hours(plan.trials),

@@ -6,6 +6,7 @@ verdict as text, at the number of trials that have finished. They are written an
 """
 
 import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -25,6 +26,7 @@ from amscale.trials.sweep_store import SweepStore
 if TYPE_CHECKING:
     from amscale.scaling.base_fit import BaseFit
 
+FOLDER = "tensorboard"
 _SWEEP = "All"
 """Sorts before N1=…"""
 _LOSS, _DSTAR, _VERDICT = "Sweep/least validation loss against D", "Sweep/D star against N", "Sweep/verdict"
@@ -43,7 +45,7 @@ class SweepBoard:
     """
 
     def __init__(self, sweep: SweepStore, labels: Mapping[str, str], fit: Mapping[str, Any]) -> None:
-        self.folder = sweep.path / "tensorboard"
+        self.folder = sweep.path / FOLDER
         self._sweep, self._labels, self._fit = sweep, labels, fit
         self._updating = threading.Lock()
         self._next = 0.0
@@ -69,13 +71,19 @@ class SweepBoard:
         if time.monotonic() >= self._next and self._updating.acquire(blocking=False):
             threading.Thread(target=self._update_in_background, daemon=True).start()
 
+    def trial_reported(self) -> None:
+        """Have the curves that a trial under a URI has uploaded since; in a folder they are there at once."""
+        if self._sweep.is_copy:
+            self.trial_ended()
+
     def _update_in_background(self) -> None:
         from amscale.scaling.fit import fit_so_far
 
         began = time.monotonic()
         try:
+            self._sweep.pull_new()
             self.write(fit_so_far(self._sweep.path, **self._fit))
-        except InputError:  # no trial has finished yet, or one is being written
+        except InputError:  # no trial has finished yet, one is being written, or storage is out of reach for now
             pass
         finally:
             took = time.monotonic() - began
@@ -103,6 +111,11 @@ class SweepBoard:
         _write_run(
             self.folder / _SWEEP, {_DSTAR: known} if known else {}, {_VERDICT: _markdown(fit)}, len(fit.table.points)
         )
+
+
+def curves_line(sweep: Path) -> str:
+    """Return the command that shows the curves of a sweep, by its folder on this machine."""
+    return f"curves: tensorboard --logdir {shlex.quote(str(sweep / FOLDER))}"
 
 
 def run_names(labels: Mapping[str, str]) -> dict[str, str]:

@@ -61,7 +61,7 @@ def _judge_training(floors: Sequence[Estimate], entropy: float | None, draft: _D
         draft.cannot_say.append(f"Training loss: {item.reason}.")
         return
     below, runs = item.details.get("runs_below", {}).get("1", (0, 0))
-    text = f"Training loss settles at {item.value:.4g} (95 % interval {interval_text(item.interval)})"
+    text = f"Training loss settles at {item.value:.4g} (95 % interval {_interval(item.interval)})"
     marks = [("1", 1.0)] if entropy is None else [("1", 1.0), ("the entropy", entropy)]
     passed = [name for name, value in marks if value in item.rejected]
     if not passed:
@@ -81,6 +81,13 @@ def _judge_training(floors: Sequence[Estimate], entropy: float | None, draft: _D
         draft.cannot_say.append(
             "Whether training loss could pass below 1: no run did, and longer training on fewer tokens might."
         )
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    """Return `0.91 to 0.95`, or `± 3e-05` where the ends are alike to four digits."""
+    text = interval_text(interval)
+    ends = text.split(" to ")
+    return f"± {(interval[1] - interval[0]) / 2:.1g}" if interval and len(ends) == 2 and ends[0] == ends[1] else text
 
 
 def _judge_validation(table: PointTable, floors: Sequence[Estimate], entropy: float | None, draft: _Draft) -> None:

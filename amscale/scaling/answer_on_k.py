@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from amscale.scaling.answer import Answer, by_law, counted_noun, names_of, range_of
+from amscale.scaling.conditions import SAID_TO_BE_TUNED
 from amscale.scaling.design import no_exponent
 from amscale.scaling.estimate import EXPONENT, Estimate, interval_test, interval_text
 from amscale.scaling.laws.compare import Comparison
@@ -101,13 +102,19 @@ def _sentence_on_k(item: Estimate, rivals: Sequence[str] = ()) -> str:
         return f"{text}{interval}; but {' and '.join(rivals)} {verbs[0]} these runs as well, and {verbs[1]} k open."
     if item.interval is None:
         return f"{text}, without an interval: nothing is tested."
-    text += f" (95 % interval {interval_text(item.interval)})"
+    moved = item.details.get("for_tuned_runs")
+    of_tuned = "" if moved is None else f"; of tuned runs it may be {interval_text(tuple(moved))}"
+    text += f" (95 % interval {interval_text(item.interval)}{of_tuned})"
     kept = [test.value for test in item.tests if not test.rejected]
     if item.rejected and kept:
-        return f"{text}, which rejects {names_of(item.rejected)}, and not {names_of(kept, 'or')}."
+        return f"{text}: {names_of(item.rejected)} {_are(item.rejected)} rejected; {names_of(kept)} {_are(kept)} not."
     if item.rejected:
-        return f"{text}, which rejects {names_of(item.rejected)}."
-    return f"{text}, which rejects none of them." if kept else f"{text}."
+        return f"{text}: {names_of(item.rejected)} {_are(item.rejected)} rejected."
+    return f"{text}: none of them is rejected." if kept else f"{text}."
+
+
+def _are(values: Sequence[float]) -> str:
+    return "is" if len(values) == 1 else "are"
 
 
 def _headline_on_k(determined: Sequence[Estimate], hypotheses: Sequence[float]) -> str:
@@ -123,30 +130,32 @@ def _headline_on_k(determined: Sequence[Estimate], hypotheses: Sequence[float]) 
         return f"These runs do not tell k = {names_of(counts)} apart."
     apart = _disjoint(tested)
     if apart is not None:
-        found = (f"{_value(item)} by {_SHORT.get(item.id, item.estimand)}" for item in apart)
-        return f"k depends on what is asked: {', '.join(found)}."
+        found = [f"{_value(item)} by {_SHORT.get(item.id, item.estimand)}" for item in apart]
+        return f"k depends on the question: it is {found[0]}, and {found[1]}."
     if len(tested) == 1:
         rejected = [k for k, count in counts.items() if count]
-        are = "is" if len(rejected) == 1 else "are"
-        kept_text = f"; {names_of(kept)} {'is' if len(kept) == 1 else 'are'} not" if kept else ", all that were tested"
-        return f"k = {names_of(rejected)} {are} rejected{kept_text}."
+        kept_text = f"; {names_of(kept)} {_are(kept)} not" if kept else ", all that were tested"
+        return f"k = {names_of(rejected)} {_are(rejected)} rejected{kept_text}."
     total, parts = len(tested), []
     for count in sorted(set(counts.values()) - {0}, reverse=True):
-        values = names_of([k for k in counts if counts[k] == count])
-        parts.append(f"{'all' if count == total else count} reject{'s' if count == 1 else ''} k = {values}")
-    parts += [f"none rejects {names_of(kept, 'or')}"] if kept else []
-    return f"Of {total} estimates of k, {', '.join(parts)}."
+        values = [k for k in counts if counts[k] == count]
+        many = f"all {total}" if count == total else f"{count} of {total}"
+        verb = f" {_are(values)} rejected" if not parts else ""
+        parts.append(f"{names_of(values)}{verb} by {many}{' estimates' if not parts else ''}")
+    parts += [f"{names_of(kept)} by none"] if kept else []
+    return f"k = {', '.join(parts)}."
 
 
 def _value(item: Estimate) -> str:
-    """Return `1.09 (0.914 to 1.34)`, or the interval alone where an end is open."""
+    """Return `1.09 (95 % interval 0.914 to 1.34)`, or the interval alone where an end is open."""
     assert item.interval is not None
     text = interval_text(item.interval)
-    return text if math.isinf(item.interval[1]) else f"{item.value:.3g} ({text})"
+    return text if math.isinf(item.interval[1]) else f"{item.value:.3g} (95 % interval {text})"
 
 
 def _disjoint(tested: Sequence[Estimate]) -> tuple[Estimate, Estimate] | None:
-    """Return the first two estimates whose intervals have nothing in common."""
+    """Return the first two estimates whose intervals have nothing in common, one that is bounded first."""
+    tested = sorted(tested, key=lambda item: item.interval is None or math.isinf(item.interval[1]))
     for index, one in enumerate(tested):
         for other in tested[index + 1 :]:
             if (
@@ -164,7 +173,7 @@ _SHORT = {
     "k_nopt": "N_opt(D)",
     "k_isoflop": "N_opt(C)",
     "k_isoloss": "iso-loss",
-    "k_collapse": "collapse",
+    "k_collapse": "the collapse of losses onto one curve",
     _CAPACITY: "memorised bits",
 }
 
@@ -202,6 +211,8 @@ def _conditions(table: PointTable, determined: Sequence[Estimate]) -> list[str]:
         return []
     tuned = {axis.rpartition(".")[2] for point in table.points for axis in point.settings}
     if not tuned and all(point.result is None for point in table.points):
+        if all(SAID_TO_BE_TUNED in item.details.get("conditions", ()) for item in determined):
+            return []
         return ["k of tuned runs: a table does not say how its runs were tuned, and k may follow from that."]
     shared = {name: _shared(table.points, f"train.{name}") for name in _NUISANCES if name not in tuned}
     parts = [

@@ -45,8 +45,8 @@ class FitsBy:
         """Return, for each estimate of COMPARED, a row for each kind: its value with the interval, or the reason."""
         fits = {kind: found for kind, found in self.fits.items() if isinstance(found, BaseFit)}
         ids = [id for id in COMPARED if any(id in found and found[id].value is not None for found in fits.values())]
-        if any("k_dstar" in found for found in fits.values()):
-            ids = list(dict.fromkeys(["k_dstar", *ids]))
+        if any("k_dstar" in found for found in fits.values()):  # a sweep: why over-fitting has no k is said too
+            ids = [id for id in COMPARED if id in {*COMPARED[:2], *ids}]
         return [
             {"id": id, "estimand": found[id].estimand, "kind": kind, **_estimated(found[id])}
             for id in ids

@@ -1,14 +1,15 @@
 """What the exponents of a fit hold for besides N and D: learning rate, batch, weight decay and the like.
 
 One learning rate and one batch for all sizes move k: a k of 2 can be made by a batch. Where cells are not tuned, or
-where nothing says how they were, every exponent says so.
+where nothing says how they were, every exponent says so, and rejects only what it would reject however far such a
+setting has been seen to move a k.
 """
 
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from amscale.scaling.estimate import EXPONENT, Estimate
+from amscale.scaling.estimate import COMPUTE, EXPONENT, Estimate, interval_text, outside
 from amscale.scaling.points import PointTable
 from amscale.scaling.table_file import Cells
 from amscale.settings import format_value
@@ -20,6 +21,15 @@ _MEASURED = (
     "on one public grid k was 0.73 with every cell tuned, 0.60 at one learning rate and 0.98 at one batch; on another "
     "1.4 tuned and 2.1 to 3.6 at one batch"
 )
+
+MOVED = (0.56, 2.6)
+"""The least and the greatest k at one learning rate or one batch for all, over the k of tuned cells of the same grid.
+
+On one public grid .60 and .98 beside .73; on another .77, 2.14 and 3.60 beside 1.38; Porian et al. 2024 (arXiv
+2406.19146) 1.33 beside .99.
+"""
+_CANNOT_TELL = "cannot tell"
+SAID_TO_BE_TUNED = "every cell is said to be tuned (--tuned_elsewhere)"
 
 _SETTINGS = {
     "learning rate": ("train.learning_rate", r"((peak|max|base)[ _-]?)?(lr|learning[ _-]?rate)"),
@@ -46,8 +56,14 @@ def conditions_of_sweep(table: PointTable) -> list[str]:
     return _conditions(table, tuned, values)
 
 
-def conditions_of_table(table: PointTable, cells: Cells) -> list[str]:
-    """Return what the exponents of a table's rows hold for, a sentence each."""
+def conditions_of_table(table: PointTable, cells: Cells, tuned_elsewhere: bool = False) -> list[str]:
+    """Return what the exponents of a table's rows hold for, a sentence each.
+
+    Args:
+        table: the points.
+        cells: the table's cells.
+        tuned_elsewhere: a person says that every cell was tuned, which no column tells.
+    """
     axes = {axis for point in table.points for axis in point.settings}
 
     def values(name: str, key: str) -> list[Any] | None:
@@ -58,9 +74,10 @@ def conditions_of_table(table: PointTable, cells: Cells) -> list[str]:
     tuned = {
         name
         for name, (_, pattern) in _SETTINGS.items()
-        if any(re.fullmatch(pattern, axis, re.IGNORECASE) for axis in axes)
+        if tuned_elsewhere or any(re.fullmatch(pattern, axis, re.IGNORECASE) for axis in axes)
     }
-    return _conditions(table, tuned, values)
+    said = [SAID_TO_BE_TUNED] if tuned_elsewhere else []
+    return _conditions(table, tuned, values) + said
 
 
 def _conditions(
@@ -101,18 +118,65 @@ def _shown(column: Sequence[Any]) -> str:
 def with_conditions(table: PointTable, estimates: Sequence[Estimate], conditions: Sequence[str]) -> list[Estimate]:
     """Return the estimates, the exponents that have a value with what they hold for; warn of what may move these.
 
-    It stands among their remarks and in their details, under `conditions`.
+    It stands among their remarks and in their details, under `conditions`. Where the runs cannot tell the k of tuned
+    cells, the interval of k for these stands in `for_tuned_runs`, and it is what decides the tests.
     """
-    bound = {item.id for item in estimates if item.group == EXPONENT and item.value is not None}
+    bound = {item.id for item in estimates if item.group in (EXPONENT, COMPUTE) and item.value is not None}
+    untuned = [text for text in conditions if _CANNOT_TELL in text]
     if bound:
-        table.warnings += [text for text in conditions if "cannot tell" in text]
+        table.warnings += untuned
     update = {"conditions": list(conditions)}
-    return [
+    found = [
         item.model_copy(update={"remarks": (*item.remarks, *conditions), "details": item.details | update})
         if item.id in bound and conditions
         else item
         for item in estimates
     ]
+    return [_for_tuned_runs(item) if untuned and item.id in bound else item for item in found]
+
+
+def _for_tuned_runs(item: Estimate) -> Estimate:
+    """Return an exponent of runs that were not tuned, its tests by what it may be in runs that were."""
+    if item.interval is None:
+        return item
+    low, high = _moved(item)
+    text = interval_text((low, high))
+    tests = tuple(
+        test.model_copy(
+            update={
+                "rejected": False,
+                "how": f"{test.how} of these runs, and inside {text}, where k of tuned runs may be",
+                "p": None,
+            }
+        )
+        if test.rejected and not outside(test.value, (low, high))
+        else test
+        for test in item.tests
+    )
+    symbol = "k" if item.group == EXPONENT else item.id[0]
+    remark = (
+        f"{symbol} of tuned runs may be {text}: one learning rate or one batch for all has moved k by factors of "
+        f"{MOVED[0]:g} to {MOVED[1]:g}"
+    )
+    details = item.details | {"for_tuned_runs": (low, high)}
+    return item.model_copy(update={"tests": tests, "remarks": (*item.remarks, remark), "details": details})
+
+
+def _moved(item: Estimate) -> tuple[float, float]:
+    """Return the interval of an exponent, of k or of a or b of N_opt ∝ C^a and D_opt ∝ C^b, for tuned runs."""
+    assert item.interval is not None
+    low, high = item.interval
+    if item.group == EXPONENT:
+        return low / MOVED[1], high / MOVED[0]
+
+    def moved(share: float, factor: float) -> float:
+        """Return s of k/factor where s/(1 - s) = k."""
+        share = min(max(share, 0.0), 1.0)
+        return share / (share + factor * (1 - share))
+
+    # a = k/(1 + k), and b = 1/(1 + k) falls as k grows.
+    least, greatest = MOVED if item.id == "a_isoflop" else (1 / MOVED[1], 1 / MOVED[0])
+    return min(low, moved(low, greatest)), max(high, moved(high, least))
 
 
 def units_warnings(table: PointTable, names: dict[str, str], factor: float) -> list[str]:

@@ -18,7 +18,7 @@ from amscale.scaling.dstar import (
     locate_all,
 )
 from amscale.scaling.estimate import Estimate
-from amscale.scaling.floor import floors, nothing_to_tune_by
+from amscale.scaling.floor import floors, nothing_foretold
 from amscale.scaling.forecast import score_folder
 from amscale.scaling.health import health
 from amscale.scaling.isoflop import exponents_from_budgets
@@ -118,10 +118,21 @@ def fit_sweep(
     points, estimates, laws, tuning = _estimates(runs, hypotheses, resamples, progress)
     curves = health(table)
     conditions = conditions_of_sweep(runs) + list(curves.remarks() if curves else ())
-    points.warnings += nothing_to_tune_by(table)
+    if reason := nothing_foretold(table):
+        estimates = [_refused(item, reason) for item in estimates]
+        if table.others:
+            points.warnings.append(
+                f"{reason}: the settings of least validation loss are those that learn the least by heart. Memorised "
+                "bits and the least training loss are those of all settings"
+            )
     estimates = with_conditions(points, [dstar, *estimates], conditions)
     estimates = [*estimates, *capacity_estimates(table), *floors(table)]
     return BaseFit(points, estimates, laws, settings, criteria, sensitivity, forecasts, tuning, curves)
+
+
+def _refused(item: Estimate, reason: str) -> Estimate:
+    """Return an estimate without the value that validation losses gave it."""
+    return item.model_copy(update={"value": None, "interval": None, "tests": (), "reason": reason})
 
 
 def _dstar(
@@ -154,7 +165,10 @@ def fit_so_far(folder: str | Path, count: str, window: float, threshold: float, 
     if len(corpora) > 1:
         return BaseFit(table, estimates_of_corpora(table, corpora), [], settings)
     criteria, dstar = _dstar(table, window, threshold, hypotheses)
-    estimates = [dstar, exponent_from_optima(table, hypotheses), *capacity_estimates(table), *floors(table)]
+    optima = exponent_from_optima(table, hypotheses)
+    if reason := nothing_foretold(table):
+        optima = _refused(optima, reason)
+    estimates = [dstar, optima, *capacity_estimates(table), *floors(table)]
     return BaseFit(table, estimates, [], settings, criteria)
 
 
@@ -169,6 +183,7 @@ def fit_table(
     bytes_per_token: float | None = None,
     where: str | None = None,
     tune: Sequence[str] | None = None,
+    tuned_elsewhere: bool = False,
     progress: Progress | None = None,
 ) -> BaseFit:
     """Fit the rows of a file, or of a DataFrame.
@@ -181,6 +196,7 @@ def fit_table(
         highest: number of highest losses to leave out, by name.
         rows: number of rows to draw at random of what remains; None for all.
         loss_unit, bytes_per_token, where, tune: as for `read_table`.
+        tuned_elsewhere: every cell was tuned, though no column tells: exponents are tested by their own intervals.
         progress: is told of the laws while intervals are still found.
 
     Raises:
@@ -190,7 +206,7 @@ def fit_table(
     columns = columns or Columns()
     cells = read_cells(source)
     table = sample(drop_highest(read_table(cells, columns, loss_unit, bytes_per_token, where, tune), highest), rows)
-    conditions = conditions_of_table(table, select_rows(cells, where))
+    conditions = conditions_of_table(table, select_rows(cells, where), tuned_elsewhere)
     laws: list[Comparison] = []
     tuning = None
     if reason := unlike_rows(table):
@@ -200,7 +216,7 @@ def fit_table(
         estimates = with_conditions(table, estimates, conditions)
     settings = {"hypotheses": list(hypotheses), "resamples": resamples, "drop_highest": highest, "sample": rows}
     settings |= {**columns.to_dict(), "loss_unit": loss_unit, "bytes_per_token": bytes_per_token, "where": where}
-    settings["tune"] = None if tune is None else list(tune)
+    settings |= {"tune": None if tune is None else list(tune), "tuned_elsewhere": tuned_elsewhere}
     return BaseFit(table, estimates, laws, settings, tuning=tuning)
 
 

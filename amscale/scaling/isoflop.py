@@ -216,6 +216,12 @@ def exponents_from_budgets(table: PointTable, hypotheses: Sequence[float]) -> li
     low, high = min(line.interval[0] for line in lines.values()), max(line.interval[1] for line in lines.values())
     spread = ", ".join(f"{name} {line.slope:.3f}" for name, line in lines.items())
     remarks: tuple[str, ...] = (f"N_opt ∝ C^a by method: {spread}",)
+    plain = slope_of_parabolas(found)
+    if plain is not None:
+        remarks += (
+            f"by a parabola through all runs of each budget, as in Hoffmann et al. 2022: {plain:.3f}; runs far from "
+            "the least decide it, and the interval does not count it",
+        )
     if dropped:
         remarks += (f"{len(found) - len(interior)} of {len(found)} budgets dropped",)
     first = [item.vertices[next(iter(_METHODS))] for item in interior]
@@ -227,7 +233,12 @@ def exponents_from_budgets(table: PointTable, hypotheses: Sequence[float]) -> li
         _of_compute("a_isoflop", "a of N_opt ∝ C^a", main, (low, high), hypotheses, shared, remarks, size=True),
         _of_compute("b_isoflop", "b of D_opt ∝ C^b", data, widened, hypotheses, shared, (), size=False),
     ]
-    k["details"] |= {"slope_on_C": main.slope, "slope_interval": (low, high), "coefficient": main.coefficient}
+    k["details"] |= {
+        "slope_by_parabolas": plain,
+        "slope_on_C": main.slope,
+        "slope_interval": (low, high),
+        "coefficient": main.coefficient,
+    }
     if main.slope <= 0:
         return [Estimate(**k, **shared, reason="N_opt does not grow with C"), *estimates]
     interval = max(0.0, compute_exponent(low)), compute_exponent(high)
@@ -235,6 +246,26 @@ def exponents_from_budgets(table: PointTable, hypotheses: Sequence[float]) -> li
     shared = shared | {"objective": "weighted least squares of ln N_opt on ln C, k = a/(1 - a)"}
     value = compute_exponent(main.slope)
     return [Estimate(**k, **shared, value=value, interval=interval, remarks=remarks, tests=tests), *estimates]
+
+
+def slope_of_parabolas(found: Sequence[Budget]) -> float | None:
+    """Return a of N_opt ∝ C^a by approach 2 of Hoffmann et al. 2022 to the letter; None for fewer than 3 budgets.
+
+    A parabola of the loss in ln N goes through all runs of a budget, whose C are taken as one, and a line of equal
+    weights through the vertices that lie among the runs.
+    """
+    vertices = []
+    for budget in found:
+        if budget.sizes >= _LEAST_SIZES:
+            x = np.log(budget.N)
+            bend, slope, _ = np.polyfit(x - x.mean(), budget.loss, 2)
+            vertex = x.mean() - slope / (2 * bend) if bend > 0 else math.inf
+            if x.min() < vertex < x.max():
+                vertices.append((math.log(budget.C), vertex))
+    if len(vertices) < 3:
+        return None
+    log_C, log_N = np.array(vertices).T
+    return float(np.polyfit(log_C, log_N, 1)[0])
 
 
 def _with_optima(found: Sequence[Budget]) -> list[Budget]:

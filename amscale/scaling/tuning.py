@@ -37,6 +37,8 @@ class CellOptimum:
         inside: axes along which the loss was interpolated.
         edges: axes whose best value is the least or the greatest that was run.
         next_values: the next value to run, by the axes in `edges`.
+        off_centre: the next value to run, by the axes whose optimum is inside, and in an outer quarter of what was run:
+            there the surface rests on few runs on one side.
         runs: number of runs.
         error: standard error of ln loss; None where the noise of the runs is not known.
         setting_errors: standard errors of the logarithms of the settings in `inside`; empty without noise.
@@ -58,6 +60,7 @@ class CellOptimum:
     reason: str
     nearest: tuple[Point, ...] = field(repr=False)
     deviations: Array | None = field(repr=False)
+    off_centre: dict[str, float] = field(default_factory=dict)
 
     def describe(self) -> str:
         """Return `N = 1M, D = 20M: best learning_rate 0.001 is the least tested; next 0.0005`."""
@@ -93,13 +96,18 @@ class Tuning:
         """The cells whose best value is the least or the greatest that was run."""
         return tuple(cell for cell in self.cells if cell.edges)
 
+    @property
+    def off_centre(self) -> tuple[CellOptimum, ...]:
+        """The cells whose optimum is inside, and in an outer quarter of what was run."""
+        return tuple(cell for cell in self.cells if cell.off_centre)
+
     def to_dict(self) -> dict[str, Any]:
         """Return what was found of every cell, for fit.json."""
-        names = ("N", "D", "loss", "error", "settings", "setting_errors", "edges", "next_values", "runs", "reason")
+        names = ("N", "D", "loss", "error", "settings", "setting_errors", "edges", "next_values", "off_centre", "runs")
         return {
             "axes": list(self.axes),
             "deviation_of_ln_loss": self.deviation,
-            "cells": [{name: getattr(cell, name) for name in names} for cell in self.cells],
+            "cells": [{name: getattr(cell, name) for name in (*names, "reason")} for cell in self.cells],
         }
 
 
@@ -249,14 +257,27 @@ class _Surface:
             settings=settings,
             inside=tuple(self.axes[axis] for axis in self.free_axes) if inside else (),
             edges=tuple(self.axes[axis] for axis in self.edges),
-            next_values={self.axes[axis]: self._next_value(axis) for axis in self.edges},
+            next_values={
+                self.axes[axis]: self._next_value(axis, float(self.x[self.best, axis])) for axis in self.edges
+            },
             runs=len(self.points),
             error=None if drawn is None else float(drawn.std(ddof=1)),
             setting_errors=errors,
             reason=self._reason(inside),
             nearest=self.groups[int(np.argmin(distance))],
             deviations=drawn,
+            off_centre=self._off_centre(position) if inside else {},
         )
+
+    def _off_centre(self, position: Array) -> dict[str, float]:
+        """Return the next value along the axes of which the optimum is in an outer quarter of the values."""
+        found = {}
+        for axis in self.free_axes:
+            low, high = self.x[:, axis].min(), self.x[:, axis].max()
+            share = (position[axis] - low) / (high - low)
+            if not 0.25 <= share <= 0.75:
+                found[self.axes[axis]] = self._next_value(axis, float(low if share < 0.5 else high))
+        return found
 
     def _reason(self, inside: bool) -> str:
         """Return why a loss is the best mean, where no edge says so."""
@@ -267,10 +288,11 @@ class _Surface:
             return "beyond the best value are only runs that diverged or were stopped early: the best mean"
         return ""
 
-    def _next_value(self, axis: int) -> float:
+    def _next_value(self, axis: int, end: float) -> float:
+        """Return the value one step beyond an end, the least or the greatest that was run."""
         values = np.unique(self.x[:, axis])
-        step = values[1] - values[0] if self.x[self.best, axis] == values[0] else values[-2] - values[-1]
-        return float(f"{math.exp(self.x[self.best, axis] - step):.4g}")
+        step = values[1] - values[0] if end == values[0] else values[-2] - values[-1]
+        return float(f"{math.exp(end - step):.4g}")
 
 
 def _beyond(best: float, values: Array, tried: Array) -> bool:

@@ -116,6 +116,19 @@ class TuningSummary:
         lines += [f"at an edge: {cell.describe()}" for cell in found.at_edge[:_MOST_CELLS]]
         if len(found.at_edge) > _MOST_CELLS:
             lines.append(f"at an edge: {len(found.at_edge) - _MOST_CELLS} further cells; fit.json lists them")
+        if apart := found.off_centre:
+            named = "; ".join(
+                f"N = {format_size(cell.N)}, D = {format_size(cell.D)}: "
+                + ", ".join(
+                    f"{short(axis)} {cell.settings[axis]:.3g}, next {value:.3g}"
+                    for axis, value in cell.off_centre.items()
+                )
+                for cell in apart[:_MOST_CELLS]
+            )
+            lines.append(
+                f"off the centre: the optimum of {len(apart)} of {len(found.cells)} cells is in an outer quarter of "
+                f"the values run, where few runs bound it: {named}" + (", …" if len(apart) > _MOST_CELLS else "")
+            )
         not_inside = [cell for cell in found.cells if cell.reason]
         if not_inside:
             lines.append(f"not interpolated: {len(not_inside)} cells ({not_inside[0].reason})")
@@ -143,6 +156,7 @@ class TuningSummary:
             "rules": [asdict(rule) | {"expression": rule.expression()} for rule in self.rules],
             "unfitted": list(self.unfitted),
             "law": self.law,
+            "lines": self.lines(),
             "sensitivity": [asdict(item) for item in self.sensitivity],
         }
 

@@ -4,15 +4,11 @@ Compiled or not, it is the same function and draws the same dropout; results dif
 no part of a trial's identity, and a checkpoint holds the choice: `auto` goes on as the run began.
 """
 
-import os
-import shutil
-import sysconfig
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Literal
 
 from amscale.cluster.cards import peak_flops
+from amscale.cluster.compilers import STAGE_3, compile_obstacle
 from amscale.errors import InputError
 from amscale.trials.records import Placement
 
@@ -70,18 +66,9 @@ def choose(
     return Choice(wanted, f"its steps take about {seconds:,.0f} s, and {least:.0f} s or more pay for compiling")
 
 
-def _obstacle(placement: Placement) -> str | None:
-    """Return why a network cannot be compiled here; None where it can."""
-    if placement.zero_stage == 3:
-        return "ZeRO-3 gathers parameters by hooks, which compiled code passes over"
-    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "clang++", "c++")), None)
-    if compiler is None or shutil.which(compiler) is None:
-        return "there is no C++ compiler here (g++)"
-    if placement.device == "cpu" and not Path(sysconfig.get_path("include"), "Python.h").is_file():
-        return "Python's headers are not installed here (python3-dev)"
-    if placement.device == "cuda" and find_spec("triton") is None:
-        return "the package triton is not installed here"
-    return None
+def _obstacle(placement: Placement) -> str:
+    """Return why a network cannot be compiled here; empty where it can."""
+    return STAGE_3 if placement.zero_stage == 3 else compile_obstacle(placement.device)
 
 
 def compile_network(network: Any, placement: Placement, suppress: bool) -> None:

@@ -14,20 +14,28 @@ from amscale.trials.objects import Entry, ObjectStore, checksums, read_checksums
 from amscale.trials.storage_errors import StorageError, storage_errors
 
 _BIG = ("checkpoints", "model.safetensors")
+_OF_TRIALS = ("trials", "tensorboard")
 _RECORDS = ("*.jsonl", "log*.txt", "tb/*")
 
 
 def pull(objects: ObjectStore, folder: Path, wanted: Callable[[str], bool] = lambda key: True) -> None:
     """Fetch the small objects that are new and wanted. Remove a result here that is no longer there."""
+    found = fetch_new(objects, folder, wanted)
+    with storage_errors(folder):
+        for result in [folder / "result.json", *folder.glob("trials/*/result.json")]:
+            if result.is_file() and result.relative_to(folder).as_posix() not in found:
+                result.unlink()
+
+
+def fetch_new(objects: ObjectStore, folder: Path, wanted: Callable[[str], bool] = lambda key: True) -> dict[str, Entry]:
+    """Fetch the small objects that are new and wanted; return all that are wanted, by their keys."""
     found = {key: entry for key, entry in objects.entries().items() if _is_small(key) and wanted(key)}
     with storage_errors(folder):
         new = {key: folder / key for key, entry in found.items() if not _is_same(folder / key, entry)}
         objects.get_all(new)
         for key, file in new.items():
             os.utime(file, ns=(found[key].changed, found[key].changed))
-        for result in [folder / "result.json", *folder.glob("trials/*/result.json")]:
-            if result.is_file() and result.relative_to(folder).as_posix() not in found:
-                result.unlink()
+    return found
 
 
 def push_records(objects: ObjectStore, folder: Path) -> None:
@@ -35,24 +43,24 @@ def push_records(objects: ObjectStore, folder: Path) -> None:
 
     Leaves out the result, which comes last of all, and the marker files, which are for this machine alone.
     """
-    files = _files(folder).items()
+    files = _files(folder, "checkpoints").items()
     objects.put_all({key: file for key, file in files if any(PurePosixPath(key).match(p) for p in _RECORDS)})
 
 
 @contextmanager
 def uploaded(objects: ObjectStore, folder: Path) -> Iterator[None]:
-    """Upload what the block writes into a sweep's folder, beside its trials."""
-    before = {key: _state(file) for key, file in _files(folder, but="trials").items()}
+    """Upload what the block writes into a sweep's folder, beside its trials and the links of TensorBoard to them."""
+    before = {key: _state(file) for key, file in _files(folder, *_OF_TRIALS).items()}
     yield
-    files = _files(folder, but="trials")
+    files = _files(folder, *_OF_TRIALS)
     objects.put_all({key: file for key, file in files.items() if before.get(key) != _state(file)})
 
 
-def _files(folder: Path, but: str = "checkpoints") -> dict[str, Path]:
-    """Return the files below a folder by their keys, without one folder and without unfinished files."""
+def _files(folder: Path, *but: str) -> dict[str, Path]:
+    """Return the files below a folder by their keys, without folders of these names and without unfinished files."""
     found = {}
     for at, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name != but]
+        folders[:] = [name for name in folders if name not in but]
         for name in names:
             if not name.startswith(".") and not name.endswith(".partial"):
                 file = Path(at) / name

@@ -17,6 +17,7 @@ from amscale.files import parse_yaml, read_text, write_atomically
 from amscale.locks import FileLock, LockHeld, LocksUnsupported
 from amscale.settings import describe_error
 from amscale.trials import lease, mirror
+from amscale.trials.archive import is_archive, unpacked
 from amscale.trials.identity import label_order
 from amscale.trials.location import TrialLocation, storage_folder, working_folder
 from amscale.trials.objects import ObjectStore, is_uri
@@ -32,6 +33,9 @@ class SweepStore:
     Args:
         path: the sweep's folder, which need not exist.
     """
+
+    is_copy = False
+    """Whether the folder is a copy of objects, which machines upload as trials write checkpoints and end."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -160,6 +164,9 @@ class SweepStore:
     def pull(self) -> None:
         """Have results, metrics and reasons of failure in the folder."""
 
+    def pull_new(self) -> None:
+        """Have records and results in the folder that are new, while trials run."""
+
     def fetch_tokens(self, config: Experiment) -> None:
         """Have token stores here that others have made, so that they need not be made again."""
 
@@ -180,6 +187,8 @@ class ObjectSweepStore(SweepStore):
         scratch: `launch.scratch`.
         name: of the sweep.
     """
+
+    is_copy = True
 
     def __init__(self, storage: str, scratch: str | None, name: str) -> None:
         super().__init__(working_folder(storage, scratch) / name)
@@ -222,6 +231,10 @@ class ObjectSweepStore(SweepStore):
     def pull(self) -> None:
         """Fetch results, metrics and reasons of failure."""
         mirror.pull(self._objects, self.path)
+
+    def pull_new(self) -> None:
+        """Fetch records and results that are new, while trials run; nothing here is removed."""
+        mirror.fetch_new(self._objects, self.path)
 
     def fetch_tokens(self, config: Experiment) -> None:
         """Fetch token stores that others have made."""
@@ -281,11 +294,22 @@ def open_trial(trial: str) -> Iterator[TrialStore]:
         yield store
 
 
+def own_folder(address: str, path: Path) -> Path:
+    """Return the folder for what readers write beside a sweep: its own; of an archive, one of its name beside it.
+
+    Args:
+        address: the sweep as a user names it.
+        path: its folder, as `open_sweep` gives it.
+    """
+    return Path(address).with_suffix("") if is_archive(address) else path
+
+
 @contextmanager
 def open_sweep(sweep: str) -> Iterator[Path]:
-    """Open a sweep that is named by a folder or by a URI, for a reader; give its folder on this machine.
+    """Open a sweep that is named by a folder, a URI or an archive, for a reader; give its folder on this machine.
 
-    Of a URI the small files are fetched first, and what the block writes beside the trials is uploaded after it.
+    Of a URI the small files are fetched first, and what the block writes beside the trials is uploaded after it. An
+    archive is a folder while the block runs, and what is written there is lost.
 
     Raises:
         InputError: the URI names no sweep.
@@ -293,7 +317,11 @@ def open_sweep(sweep: str) -> Iterator[Path]:
     """
     if not is_uri(sweep):
         with storage_errors(Path(sweep)):
-            yield Path(sweep)
+            if is_archive(sweep):
+                with unpacked(Path(sweep)) as folder:
+                    yield folder
+            else:
+                yield Path(sweep)
         return
     objects = ObjectStore(sweep)
     if objects.entry("sweep.yaml") is None:

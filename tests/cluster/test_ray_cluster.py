@@ -1,6 +1,8 @@
 """The Ray cluster that a sweep starts on its machine: what it needs, what it leaves, and who notices when it dies."""
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -89,6 +91,22 @@ def owner(path: Path) -> int | None:
         return path.lstat().st_uid
     except OSError:
         return None
+
+
+@pytest.mark.slow
+def test_a_local_cluster_runs_what_a_sweep_needs_and_no_more():
+    code = """
+import json, psutil, ray
+from amscale.cluster.ray_cluster import ray_cluster
+with ray_cluster(None, 2):
+    assert ray.get(ray.remote(lambda: 7).remote()) == 7
+    found = psutil.Process().children(recursive=True)
+    print(json.dumps([" ".join(process.cmdline()) for process in found]))
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=True)
+    lines = json.loads(ran.stdout)
+    assert any("gcs_server" in line for line in lines)
+    assert not [line for line in lines if re.search(r"(/monitor|/log_monitor|/dashboard)\.py", line)]
 
 
 def test_a_head_is_gone_only_after_it_was_there():

@@ -110,6 +110,38 @@ def test_ranks_have_what_the_launcher_would_give_them(folder, sweep, monkeypatch
 
 
 @pytest.mark.slow
+def test_a_server_imports_what_its_trials_use():
+    """Counted by modules: what every rank imports is there, and what only others import is not."""
+    code = """
+import gc, socket, sys
+from amscale.cluster.warm_server import _Server
+server = _Server(socket.socket(), [], 1)
+server.preload({"vanilla", "question_formation"})
+assert not server._problem, server._problem
+assert gc.isenabled()
+print(*sys.modules)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=True)
+    found = set(ran.stdout.splitlines()[-1].split())
+    every = {
+        "torch._dynamo",
+        "deepspeed",
+        "amscale.training.run",
+        "amscale.models.networks.vanilla",
+        "amscale.data.draft",
+    }
+    others = {
+        "torch._inductor.compile_fx",
+        "transformers.models.gpt2.modeling_gpt2",
+        "amscale.models.networks.gpt2",
+        "amscale.models.hub_costs",
+        "amscale.data.corpora.kjv",
+    }
+    assert every <= found
+    assert not others & found
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "status"), [("exit 3", 3), ("kill 9", 137)])
 def test_a_rank_that_ends_takes_the_others_along_and_nothing_else(folder, sweep, how, status):
     bystander = WarmCommand(5.0, sweep, TWO_RANKS)

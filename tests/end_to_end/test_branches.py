@@ -17,6 +17,7 @@ SETTINGS = (
     "validate_every: 20, validation_tokens: 2000}",
     "launch.checkpoint_every=10",
     "launch.concurrent_trials=1",
+    "launch.share_trunk=true",
 )
 
 

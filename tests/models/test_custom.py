@@ -1,6 +1,7 @@
 """A network of the user's own: the example of docs/models.md through the commands, and what is said of networks that
 will not do."""
 
+import importlib
 import json
 import os
 import re
@@ -63,6 +64,26 @@ def test_the_example_of_the_docs_is_planned_and_trained(tmp_path):
     probes = [json.loads(line) for line in path.with_name("metrics.jsonl").read_text().splitlines()]
     names = {name for record in probes if record["kind"] == "probe" for name in record["values"]}
     assert any(name.startswith("energy/layer_") for name in names)
+
+
+def test_an_edited_module_is_another_model_in_the_same_process(tmp_path, monkeypatch):
+    """A notebook edits a file and goes on; Python by itself would keep what it has imported."""
+    sizes = tmp_path / "sizes_under_test.py"
+    sizes.write_text("BIAS = False\n")
+    head = "nn.Linear(shape.width, shape.vocabulary"
+    code = "import sizes_under_test\n" + CODE.replace(f"{head})", f"{head}, sizes_under_test.BIAS)")
+    builder = written(tmp_path, code, "edited_under_test.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "edited_under_test", importlib.import_module("edited_under_test"))
+    before = shape_of(builder)
+    assert build(before).model.unembed.bias is None
+    sizes.write_text("BIAS = bool(1)\n")
+    after = shape_of(builder)
+    assert build(after).model.unembed.bias is not None
+    assert after.options.source != before.options.source
+    written(tmp_path, code + "\nbuild = None\n", "edited_under_test.py")
+    with pytest.raises(InputError, match="has no function build"):
+        shape_of(builder)
 
 
 def test_parts_are_found_or_named(tmp_path):

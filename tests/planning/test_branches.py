@@ -47,8 +47,18 @@ def test_trials_of_less_data_branch_off_that_of_the_most_before_their_decay(tmp_
 
 def test_ratio_of_a_fifth_saves_about_three_fifths(tmp_path):
     sizes = [round(2000 * 1.2**i) for i in range(12)]
-    made = plan(tmp_path, f"grid.data.size={sizes}", "data.documents=10k")
+    made = plan(tmp_path, f"grid.data.size={sizes}", "data.documents=10k", "launch.share_trunk=true")
     assert sum(t.flops_saved for t in made.trials) / sum(t.flops for t in made.trials) == pytest.approx(0.6, abs=0.07)
+
+
+def test_a_stable_phase_is_not_shared_where_the_sweep_would_end_later(tmp_path):
+    sizes = [round(4000 * 1.5**i) for i in range(5)]  # many short trials, which packs train sooner
+    many = [f"grid.data.size={sizes}", "grid.seed=[0,1,2,3]", "grid.model.size=[6.6k]"]
+    apart, shared = plan(tmp_path, *many), plan(tmp_path, *many, "launch.share_trunk=true")
+    assert shared.seconds > apart.seconds
+    assert (any(t.branch for t in apart.trials), any(t.branch for t in shared.trials)) == (False, True)
+    assert apart.branch_notes[0].startswith("16 of the trials could branch off")
+    assert "(launch.share_trunk=true does it)" in apart.branch_notes[0]
 
 
 @pytest.mark.parametrize(

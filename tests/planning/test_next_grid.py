@@ -172,6 +172,28 @@ def test_what_cannot_be_planned_is_one_line(tmp_path):
     with pytest.raises(InputError, match=r"next\.yaml"):
         fit(str(folder), output="x", next=1)
     for path in (folder / "trials").glob("*/result.json"):
-        path.write_text(path.read_text().replace('"size": 6600', '"size": null'))
-    with pytest.raises(InputError, match=r"model\.size is None"):
+        path.write_text(path.read_text().replace('"data": {"size": 8000}', '"data": {"size": null}'))
+    with pytest.raises(InputError, match=r"^data\.size is None in 3 of 9 runs: their D follows from other settings"):
         next_grid_of_sweep(folder, 1)
+
+
+def test_sizes_that_are_given_by_width_are_given_by_size(tmp_path):
+    """The cells are those that the same settings with model.size give, and what was trained is not trained again."""
+    sized = write_sweep(tmp_path / "sized", GRID)
+    folder = write_sweep(tmp_path / "widths", GRID)
+    marker = folder / "sweep.yaml"
+    tree = yaml.safe_load(marker.read_text())
+    widths = sorted({point.result.shape.width for point in read_sweep(folder).points})
+    tree["grid"] = {"model.width": widths} | {key: value for key, value in tree["grid"].items() if key != "model.size"}
+    marker.write_text(yaml.safe_dump(tree))
+    for path in (folder / "trials").glob("*/result.json"):
+        document = json.loads(path.read_text())
+        document["settings"]["model"] = {"layers": 2, "width": document["shape"]["width"], "size": None}
+        path.write_text(json.dumps(document))
+    found = next_grid_of_sweep(folder, 4)
+    assert "in place of model.width" in found
+    (tmp_path / "next.yaml").write_text(found)
+    (tmp_path / "sized.yaml").write_text(next_grid_of_sweep(sized, 4))
+    trials = planned(load(str(tmp_path / "next.yaml")))
+    assert {trial.label for trial in trials} == {trial.label for trial in planned(load(str(tmp_path / "sized.yaml")))}
+    assert not {trial.label for trial in trials} & {path.name for path in (folder / "trials").iterdir()}

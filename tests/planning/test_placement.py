@@ -9,7 +9,7 @@ from amscale.cluster.gpus import computes_bf16
 from amscale.cluster.resources import Host, Resources
 from amscale.errors import InputError
 from amscale.planning.memory import model_states
-from amscale.planning.placement import choose_placement
+from amscale.planning.placement import check_compiles, choose_placement
 
 
 def placed(*overrides: str, resources: Resources, size: str = "1B"):
@@ -59,6 +59,28 @@ def test_a_gpu_that_is_not_there_gives_one_line():
     laptop = Resources((Host(cpus=2, gpus=0, memory=16 * 10**9),))
     with pytest.raises(InputError, match=r"launch\.device=cuda: the machines have no GPU"):
         placed("launch.device=cuda", resources=laptop, size="100M")
+
+
+@pytest.mark.parametrize(
+    ("setting", "stage", "obstacle", "words"),
+    [
+        ("true", 3, "", "ZeRO-3"),
+        ("true", 1, "there is no C++ compiler here (g++)", r"no C\+\+ compiler here \(g\+\+\) \(node second"),
+        ("true", 1, "", None),
+        ("auto", 3, "there is no C++ compiler here (g++)", None),
+    ],
+)
+def test_compiling_is_refused_before_anything_starts(setting, stage, obstacle, words):
+    first, second = replace(GPUS.hosts[0], node="first"), replace(GPUS.hosts[0], node="second")
+    resources = Resources((first, replace(second, compile_obstacle=obstacle)))
+    overrides = [f"train.compile={setting}", f"launch.zero_stage={stage}"]
+    cell = config.expand(config.load("grammar.yaml", ["model.size=100M", "data.size=8k", *overrides]))[0]
+    placement = placed(*overrides, resources=resources, size="100M").placement
+    if words is None:
+        check_compiles(cell, placement, resources)
+    else:
+        with pytest.raises(InputError, match=rf"train\.compile=true: .*{words}"):
+            check_compiles(cell, placement, resources)
 
 
 def test_bf16_is_never_placed_without_sharding():

@@ -25,7 +25,7 @@ def test_page_begins_with_the_verdict_and_folds_what_is_not_determined(sweep, re
         "12 runs of the vanilla family finished: 3 sizes of 6k to 96k parameters by 4 data sets of 8k to 400k" in text
     )
     assert "lies for N = 6k between 8k and 20k; N = 24k at most 8k; N = 96k above 400k." in text
-    assert "N parameters do not over-fit: k = 2.5 (95 % interval above 1.4), which rejects 1, and not 2." in text
+    assert "N parameters do not over-fit: k = 2.5 (95 % interval above 1.4): 1 is rejected; 2 is not." in text
     assert "k = 1 is rejected; 2 is not." in text
     assert "k by N<sub>opt</sub>(D): an interior minimum at 1 of 4 D &lt;b&gt;." in page
     assert "1 not determined, with the reason of each" in text

@@ -1,16 +1,20 @@
 """A sweep in TensorBoard: names that sort, a run of the sweep that is written anew, and the server."""
 
 import json
+import shlex
 import time
+from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
+from helpers.commands import wait_until
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from amscale.reporting.tensorboard import SweepBoard, run_names, served
 from amscale.scaling.fit import fit_so_far
-from amscale.trials.sweep_store import SweepStore
+from amscale.status import status
+from amscale.trials.sweep_store import ObjectSweepStore, SweepStore
 
 FIT = {"count": "non_embedding", "window": 0.2, "threshold": 0.04, "hypotheses": (0.5, 1.0, 2.0)}
 
@@ -66,6 +70,32 @@ def test_the_run_of_the_sweep_is_written_anew_as_trials_finish(made, tmp_path):
     assert len(list(run.glob("events*"))) == 1
     link = folder / "tensorboard" / "N1=6000,D2=20000,seed0"
     assert link.resolve() == folder / "trials" / "vanilla-N6000-D20000-seed0" / "tb"
+
+
+def test_curves_under_a_uri_are_fetched_as_trials_upload_them(made, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    far = made.write_sweep(tmp_path / "far" / "s", sizes=(6000,), tokens=(8000, 20000), layers=0)
+    labels = {path.name: "" for path in (far / "trials").iterdir()}
+    running = max(labels)  # the D of 8000
+    result = (far / "trials" / running / "result.json").rename(tmp_path / "later.json")
+    sweep = ObjectSweepStore(far.parent.as_uri(), None, "s")
+    with sweep.owned():
+        board = SweepBoard(sweep, labels, FIT)
+        board.link()
+        curve = far / "trials" / running / "tb" / "events.out.tfevents.1"
+        curve.parent.mkdir()
+        curve.write_bytes(b"curve")
+        board.trial_reported()
+        seen = board.folder / "N1=6000,D1=8000,seed0" / curve.name
+        wait_until(seen.is_file, 300, "the curve of a running trial")
+        result.rename(far / "trials" / running / "result.json")
+        sweep.pull()
+        board.finish(fit_so_far(sweep.path, **FIT))
+        assert len(sweep_run(board.folder / "All" / "N1=6k").Scalars("Sweep/least validation loss against D")) == 2
+    assert not (far / "tensorboard").exists(), "each reader makes its own"
+    assert status(far.as_uri()) == 0
+    folder = Path(shlex.split(capsys.readouterr().out)[-1])
+    assert (folder / "N1=6000,D1=8000,seed0" / curve.name).read_bytes() == b"curve"
 
 
 @pytest.mark.slow

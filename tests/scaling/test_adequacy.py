@@ -43,8 +43,8 @@ def test_the_coupled_law_is_told_from_the_additive_one():
 def test_the_additive_law_is_not_called_coupled_and_kaplan_has_no_say():
     fit = fitted(N, D, additive(), 0.003)
     assert fit["k_chinchilla"].interval[0] < 1 < fit["k_chinchilla"].interval[1]
-    assert 0.5 in fit["k_chinchilla"].rejected
-    assert 2 in fit["k_chinchilla"].rejected
+    assert {0.5, 2} <= {test.k for test in fit["k_chinchilla"].tests if not test.how.startswith("inside")}
+    assert fit["k_chinchilla"].rejected == (2, 4)
     assert not fit["kappa_coupled"].rejected
     assert fit["k_kaplan"].value is None
 

@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 
@@ -23,6 +25,14 @@ def test_floor_that_the_data_do_not_hold_is_flagged():
     N, D = (grid.ravel() for grid in np.meshgrid(np.geomspace(1e6, 1e8, 4), np.geomspace(1e7, 1e9, 4)))
     fit = fit_chinchilla(N, D, 30 * N**-0.2 + 40 * D**-0.2, SQUARED)
     assert any("ln E at its lower bound" in flag for flag in fit.flags)
+
+
+def test_a_scale_of_kaplan_that_rounds_to_0_has_no_part():
+    rows = Rows(np.array([1e3, 1e4]), np.array([1e4, 1e6]), np.ones(2), None, np.ones(2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loss = Kaplan().loss(np.array([0.0, 1e5, 0.001, 0.5]), rows)
+    np.testing.assert_allclose(loss, (1e5 / rows.D) ** 0.5)
 
 
 def test_optimum_is_the_vertex_and_an_edge_is_none():

@@ -62,6 +62,8 @@ def test_memorised_bits_and_the_least_training_loss_are_those_of_all_settings(tm
     assert "1 is no floor of the training loss" in verdict
     assert "Training loss passes below 1 in 27 of 54 runs" in verdict
     assert any("learn the least by heart" in warning for warning in fit.table.warnings)
+    assert "nothing in it can be foretold" in fit["k_collapse"].reason
+    assert all(fit[id].value is None for id in fit.ids if "law" in fit[id].details)
     assert "count with those of their least validation loss" in " ".join(fit["k_dstar"].remarks)
 
 

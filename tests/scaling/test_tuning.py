@@ -90,6 +90,10 @@ def test_seeds_are_averaged_before_the_best_setting_is_chosen_and_the_parabola_i
     assert {point.name for point in optimum.nearest} == {"0.001/0", "0.001/1"}
     assert optimum.error > 0
     assert not optimum.edges
+    assert not optimum.off_centre
+    further = {8e-3: [3.4], 16e-3: [3.9], 32e-3: [4.5]}
+    (aside,) = tune_cells(cell({rate: [loss] for rate, loss in true.items()} | further), ["lr"]).cells
+    assert aside.off_centre == pytest.approx({"lr": 2.5e-4})
 
 
 @pytest.mark.parametrize(

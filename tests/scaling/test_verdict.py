@@ -1,6 +1,7 @@
 """The verdict on made sweeps of every kind: what it says, and that it says no more than the estimates."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -142,10 +143,14 @@ def said(*estimates, hypotheses=(1.0, 2.0), laws=()) -> Answer:
 
 def test_several_estimates_of_k():
     both = said(of("k_dstar", 2.0, (1.5, 2.5), (1.0,), (2.0,)), of("k_nopt", 1.9, (0.5, 3.0), (), (1.0, 2.0)))
-    assert both.headline == "Of 2 estimates of k, 1 rejects k = 1, none rejects 2."
+    assert both.headline == "k = 1 is rejected by 1 of 2 estimates, 2 by none."
     assert both.says[-1] == "Each value is tested at the 5 % level by itself."
     apart = said(of("k_dstar", 2.0, (1.5, 2.5), (1.0,), (2.0,)), of("k_nopt", 1.0, (0.9, 1.1), (2.0,), (1.0,)))
-    assert apart.headline == "k depends on what is asked: 2 (1.5 to 2.5) by D*(N), 1 (0.9 to 1.1) by N_opt(D)."
+    found = "it is 2 (95 % interval 1.5 to 2.5) by D*(N), and 1 (95 % interval 0.9 to 1.1) by N_opt(D)"
+    assert apart.headline == f"k depends on the question: {found}."
+    ends = said(of("k_dstar", 5.0, (3.0, math.inf), (1.0, 2.0)), of("k_nopt", 1.0, (0.9, 1.1), (2.0,), (1.0,)))
+    assert ends.headline.startswith("k depends on the question: it is 1 (95"), "bounded first"
+    assert ends.headline.endswith("and above 3 by D*(N).")
     open_ = said(of("k_nopt", 1.9, (0.5, 3.0), (), (1.0, 2.0)), of("k_dstar", reason="D* is known for 1 of 3 N"))
     assert open_.headline == "These runs do not tell k = 1 and 2 apart."
     assert open_.cannot_say[0] == "k by D*(N): D* is known for 1 of 3 N."
@@ -160,7 +165,7 @@ def test_only_the_recommended_law_is_read_and_the_others_are_counted():
     answer = said(chosen, other)
     assert answer.headline == "k = 2 is rejected; 1 is not."
     assert answer.says[:2] == (
-        "By the recommended law (coupled): k = 1 (95 % interval 0.8 to 1.2), which rejects 2, and not 1.",
+        "By the recommended law (coupled): k = 1 (95 % interval 0.8 to 1.2): 2 is rejected; 1 is not.",
         "1 law that describes these runs less well: k = 3.",
     )
 

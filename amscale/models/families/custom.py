@@ -105,6 +105,14 @@ class Custom(Family):
             settings.width_multiple,
         )
 
+    def source(self, settings: CustomSettings) -> str:
+        """Return a hash of the builder's code, as it is now.
+
+        Raises:
+            InputError: no such function on this machine.
+        """
+        return user_code.source_hash(user_code.locate(settings.builder, settings.folder))
+
     def width_multiple(self, options: CustomOptions) -> int:
         """Return the setting."""
         return options.width_multiple

@@ -12,6 +12,7 @@ from amscale.errors import InputError
 from amscale.reporting.chart import Chart, palette_of
 from amscale.reporting.figures.capacity import capacity, collapse
 from amscale.reporting.figures.frontier import frontier
+from amscale.reporting.figures.health import collapsed_curves
 from amscale.reporting.figures.intervals import exponents, floors, loss_against_entropy
 from amscale.reporting.figures.iso import iso_flop, iso_loss
 from amscale.reporting.figures.layers import controls, energies, radii
@@ -34,6 +35,7 @@ _OF_A_FIT: tuple[Callable[[FitData], Chart | None], ...] = (
     exponents,
     floors,
     capacity,
+    collapsed_curves,
 )
 _OF_TRIALS: tuple[Callable[[ReportData], Chart | None], ...] = (curves, energies, radii, controls)
 

@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from amscale.scaling.bootstrap import percentile_interval
+from amscale.scaling.bootstrap import cells_of, percentile_interval
 from amscale.scaling.design import no_curvature, no_variation, not_told_apart, one_value
 from amscale.scaling.estimate import EXPONENT, FLOOR, FORM, Estimate, HypothesisTest, interval_test, outside
 from amscale.scaling.floor import references
 from amscale.scaling.laws.adequacy import profile
-from amscale.scaling.laws.compare import Comparison, Fitted, Resampled
+from amscale.scaling.laws.compare import Comparison, Fitted, Resampled, linear_residuals
 from amscale.scaling.laws.fitting import LawFit, fit_law
 from amscale.scaling.laws.law import HUBER_LOG, OBJECTIVES, SQUARED, SQUARED_LOG, rows_of
 from amscale.scaling.outliers import outlier_remarks, outliers
-from amscale.scaling.points import Array, PointTable
+from amscale.scaling.points import PointTable
 from amscale.scaling.power_law import hypothesis_name
+from amscale.scaling.residual_trend import residual_trend
 
 _MOST_AT_BOUND = 0.5
 _HULL = "hull of profile likelihood and percentile interval"
@@ -148,7 +149,7 @@ def _design(table: PointTable, item: Fitted) -> str:
     rows, natural = rows_of(table), item.fit.natural
     predicted = item.law.loss(natural, rows)
 
-    def depends(**changed: Array) -> bool:
+    def depends(**changed: Any) -> bool:
         return not np.allclose(item.law.loss(natural, replace(rows, **changed)), predicted)
 
     amounts = [rows.D] if depends(D=2 * rows.D) else []
@@ -181,6 +182,11 @@ def _exponent(
     shared = shared | {"details": shared["details"] | ({"N_opt": optima} if optima else {})}
     if item.fit is not None and item.fit.objective is HUBER_LOG:
         apart = outliers(item.fit, rows)
+        residuals, jacobian = linear_residuals(item.fit, rows, item.fit.law.problem(rows))
+        trend = residual_trend(rows.N, cells_of(rows.N, rows.D, rows.flops), residuals, jacobian)
+        if trend is not None:
+            shared["details"] |= {"residual_trend": trend}
+            shared["remarks"] = (*shared["remarks"], *filter(None, (trend.remark(),)))
         shared["remarks"] = (*shared["remarks"], *outlier_remarks(apart, table.points, found.k, interval))
         names = [table.points[index].name for index in apart.rows]
         shared["details"] |= {"outliers": names, "k_without_outliers": apart.k_without}

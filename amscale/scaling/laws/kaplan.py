@@ -54,7 +54,8 @@ class Kaplan(Law):
 
     def loss(self, natural: Array, rows: Rows) -> Array:
         N_c, D_c, alpha_N, alpha_D = natural
-        size, data = alpha_N / alpha_D * (np.log(N_c) - np.log(rows.N)), np.log(D_c) - np.log(rows.D)
+        with np.errstate(divide="ignore"):  # a scale that rounds to 0 has no part in the sum
+            size, data = alpha_N / alpha_D * (np.log(N_c) - np.log(rows.N)), np.log(D_c) - np.log(rows.D)
         return np.exp(alpha_D * np.logaddexp(size, data))
 
     def exponent(self, natural: Array) -> Array | None:

@@ -6,6 +6,7 @@ squares.
 The interface of a law of the loss, and the rows that it is fitted to.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -165,6 +166,7 @@ class Rows:
 
     `tokens` counts the tokens seen until the loss was measured, None where unknown; `flops` is the training compute C.
     `deviations` are those of `PointTable`: what the interpolation of tuned cells leaves open (resamples, rows).
+    `even_guess` is the loss of an even choice among all tokens, ln of the vocabulary; None where that is not known.
     """
 
     N: Array
@@ -173,6 +175,7 @@ class Rows:
     tokens: Array | None
     flops: Array
     deviations: Array | None = None
+    even_guess: float | None = None
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -181,12 +184,17 @@ class Rows:
         """Return the chosen rows, by index or mask."""
         tokens = None if self.tokens is None else self.tokens[chosen]
         deviations = None if self.deviations is None else self.deviations[:, chosen]
-        return Rows(self.N[chosen], self.D[chosen], self.loss[chosen], tokens, self.flops[chosen], deviations)
+        return Rows(
+            self.N[chosen], self.D[chosen], self.loss[chosen], tokens, self.flops[chosen], deviations, self.even_guess
+        )
 
 
 def rows_of(table: PointTable) -> Rows:
     """Return the points of a table as columns; C is 6 N times the tokens seen (or D) where the table has none."""
-    return Rows(table.N, table.D, table.loss, table.tokens, table.flops, table.deviations)
+    sizes = {point.result.shape.vocabulary if point.result else None for point in table.points}
+    vocabulary = sizes.pop() if len(sizes) == 1 else None
+    even_guess = math.log(vocabulary) if vocabulary and vocabulary > 1 else None
+    return Rows(table.N, table.D, table.loss, table.tokens, table.flops, table.deviations, even_guess)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 T counts the tokens seen and D the unique tokens. Over-fitting begins where the third term takes over: at N ∝ D^(δ/γ).
 L₀ is the loss of a model that knows nothing, and is not searched: left free it came to rest below losses that were
-measured. It is that of an even guess among 50,257 tokens, or the greatest loss where that is more; between 32,000 and
-160,000 tokens δ/γ moves by less than a hundredth on the runs of Muennighoff et al. 2023.
+measured. It is that of an even guess among all tokens, 50,257 where their number is not known, or the greatest loss
+where that is more; between 32,000 and 160,000 tokens δ/γ moves by less than a hundredth on the runs of Muennighoff et
+al. 2023.
 """
 
 from typing import ClassVar
@@ -35,7 +36,7 @@ class Overfitting(Law):
         x_mean, t_mean, y_mean = float(x.mean()), float(t.mean()), float(y.mean())
         x, t, y = x - x_mean, t - t_mean, y - y_mean
         least = np.log(rows.loss.min())
-        top = max(_EVEN_GUESS, 1.01 * float(rows.loss.max()))
+        top = max(rows.even_guess or _EVEN_GUESS, 1.01 * float(rows.loss.max()))
 
         def predict(theta: Array) -> tuple[Array, Array]:
             e, a, alpha, b, beta, c, gamma, delta = (theta[:, i, None] for i in range(8))
