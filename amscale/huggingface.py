@@ -3,6 +3,7 @@
 The hub is asked once, briefly, before its libraries are used: without a network they retry for half a minute.
 """
 
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +41,48 @@ def first_line(error: Exception) -> str:
     return text.splitlines()[0][:160] if text else type(error).__name__
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where transformers finds a configuration, weights or a tokenizer: a folder, a GGUF file, or a name on the hub."""
+
+    arguments: dict[str, Any]
+    """Arguments of its `from_pretrained`."""
+    local: bool
+    """It is on this machine, or would be."""
+    missing: str | None
+    """Why the hub does not give it; None where it does, and for what is local."""
+
+
+def find_source(name: str, key: str) -> Source:
+    """Find what a name stands for. A GGUF file, the format of llama.cpp, holds configuration, weights and tokenizer.
+
+    Args:
+        name: folder, file that ends in `.gguf`, or name on the hub.
+        key: the setting that gives the name, for messages.
+
+    Raises:
+        InputError: a GGUF file that is not here, or without the package that reads it.
+    """
+    place = Path(name).expanduser()
+    if place.is_dir():
+        return Source({"pretrained_model_name_or_path": str(place)}, True, None)
+    if place.suffix.lower() == ".gguf":
+        if not place.is_file():
+            raise InputError(
+                f"{key} = {name}: no such file; give the path of a GGUF file, a folder or a name on the hub"
+            )
+        try:
+            import gguf  # noqa: F401
+        except ImportError:
+            raise InputError(
+                f"{key} = {name}: a GGUF file needs the package gguf; pip install gguf, or give a folder that "
+                "save_pretrained has written"
+            ) from None
+        return Source({"pretrained_model_name_or_path": str(place.parent), "gguf_file": place.name}, True, None)
+    missing = unavailable(name)
+    return Source({"pretrained_model_name_or_path": name, "local_files_only": missing is not None}, False, missing)
+
+
 _WEIGHTS = "model.safetensors"
 
 
@@ -48,7 +91,7 @@ def load_configuration(name: str, key: str, trust_remote_code: bool = False) -> 
     """Return the transformers configuration of a folder or of a name on the hub; without a network, from the cache.
 
     Args:
-        name: folder with `config.json`, or name on the hub such as `mistralai/Mistral-7B-v0.1`.
+        name: folder with `config.json`, GGUF file, or name on the hub such as `mistralai/Mistral-7B-v0.1`.
         key: the setting that gives the name, for messages.
         trust_remote_code: run Python code that comes with the configuration.
 
@@ -57,15 +100,10 @@ def load_configuration(name: str, key: str, trust_remote_code: bool = False) -> 
     """
     from transformers import AutoConfig
 
-    place = Path(name).expanduser()
-    local = place.is_dir()
-    missing = None if local else unavailable(name)
+    source = find_source(name, key)
+    missing = source.missing
     try:
-        return AutoConfig.from_pretrained(
-            str(place) if local else name,
-            trust_remote_code=trust_remote_code,
-            local_files_only=missing is not None,
-        )
+        return AutoConfig.from_pretrained(**source.arguments, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         if "trust_remote_code" in str(error):
             raise InputError(
@@ -77,7 +115,7 @@ def load_configuration(name: str, key: str, trust_remote_code: bool = False) -> 
                 f"Hugging Face hub ({missing}); give a folder with config.json (and weights where they are wanted), or "
                 "the network"
             ) from None
-        raise InputError(f"{key} = {name}: its config.json cannot be read ({first_line(error)})") from None
+        raise InputError(f"{key} = {name}: its configuration cannot be read ({first_line(error)})") from None
 
 
 def weights_file(name: str) -> str:

@@ -8,6 +8,8 @@ of sweeps in which the test of the true value rejects it at 5 %: the size of tha
 """
 
 import argparse
+import multiprocessing
+import os
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -269,15 +271,33 @@ def cases() -> Iterator[Case]:
     yield from law_cases()
 
 
-def coverage(case: Case, sweeps: int, seed: int = 0) -> list[dict[str, float | str]]:
+_simulated: Callable[[int], dict[str, Outcome]]
+"""What the processes of a pool do: set before they are forked, since a closure cannot be sent to them."""
+
+
+def _one_sweep(sweep: int) -> dict[str, Outcome]:
+    return _simulated(sweep)
+
+
+def coverage(case: Case, sweeps: int, seed: int = 0, processes: int = 1) -> list[dict[str, float | str]]:
     """Count how often intervals hold the truth, on which side it is otherwise, and how often it is rejected.
 
     An estimate that is not determined does not count. Every case draws different numbers: with shared ones a chance
-    excess would show in all rows.
+    excess would show in all rows. The numbers do not depend on `processes`.
     """
+    global _simulated
+
+    def simulated(sweep: int) -> dict[str, Outcome]:
+        return case.trial(np.random.default_rng([seed, zlib.crc32(case.name.encode()), sweep]))
+
     counts = {key: np.zeros(5, dtype=int) for key in case.truth}
-    for sweep in range(sweeps):
-        found = case.trial(np.random.default_rng([seed, zlib.crc32(case.name.encode()), sweep]))
+    if processes > 1:
+        _simulated = simulated
+        with multiprocessing.get_context("fork").Pool(processes) as pool:
+            outcomes = pool.map(_one_sweep, range(sweeps), chunksize=4)
+    else:
+        outcomes = [simulated(sweep) for sweep in range(sweeps)]
+    for found in outcomes:
         for key, truth in case.truth.items():
             item = found[key]
             if item is None:
@@ -315,16 +335,17 @@ def run_cases(found: Iterator[Case], about: str | None) -> None:
     parser.add_argument("--sweeps", type=int, help="of each row; by default as many as it has")
     parser.add_argument("--only", default="", help="rows whose name contains this")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}, {RESAMPLES} resamples; truth below / above: outside on that side\n")
     print(
         "| sweep | quantity | sweeps | covered | its interval | truth below | truth above | rejected | not determined |"
     )
     print("|---" * 9 + "|")
-    begin, inside, count = time.process_time(), 0, 0
+    begin, inside, count = time.monotonic(), 0, 0
     for case in found:
         if arguments.only in case.name:
-            for row in coverage(case, arguments.sweeps or case.sweeps, arguments.seed):
+            for row in coverage(case, arguments.sweeps or case.sweeps, arguments.seed, arguments.processes):
                 covered, low, high, *others = (
                     f"{100 * float(row[key]):.1f}" for key in ("covered", "low", "high", "below", "above", "rejected")
                 )
@@ -333,7 +354,8 @@ def run_cases(found: Iterator[Case], about: str | None) -> None:
                 print(f"{head} {text} | {row['not determined']} |", flush=True)
                 inside += 93 <= float(covered) <= 97
                 count += 1
-    print(f"\n{inside} of {count} rows between 93 and 97 %; {time.process_time() - begin:.0f} s of processor time")
+    spent = time.monotonic() - begin
+    print(f"\n{inside} of {count} rows between 93 and 97 %; {spent:.0f} s by {arguments.processes} processes")
 
 
 if __name__ == "__main__":

@@ -76,8 +76,8 @@ class Corpus(Settings):
     adds does not count. `document` packing takes whole documents until D is reached, `stream` exactly D. None: all."""
     tokenizer: str = "word"
     """`word`: the corpus's blank-separated words; `byte`: UTF-8 bytes; `bpe`: byte-level pairs trained on the corpus
-    (its first 270 million characters, held-out documents included); or a `tokenizer.json`, a folder, or a name on the
-    Hugging Face hub."""
+    (its first 270 million characters, held-out documents included); or a `tokenizer.json`, a folder, a GGUF
+    file, or a name on the Hugging Face hub."""
     tokenizer_vocabulary: Size = Field(default=4096, ge=257)
     """Vocabulary of a `bpe` tokenizer, in tokens, end token included; other tokenizers have a fixed one."""
     packing: Packing = "document"

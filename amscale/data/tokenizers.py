@@ -14,7 +14,7 @@ from amscale.data.corpus import Corpus
 from amscale.data.file_patterns import expand_home
 from amscale.data.parts import document_blocks
 from amscale.errors import InputError
-from amscale.huggingface import first_line, unavailable
+from amscale.huggingface import find_source, first_line
 
 if TYPE_CHECKING:
     import tokenizers
@@ -153,7 +153,9 @@ def make_tokenizer(corpus: Corpus) -> Tokenizer:
     if corpus.tokenizer == "bpe":
         return _train_bpe(corpus)
     path = expand_home(corpus.tokenizer)
-    return _from_file(path) if path.is_file() else _from_transformers(corpus.tokenizer)
+    if path.is_file() and path.suffix.lower() != ".gguf":
+        return _from_file(path)
+    return _from_transformers(corpus.tokenizer)
 
 
 _PARTS = (".json", ".txt", ".model")
@@ -264,16 +266,13 @@ def _from_file(path: Path) -> LibraryTokenizer:
 def _from_transformers(name: str) -> LibraryTokenizer:
     import transformers
 
-    place = expand_home(name)
-    local = place.is_dir()
-    missing = None if local else unavailable(name)
+    source = find_source(str(expand_home(name)), "data.tokenizer")
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            str(place) if local else name, local_files_only=missing is not None, trust_remote_code=False
-        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(**source.arguments, trust_remote_code=False)
     except Exception as error:  # OSError, ValueError, KeyError and more, depending on what is missing
-        where = "that folder" if local else "a local path or the Hugging Face hub"
-        reason = missing or first_line(error)
+        here = "that file" if "gguf_file" in source.arguments else "that folder"
+        where = here if source.local else "a local path or the Hugging Face hub"
+        reason = source.missing or first_line(error)
         raise InputError(
             f"data.tokenizer: no tokenizer {name!r} from {where} ({reason}); "
             "give word, byte, bpe, or the path of a downloaded tokenizer.json or folder"

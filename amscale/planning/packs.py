@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from amscale.planning.sharing import STEP_SECONDS
+from amscale.planning.times import WARM_ATTEMPT_SECONDS
 from amscale.trials.location import is_uri
 from amscale.trials.records import Placement
 
@@ -109,14 +110,10 @@ def _what_members_share(trial: "TrialPlan") -> Hashable:
     return network, trial.placement, trial.step_plan.sequences, train.betas, train.epsilon, launch.pack
 
 
-_START_SECONDS = 2.5
-"""Of a process, in a sweep that starts them from one that has imported everything."""
-
-
 def pack_seconds(members: "Sequence[TrialPlan]") -> float:
     """Return the expected wall time of a pack: one start, and what a step costs beside its arithmetic, once."""
-    own = sum(max(0.0, trial.seconds - trial.steps * STEP_SECONDS - _START_SECONDS) for trial in members)
-    return _START_SECONDS + max(trial.steps for trial in members) * STEP_SECONDS + own
+    own = sum(max(0.0, trial.seconds - trial.steps * STEP_SECONDS - WARM_ATTEMPT_SECONDS) for trial in members)
+    return WARM_ATTEMPT_SECONDS + max(trial.steps for trial in members) * STEP_SECONDS + own
 
 
 def loads(trials: "Sequence[TrialPlan]", packs: Sequence[Pack]) -> list[tuple[Placement, float]]:

@@ -26,7 +26,7 @@ class PretrainedModel(Settings):
     source: Literal["pretrained"]
     """A pretrained model."""
     path: str
-    """Name on the Hugging Face hub, or a local folder."""
+    """Name on the Hugging Face hub, a local folder, or a GGUF file (needs the package gguf)."""
 
 
 class SampleSettings(Settings):

@@ -1,10 +1,12 @@
 """Nearest-neighbour distances in nested samples of vectors, what they imply, and control vectors."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import binom
 from torch import Tensor
 
 from amscale.hopfield.neighbours import Neighbours
@@ -27,9 +29,13 @@ class VectorDistances:
 
     place: str
     vectors: str
-    """`trained`, or the name of the control: `random weights`, `shuffled`, `gaussian`."""
+    """`trained`, or the name of the control: `random weights`, `shuffled`, `gaussian`, `normalised`."""
     dimension: int
     """Width of the vectors, n."""
+    length_mean: float = 0.0
+    """Mean Euclidean length of the vectors."""
+    spread: float = 0.0
+    """Root mean square distance of the vectors to their mean: r̂ grows in proportion where all are scaled."""
     sizes: list[int] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     """Statistics at each size."""
@@ -57,7 +63,7 @@ def sample_sizes(count: int) -> list[int]:
 def measure_distances(place: str, name: str, vectors_PC: Tensor, device: torch.device) -> VectorDistances:
     """Find exact nearest neighbours in nested samples of the vectors: the first s of them for each size s."""
     count, width = vectors_PC.shape
-    found = VectorDistances(place, name, width)
+    found = VectorDistances(place, name, width, *_scale(vectors_PC))
     percent = {round(count * share / 100): share for share in PERCENT}
     for nested in nested_neighbours(vectors_PC.to(device), sample_sizes(count)):
         try:
@@ -81,8 +87,21 @@ def measure_distances(place: str, name: str, vectors_PC: Tensor, device: torch.d
     return found
 
 
+def _scale(vectors_PC: Tensor) -> tuple[float, float]:
+    """Return the mean length of the vectors, and their root mean square distance to their mean."""
+    count, width = vectors_PC.shape
+    lengths, squares, total_C = 0.0, 0.0, torch.zeros(width, dtype=torch.float64)
+    for rows_RC in vectors_PC.split(_ROWS):
+        total_C += rows_RC.double().sum(0).cpu()
+        lengths += float(rows_RC.double().norm(dim=1).sum())
+    for rows_RC in vectors_PC.split(_ROWS):
+        squares += float((rows_RC.double().cpu() - total_C / count).square().sum())
+    return lengths / count, math.sqrt(squares / count)
+
+
 def _statistics(size: int, neighbours: Neighbours, distance_U: np.ndarray, star: float) -> dict[str, Any]:
     low, median, high = np.quantile(distance_U, (0.05, 0.5, 0.95))
+    least, most = median_interval(distance_U)
     return {
         "size": size,
         "duplicates": neighbours.duplicates,
@@ -92,11 +111,31 @@ def _statistics(size: int, neighbours: Neighbours, distance_U: np.ndarray, star:
         "distance_q95": float(high),
         "radius_mean": float(distance_U.mean() / 2),
         "radius_median": float(median / 2),
+        "radius_median_low": least / 2,
+        "radius_median_high": most / 2,
         "r_star": star,
         "separated_own": neighbours.separated_share_of_own_radius(),
         "separated_median": neighbours.separated_share(float(median / 2)),
         "separated_r_star": neighbours.separated_share(star),
     }
+
+
+def median_interval(values_U: np.ndarray) -> tuple[float, float]:
+    """Return a 95 % interval of the median, from the ranks that a binomial count allows; no distribution is assumed.
+
+    Draws are taken to be independent. Two vectors may share one nearest distance, so at worst the interval of nearest
+    distances is too narrow by a factor of √2.
+    """
+    count = len(values_U)
+    ordered_U = np.sort(values_U)
+    rank = int(binom.ppf(0.025, count, 0.5))
+    return float(ordered_U[max(0, rank - 1)]), float(ordered_U[min(count - 1, count - rank)])
+
+
+def normalised(vectors_PC: Tensor) -> Tensor:
+    """Scale each vector to root mean square 1, as an RMS norm without gain does: r̂ then depends on angles alone."""
+    scale_P1 = vectors_PC.square().mean(1, keepdim=True).sqrt()
+    return vectors_PC / scale_P1.clamp(min=torch.finfo(vectors_PC.dtype).tiny)
 
 
 def shuffled(vectors_PC: Tensor, seed: int) -> Tensor:

@@ -21,7 +21,7 @@ from amscale.errors import InputError
 from amscale.files import write_atomically
 from amscale.planning.plan import tokens_folder
 from amscale.radius.configuration import RadiusSettings
-from amscale.radius.distances import VectorDistances, gaussian, measure_distances, shuffled
+from amscale.radius.distances import VectorDistances, gaussian, measure_distances, normalised, shuffled
 from amscale.radius.figure import draw
 from amscale.radius.sample import Chunks, choose_chunks, places, vectors
 from amscale.radius.subject import Subject, TrainedTrial, find_trial, pretrained_subject, trial_subject
@@ -96,6 +96,8 @@ def summarise(measured: list[VectorDistances]) -> list[dict[str, Any]]:
             "vectors": one.vectors,
             "dimension": one.dimension,
             "r_star": one.r_star,
+            "length_mean": one.length_mean,
+            "spread": one.spread,
             "samples": one.rows,
             "intrinsic_dimension": one.implied.dimension if one.implied else None,
             "slope": one.implied.slope if one.implied else None,
@@ -104,6 +106,30 @@ def summarise(measured: list[VectorDistances]) -> list[dict[str, Any]]:
         }
         for one in measured
     ]
+
+
+def write_samples(path: Path, measured: list[VectorDistances]) -> None:
+    """Write the statistics of every sample as CSV of six digits: a row for each place, set of vectors and size."""
+    rows = [
+        {
+            "place": one.place,
+            "vectors": one.vectors,
+            "dimension": one.dimension,
+            **row,
+            "length_mean": one.length_mean,
+            "spread": one.spread,
+            "intrinsic_dimension": one.implied.dimension if one.implied else None,
+        }
+        for one in measured
+        for row in one.rows
+    ]
+    lines = [",".join(rows[0])]
+    lines += [",".join(_written(value) for value in row.values()) for row in rows]
+    write_atomically(path, "\n".join(lines) + "\n")
+
+
+def _written(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:
@@ -142,6 +168,7 @@ def run_radius(settings: RadiusSettings, console: Console | None = None) -> Path
     measured = _measure(found.subject, chunks, settings, device, console, folder)
     measured.sort(key=lambda one: list(labels).index(one.place))
     write_distances(folder / "distances.parquet", measured)
+    write_samples(folder / "samples.csv", measured)
     figure = draw(_headline(measured), about, measured, labels)
     for suffix in ("png", "svg"):
         figure.savefig(folder / f"radius.{suffix}", dpi=150)
@@ -210,6 +237,7 @@ def _measure(
         console.print(f"controls at {place} …", highlight=False)
         measured.append(measure_distances(place, "shuffled", shuffled(vectors_PC, seed), device))
         measured.append(measure_distances(place, "gaussian", gaussian(vectors_PC, seed), device))
+        measured.append(measure_distances(place, "normalised", normalised(vectors_PC), device))
         del vectors_PC
     console.print("the same shape with random weights …", highlight=False)
     torch.manual_seed(seed)

@@ -11,12 +11,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SHADES = {25: "#c6dbef", 50: "#6baed6", 75: "#2878b8", 100: "#08306b"}
-_COLOURS = {"trained": "#08306b", "random weights": "#d95f02", "shuffled": "#1b9e77", "gaussian": "#9467bd"}
+_COLOURS = {
+    "trained": "#08306b",
+    "random weights": "#d95f02",
+    "shuffled": "#1b9e77",
+    "gaussian": "#9467bd",
+    "normalised": "#7f7f7f",
+}
 _NAMES = {
     "trained": "trained",
     "random weights": "random weights",
     "shuffled": "coordinates shuffled",
     "gaussian": "Gaussian of the same covariance",
+    "normalised": "trained, scaled to √n",
 }
 _INK, _QUIET, _ACCENT = "#222222", "#8a8a8a", "#c62828"
 _HEADING = 0.62
@@ -152,9 +159,10 @@ def _slopes(axes: "Axes", measured: list[VectorDistances]) -> None:
 
 
 def _decade_ticks(axis: Any) -> None:
-    """Put ticks at 1, 2 and 5 of each decade, written out."""
+    """Put ticks at 1, 2 and 5 of each decade, or at 1 alone where these would run into each other, written out."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 200 else (1.0,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axis.set_minor_formatter(NullFormatter())

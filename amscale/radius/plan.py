@@ -15,7 +15,7 @@ from amscale.settings import format_size
 _GPT2 = {"gpt2": "small", "gpt2-medium": "medium", "gpt2-large": "large", "gpt2-xl": "xl"}
 """Names on the hub of the published sizes, which need no network to be planned."""
 _GPT2_TOKENS, _GPT2_POSITIONS = 50257, 1024
-_CONTROLS = 3
+_CONTROLS = 4
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def plan_radius(settings: RadiusSettings) -> RadiusPlan:
     """Plan a radius experiment: the model, the sample, FLOPs and memory.
 
     Forward passes are those of the trained and of the random weights; each of k vectors is compared with all others, at
-    each place for the trained vectors and three controls: 2·k²·width FLOPs a set.
+    each place for the trained vectors and four controls: 2·k²·width FLOPs a set.
 
     Raises:
         InputError: a model that is not there, or whose shape is unknown.

@@ -12,7 +12,7 @@ from amscale import config, models
 from amscale.config import Experiment
 from amscale.data import TokenStore, prepare
 from amscale.errors import InputError
-from amscale.huggingface import first_line, unavailable
+from amscale.huggingface import find_source, first_line
 from amscale.models import Shape
 from amscale.planning.plan import tokens_folder
 from amscale.radius.configuration import PretrainedModel
@@ -132,7 +132,9 @@ def _network_subject(name: str, model: nn.Module, shape: Shape) -> Subject:
 
 
 def pretrained_subject(settings: PretrainedModel) -> Subject:
-    """Load a causal language model from the hub or a local folder, in float32 on the CPU.
+    """Load a causal language model from the hub, a folder or a GGUF file, in float32 on the CPU.
+
+    Quantised weights of a GGUF file become the float32 numbers that they stand for.
 
     Raises:
         InputError: no model there that transformers loads, or a model without recognisable layers.
@@ -141,20 +143,19 @@ def pretrained_subject(settings: PretrainedModel) -> Subject:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    missing = None if Path(settings.path).is_dir() else unavailable(settings.path)
+    source = find_source(settings.path, "model.path")
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            settings.path,
+            **source.arguments,
             dtype=torch.float32,
-            local_files_only=missing is not None,
             use_safetensors=True,  # weights in another format are pickles, which run code
             trust_remote_code=False,
         )
     except Exception as error:  # OSError, ValueError, KeyError, ImportError and more, depending on what is missing
-        reason = missing or first_line(error)
+        reason = source.missing or first_line(error)
         raise InputError(
             f"model.path={settings.path!r}: no causal language model there ({reason}); give a name on the Hugging Face "
-            "hub or a folder that save_pretrained has written"
+            "hub, a folder that save_pretrained has written, or a GGUF file"
         ) from None
     return transformers_subject(settings.path, model)
 

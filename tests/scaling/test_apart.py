@@ -13,6 +13,7 @@ from amscale.scaling.laws.law import HUBER_LOG, Rows
 from amscale.scaling.optima import exponent_from_optima
 from amscale.scaling.outliers import near_duplicates, outliers
 from amscale.scaling.points import Curves, Point, PointTable
+from amscale.scaling.residual_trend import residual_trend
 from amscale.scaling.size_effect import size_effect
 from amscale.scaling.table import Columns, read_table
 
@@ -62,6 +63,23 @@ def test_an_error_that_sizes_share_widens_the_interval_of_k_and_is_no_lack_of_fi
     assert [test.k for test in k.tests if "where k of tuned runs may be" in test.how] == [0.5, 1.35]
     assert "2 and 4 are rejected; ½, 1 and 1.35 are not" in str(one.verdict())
     assert "; of tuned runs it may be 0." in str(one.verdict())
+
+
+def test_residuals_that_bend_with_size_are_told_from_errors_that_sizes_share():
+    """Projected off a plane in ln N and ln D: a bend of 3 % is found, errors shared by sizes are none."""
+    x = np.log(N) - np.log(N).mean()
+    plane = np.stack([np.ones_like(x), x, np.log(D)], axis=1)
+    cells, sizes = np.arange(len(N)), np.unique(N, return_inverse=True)[1]
+    found, chance = [], []
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        shared = 0.01 * random.normal(size=sizes.max() + 1)[sizes] + 0.003 * random.normal(size=len(N))
+        chance.append(residual_trend(N, cells, shared, plane).p)
+        bent = 0.03 * (x / x.max()) ** 2 + 0.003 * random.normal(size=len(N))
+        found.append(residual_trend(N, cells, bent, plane))
+    assert sum(p < 0.05 for p in chance) <= 6
+    assert all("residuals bend with N" in trend.remark() for trend in found)
+    assert residual_trend(np.repeat([1e6, 1e7], 3), np.arange(6), np.arange(6.0), np.ones((6, 1))) is None
 
 
 def test_outliers_are_named_with_their_side_and_k_without_them():

@@ -69,7 +69,7 @@ def resample_law(fit: LawFit, rows: Rows, resamples: int = 400, seed: int = 0) -
     cells = cells_of(rows.N, rows.D, rows.flops)
     count = int(cells.max()) + 1
     complete = count == (int(cells_of(rows.N).max()) + 1) * (int(cells_of(rows.D).max()) + 1)
-    residuals, jacobian = _residuals(fit, rows, problem)
+    residuals, jacobian = linear_residuals(fit, rows, problem)
     effect = size_effect(rows.N, cells, residuals, jacobian)
     shared = 0.0 if effect is None else effect.probability
     sizes = 0 if effect is None else int(effect.sizes.max()) + 1
@@ -118,7 +118,7 @@ def resample_law(fit: LawFit, rows: Rows, resamples: int = 400, seed: int = 0) -
     return Resampled(problem.natural(ends), how, float(at_bound(ends, problem).mean()))
 
 
-def _residuals(fit: LawFit, rows: Rows, problem: Problem) -> tuple[Array, Array]:
+def linear_residuals(fit: LawFit, rows: Rows, problem: Problem) -> tuple[Array, Array]:
     """Return ln loss minus the law's (R,), after least squares in ln loss from the fit on, and its derivatives (R, P).
 
     A robust fit passes through as many points as it has parameters: its own residuals make the noise look too small.

@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from amscale.scaling.bootstrap import percentile_interval
+from amscale.scaling.bootstrap import cells_of, percentile_interval
 from amscale.scaling.design import no_curvature, no_variation, not_told_apart, one_value
 from amscale.scaling.estimate import EXPONENT, FLOOR, FORM, Estimate, HypothesisTest, interval_test, outside
 from amscale.scaling.floor import references
 from amscale.scaling.laws.adequacy import profile
-from amscale.scaling.laws.compare import Comparison, Fitted, Resampled
+from amscale.scaling.laws.compare import Comparison, Fitted, Resampled, linear_residuals
 from amscale.scaling.laws.fitting import LawFit, fit_law
 from amscale.scaling.laws.law import HUBER_LOG, OBJECTIVES, SQUARED, SQUARED_LOG, rows_of
 from amscale.scaling.outliers import outlier_remarks, outliers
 from amscale.scaling.points import PointTable
 from amscale.scaling.power_law import hypothesis_name
+from amscale.scaling.residual_trend import residual_trend
 
 _MOST_AT_BOUND = 0.5
 _HULL = "hull of profile likelihood and percentile interval"
@@ -181,6 +182,11 @@ def _exponent(
     shared = shared | {"details": shared["details"] | ({"N_opt": optima} if optima else {})}
     if item.fit is not None and item.fit.objective is HUBER_LOG:
         apart = outliers(item.fit, rows)
+        residuals, jacobian = linear_residuals(item.fit, rows, item.fit.law.problem(rows))
+        trend = residual_trend(rows.N, cells_of(rows.N, rows.D, rows.flops), residuals, jacobian)
+        if trend is not None:
+            shared["details"] |= {"residual_trend": trend}
+            shared["remarks"] = (*shared["remarks"], *filter(None, (trend.remark(),)))
         shared["remarks"] = (*shared["remarks"], *outlier_remarks(apart, table.points, found.k, interval))
         names = [table.points[index].name for index in apart.rows]
         shared["details"] |= {"outliers": names, "k_without_outliers": apart.k_without}
