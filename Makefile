@@ -1,7 +1,7 @@
 # make sweep    a first sweep on this machine        make test        the whole test suite
 # make check    linters and types                    make quick-test  the tests that take seconds: 2 minutes
 # make bench    all benchmarks, one table; 30 minutes    make wheel       the package
-# make docs     the documentation as a site, in site/
+# make docs     the documentation as a site, in site/    make results    the sweeps of docs/results.md, and the page; hours
 # On a machine with GPUs: make sweep TORCH=torch. Otherwise torch is the pinned release, in the build that pip is set
 # up to find: point pip at PyTorch's index of CPU builds to spare a machine without a GPU gigabytes of CUDA.
 
@@ -10,7 +10,7 @@ TORCH ?= torch==2.13.0
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: install sweep test quick-test check docs bench wheel clean
+.PHONY: install sweep test quick-test check docs bench results wheel clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (sys.platform.startswith("linux") and sys.version_info >= (3, 11)))' \
@@ -52,6 +52,10 @@ docs: $(VENV)/.docs
 
 bench: install
 	$(RUN) benchmarks/all.py
+
+# Trains what is missing in results/, archives and fits it, and writes the page and the findings in README.md.
+results: install
+	$(RUN) findings/results.py
 
 wheel: install
 	$(RUN) -m build --wheel

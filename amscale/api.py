@@ -21,12 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 from amscale.config import Experiment, load, parse
 from amscale.errors import InputError, no_sweep
-from amscale.reporting.frames import record_rows, result_row, trials_in, write_frames
+from amscale.reporting.archive import archive_sweep
+from amscale.reporting.frames import KINDS, record_rows, result_row, trials_in, write_frames
 from amscale.scaling import fit as scaling_fit
 from amscale.scaling.base_fit import BaseFit
 from amscale.scaling.power_law import HYPOTHESES
 from amscale.scaling.table import Columns
+from amscale.trials.archive import is_archive
 from amscale.trials.objects import ObjectStore, is_uri
+from amscale.trials.sweep_store import own_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +52,7 @@ class Sweep:
 
     Args:
         source: a YAML file or the name of one that comes with the package; its content as a mapping; an Experiment; or
-            the folder or URI of a sweep that has been started, `<storage>/<name>`.
+            the folder or URI of a sweep that has been started, `<storage>/<name>`, or its archive.
         overrides: settings on top of it, as `key=value` texts or as a mapping of dotted keys.
         settings: the same as keywords, with `__` in the place of the dot: `model__size="1M"`, `seed=[0, 1]`.
 
@@ -84,7 +87,7 @@ class Sweep:
         """Return a sweep that has been started.
 
         Args:
-            address: its folder or URI, `<storage>/<name>`.
+            address: its folder or URI, `<storage>/<name>`, or its archive.
 
         Raises:
             InputError: no sweep there.
@@ -110,7 +113,9 @@ class Sweep:
                 experiment = parse(tree)
             except InputError as error:
                 raise InputError(f"{self.address}/sweep.yaml: {error}") from None
-            if not is_uri(self.address):  # a folder may have been moved since it was started
+            if not is_uri(self.address) and not is_archive(
+                self.address
+            ):  # a folder may have been moved since it was started
                 path = Path(self.address).absolute()
                 experiment = experiment.model_copy(update={"storage": str(path.parent), "name": path.name})
             self._experiment = experiment
@@ -209,19 +214,24 @@ class Sweep:
         with self._opened() as path:
             return pd.DataFrame(record_rows(trials_in(path), kind))
 
-    def export(self, output: str | Path | None = None, format: str = "csv") -> dict[str, Path]:
+    def export(self, output: str | Path | None = None, format: str = "csv", probes: str = "all") -> dict[str, Path]:
         """Write `results()` and each kind of `metrics()` that has rows as tables; return the files by name.
 
         Args:
             output: the folder to write to; `exports` in the sweep's own if None.
-            format: csv or parquet.
+            format: csv or parquet; or archive, one file of which every number of fit and report is made again.
+            probes: of an archive: all records of the probes, only the last of each trial, or none.
 
         Raises:
             InputError: another format, or a folder that cannot be written.
         """
-        frames = {"results": self.results(), **{kind: self.metrics(kind) for kind in ("train", "validation", "probe")}}
         with self._opened() as path:
-            return write_frames(frames, path / "exports" if output is None else Path(output), format)
+            folder = own_folder(self.address, path) / "exports" if output is None else Path(output).expanduser()
+            if format == "archive":
+                return {"archive": archive_sweep(path, self.experiment, folder, probes)}
+            return write_frames(
+                {"results": self.results(), **{kind: self.metrics(kind) for kind in KINDS}}, folder, format
+            )
 
     def compare(self, other: "Sweep") -> "Comparison":
         """Return the settings that differ, losses of common cells side by side, and estimates of both fits.
@@ -298,7 +308,8 @@ class Sweep:
         from amscale.reporting.page import write_report
 
         with self._opened() as path:
-            return write_report(path, fit, output)
+            folder = own_folder(self.address, path) if output is None else output
+            return write_report(path, fit, folder, self.address if is_archive(self.address) else None)
 
     def _command(self, name: str, progress: bool) -> dict[str, Any]:
         """Run a command on this experiment in a new process, and return the document that it prints."""
@@ -399,7 +410,10 @@ def fit_folder(
 
     settings = fit_settings(path, count=count, window=window, threshold=threshold, hypotheses=hypotheses)
     found = scaling_fit.fit_sweep(path, **settings, resamples=resamples, where=where, tune=tune, progress=progress)
-    return Fit.of(with_next_step(found, address))
+    found = with_next_step(found, address)
+    if address is not None and is_archive(address):  # its folder is there for this moment only
+        found.table.source = address
+    return Fit.of(found)
 
 
 def fit_settings(path: Path, **given: Any) -> dict[str, Any]:
@@ -413,10 +427,10 @@ def fit_settings(path: Path, **given: Any) -> dict[str, Any]:
 
 
 def _is_sweep(address: str) -> bool:
-    """Return whether a folder is that of a started sweep; a URI may be one, which is seen when it is opened."""
+    """Return whether a folder is that of a started sweep, or an archive; a URI may be one, seen when it is opened."""
     if is_uri(address):
         return not address.endswith((".yaml", ".yml"))
     try:
-        return (Path(address) / "sweep.yaml").is_file()
+        return (Path(address) / "sweep.yaml").is_file() or is_archive(address)
     except OSError:  # no path: a name too long, say
         return False

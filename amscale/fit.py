@@ -62,9 +62,9 @@ def fit(
     """Fit `source`, print tables of estimates and of laws, and write fit.json and figures/.
 
     Args:
-        source: a sweep's folder or URI, or a CSV, TSV, JSON, JSON Lines or Parquet file.
-        output: the folder for fit.json and figures/; by default the sweep's own, and nothing is written for a file or
-            for the trials that --where chooses.
+        source: a sweep's folder or URI, or its archive, or a CSV, TSV, JSON, JSON Lines or Parquet file.
+        output: the folder for fit.json and figures/; by default the sweep's own, and nothing is written for a file, an
+            archive or the trials that --where chooses.
         count: the convention for N of a sweep: non_embedding, non_embedding_with_norms, with_head, total or active; by
             default, as for the next three, what its configuration says under `fit`.
         window: iterations of the D* criterion, in steps or as a share of the run (sweeps).
@@ -100,10 +100,11 @@ def fit(
         bytes_per_token: mean bytes of a token, for a loss in bits_per_byte.
         json: print one JSON document on standard output instead of the tables.
     """
+    given = dict(locals())
+
+    from amscale.trials.archive import is_archive
     from amscale.trials.sweep_store import open_sweep
 
-    given = dict(locals())
-    del given["open_sweep"]
     with open_sweep(str(source)) as path:
         _refuse_misplaced(given, path)
         if next is not None:
@@ -113,7 +114,7 @@ def fit(
             _other_than_one_fit(path, given)
             return
         _refuse_alone(given, "law", "save")
-        folder = _output_folder(output, path, whole=where is None)
+        folder = _output_folder(output, path, whole=where is None and not is_archive(str(source)))
         _show(_fitted_in_sight(path, given), folder, json, grounds)
 
 
@@ -254,12 +255,15 @@ def _points(path: Path, given: dict[str, Any], where: str | None, least_sizes: i
     from amscale.scaling.points import drop_highest, sample
     from amscale.scaling.reading import read_sweep
     from amscale.scaling.table import read_table
+    from amscale.trials.archive import is_archive
 
     tune = _axes(given["tune"])
     if path.is_dir():
         table = read_sweep(path, fit_settings(path, count=given["count"])["count"], where, tune)
         if not table.points:
             raise InputError(f"{path} has no finished trial; the first must end before there is anything to fit")
+        if is_archive(str(given["source"])):
+            table.source = str(given["source"])
     else:
         unit = given["loss_unit"], given["bytes_per_token"]
         table = read_table(path, _columns(given), *unit, where, tune, least_sizes)

@@ -13,16 +13,19 @@ def report(sweep: str = "results/quick", output: str | None = None, json: bool =
     """Write `report.html`, and the figures as PNG and SVG in `figures/`.
 
     Args:
-        sweep: the sweep's folder or URI, <storage>/<name>.
-        output: the folder to write to; by default the sweep's own.
+        sweep: the sweep's folder or URI, <storage>/<name>, or its archive.
+        output: the folder to write to; by default the sweep's own; of an archive, one of its name beside it.
         json: print one JSON document on standard output instead of the page's path.
     """
     from amscale.cli import print_json
     from amscale.reporting.page import write_report
-    from amscale.trials.sweep_store import open_sweep
+    from amscale.trials.archive import is_archive
+    from amscale.trials.sweep_store import open_sweep, own_folder
 
-    with open_sweep(str(sweep)) as path:
-        page = write_report(path, output=None if output is None else str(output))
+    address = str(sweep)
+    with open_sweep(address) as path:
+        folder = own_folder(address, path) if output is None else str(output)
+        page = write_report(path, output=folder, address=address if is_archive(address) else None)
         if json:
             figures = sorted(str(file) for file in (page.parent / "figures").iterdir())
             print_json({"report": str(page), "figures": figures})

@@ -25,7 +25,7 @@ _BENCHMARKS: tuple[tuple[str, tuple[str, ...], int], ...] = (
     ("fit_speed", ("--rounds", "2"), 180),
     ("nearest_neighbours", (), 180),
     ("step_speed", ("--rounds", "3"), 300),
-    ("step_speed", ("--compiled", "--rounds", "3", "--sizes", "142k,1.04M"), 300),
+    ("step_speed", ("--compiled", "--rounds", "3", "--sizes", "142k,1.04M"), 420),
     ("evaluation_share", (), 240),
     ("packing", ("--rounds", "1"), 240),
     ("plan_time", (), 240),

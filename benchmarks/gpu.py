@@ -3,7 +3,8 @@
     python benchmarks/gpu.py                         GPT-2 124M at context 1024, Llama 1B at 2048, in bf16; no network
     python benchmarks/gpu.py --device cpu --tiny     the same code on models of no size, to see that it runs
 
-- *here*: a whole trial as a sweep starts one (`accelerate launch`, DeepSpeed, the loop, its records), of random tokens.
+- *here*: a whole trial as a sweep starts one (`accelerate launch`, DeepSpeed, the loop, its records), of random tokens;
+  *here+compile* is that with `train.compile=true`.
 - *plain*: for GPT-2 the network of plain_gpt.py, for Llama the network of the trial, in the shortest loop that trains
   it: bf16 by autocast, fused AdamW, the same micro-batches. *compiled* is that under torch.compile.
 
@@ -33,12 +34,12 @@ import yaml
 
 WHOLE_SECONDS = 460.0
 """After which no side is started or goes on."""
-SIDES = {"gpt2": ("here", "plain", "compiled"), "llama": ("here", "plain")}
+SIDES = {"gpt2": ("here", "here+compile", "plain", "compiled"), "llama": ("here", "plain")}
 FULL = {
     "gpt2": {
         "model": {"family": "gpt2", "size": "small", "dropout": 0.0},
         "data": {"vocabulary": 50256, "sequence_length": 1024, "sequences": 5000, "validation": 100},
-        "train": {"steps": 60, "batch_tokens": 491520},
+        "train": {"steps": 36, "batch_tokens": 491520},
     },
     "llama": {
         "model": {"family": "hub", "architecture": "llama", "size": "1B"},
@@ -96,7 +97,7 @@ def main() -> int:
         try:
             measured = measure(model, side, options.device, options.tiny, deadline)
         except (subprocess.SubprocessError, RuntimeError) as error:
-            print(f"{model:6} {side:9} no figure: {error}", flush=True)
+            print(f"{model:6} {side:12} no figure: {error}", flush=True)
             continue
         print(_line(measured), flush=True)
         found.append(measured)
@@ -109,9 +110,9 @@ def main() -> int:
 
 def _line(found: Measured) -> str:
     mfu = "MFU unknown" if found.mfu is None else f"MFU {found.mfu:.1%}"
-    estimate = f", estimated {found.estimated_bytes / 1e9:.1f}" if found.side == "here" else ""
+    estimate = f", estimated {found.estimated_bytes / 1e9:.1f}" if found.side.startswith("here") else ""
     return (
-        f"{found.model:6} {found.side:9} {found.tokens_per_second:12,.0f} tokens/s ({found.spread[0]:,.0f} to "
+        f"{found.model:6} {found.side:12} {found.tokens_per_second:12,.0f} tokens/s ({found.spread[0]:,.0f} to "
         f"{found.spread[1]:,.0f}), {mfu}, at most {found.peak_bytes / 1e9:.1f} GB{estimate}"
     )
 
@@ -134,11 +135,11 @@ def measure(model: str, side: str, device: str, tiny: bool, deadline: float) -> 
     card = find_gpus().gpus[0] if device == "cuda" else None
     with tempfile.TemporaryDirectory() as folder:
         configuration = Path(folder, "speed.yaml")
-        configuration.write_text(yaml.safe_dump(_experiment(model, device, tiny)))
+        configuration.write_text(yaml.safe_dump(_experiment(model, device, tiny, side == "here+compile")))
         trial = plan_single_trial(str(configuration), [f"storage={folder}"])
         placement, shape = trial.plan.placement, trial.plan.shape
         environment = rank_environment(placement)
-        if side == "here":
+        if side.startswith("here"):
             store = trial.sweep.trial(trial.plan.label)
             trial.write(store)
             peak = _run(
@@ -163,7 +164,7 @@ def measure(model: str, side: str, device: str, tiny: bool, deadline: float) -> 
     return Measured(model, side, tokens / seconds, (min(speeds), max(speeds)), mfu, peak, trial.plan.memory.total)
 
 
-def _experiment(model: str, device: str, tiny: bool) -> dict[str, Any]:
+def _experiment(model: str, device: str, tiny: bool, compiled: bool) -> dict[str, Any]:
     given = (TINY if tiny else FULL)[model]
     return {
         "name": "speed",
@@ -171,7 +172,10 @@ def _experiment(model: str, device: str, tiny: bool) -> dict[str, Any]:
         "model": given["model"],
         "data": {"corpus": "random_tokens", **given["data"]},
         # Validated once, at the end, on little.
-        "train": {"learning_rate": 3e-4, "validate_every": 10**6, "validation_tokens": 1000, **given["train"]},
+        "train": {
+            "learning_rate": 3e-4, "validate_every": 10**6, "validation_tokens": 1000, "compile": compiled,
+            **given["train"],
+        },
         "probes": {"every": 0, "sequences": 0},
         "launch": {
             "device": device, "precision": "bf16", "machines": 1, "processes_per_machine": 1,
@@ -232,7 +236,8 @@ def _watched(root: int, card: Any) -> Iterator[Callable[[], int]]:
 
     def watch() -> None:
         while not over.wait(0.5):
-            with contextlib.suppress(psutil.NoSuchProcess):  # one has just ended
+            # A process has just ended, or the driver did not answer once.
+            with contextlib.suppress(psutil.NoSuchProcess, subprocess.CalledProcessError, ValueError):
                 seen.append(look())
 
     watcher = threading.Thread(target=watch)

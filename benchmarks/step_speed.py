@@ -9,6 +9,8 @@ round, with their least and greatest.
 - *here*: `training.loop.train` with DeepSpeed's engine as a trial has it, on tokens from a token store's subset.
 - *bare*: the same network in the shortest loop that trains it: forward, loss, backward, clipping, AdamW, loss read.
 - *small*: a GPT-2 of the same shape written as short as can be (SDPA, exact GELU, torch's default AdamW), in that loop.
+
+With --compiled *here* and *small* are there once more, compiled by torch.compile; what compiling takes does not count.
 """
 
 import argparse
@@ -20,9 +22,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rows import Row
+from rows import middle as middle_of
+
+from amscale.trials.records import Placement
+
 CONTEXT = 128
 VOCABULARY = 256
 SEQUENCES = 16
+PLACEMENT = Placement(1, 1, 1, "cpu", 0, "fp32", SEQUENCES, 1)
 
 
 def set_rank_environment() -> None:
@@ -59,12 +67,12 @@ def _bare(model: Any, batches: Any, **options: Any) -> Callable[[int], None]:
     return train
 
 
-def _here(shape: Any, batches: Any, accelerator: Any) -> Callable[[int], None]:
+def _here(shape: Any, batches: Any, accelerator: Any, compiled: bool = False) -> Callable[[int], None]:
     import torch
 
     from amscale import models
     from amscale.config import TrainSettings
-    from amscale.training import engine
+    from amscale.training import compiling, engine
     from amscale.training.bookkeeping import Bookkeeping
     from amscale.training.checkpoint import Progress
     from amscale.training.loop import Run, train
@@ -73,6 +81,8 @@ def _here(shape: Any, batches: Any, accelerator: Any) -> Callable[[int], None]:
     torch.manual_seed(0)
     settings = TrainSettings(steps=10**6, validate_every=10**6)
     prepared, optimiser = engine.prepare(accelerator, models.build(shape), settings, SEQUENCES)
+    if compiled:
+        compiling.compile_network(prepared.module, PLACEMENT, suppress=False)
     given: dict[str, Any] = {
         "accelerator": accelerator, "engine": prepared, "optimizer": optimiser, "settings": settings, "steps": 10**6,
         "seed": 0, "batches": batches, "validation": Evaluation(batches.data, 1, 1), "micro_batch": SEQUENCES,
@@ -90,8 +100,8 @@ def _here(shape: Any, batches: Any, accelerator: Any) -> Callable[[int], None]:
     return steps
 
 
-def measure(size: str, rounds: int, steps: int, only: str | None) -> None:
-    """Print one size's tokens per second and ratios."""
+def measure(size: str, rounds: int, steps: int, only: str | None, compiled: bool) -> None:
+    """Print one size's tokens per second and ratios, and its row."""
     import numpy as np
     import torch
     from plain_gpt import PlainGPT
@@ -110,7 +120,12 @@ def measure(size: str, rounds: int, steps: int, only: str | None) -> None:
     if only != "here":
         torch.manual_seed(0)
         sides["bare"] = _bare(models.build(shape), batches, fused=True)
-        sides["small"] = _bare(PlainGPT(shape.layers, shape.width, shape.heads, VOCABULARY, CONTEXT), batches)
+        network = PlainGPT(shape.layers, shape.width, shape.heads, VOCABULARY, CONTEXT)
+        sides["small"] = _bare(network, batches)
+    if compiled:
+        sides["here, compiled"] = _here(shape, batches, _accelerator(engine), compiled=True)
+        network = PlainGPT(shape.layers, shape.width, shape.heads, VOCABULARY, CONTEXT)
+        sides["small, compiled"] = _bare(torch.compile(network), batches)
     for train in sides.values():
         train(3)
     wall: dict[str, list[float]] = {name: [] for name in sides}
@@ -125,14 +140,29 @@ def measure(size: str, rounds: int, steps: int, only: str | None) -> None:
     print(f"\nN = {format_size(shape.parameters.under('non_embedding'))}, {shape.describe()}, {steps} steps a round")
     for name in sides:
         print(
-            f"  {name:6} {trained / statistics.median(wall[name]):10,.0f} tokens/s, "
+            f"  {name:15} {trained / statistics.median(wall[name]):10,.0f} tokens/s, "
             f"{1e3 * statistics.median(processor[name]) / steps:8.2f} ms of processor time a step"
         )
     for other in [name for name in sides if name != "here"]:
         for kind, seconds in (("wall", wall), ("processor", processor)):
             ratios = sorted(b / a for a, b in zip(seconds["here"], seconds[other], strict=True))
             middle = statistics.median(ratios)
-            print(f"  here / {other:6} by {kind:9} time: {middle:.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})")
+            print(f"  here / {other:15} by {kind:9} time: {middle:.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})")
+    if only == "here":
+        return
+    best = ", the better of compiled and not" if compiled else ""
+    for kind, seconds in (("wall", wall), ("processor", processor)):
+        ours, theirs = (
+            [min(times) for times in zip(*(seconds[n] for n in sides if n.startswith(start)), strict=True)]
+            for start in ("here", "small")
+        )
+        Row(
+            f"tokens/s of {kind} time, GPT-2 of {size}, here / a small GPT-2{best}",
+            middle_of([trained / each for each in ours], "/s"),
+            middle_of([trained / each for each in theirs], "/s"),
+            [b / a for a, b in zip(ours, theirs, strict=True)],
+            "1.2",
+        ).print()
 
 
 _made: list[Any] = []
@@ -140,9 +170,7 @@ _made: list[Any] = []
 
 def _accelerator(engine: Any) -> Any:
     if not _made:
-        from amscale.trials.records import Placement
-
-        _made.append(engine.start_accelerator(Placement(1, 1, 1, "cpu", 0, "fp32", SEQUENCES, 1)))
+        _made.append(engine.start_accelerator(PLACEMENT))
     return _made[0]
 
 
@@ -157,11 +185,12 @@ def main() -> None:
     parser.add_argument("--sizes", default="140k,1.07M,7.6M")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", default="40,20,6", help="steps of a round, for each size")
+    parser.add_argument("--compiled", action="store_true", help="both sides once more, compiled")
     parser.add_argument("--only", choices=["here"], help="leave the other sides out, to profile")
     options = parser.parse_args()
     set_rank_environment()
     for size, steps in zip(options.sizes.split(","), options.steps.split(","), strict=False):
-        measure(size, options.rounds, int(steps), options.only)
+        measure(size, options.rounds, int(steps), options.only, options.compiled)
 
 
 if __name__ == "__main__":

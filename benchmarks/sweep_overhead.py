@@ -1,6 +1,6 @@
 """Measure what a sweep costs beside its trials: the sweep against a shell loop of the commands that its plan prints.
 
-    python benchmarks/sweep_overhead.py [--trials 8] [--steps 400] [--rounds 1] [--set launch.warm_starts=false …]
+    python benchmarks/sweep_overhead.py [--trials 8] [--steps 1000] [--rounds 1] [--set launch.warm_starts=false …]
     python benchmarks/sweep_overhead.py --trials 24 --rounds 3
     python benchmarks/sweep_overhead.py --quick          the quick sweep alone, and its time beside its plan's
 
@@ -96,7 +96,7 @@ def _times(trial: Path) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=1000, help="of a trial; 1000 take about 5 seconds")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="settings of the sweep's side")
     parser.add_argument("--quick", action="store_true")
@@ -118,7 +118,7 @@ def main() -> None:
             loop = 0.0
             for side in ("sweep", "loop") if round_ % 2 == 0 else ("loop", "sweep"):
                 if side == "sweep":
-                    found.append(_sweep(str(configuration), folder, slots, options.set))
+                    found.append(run_sweep(str(configuration), folder, slots, options.set))
                 else:
                     loop = _loop(configuration, folder, slots)
         ratios.append(found[-1].seconds / loop)
@@ -145,8 +145,13 @@ class Overhead:
     before: float
     after: float
 
+    @property
+    def between(self) -> float:
+        """From the first trial's start to the last one's result."""
+        return self.seconds - self.before - self.after
 
-def _sweep(configuration: str, folder: Path, slots: int, overrides: Sequence[str]) -> Overhead:
+
+def run_sweep(configuration: str, folder: Path, slots: int, overrides: Sequence[str]) -> Overhead:
     """Run the sweep, print and return what was seen of it."""
     storage = folder / "sweep"
     command = [sys.executable, "-m", "amscale.sweep", configuration, f"storage={storage}", *overrides]
@@ -190,17 +195,21 @@ def _print_rows(found: Sequence[Overhead]) -> None:
             Row(what, middle(values, "s"), "", values, goal, "s").print()
 
 
-def _quick(overrides: Sequence[str]) -> None:
-    """Run the quick sweep after a plan that has measured this machine."""
+def run_planned(configuration: str, overrides: Sequence[str]) -> tuple[float, Overhead]:
+    """Run a sweep after a plan that has measured this machine; return the seconds of the plan, and what was seen."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        command = [sys.executable, "-m", "amscale.plan", "quick.yaml", f"storage={folder / 'sweep'}"]
+        command = [sys.executable, "-m", "amscale.plan", configuration, f"storage={folder / 'sweep'}"]
         command += [*overrides, "--calibrate", "--json"]
         os.environ["AMSCALE_CACHE"] = str(folder / "cache")  # as on a machine that has run nothing
         planned = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, text=True)
-        expected = json.loads(planned.stdout)["seconds"]
-        found = _sweep("quick.yaml", folder, len(os.sched_getaffinity(0)), overrides)
-    seconds = found.seconds - found.before - found.after
+        found = run_sweep(configuration, folder, len(os.sched_getaffinity(0)), overrides)
+    return json.loads(planned.stdout)["seconds"], found
+
+
+def _quick(overrides: Sequence[str]) -> None:
+    expected, found = run_planned("quick.yaml", overrides)
+    seconds = found.between
     Row("the quick sweep", f"{found.seconds:.0f} s", "", [found.seconds], "at most 180 s", "s").print()
     Row("share of the slots' time in steps, quick sweep", "", "", [found.share], "0.85", "").print()
     Row(

@@ -44,6 +44,7 @@ _PRELOADED = (
     "deepspeed.ops.op_builder.all_ops",
     "deepspeed.module_inject.auto_ep_layer",
     "safetensors.torch",
+    "amscale.training.failures",
     "amscale.training.run",
     "amscale.probes.suite",
     "amscale.models.families",
@@ -52,7 +53,7 @@ _PRELOADED = (
 """What else a rank imports, directly or in the course of a trial."""
 _PRELOADED_WITH_SHARDS = ("deepspeed.runtime.zero.muon.muon_optimizer",)
 """The same under ZeRO 1 to 3; it brings torch's compiler along, a second of imports."""
-_PRELOADED_PACKAGES = ("amscale.models", "amscale.probes", "amscale.data")
+_PRELOADED_PACKAGES = ("amscale.models", "amscale.probes", "amscale.hopfield", "amscale.data")
 """Packages of which every module is imported that the trials may use."""
 _CHOSEN_BY_NAME = ("amscale.models.families", "amscale.models.networks", "amscale.data.corpora")
 """Packages of which a trial uses the modules of its own family and corpus."""

@@ -27,6 +27,7 @@ from amscale.scaling.several_corpora import by_corpus
 from amscale.scaling.table import Columns, read_table
 from amscale.scaling.verdict import NextStep
 from amscale.settings import format_duration, format_size
+from amscale.trials.archive import MARK
 from amscale.trials.sweep_store import SweepStore
 
 Fitted = TypeVar("Fitted", bound=BaseFit)
@@ -242,6 +243,8 @@ def _configuration(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder}: has no sweep.yaml, so there is no configuration to put the next cells into")
     tree = SweepStore(folder).read_marker()
     tree.pop("format", None)
+    if (folder / MARK).is_file():
+        return tree
     here, storage = folder.absolute(), str(tree.get("storage", "results"))
     if "://" not in storage and (Path(storage).expanduser() / str(tree.get("name"))).resolve() != here.resolve():
         tree |= {"name": here.name, "storage": str(here.parent)}

@@ -159,9 +159,10 @@ def _slopes(axes: "Axes", measured: list[VectorDistances]) -> None:
 
 
 def _decade_ticks(axis: Any) -> None:
-    """Put ticks at 1, 2 and 5 of each decade, written out."""
+    """Put ticks at 1, 2 and 5 of each decade, or at 1 alone where these would run into each other, written out."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 200 else (1.0,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axis.set_minor_formatter(NullFormatter())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from amscale.config import Experiment
 from amscale.errors import InputError
 from amscale.scaling.points import counted
-from amscale.trials.metrics import MetricsRecord, ProbeRecord, TrainRecord, ValidationRecord
+from amscale.trials.metrics import MetricsRecord, ProbeRecord, TrainMeanRecord, TrainRecord, ValidationRecord
 from amscale.trials.records import TrialResult
 from amscale.trials.storage_errors import check_outputs, make_folder, storage_errors
 from amscale.trials.sweep_store import SweepStore
@@ -16,7 +16,12 @@ from amscale.trials.trial_store import TrialStore
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-KINDS: dict[str, type[MetricsRecord]] = {"train": TrainRecord, "validation": ValidationRecord, "probe": ProbeRecord}
+KINDS: dict[str, type[MetricsRecord]] = {
+    "train": TrainRecord,
+    "train_mean": TrainMeanRecord,
+    "validation": ValidationRecord,
+    "probe": ProbeRecord,
+}
 
 
 def trials_in(path: Path) -> list[TrialStore]:

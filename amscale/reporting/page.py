@@ -24,13 +24,16 @@ if TYPE_CHECKING:
     from amscale.scaling.base_fit import BaseFit
 
 
-def write_report(folder: str | Path, fit: "BaseFit | None" = None, output: str | Path | None = None) -> Path:
+def write_report(
+    folder: str | Path, fit: "BaseFit | None" = None, output: str | Path | None = None, address: str | None = None
+) -> Path:
     """Write `report.html` and `figures/` into a sweep's folder or another one; return the page's path.
 
     Args:
         folder: `<storage>/<name>` of a sweep with at least one finished trial.
         fit: its estimates; by default those of its fit.json, fitted again if the trials have changed.
         output: the folder to write to, which is made if it is missing; the sweep's own if None.
+        address: the sweep as a user names it, where that is not its folder.
 
     Raises:
         InputError: not a sweep folder, no finished trial in it, or no right to write, which is said before the work.
@@ -43,7 +46,7 @@ def write_report(folder: str | Path, fit: "BaseFit | None" = None, output: str |
     if target.is_dir():
         files, advice = ("report.html", "fit.json"), "give another folder for report.html and figures/, --output FOLDER"
         check_outputs(target, files, ("figures",), advice)
-    report = read_report_data(folder, fit, target)
+    report = read_report_data(folder, fit, target, address)
     charts = report_charts(report)
     palette = palette_of(charts)
     write_charts(charts, palette, target / "figures")
@@ -85,7 +88,7 @@ def render_page(report: ReportData, charts: Sequence[Chart], palette: Palette) -
         left_out=page_tables.left_out_table(report),
         versions=page_tables.versions(report),
         outside_grid=page_tables.outside_grid(report),
-        commands=page_tables.commands(report.folder),
+        commands=page_tables.commands(report),
         trial_commands=[(trial.label, trial.command) for trial in report.trials if trial.command],
         amscale_version=amscale.__version__,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

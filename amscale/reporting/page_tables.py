@@ -4,7 +4,6 @@ import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -263,11 +262,11 @@ def _values(settings: dict[str, Any], names: Sequence[str]) -> str:
     return json.dumps([settings.get("seed"), chosen])
 
 
-def commands(folder: Path) -> list[str]:
+def commands(report: ReportData) -> list[str]:
     """Return the commands that reproduce the sweep, its fit and its report."""
-    place = shlex.quote(str(folder))
+    place = shlex.quote(str(report.folder))
     return [
-        f"python -m amscale.sweep {shlex.quote(folder.name + '.yaml')}",
+        f"python -m amscale.sweep {shlex.quote(report.folder.name.removesuffix('.parquet') + '.yaml')}",
         f"python -m amscale.fit {place}",
         f"python -m amscale.report {place}",
     ]

@@ -18,7 +18,7 @@ from amscale.reporting.terminal import TrialStatus, trial_status
 from amscale.scaling.floor import common_value
 from amscale.scaling.points import counted
 from amscale.trials.attempt import ATTEMPT_MARK
-from amscale.trials.metrics import MetricsRecord, ProbeRecord, TrainRecord, ValidationRecord
+from amscale.trials.metrics import MetricsRecord, ProbeRecord, TrainMeanRecord, TrainRecord, ValidationRecord
 from amscale.trials.records import TrialResult
 from amscale.trials.sweep_store import SweepStore
 from amscale.trials.trial_store import TrialStore
@@ -42,6 +42,8 @@ class ReportTrial:
     validation: Curve
     probes: list[tuple[int, dict[str, float]]]
     command: str
+    averaged: int = 1
+    """Steps whose mean a train loss is at most; more than 1 in an archive."""
 
     @property
     def finished(self) -> bool:
@@ -108,13 +110,16 @@ class ReportData(FitData):
         return common_value([getattr(trial.result.data, name) if trial.result else None for trial in chosen])
 
 
-def read_report_data(folder: str | Path, fit: "BaseFit | None" = None, output: Path | None = None) -> ReportData:
+def read_report_data(
+    folder: str | Path, fit: "BaseFit | None" = None, output: Path | None = None, address: str | None = None
+) -> ReportData:
     """Read a sweep's folder.
 
     Args:
         folder: `<storage>/<name>` of a sweep.
         fit: its estimates; by default those of fit.json, fitted again if the trials have changed.
         output: the folder for fit.json where it is made anew; the sweep's own if None.
+        address: the sweep as a user names it, where that is not its folder.
 
     Raises:
         InputError: not a sweep folder, or no finished trial.
@@ -129,7 +134,7 @@ def read_report_data(folder: str | Path, fit: "BaseFit | None" = None, output: P
         found = ", ".join(f"{number} {state}" for state, number in sorted(states.items())) or "it has no trials"
         raise InputError(f"{folder}: no trial has finished yet ({found}); wait for one, or run the sweep again")
     tree = sweep.read_marker()
-    document = fit.to_dict() if fit is not None else _fit_document(sweep, output or sweep.path)
+    document = fit.to_dict() if fit is not None else _fit_document(sweep, output or sweep.path, address)
     count = document["settings"]["count"]
     trials = [_read_trial(trial, count) for trial in folders]
     return ReportData(
@@ -137,7 +142,7 @@ def read_report_data(folder: str | Path, fit: "BaseFit | None" = None, output: P
         fit=with_infinite_ends(document),
         rows=document["points"],
         facts={},
-        folder=sweep.path,
+        folder=Path(address or sweep.path),
         configuration=yaml.safe_dump({k: v for k, v in tree.items() if k != "format"}, sort_keys=False),
         trials=trials,
         radius_experiments=_radius_experiments(sweep.path.parent, {trial.label for trial in trials}),
@@ -150,7 +155,7 @@ def _radius_experiments(storage: Path, labels: set[str]) -> list[dict[str, Any]]
     return [item for item in found if item is not None and item.get("model") in labels and "spreads" in item]
 
 
-def _fit_document(sweep: SweepStore, output: Path) -> dict[str, Any]:
+def _fit_document(sweep: SweepStore, output: Path, address: str | None) -> dict[str, Any]:
     """Return fit.json where it is of the trials that are finished now; otherwise fit again and write it to `output`."""
     file = sweep.path / "fit.json"
     document = _read_json(file)
@@ -161,7 +166,8 @@ def _fit_document(sweep: SweepStore, output: Path) -> dict[str, Any]:
 
     settings = sweep.fit_settings()
     fit = fit_sweep(sweep.path, settings.count, settings.window, settings.threshold, settings.hypotheses)
-    fit = with_next_step(fit)
+    fit = with_next_step(fit, address)
+    fit.table.source = address or fit.table.source
     fit.write(output / "fit.json")
     return fit.to_dict()
 
@@ -223,10 +229,14 @@ def _read_trial(folder: TrialStore, count: str) -> ReportTrial:
     train: dict[int, float] = {}
     validation: dict[int, float] = {}
     probes: dict[int, dict[str, float]] = {}
+    averaged = 1
     for record in folder.read_metrics(MetricsRecord):
         # A resumed run writes the steps after its checkpoint again: the later record counts.
         if isinstance(record, TrainRecord):
             train[record.step] = float(record.loss)
+        elif isinstance(record, TrainMeanRecord):
+            train[record.step - record.steps // 2] = float(record.loss)
+            averaged = max(averaged, record.steps)
         elif isinstance(record, ValidationRecord):
             validation[record.step] = float(record.loss)
         elif isinstance(record, ProbeRecord):
@@ -240,6 +250,7 @@ def _read_trial(folder: TrialStore, count: str) -> ReportTrial:
         validation=sorted(validation.items()),
         probes=sorted(probes.items()),
         command=_command(folder),
+        averaged=averaged,
     )
 
 

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from amscale.scaling.curves import Choice, Curves
 from amscale.scaling.estimate import CAPACITY, Estimate
-from amscale.scaling.points import Curves, Point, PointTable, counted
+from amscale.scaling.points import Point, PointTable, counted
 from amscale.scaling.power_law import fit_loglog
 from amscale.scaling.variants import by_setting
 
@@ -112,13 +113,19 @@ def late_share(curves: Curves | None, entropy: float) -> float | None:
     """
     if curves is None:
         return None
-    share = curves.train_steps / curves.steps
-    ends = curves.train_losses[share > 0.96]
-    before = curves.train_losses[(share > 0.78) & (share <= 0.82)]
-    if not len(ends) or not len(before) or not np.isfinite([ends.mean(), before.mean()]).all():
+    before, ends = (curves.train_at(choice) for choice in late_windows(curves))
+    if not len(ends) or not len(before) or not before.finite or not ends.finite:
         return None
-    bits = entropy - float(ends.mean())
-    return float(before.mean() - ends.mean()) / bits if bits > 0 else None
+    bits = entropy - ends.mean
+    return (before.mean - ends.mean) / bits if bits > 0 else None
+
+
+def late_windows(curves: Curves) -> tuple[Choice, Choice]:
+    """Return the 4 % of the steps around four fifths of a run, and the last 4 %, which choose among steps."""
+    return (
+        lambda steps: (steps / curves.steps > 0.78) & (steps / curves.steps <= 0.82),
+        lambda steps: steps / curves.steps > 0.96,
+    )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from amscale.errors import InputError
-from amscale.scaling.points import Curves, Point, PointTable
+from amscale.scaling.curves import Choice, Curves
+from amscale.scaling.points import Point, PointTable
 
 
 @dataclass(frozen=True)
@@ -75,26 +76,42 @@ def criterion(curves: Curves, window: float = 0.2) -> Criterion:
     Raises:
         ValueError: there is no validation loss, or no train loss inside the window.
     """
-    finite = np.isfinite(curves.validation_losses)
-    if not finite.any():
-        raise ValueError("no finite validation loss")
-    least = int(np.argmin(np.where(finite, curves.validation_losses, np.inf)))
+    least = _least(curves)
     step, floor = int(curves.validation_steps[least]), float(curves.validation_losses[least])
-    width = max(1, round(window * curves.steps)) if window <= 1 else int(window)
-    inside = (curves.train_steps > step - width) & (curves.train_steps <= step)
-    losses = curves.train_losses[inside]
-    if not losses.size or not np.isfinite(losses).all():
+    width = _width(curves, window)
+    losses = curves.train_at(window_before_least(curves, window))
+    if not len(losses) or not losses.finite:
         raise ValueError(f"no finite train losses in the {width} steps before step {step}")
-    gap = losses - floor
     return Criterion(
-        value=float(np.mean(gap**2)),
-        gap=float(gap.mean()),
-        variance=float(gap.var()),
+        value=losses.squared_about(floor),
+        gap=losses.mean - floor,
+        variance=losses.squared_about(losses.mean),
         step=step,
         window=width,
         cut=step < width,
         at_end=least == len(curves.validation_steps) - 1,
     )
+
+
+def window_before_least(curves: Curves, window: float) -> Choice:
+    """Return the window of the criterion, which chooses among steps.
+
+    Raises:
+        ValueError: there is no validation loss.
+    """
+    step, width = int(curves.validation_steps[_least(curves)]), _width(curves, window)
+    return lambda steps: (steps > step - width) & (steps <= step)
+
+
+def _least(curves: Curves) -> int:
+    finite = np.isfinite(curves.validation_losses)
+    if not finite.any():
+        raise ValueError("no finite validation loss")
+    return int(np.argmin(np.where(finite, curves.validation_losses, np.inf)))
+
+
+def _width(curves: Curves, window: float) -> int:
+    return max(1, round(window * curves.steps)) if window <= 1 else int(window)
 
 
 def locate(N: float, D: Sequence[float], criteria: Sequence[float], threshold: float = 0.04) -> DStar:

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from amscale.scaling.curves import Choice, Curves
 from amscale.scaling.estimate import FLOOR, Estimate, HypothesisTest
-from amscale.scaling.points import Curves, Point, PointTable
+from amscale.scaling.points import Point, PointTable
 
-_BLOCKS = 8
+BLOCKS = 8
+"""Parts of the end of a run whose means tell how certain its settled loss is."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,16 @@ def settled_loss(curves: Curves, share: float = 0.1) -> Settled | None:
 
     The error is from means of blocks, because neighbouring batches and a slow drift are correlated.
     """
-    tail = curves.train_losses[curves.train_steps > curves.steps * (1 - share)]
-    if len(tail) < 2 * _BLOCKS or not np.isfinite(tail).all():
+    tail = curves.train_at(end_of(curves, share))
+    if len(tail) < 2 * BLOCKS or not tail.finite:
         return None
-    means = np.array([block.mean() for block in np.array_split(tail, _BLOCKS)])
-    return Settled(float(tail.mean()), float(means.std(ddof=1) / math.sqrt(_BLOCKS)), len(tail))
+    means = np.array([part.mean for part in tail.split(BLOCKS)])
+    return Settled(tail.mean, float(means.std(ddof=1) / math.sqrt(BLOCKS)), len(tail))
+
+
+def end_of(curves: Curves, share: float = 0.1) -> Choice:
+    """Return the last `share` of a run, which chooses among steps."""
+    return lambda steps: steps > curves.steps * (1 - share)
 
 
 def common_value(values: Sequence[float | None]) -> float | None:
@@ -95,9 +102,7 @@ def _train_floor(table: PointTable, known: dict[str, float], beside: str) -> Est
     tails = [(point, settled_loss(point.curves)) for point in table.points if point.curves is not None]
     usable = [(point, tail) for point, tail in tails if tail is not None]
     short = tuple(
-        f"{point.name}: fewer than {2 * _BLOCKS} train losses in the last tenth"
-        for point, tail in tails
-        if tail is None
+        f"{point.name}: fewer than {2 * BLOCKS} train losses in the last tenth" for point, tail in tails if tail is None
     )
     shared: dict[str, Any] = {
         "id": "floor_train_settled",
@@ -105,7 +110,7 @@ def _train_floor(table: PointTable, known: dict[str, float], beside: str) -> Est
         "group": FLOOR,
         "convention": "nats per token, dropout as in training",
         "objective": "mean over the last tenth of the steps",
-        "method": f"t interval from {_BLOCKS} block means, Bonferroni over runs",
+        "method": f"t interval from {BLOCKS} block means, Bonferroni over runs",
         "used": len(usable),
         "left_out": table.reasons + short,
     }
@@ -117,7 +122,7 @@ def _train_floor(table: PointTable, known: dict[str, float], beside: str) -> Est
         return Estimate(**shared, reason="no run has enough train losses to settle", remarks=remarks, details=details)
     point, tail = min(usable, key=lambda pair: pair[1].mean)
     # The least of m runs is picked after looking: each run's interval holds at 1 - 0.05/m, so that all hold at once.
-    reach = float(stdtrit(_BLOCKS - 1, 1 - 0.025 / len(usable))) * tail.standard_error
+    reach = float(stdtrit(BLOCKS - 1, 1 - 0.025 / len(usable))) * tail.standard_error
     interval = (tail.mean - reach, tail.mean + reach)
     tests = tuple(
         HypothesisTest(

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from amscale.scaling.points import Array, Curves, PointTable
+from amscale.scaling.curves import Array, Choice, Curves
+from amscale.scaling.points import PointTable
 
 _SHARES = np.linspace(0.3, 0.95, 14)
 """Shares of the steps at which curves are compared: before, the warm-up and the first descent differ by length."""
@@ -74,21 +75,24 @@ def health(table: PointTable) -> Health | None:
 
 def _scaled(curves: Curves) -> Array | None:
     """Return the train loss about each share of the steps over that at the end (S,); None where records are too few."""
-    steps, losses = curves.train_steps, curves.train_losses
-    if len(steps) < _LEAST_RECORDS or not np.isfinite(losses).all():
+    all_of_it = curves.train_at(lambda steps: steps > 0)
+    if len(all_of_it) < _LEAST_RECORDS or not all_of_it.finite:
         return None
-    share = steps / max(curves.steps, float(steps[-1]))
-    ends = share > 1 - _WINDOW
-    if ends.sum() < 2:
+    *near, ends = (curves.train_at(choice) for choice in windows(curves))
+    if min(len(losses) for losses in (*near, ends)) < 2:
         return None
-    found = []
-    for at in _SHARES:
-        near = np.abs(share - at) <= _WINDOW
-        if near.sum() < 2:
-            return None
-        found.append(float(losses[near].mean()))
-    end = float(losses[ends].mean())
-    return np.array(found) / end if end > 0 else None
+    end = ends.mean
+    return np.array([losses.mean for losses in near]) / end if end > 0 else None
+
+
+def windows(curves: Curves) -> list[Choice]:
+    """Return the intervals of steps about the shares that are compared, and last that at the end of a run."""
+    most = max(curves.steps, float(curves.train_steps[-1]))
+
+    def about(share: float) -> Choice:
+        return lambda steps: np.abs(steps / most - share) <= _WINDOW
+
+    return [*map(about, _SHARES), lambda steps: steps / most > 1 - _WINDOW]
 
 
 def _leaves(curve: Array, median: Array, band: Array) -> float:

@@ -3,12 +3,10 @@
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from amscale.errors import InputError
+from amscale.scaling.curves import Array, Curves
 from amscale.trials.records import ResultParameters, TrialResult
-
-Array = NDArray[np.float64]
 
 COUNTS: dict[str, tuple[str, ...]] = {
     "non_embedding": ("attention", "feed_forward"),
@@ -19,17 +17,6 @@ COUNTS: dict[str, tuple[str, ...]] = {
 }
 """Conventions for N, as sums of the parameter counts that a result keeps. `active` counts only the experts that one
 token passes through; a result without experts keeps no `active_feed_forward`, and all of its feed_forward counts."""
-
-
-@dataclass(frozen=True)
-class Curves:
-    """Losses of one run against its step, nats per token; steps ascend and occur once."""
-
-    train_steps: Array
-    train_losses: Array
-    validation_steps: Array
-    validation_losses: Array
-    steps: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -320,9 +320,8 @@ def dstar_sensitivity(
 ) -> list[DStarSetting]:
     """Estimate k under half, once and twice the threshold and the window."""
     cells = table.cells()
-    windows = {min(factor * window, 1.0) if window <= 1 else max(2.0, round(factor * window)) for factor in FACTORS}
     found = []
-    for width in sorted(windows):
+    for width in tried_windows(window):
         values = {cell: [x.value for x in items] for cell, items in cell_criteria(cells, width)[0].items()}
         for factor in FACTORS:
             dstars = locate_all(values, factor * threshold)
@@ -330,6 +329,13 @@ def dstar_sensitivity(
             sizes = sum(dstar.kind == "interval" for dstar in dstars)
             found.append(DStarSetting(factor * threshold, width, fit.value, fit.interval, sizes))
     return found
+
+
+def tried_windows(window: float) -> list[float]:
+    """Return half, once and twice a window of the D* criterion."""
+    return sorted(
+        {min(factor * window, 1.0) if window <= 1 else max(2.0, round(factor * window)) for factor in FACTORS}
+    )
 
 
 def sensitivity_remark(settings: Sequence[DStarSetting]) -> tuple[str, ...]:

@@ -2,17 +2,20 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from amscale.errors import InputError, no_sweep
 from amscale.files import read_text
-from amscale.scaling.points import COUNTS, Array, Curves, Point, PointTable, check_count, counted
+from amscale.scaling.answer import range_of
+from amscale.scaling.curves import Array, Curves
+from amscale.scaling.points import COUNTS, Point, PointTable, check_count, counted
 from amscale.scaling.provenance import mixtures
 from amscale.scaling.several_corpora import select_trials
 from amscale.scaling.variants import choose_variants, following_settings, tuned_settings
-from amscale.trials.metrics import TrainRecord, ValidationRecord, read_records
+from amscale.trials.metrics import TrainMeanRecord, TrainRecord, ValidationRecord, read_records
 from amscale.trials.records import TrialResult
 
 
@@ -59,8 +62,21 @@ def read_sweep(
     families = {str(point.result.shape.family) for point in table.points if point.result}
     if len(families) > 1:
         table.warnings.append(f"the points mix model families: {', '.join(sorted(families))}")
-    table.warnings += mixtures(table.points)
+    table.warnings += mixtures(table.points) + _late_evaluations(table.points)
     return table
+
+
+def _late_evaluations(points: Sequence[Point]) -> list[str]:
+    """Return a warning where most runs had their least validation loss before they were first validated."""
+    known = [curves for point in points if (curves := point.curves) and len(curves.validation_steps) > 1]
+    first = [curves for curves in known if int(np.argmin(curves.validation_losses)) == 0]
+    if 2 * len(first) <= len(known):
+        return []
+    steps = range_of([float(curves.validation_steps[0]) for curves in first])
+    return [
+        f"validation loss was least at its first evaluation (step {steps}) in {len(first)} of {len(known)} trials: the "
+        "least lies before it, and what rests on it depends on that step; set train.validate_every lower"
+    ]
 
 
 def _read_result(path: Path, count: str, table: PointTable) -> TrialResult | None:
@@ -85,28 +101,37 @@ def _add(path: Path, result: TrialResult, count: str, table: PointTable) -> None
     if loss is None or not math.isfinite(loss) or loss <= 0:
         table.left_out.append((path.name, f"least validation loss is {loss}"))
         return
-    curves = _read_curves(path, result.steps, table)
+    curves = read_curves(path, result.steps, table.warnings)
     seen = result.data.tokens_seen
     tokens = seen * step / result.steps if seen and step and result.steps else None
     table.points.append(Point(path.name, N, D, float(loss), result.seed, result.flops.total, tokens, curves, result))
 
 
-def _read_curves(path: Path, steps: int, table: PointTable) -> Curves | None:
+def read_curves(path: Path, steps: int, warnings: list[str]) -> Curves | None:
+    """Return the loss curves of the trial in a folder, None without any; add a line for each torn one to `warnings`."""
     file = path / "metrics.jsonl"
     if not file.is_file():
-        table.warnings.append(f"{path.name}: no metrics.jsonl")
+        warnings.append(f"{path.name}: no metrics.jsonl")
         return None
     train: dict[int, float] = {}
+    blocks: dict[int, tuple[int, float]] = {}
     validation: dict[int, float] = {}
     for number, record in enumerate(read_records(file), start=1):
         if record is None:
-            table.warnings.append(f"{path.name}: line {number} of metrics.jsonl is torn and was ignored")
+            warnings.append(f"{path.name}: line {number} of metrics.jsonl is torn and was ignored")
         # A resumed run writes the steps after its checkpoint again: the later record is the one that counts.
         elif isinstance(record, TrainRecord):
             train[record.step] = float(record.loss)
+        elif isinstance(record, TrainMeanRecord):
+            train[record.step] = float(record.loss)
+            blocks[record.step] = record.steps, float(record.variance)
         elif isinstance(record, ValidationRecord):
             validation[record.step] = float(record.loss)
-    return Curves(*_arrays(train), *_arrays(validation), steps)
+    curves = Curves(*_arrays(train), *_arrays(validation), steps)
+    if not blocks:
+        return curves
+    counts, variances = np.array([blocks[step] for step in sorted(blocks)], dtype=float).T
+    return replace(curves, train_counts=counts, train_variances=variances)
 
 
 def _arrays(losses: dict[int, float]) -> tuple[Array, Array]:

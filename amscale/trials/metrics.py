@@ -50,6 +50,16 @@ class TrainRecord(MetricsRecord):
     """Model FLOPs utilisation of the step; None where the device's peak is not known."""
 
 
+class TrainMeanRecord(MetricsRecord):
+    """Mean loss over consecutive optimiser steps up to this one: what an archive has instead of a record of each."""
+
+    kind: Literal["train_mean"] = "train_mean"
+    steps: Annotated[int, Field(strict=True, ge=1)]
+    loss: Number
+    variance: Number
+    """Of the losses of these steps."""
+
+
 class ValidationRecord(MetricsRecord):
     """Mean loss over the held-out tokens, nats per token."""
 
@@ -72,12 +82,12 @@ class ProbeRecord(MetricsRecord):
 
 R = TypeVar("R", bound=MetricsRecord)
 
-_RECORD: TypeAdapter[TrainRecord | ValidationRecord | ProbeRecord] = TypeAdapter(
-    Annotated[TrainRecord | ValidationRecord | ProbeRecord, Field(discriminator="kind")]
-)
+AnyRecord = TrainRecord | TrainMeanRecord | ValidationRecord | ProbeRecord
+
+_RECORD: TypeAdapter[AnyRecord] = TypeAdapter(Annotated[AnyRecord, Field(discriminator="kind")])
 
 
-def parse_record(line: str | bytes) -> TrainRecord | ValidationRecord | ProbeRecord | None:
+def parse_record(line: str | bytes) -> AnyRecord | None:
     """Read a line of `metrics.jsonl`; None for a line that was torn by a crash, or damaged."""
     try:
         return _RECORD.validate_json(line)
@@ -85,7 +95,7 @@ def parse_record(line: str | bytes) -> TrainRecord | ValidationRecord | ProbeRec
         return None
 
 
-def read_records(path: Path) -> Iterator[TrainRecord | ValidationRecord | ProbeRecord | None]:
+def read_records(path: Path) -> Iterator[AnyRecord | None]:
     """Read the lines of `metrics.jsonl` in order: None for a line that is torn or damaged, or has no end.
 
     Raises:

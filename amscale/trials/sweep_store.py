@@ -17,6 +17,7 @@ from amscale.files import parse_yaml, read_text, write_atomically
 from amscale.locks import FileLock, LockHeld, LocksUnsupported
 from amscale.settings import describe_error
 from amscale.trials import lease, mirror
+from amscale.trials.archive import is_archive, unpacked
 from amscale.trials.identity import label_order
 from amscale.trials.location import TrialLocation, storage_folder, working_folder
 from amscale.trials.objects import ObjectStore, is_uri
@@ -293,11 +294,22 @@ def open_trial(trial: str) -> Iterator[TrialStore]:
         yield store
 
 
+def own_folder(address: str, path: Path) -> Path:
+    """Return the folder for what readers write beside a sweep: its own; of an archive, one of its name beside it.
+
+    Args:
+        address: the sweep as a user names it.
+        path: its folder, as `open_sweep` gives it.
+    """
+    return Path(address).with_suffix("") if is_archive(address) else path
+
+
 @contextmanager
 def open_sweep(sweep: str) -> Iterator[Path]:
-    """Open a sweep that is named by a folder or by a URI, for a reader; give its folder on this machine.
+    """Open a sweep that is named by a folder, a URI or an archive, for a reader; give its folder on this machine.
 
-    Of a URI the small files are fetched first, and what the block writes beside the trials is uploaded after it.
+    Of a URI the small files are fetched first, and what the block writes beside the trials is uploaded after it. An
+    archive is a folder while the block runs, and what is written there is lost.
 
     Raises:
         InputError: the URI names no sweep.
@@ -305,7 +317,11 @@ def open_sweep(sweep: str) -> Iterator[Path]:
     """
     if not is_uri(sweep):
         with storage_errors(Path(sweep)):
-            yield Path(sweep)
+            if is_archive(sweep):
+                with unpacked(Path(sweep)) as folder:
+                    yield folder
+            else:
+                yield Path(sweep)
         return
     objects = ObjectStore(sweep)
     if objects.entry("sweep.yaml") is None:

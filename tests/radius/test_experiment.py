@@ -15,6 +15,7 @@ from amscale import config, models
 from amscale.config import expand
 from amscale.data import prepare
 from amscale.errors import InputError
+from amscale.hopfield.neighbours import nearest_neighbours
 from amscale.planning.plan import tokens_folder
 from amscale.probe import probe
 from amscale.radius.configuration import load
@@ -123,6 +124,38 @@ def test_the_same_seed_gives_the_same_figures(measured, files):
     first = json.loads((measured / "summary.json").read_text())["spreads"]
     probe(*options(files, "name=again"))
     assert json.loads((files / "again" / "summary.json").read_text())["spreads"] == first
+
+
+def test_the_radius_is_not_determined_by_what_a_model_predicts(files):
+    """With three times the residual stream and a third of the final norm the logits are the same, and r̂ is not."""
+    from transformers import GPT2LMHeadModel
+
+    from amscale.radius.configuration import SampleSettings
+    from amscale.radius.sample import choose_chunks, vectors
+    from amscale.radius.subject import transformers_subject
+
+    file, *overrides = options(files)
+    settings = load(file, overrides)
+    store = prepare(settings.data, tokens_folder(files))
+    chunks = choose_chunks(SampleSettings(chunks=CHUNKS, tokens=TOKENS), settings.data, store, 64)
+    first, second = (GPT2LMHeadModel.from_pretrained(files / "model").eval() for _ in range(2))
+    for model in (first, second):  # without ε, which the scale of a residual stream would meet
+        for norm in (module for module in model.modules() if isinstance(module, torch.nn.LayerNorm)):
+            norm.eps = 0.0
+    with torch.no_grad():
+        for name, parameter in second.named_parameters():
+            if "wte" in name or "wpe" in name or "c_proj" in name:
+                parameter.mul_(3)
+            elif "ln_f" in name:
+                parameter.div_(3)
+        tokens_BT = torch.arange(40).reshape(2, 20)
+        torch.testing.assert_close(second(tokens_BT).logits, first(tokens_BT).logits, rtol=1e-4, atol=1e-4)
+    found = [vectors(transformers_subject("", model), chunks, [-1], torch.device("cpu")) for model in (first, second)]
+    distance = [
+        {place: nearest_neighbours(vectors_PC).distance_U for place, vectors_PC in one.items()} for one in found
+    ]
+    torch.testing.assert_close(distance[1]["layer_02"], 3 * distance[0]["layer_02"], rtol=1e-3, atol=0)
+    torch.testing.assert_close(distance[1]["final_norm"], distance[0]["final_norm"] / 3, rtol=1e-3, atol=0)
 
 
 def make_trial(folder, layers, tokens, state="finished", broken=False):

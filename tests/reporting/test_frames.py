@@ -29,4 +29,4 @@ def test_exported_tables_are_those_of_the_sweep(tmp_path, capsys, form, read):
     assert ended(export, str(folder), "--output=/proc/tables") == 2
     assert capsys.readouterr().err.startswith("export: output='/proc/tables': no folder can be made there")
     assert ended(export, str(folder), "--format=xlsx") == 2
-    assert capsys.readouterr().err == "export: --format=xlsx: allowed are csv, parquet\n"
+    assert capsys.readouterr().err == "export: --format=xlsx: allowed are csv, parquet, archive\n"

@@ -77,6 +77,16 @@ def test_torn_line_is_ignored_with_a_warning_and_the_later_record_of_a_step_coun
     assert len(table.points[0].curves.train_steps) == 10
 
 
+@pytest.mark.parametrize(("validation", "warned"), [([2.0, 3.0, 4.0], True), ([2.5, 2.0, 3.0], False), ([2.0], False)])
+def test_a_least_validation_loss_that_lies_before_the_first_evaluation_is_warned_of(
+    tmp_path, write_trial, validation, warned
+):
+    for index in range(3):
+        write_trial(tmp_path, f"t{index}", 1e6, 1e6 * 2**index, validation, [2.0] * 30)
+    found = [text for text in read_sweep(tmp_path).warnings if "first evaluation (step 10) in 3 of 3 trials" in text]
+    assert len(found) == warned
+
+
 @pytest.mark.slow
 def test_nine_cells_give_reasons_and_what_is_known_of_the_floor_and_are_written_whole(tmp_path, write_trial, capsys):
     for i, N in enumerate((1e6, 2e6, 4e6)):

@@ -167,7 +167,12 @@ def curves(report: ReportData) -> Chart | None:
     if any(report.corpus_fact("memorised_per_token", [t for t in trials if t.D == D]) is not None for D in shown):
         caption += " Memorised: what a model that knows these D tokens by heart scores."
     most = max(records_per_point(trial.train) for trial in trials)
-    if most > 1:
+    averaged = max(trial.averaged for trial in trials)
+    if averaged > 1:
+        caption += (
+            f" Each point of a train curve is the mean of up to {most * averaged} steps, as the archive has them."
+        )
+    elif most > 1:
         caption += (
             f" Each point of a train curve is the mean of up to {most} consecutive steps; all are in metrics.jsonl."
         )

@@ -1,0 +1,74 @@
+"""Tables of what probes measured: energies of layers, and radii of vectors."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tables import DOCS, NOT_RUN, Known, table
+
+
+def energies_table(known: Known, names: Sequence[str]) -> str:
+    """Return the shares of layer steps that lower E_t and E_global, by family, depth, width and part of training."""
+    rows = []
+    for name in (name for name in names if name in known):
+        found = known[name]["facts"]["energies"]
+        for layers, width in sorted({(row["layers"], row["width"]) for row in found}):
+            own = [row for row in found if (row["layers"], row["width"]) == (layers, width)]
+            steps = sorted({row["step"] for row in own})
+            for step in dict.fromkeys((steps[0], steps[-1])):
+                at = [row for row in own if row["step"] == step]
+                shares = [_share(row[key] for row in at) for key in ("E", "E_global")]
+                family = ", ".join(known[name]["facts"]["family"]) + name.removeprefix("energies").replace("_", " ")
+                rows.append([family, f"{layers} x {width}", f"{step:,}", str(len(at)), *shares])
+    heads = ("family", "layers x width", "step", "seeds", "steps that lower E_t", "that lower E_global")
+    return table(heads, rows)
+
+
+def _share(values: Iterable[float]) -> str:
+    found = sorted(values)
+    return f"{100 * found[0]:.0f} %" if len(found) == 1 else f"{100 * found[0]:.0f} to {100 * found[-1]:.0f} %"
+
+
+def energies_against_loss(known: Known, names: Sequence[str]) -> str:
+    """Return whether the shares at the end of training go with the loss, by rank correlation."""
+    lines = []
+    for name in (name for name in names if name in known):
+        rows = [row for row in known[name]["facts"]["energies"] if row["step"] == row["of"]]
+        for key, words in (("E", "E_t"), ("E_global", "E_global")):
+            pairs = [(row[key], row["loss"]) for row in rows]
+            lines.append(f"* {name}, {words}: {rank_correlation(pairs)}\n")
+    return "".join(lines)
+
+
+def rank_correlation(pairs: Sequence[tuple[float, float]]) -> str:
+    """Return Spearman's correlation with its permutation test, in words."""
+    from scipy.stats import spearmanr
+
+    if len(pairs) < 5 or min(len({x for x, _ in pairs}), len({y for _, y in pairs})) < 3:
+        return f"{len(pairs)} runs, too few or too alike to say."
+    found = spearmanr(*zip(*pairs, strict=True))
+    told = "goes with" if found.pvalue < 0.05 else "does not tell anything of"
+    measured = f"rank correlation {found.statistic:.2f} over {len(pairs)} runs (p = {found.pvalue:.2g})"
+    return f"{measured}: the share {told} the loss."
+
+
+def radius_table() -> str:
+    """Return the radii of every radius experiment in docs/data/, by place and control, for few vectors and for all."""
+    rows = []
+    for file in sorted((DOCS / "data").glob("radius*.json")):
+        summary = json.loads(file.read_text(encoding="utf-8"))
+        for one in (one for one in summary["spreads"] if one["samples"]):
+            few, most = one["samples"][0], one["samples"][-1]
+            ratios = [_radius(sample, one["r_star"]) for sample in (few, most)]
+            row = [f"[{file.stem}](data/{file.name})", str(one["dimension"]), one["place"], one["vectors"]]
+            rows.append([*row, f"{one['r_star']:.3g}", f"{few['size']:,}", ratios[0], f"{most['size']:,}", ratios[1]])
+    heads = ("experiment", "n", "place", "vectors", "r*", "few", "r̂/r* of few", "all", "r̂/r* of all")
+    return table(heads, rows) or NOT_RUN + "\n"
+
+
+def _radius(sample: dict[str, Any], r_star: float) -> str:
+    """Return the median radius over r*, with its interval where there is one."""
+    text = f"{sample['radius_median'] / r_star:.3g}"
+    if "radius_median_low" not in sample:
+        return text
+    return f"{text} ({sample['radius_median_low'] / r_star:.3g} to {sample['radius_median_high'] / r_star:.3g})"

@@ -1,0 +1,218 @@
+"""The section on the radius in docs/results.md, made from the tables of docs/data/radius/: `radius_section()`.
+
+    python findings/radius.py      take the tables and figures of results/radius_* into docs/
+
+A table is the `samples.csv` that `python -m amscale.probe` writes. Every number, and every sentence that depends on
+one, is made from it.
+"""
+
+import csv
+import math
+import shutil
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+DATA, PICTURES = DOCS / "data" / "radius", DOCS / "images" / "results"
+BLIND = ("random weights", "shuffled", "gaussian")
+"""Controls that have learnt nothing, or have lost what ties coordinates together."""
+CONTROLS = ("normalised", *BLIND)
+FIGURES = ("radius_n128", "radius_smollm2")
+"""Experiments whose figures are shown."""
+PAPER = 10 / 7.74
+"""r̂/r* of GPT-2 medium in arXiv 2405.08707: a median distance of about 20 among 20 000 to 80 000 vectors, n = 1024."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One set of vectors at one place of one model, with its samples in order of size."""
+
+    experiment: str
+    place: str
+    vectors: str
+    samples: list[dict[str, str]]
+
+    def number(self, column: str, sample: int = -1) -> float:
+        """Return a number of a sample, of the largest by default; NaN where there is none."""
+        return float(self.samples[sample][column] or "nan")
+
+    def ratio(self, sample: int = -1) -> float:
+        """Return the median r̂ beside r*."""
+        return self.number("radius_median", sample) / self.number("r_star", sample)
+
+
+def collect(storage: Path) -> None:
+    """Copy the tables of the radius experiments in a storage folder into docs/data/, and figures into docs/images/."""
+    from PIL import Image
+
+    for folder in (DATA, PICTURES):
+        folder.mkdir(parents=True, exist_ok=True)
+    for file in sorted(storage.glob("radius_*/samples.csv")):
+        shutil.copyfile(file, DATA / f"{file.parent.name}.csv")
+        if file.parent.name in FIGURES:
+            with Image.open(file.with_name("radius.png")) as picture:  # in fewer colours: a third of the bytes
+                picture.convert("RGB").quantize(64).save(PICTURES / f"{file.parent.name}.png", optimize=True)
+
+
+def read_places(folder: Path = DATA) -> list[Place]:
+    """Read every table of a folder: models by width, then places and sets of vectors as they are written."""
+    groups: dict[tuple[str, str, str], list[dict[str, str]]] = {}
+    for file in sorted(folder.glob("*.csv")):
+        with file.open(newline="", encoding="utf-8") as opened:
+            for row in csv.DictReader(opened):
+                groups.setdefault((file.stem, row["place"], row["vectors"]), []).append(row)
+    return sorted((Place(*key, rows) for key, rows in groups.items()), key=lambda one: one.number("dimension"))
+
+
+def radius_section(folder: Path = DATA) -> str:
+    """Return the Markdown of the section, without its heading; one line where there are no tables."""
+    places = read_places(folder)
+    trained = [one for one in places if one.vectors == "trained"]
+    if not trained:
+        return "Not measured yet.\n"
+    parts = [_main_table(trained), _control_table(places), _size_table(trained), _findings(places, trained)]
+    parts += [
+        f"![{name}: distances, controls, and distance against the number of vectors](images/results/{name}.png)"
+        for name in dict.fromkeys(one.experiment for one in trained)
+        if (PICTURES / f"{name}.png").is_file()
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _main_table(trained: Iterable[Place]) -> str:
+    rows = []
+    for one in trained:
+        low, high = (one.number(f"radius_median_{end}") for end in ("low", "high"))
+        rows.append(
+            [
+                f"[{one.experiment}](data/radius/{one.experiment}.csv)",
+                _called(one),
+                f"{one.number('dimension'):.0f}",
+                f"{one.number('size'):,.0f}",
+                f"{one.number('radius_median'):.3g} ({low:.3g} to {high:.3g})",
+                f"{one.number('r_star'):.3g}",
+                f"{one.ratio():.3g}",
+                f"{one.number('separated_r_star'):.1%}",
+                f"{one.number('duplicates'):.0f}",
+                f"{one.number('length_mean'):.3g}",
+                f"{one.number('intrinsic_dimension'):.3g}",
+            ]
+        )
+    heads = ("model", "place", "n", "vectors", "r̂, median (95 %)", "r*", "r̂/r*", "separated by r*", "duplicates")
+    return _table((*heads, "mean length", "dimension"), rows)
+
+
+def _control_table(places: list[Place]) -> str:
+    found = {(one.experiment, one.place, one.vectors): one for one in places}
+    rows = []
+    for one in places:
+        if one.vectors == "trained":
+            controls = [found.get((one.experiment, one.place, name)) for name in CONTROLS]
+            cells = [f"{each.ratio():.3g}" if each else "" for each in (one, *controls)]
+            rows.append([one.experiment, _called(one), *cells])
+    heads = ("r̂/r* of", "place", "trained", "scaled to √n", "random weights", "coordinates shuffled", "Gaussian")
+    return _table(heads, rows)
+
+
+def _size_table(trained: list[Place]) -> str:
+    rows = [
+        [
+            one.experiment,
+            _called(one),
+            *(f"{one.ratio(i):.3g} ({one.number('size', i):,.0f})" for i in (0, 1, 2, 3, -1)),
+        ]
+        for one in trained
+        if len(one.samples) > 4
+    ]
+    return _table(("r̂/r* (vectors)", "place", "least sample", "", "", "", "all"), rows)
+
+
+def _findings(places: list[Place], trained: list[Place]) -> str:
+    above = [one for one in trained if one.ratio() > 1]
+    lines = [
+        f"* The median r̂ is above r* at {len(above)} of {len(trained)} places: {_listed(above)}. r̂/r* goes from "
+        f"{_span(one.ratio() for one in trained)}; in the paper it is {PAPER:.2f}."
+    ]
+    falls = [one.ratio(0) / one.ratio() for one in trained]
+    grown = [one.number("size") / one.number("size", 0) for one in trained]
+    crossed = [one for one in trained if one.ratio(0) > 1 >= one.ratio()]
+    lines.append(
+        f"* From the smallest sample to the largest, {_span(grown)} times as many vectors, it falls by a factor of "
+        f"{_span(falls)}, and falls from above r* to below it at {len(crossed)} of {len(trained)} places."
+    )
+    pairs = _across_the_norm(trained)
+    if pairs:
+        sides = sum((before.ratio() > 1) != (after.ratio() > 1) for before, after in pairs)
+        lines.append(
+            f"* The final norm multiplies it by {_span(after.ratio() / before.ratio() for before, after in pairs)}, "
+            f"and moves it across r* in {sides} of {len(pairs)} models."
+        )
+    for name, told in (
+        ("random weights", "the same shape with random weights"),
+        ("shuffled", "shuffled coordinates"),
+        ("gaussian", "the Gaussian of the same covariance"),
+        ("normalised", "the trained vectors scaled to length √n, so that only their angles count"),
+    ):
+        controls = [one for one in places if one.vectors == name]
+        passed = sum(one.ratio() > 1 for one in controls)
+        ratios = _span(one.ratio() for one in controls)
+        lines.append(f"* Control, {told}: above r* at {passed} of {len(controls)} places, r̂/r* from {ratios}.")
+    blind = {(one.experiment, one.place) for one in places if one.vectors in BLIND and one.ratio() > 1}
+    shared = sum((one.experiment, one.place) in blind for one in above)
+    if above:
+        lines.append(
+            f"* Of the {len(above)} above r*, {shared} have a control above r* that has learnt nothing or has lost "
+            f"what ties its coordinates together (random weights, shuffled, Gaussian); {len(above) - shared} have none."
+        )
+    powers = [power for power in map(_vectors_at_r_star, above) if not math.isnan(power)]
+    if powers:
+        lines.append(
+            f"* At {len(powers)} of these the samples' slope, carried on beyond what was measured, brings the mean r̂ "
+            f"down to r* at {', '.join(f'10^{power:.2g}' for power in powers)} vectors."
+        )
+    return "\n".join(lines)
+
+
+def _vectors_at_r_star(one: Place) -> float:
+    """Return log10 of the vectors at which the mean r̂ would be r*, as r̂ ∝ k^(−1/dimension)."""
+    ratio = one.number("radius_mean") / one.number("r_star")
+    return math.log10(one.number("size")) + one.number("intrinsic_dimension") * math.log10(ratio)
+
+
+def _across_the_norm(trained: list[Place]) -> list[tuple[Place, Place]]:
+    """Return the last layer before and after the final norm, of each model that has one."""
+    pairs = []
+    for after in (one for one in trained if one.place == "final_norm"):
+        before = max(
+            (one for one in trained if one.experiment == after.experiment and one is not after), key=lambda x: x.place
+        )
+        pairs.append((before, after))
+    return pairs
+
+
+def _called(one: Place) -> str:
+    if one.place == "final_norm":
+        return "after the final norm"
+    return f"layer {int(one.place.removeprefix('layer_'))}"
+
+
+def _listed(places: list[Place]) -> str:
+    return ", ".join(f"{one.experiment} {_called(one)}" for one in places) or "none"
+
+
+def _span(values: Iterable[float], form: str = ".3g", between: str = " to ") -> str:
+    found = sorted(values)
+    low, high = (format(value, form) for value in (found[0], found[-1]))
+    return low if low == high else f"{low}{between}{high}"
+
+
+def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    heads = list(heads)
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    collect(Path(sys.argv[1] if len(sys.argv) > 1 else "results"))

@@ -1,0 +1,383 @@
+"""Run the sweeps of docs/results.md, archive and fit them, and write the page: `make results`.
+
+    python findings/results.py                 every step; what is done is not done again
+    python findings/results.py archive fit page  some of them: run, archive, fit, page
+    python findings/results.py fit --only capacity,energies
+
+run      trains what docs/data/ has archives of, or, without an archive, what the configuration asks for
+archive  writes docs/data/<name>.parquet of every sweep in results/
+fit      fits every archive that has changed, into docs/data/estimates.json, and draws docs/images/results/
+page     writes docs/results.md, and the findings of README.md, from docs/data/estimates.json
+"""
+
+import argparse
+import hashlib
+import itertools
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from page import write_page
+
+import amscale
+from amscale.api import Sweep, fit_folder
+from amscale.scaling.points import counted
+from amscale.trials.records import TrialResult
+from amscale.trials.sweep_store import open_sweep
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA, PICTURES = ROOT / "docs" / "data", ROOT / "docs" / "images" / "results"
+ESTIMATES = DATA / "estimates.json"
+STEPS = ("run", "archive", "fit", "page")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sweep of the page.
+
+    Attributes:
+        configuration: the name of its file in configs/findings.
+        settings: overrides that make another sweep of that file.
+        fits: arguments of `Sweep.fit` by the name of each fit.
+        figures: (name of the figure, name of the fit) to draw.
+        probes: which records of the probes the archive keeps.
+        forecasts: arguments of `fit --forecast` before the cell that is predicted is run.
+    """
+
+    configuration: str
+    settings: tuple[str, ...] = ()
+    fits: dict[str, dict[str, Any]] = field(default_factory=lambda: {"all": {}})
+    figures: tuple[tuple[str, str], ...] = ()
+    probes: str = "none"
+    forecasts: tuple[str, ...] = ()
+
+
+_DECAYS = {f"weight decay {decay}": {"where": f"train.weight_decay={decay}"} for decay in ("0.0", "0.1")}
+_TREATED = {
+    f"z-loss {z}, label smoothing {smoothing}": {"where": f"train.z_loss={z},train.label_smoothing={smoothing}"}
+    for z in ("0.0", "0.0001")
+    for smoothing in ("0.0", "0.1")
+}
+_RATES = ("train.learning_rate", "train.batch_tokens")
+FINDINGS = {
+    "capacity_rates": Finding("capacity_rates"),
+    "rates_questions": Finding("rates_questions"),
+    "capacity": Finding("capacity", figures=(("capacity", "all"),)),
+    "capacity_short": Finding("capacity", ("name=capacity_short", "train.steps=4000")),
+    "overfitting_questions": Finding(
+        "overfitting_questions",
+        fits=_DECAYS,
+        figures=(("frontier", "weight decay 0.0"), ("exponent", "weight decay 0.0")),
+    ),
+    "overfitting_english": Finding(
+        "overfitting_english",
+        fits=_DECAYS,
+        figures=(("frontier", "weight decay 0.0"), ("exponent", "weight decay 0.0")),
+    ),
+    "floor_random": Finding("floor_random", fits=_TREATED, figures=(("entropy", "z-loss 0.0, label smoothing 0.0"),)),
+    "floor_grammar": Finding("floor_grammar", figures=(("entropy", "all"),)),
+    "rectangle_english": Finding(
+        "rectangle_english",
+        fits={
+            "every cell tuned": {},
+            "one batch, learning rate tuned": {"where": "train.batch_tokens=1000", "tune": _RATES[:1]},
+        },
+        figures=(("exponent", "every cell tuned"), ("loss", "every cell tuned")),
+        forecasts=("N=47.3k,D=960k", "largest"),
+    ),
+    "radius_training": Finding("radius_training", fits={}),
+    "energies": Finding("energies", probes="all", figures=(("energy", "all"),)),
+    "energies_gpt2": Finding("energies", ("name=energies_gpt2", "model.family=gpt2"), probes="all"),
+    "energies_openelm": Finding(
+        "energies",
+        ("name=energies_openelm", "model.family=openelm", "model.head_dimension=8", "model.feed_forward_divisor=8"),
+        probes="all",
+    ),
+    "energies_llama": Finding(
+        "energies", ("name=energies_llama", "model={family: hub, architecture: llama}"), probes="all"
+    ),
+}
+
+
+def main() -> int:
+    """Do the steps that are named; return 1 where a sweep has failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("steps", nargs="*", default=STEPS, choices=[*STEPS, []])
+    parser.add_argument("--only", default=",".join(FINDINGS), help="sweeps, joined by commas")
+    parser.add_argument("--storage", default="results", help="where the sweeps are")
+    given = parser.parse_args()
+    names, failed = given.only.split(","), 0
+    for name in names:
+        if "run" in given.steps:
+            failed += sum(subprocess.run(command, check=False, cwd=ROOT).returncode != 0 for command in commands(name))
+        if "archive" in given.steps and (Path(given.storage) / name / "sweep.yaml").is_file():
+            archive_sweep(name, Path(given.storage))
+        if "fit" in given.steps and archive(name).is_file():
+            fit_archive(name)
+    if "radius_training" in names and "run" in given.steps:
+        failed += sum(subprocess.run(command, check=False, cwd=ROOT).returncode != 0 for command in radius_commands())
+    if "radius_training" in names and "archive" in given.steps:
+        archive_radii(Path(given.storage))
+    if "page" in given.steps:
+        write_page(read_estimates())
+    return 1 if failed else 0
+
+
+def archive(name: str) -> Path:
+    """Return the archive of a sweep, which need not be there."""
+    return DATA / f"{name}.parquet"
+
+
+def archive_sweep(name: str, storage: Path) -> None:
+    """Write the archive of a sweep whose trials are all done; leave it as it is while some are not."""
+    sweep = Sweep.started(storage / name)
+    waiting = sum(trial.state not in ("finished", "diverged", "stopped_early") for trial in sweep.status())
+    if waiting:
+        print(f"{name}: {waiting} trials are not done; its archive stays as it is", flush=True)
+    else:
+        sweep.export(DATA, "archive", FINDINGS[name].probes)
+
+
+def radius_commands() -> list[list[str]]:
+    """Return the commands that measure the models of radius_training."""
+    first = [sys.executable, "-m", "amscale.probe"]
+    found = []
+    for trial in sorted((ROOT / "results" / "radius_training" / "trials").glob("*/result.json")):
+        width = json.loads(trial.read_text(encoding="utf-8"))["shape"]["width"]
+        path = f"model.path={trial.parent.relative_to(ROOT)}"
+        found.append([*first, "configs/findings/radius_trained.yaml", f"name=radius_n{width}", path])
+    return found
+
+
+def archive_radii(storage: Path) -> None:
+    """Copy the summaries of radius experiments, with names in the place of paths."""
+    for file in sorted(storage.glob("radius*/summary.json")):
+        summary = json.loads(file.read_text(encoding="utf-8"))
+        settings = summary["settings"]
+        settings["model"]["path"], settings["storage"] = Path(settings["model"]["path"]).name, "results"
+        text = json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
+        (DATA / f"{file.parent.name}.json").write_text(text, encoding="utf-8")
+
+
+def read_estimates() -> dict[str, Any]:
+    """Return what docs/data/estimates.json holds: by sweep, the facts of its runs and its fits."""
+    return json.loads(ESTIMATES.read_text(encoding="utf-8")) if ESTIMATES.is_file() else {}
+
+
+def results_of(name: str) -> list[TrialResult]:
+    """Return the results in the archive of a sweep."""
+    return Sweep.started(archive(name)).trial_results()
+
+
+def commands(name: str) -> list[list[str]]:
+    """Return the commands that run a sweep: one, or one for each row of a grid that is no product.
+
+    Which rows there are is read from the archive, where there is one.
+    """
+    finding = FINDINGS[name]
+    file = f"configs/findings/{finding.configuration}.yaml"
+    first = [sys.executable, "-m", "amscale.sweep", file, *finding.settings]
+    rows = [first + [f"{key}={_listed(values)}" for key, values in row.items()] for row in rows_of(name)]
+    if not finding.forecasts:
+        return rows
+    cells, saved = finding.forecasts
+    fit = [sys.executable, "-m", "amscale.fit", f"results/{name}", "--forecast", cells, "--save", f"{saved}.json"]
+    return [*rows[:-1], fit, rows[-1]]
+
+
+def _listed(values: list[Any]) -> str:
+    texts = [str(value) for value in values]
+    return texts[0] if len(texts) == 1 else f"[{','.join(texts)}]"
+
+
+def rows_of(name: str) -> list[dict[str, list[Any]]]:
+    """Return the values of the grid's axes for each command that runs a sweep; one without any where all are run."""
+    if not archive(name).is_file():
+        return [{}]
+    axes = [key for key in Sweep.started(archive(name)).experiment.grid if key != "seed"]
+    cells = sorted({tuple(result.setting(key) for key in axes) for result in results_of(name)}, key=str)
+    cells.sort(key=lambda cell: [value if isinstance(value, int | float) else 0 for value in cell])
+    values = [list(dict.fromkeys(cell[index] for cell in cells)) for index in range(len(axes))]
+    if len(cells) == len(list(itertools.product(*values))):
+        return [{}]
+    rows: dict[Any, list[Any]] = {}
+    for cell in cells:
+        rows.setdefault(cell[0], []).append(cell[1:])
+    same: dict[str, list[Any]] = {}
+    for value, rest in rows.items():
+        same.setdefault(json.dumps(rest), []).append(value)
+    found = []
+    for text, firsts in same.items():
+        rest = json.loads(text)
+        others = {key: list(dict.fromkeys(cell[i] for cell in rest)) for i, key in enumerate(axes[1:])}
+        found.append({axes[0]: firsts, **others})
+    return found
+
+
+def fit_archive(name: str) -> None:
+    """Write the facts and the fits of an archive; it is fitted where it, the fits or the version have changed."""
+    file, finding = archive(name), FINDINGS[name]
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    known = read_estimates()
+    key = {"archive": digest, "arguments": json.loads(json.dumps(finding.fits)), "amscale": amscale.__version__}
+    fits = known.get(name, {}).get("fits", {}) if known.get(name, {}).get("of") == key else _fits(name)
+    known[name] = {"of": key, "facts": facts_of(name), "commands": _shown(name), "fits": fits}
+    known = {name: known[name] for name in FINDINGS if name in known}
+    ESTIMATES.write_text(json.dumps(known, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _fits(name: str) -> dict[str, Any]:
+    """Fit an archive in every way that the page needs, and draw its figures."""
+    fits: dict[str, Any] = {}
+    shown = f"docs/data/{name}.parquet"
+    with open_sweep(str(archive(name))) as folder:
+        for label, arguments in FINDINGS[name].fits.items():
+            print(f"{name}: {label}", flush=True)
+            try:
+                found = fit_folder(folder, **arguments, address=shown)
+            except amscale.InputError as error:
+                fits[label] = {"refusal": str(error).replace(str(folder), shown)}
+                continue
+            fits[label] = _kept(found.to_dict())
+            for figure, of in FINDINGS[name].figures:
+                if of == label:
+                    _draw(found, figure, f"{name}_{figure}.png")
+    return fits
+
+
+def _draw(found: Any, figure: str, file: str) -> None:
+    from matplotlib import rcdefaults
+
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    try:
+        found.plot(figure).savefig(PICTURES / file, dpi=90)
+    except amscale.InputError as error:
+        print(f"{file}: {error}")
+        (PICTURES / file).unlink(missing_ok=True)
+    rcdefaults()
+
+
+_DETAILS = ("dstar", "capacities", "by_count", "references", "cell", "runs_below", "law", "recommended", "least")
+
+
+def _kept(document: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a fit.json the page may say."""
+    estimates = []
+    for item in document["estimates"]:
+        details = {name: item["details"][name] for name in _DETAILS if name in (item["details"] or {})}
+        names = ("id", "estimand", "value", "interval", "refusal", "group", "remarks", "used", "hypotheses")
+        estimates.append({name: item[name] for name in names} | {"details": details})
+    laws = [{k: law[k] for k in ("law", "objective", "parameters", "held_out", "refusal")} for law in document["laws"]]
+    return {
+        "points": document["points_used"],
+        "left_out": len(document["left_out"]),
+        "convention": document["convention"],
+        "verdict": [
+            {name: answer[name] for name in ("question", "headline", "says", "cannot_say")}
+            for answer in document["verdict"]["answers"]
+        ],
+        "estimates": estimates,
+        "laws": [law for law in laws if law["objective"] == "huber_log"],
+        "forecasts": document["forecasts"],
+        "tuning": None
+        if document["tuning"] is None
+        else {
+            "axes": document["tuning"]["axes"],
+            "cells": [
+                {name: cell[name] for name in ("N", "D", "settings", "edges", "reason")}
+                for cell in document["tuning"]["cells"]
+            ],
+        },
+        "sensitivity": document["dstar_sensitivity"],
+        "criterion": _failing(document),
+        "warnings": document["warnings"],
+    }
+
+
+def _failing(document: dict[str, Any]) -> dict[str, int]:
+    """Count the runs that fail the D* criterion, and those of them with a train loss above the validation loss."""
+    runs = [seed for cell in document["dstar_criteria"] for seed in cell["seeds"]]
+    failing = [seed for seed in runs if seed["value"] >= document["settings"]["threshold"]]
+    above = sum(seed["gap"] > 0 for seed in failing)
+    return {"runs": len(runs), "failing": len(failing), "above": above, "at_end": sum(seed["at_end"] for seed in runs)}
+
+
+def _shown(name: str) -> list[str]:
+    """Return the commands as a user types them."""
+    return [shlex.join(["python", *command[1:]]) for command in commands(name)]
+
+
+def facts_of(name: str) -> dict[str, Any]:
+    """Return what the page says of the runs of a sweep: amounts, settings, time, and energies that were measured."""
+    results = results_of(name)
+    experiment = Sweep.started(archive(name)).experiment
+    done = [result for result in results if result.state == "finished"]
+    spent = sum((r.time.device_seconds or 0) - (r.branch.device_seconds if r.branch else 0) for r in results)
+    return {
+        "trials": len(results),
+        "finished": len(done),
+        "N": sorted({counted(result.parameters, experiment.fit.count) for result in done}),
+        "total": sorted({result.parameters.total for result in done}),
+        "D": sorted({result.data.unique_tokens for result in done}),
+        "seeds": sorted({result.seed for result in done if result.seed is not None}),
+        "steps": [min(r.steps for r in done), max(r.steps for r in done)],
+        "epochs": [min(r.data.epochs or 0 for r in done), max(r.data.epochs or 0 for r in done)],
+        "learning_rate": _ends(result.setting("train.learning_rate") for result in done),
+        "batch_tokens": _ends(result.setting("train.batch_tokens") for result in done),
+        "weight_decay": _ends(result.setting("train.weight_decay") for result in done),
+        "layers": sorted({result.shape.layers for result in done if result.shape.layers}),
+        "family": sorted({str(result.shape.family) for result in done}),
+        "corpus": sorted({str(result.data.corpus) for result in done}),
+        "entropy": sorted({round(r.data.entropy_per_token, 6) for r in done if r.data.entropy_per_token}),
+        "device_hours": spent / 3600,
+        "flops": sum(result.flops.total for result in results),
+        "devices": sorted({str(result.engine.device) for result in done}),
+        "least_train": _least_train(done, experiment.fit.count) if experiment.tune else [],
+        "energies": list(energies_of(name)) if FINDINGS[name].probes == "all" else [],
+    }
+
+
+def _least_train(results: list[TrialResult], count: str) -> list[dict[str, float]]:
+    """Return the learning rate of the run of least train loss of each cell."""
+    cells: dict[tuple[float, float], TrialResult] = {}
+    for result in sorted(results, key=lambda result: result.losses.train_evaluated or result.losses.train_last or 0):
+        cells.setdefault((counted(result.parameters, count), result.data.unique_tokens), result)
+    ends = _ends(result.setting("train.learning_rate") for result in results)
+    rates = {cell: result.setting("train.learning_rate") for cell, result in sorted(cells.items())}
+    return [{"N": N, "D": D, "learning_rate": rate, "edge": rate in ends} for (N, D), rate in rates.items()]
+
+
+def _ends(values: Iterator[Any]) -> list[float]:
+    known = [float(value) for value in values if isinstance(value, int | float)]
+    return [min(known), max(known)] if known else []
+
+
+_SHARES = ("energy/global/steps_lowering_E", "energy/global/steps_lowering_E_global")
+
+
+def energies_of(name: str) -> Iterator[dict[str, Any]]:
+    """Yield for each probe of each run depth, width, step and the shares of layer steps that lower E_t and E_global."""
+    sweep = Sweep.started(archive(name))
+    results = {result.label: result for result in sweep.trial_results()}
+    for row in sweep.metrics("probe").to_dict("records"):
+        result = results.get(row["trial"])
+        if result is not None and all(share in row for share in _SHARES):
+            yield {
+                "layers": result.shape.layers,
+                "width": result.shape.width,
+                "seed": result.seed,
+                "step": row["step"],
+                "of": result.steps,
+                "loss": result.losses.validation_least,
+                "E": row[_SHARES[0]],
+                "E_global": row[_SHARES[1]],
+            }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

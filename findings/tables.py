@@ -1,0 +1,343 @@
+"""The tables and sentences of docs/results.md, each made by a rule from docs/data/estimates.json."""
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from amscale.scaling.answer import names_of
+from amscale.scaling.capacity import RESTS
+from amscale.scaling.estimate import EXPONENT, FLOOR, interval_text
+from amscale.scaling.forecast import score_lines
+from amscale.settings import format_size
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+HYPOTHESES = (0.5, 1.0, 1.35, 2.0, 4.0)
+NOT_RUN = "*Not run yet.*"
+Known = dict[str, Any]
+"""docs/data/estimates.json: by sweep, `facts` of its runs, `commands`, and `fits` by name."""
+
+
+def estimate(known: Known, sweep: str, id: str, fit: str | None = None) -> dict[str, Any] | None:
+    """Return an estimate of a sweep's fit, the first one by default; None where there is none."""
+    fits = known.get(sweep, {}).get("fits", {})
+    found = fits.get(fit if fit is not None else next(iter(fits), ""), {})
+    return next((item for item in found.get("estimates", ()) if item["id"] == id), None)
+
+
+def ends(item: dict[str, Any]) -> tuple[float, float] | None:
+    """Return the interval of an estimate; an end that JSON has as null is infinite."""
+    if item["interval"] is None:
+        return None
+    low, high = item["interval"]
+    return (-math.inf if low is None else low, math.inf if high is None else high)
+
+
+def number(item: dict[str, Any] | None) -> str:
+    """Return a value with its interval, or why there is none."""
+    if item is None:
+        return "not estimated"
+    if item["value"] is None:
+        return f"not determined: {item['refusal']}"
+    interval = ends(item)
+    return f"{item['value']:.4g}" + (f" ({interval_text(interval)})" if interval else " (no interval)")
+
+
+def decided(rejected: Sequence[float], tested: Sequence[float]) -> str:
+    """Return `rejects ½ and 2, and not 1`, for exponents that were tested."""
+    kept = [k for k in tested if k not in rejected]
+    if not tested:
+        return "tests none"
+    if not rejected:
+        return f"rejects none of {names_of(kept)}"
+    return f"rejects {names_of(rejected)}" + (f", and not {names_of(kept, 'or')}" if kept else "")
+
+
+def tests_of(item: dict[str, Any]) -> str:
+    """Return which of the hypotheses an estimate rejects."""
+    tests = item["hypotheses"]
+    return decided([test["value"] for test in tests if test["rejected"]], [test["value"] for test in tests])
+
+
+def k_of_slope(slope: dict[str, Any]) -> tuple[float, tuple[float, float]] | None:
+    """Return k = 1/slope of ln C on ln N with its interval; None where the slope's holds 0 or is not known."""
+    interval = ends(slope)
+    if slope["value"] is None or interval is None or interval[0] <= 0:
+        return None
+    return 1 / slope["value"], (1 / interval[1], 1 / interval[0])
+
+
+def span(values: Sequence[float], size: bool = True) -> str:
+    """Return `456 to 47.3k`."""
+    low, high = (format_size(v) if size else f"{v:.3g}" for v in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table; empty without rows."""
+    lines = ["| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in rows]
+    if not lines:
+        return ""
+    return "\n".join(["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads), *lines]) + "\n"
+
+
+# --- parts of a section
+
+
+def runs_table(known: Known, names: Sequence[str]) -> str:
+    """Return what was run: amounts, settings and time of each sweep, and the commands."""
+    rows, commands = [], []
+    for name in names:
+        if name not in known:
+            rows.append([name, NOT_RUN, *[""] * 7])
+            continue
+        facts = known[name]["facts"]
+        rates = f"{span(facts['learning_rate'], False)}; {span(facts['batch_tokens'])}"
+        cost = f"{60 * facts['device_hours']:.0f} min, {facts['flops']:.2g}"
+        model = f"{', '.join(facts['family'])}, {span(facts['layers'])} layers"
+        passes = f"{span(facts['steps'])}; {span(facts['epochs'], False)}"
+        seeds = str(len(facts["seeds"]))
+        rows.append([f"[{name}](data/{name}.parquet)", model, span(facts["N"]), span(facts["D"])])
+        rows[-1] += [f"{facts['finished']} of {facts['trials']}", seeds, passes, rates, cost]
+        commands += known[name]["commands"]
+    heads = (
+        "sweep",
+        "model",
+        "N",
+        "D",
+        "runs finished",
+        "seeds",
+        "steps; passes",
+        "learning rate; batch",
+        "time, FLOPs",
+    )
+    shown = "".join(f"    {command}\n" for command in commands)
+    return table(heads, rows) + ("\n" + shown if shown else "")
+
+
+def k_table(known: Known, names: Sequence[str], ids: Sequence[str] = ()) -> str:
+    """Return every estimate of k of each fit with what it rejects; below the table, which have no value and why."""
+    rows, without = [], []
+    for name in (name for name in names if name in known):
+        for label, fit in known[name]["fits"].items():
+            if "refusal" in fit:
+                without.append(f"{name}, {label}: {fit['refusal']}")
+            for item in fit.get("estimates", ()):
+                if item["group"] != EXPONENT or (ids and item["id"] not in ids):
+                    continue
+                if item["value"] is None:
+                    without.append(f"{name}, {label}, {item['estimand']}: {item['refusal']}")
+                else:
+                    rows.append([name, label, item["estimand"], number(item), tests_of(item)])
+    text = table(("sweep", "fit", "estimand", "k (95 % interval)", "of ½, 1, 1.35, 2, 4"), rows)
+    warnings = [
+        w for name in names if name in known for fit in known[name]["fits"].values() for w in fit.get("warnings", ())
+    ]
+    if warnings:
+        text += "\nWarnings of the fits:\n\n" + "".join(f"* {line}.\n" for line in dict.fromkeys(warnings))
+    if without:
+        text += "\nNot determined:\n\n" + "".join(f"* {line}.\n" for line in without)
+    return text
+
+
+def says(known: Known, names: Sequence[str], subject: str) -> str:
+    """Return what the verdict of each fit says on `k` or on the `floor`: rules make it from the estimates."""
+    lines = []
+    for name in (name for name in names if name in known):
+        for label, fit in known[name]["fits"].items():
+            for answer in fit.get("verdict", ()):
+                if ("floor" in answer["question"]) == (subject == "floor"):
+                    told = " ".join([answer["headline"], *answer["says"]])
+                    lines.append(f"* {name}, {label}: {told}\n")
+    return "".join(lines)
+
+
+def picture(known: Known, name: str, figure: str, caption: str) -> str:
+    """Return a figure of a sweep; empty where it was not drawn."""
+    file = f"images/results/{name}_{figure}.png"
+    return f"![{caption}]({file})\n" if name in known and (DOCS / file).is_file() else ""
+
+
+def capacity_table(known: Known, name: str) -> str:
+    """Return what each N memorises at each D, and C."""
+    bits = estimate(known, name, "capacity_bits_per_parameter")
+    rows = []
+    for item in bits["details"].get("capacities", ()) if bits else ():
+        cells = zip(item["D"], item["memorised"], item.get("late") or [None] * len(item["D"]), strict=True)
+        texts = [f"{format_size(D)}: {m:.4g}" + ("" if s is None else f" ({100 * s:.1f} %)") for D, m, s in cells]
+        value = f"{item['bits']:.4g}, {item['bits'] / item['N']:.3g}" if item["bits"] else item["reason"]
+        rows.append([format_size(item["N"]), "; ".join(texts), value])
+    return table(("N", "bits memorised at D (share of them in the last fifth of the steps)", "C in bits, C/N"), rows)
+
+
+def count_table(known: Known, names: Sequence[str]) -> str:
+    """Return bits per parameter and the slope by each convention for N."""
+    rows = []
+    for name in names:
+        bits, slope = (estimate(known, name, f"capacity_{what}") for what in ("bits_per_parameter", "slope"))
+        if bits is None or slope is None:
+            continue
+        counted = bits["details"].get("by_count") or []
+        for item in counted:
+            per, of = ({"value": item[v], "interval": item[i], "refusal": "too few N"} for v, i in _BY_COUNT)
+            rows.append([name, item["count"], number(per), number(of)])
+        if not counted:
+            rows.append([name, "non_embedding", number(bits), number(slope)])
+    return table(("sweep", "N counts", "bits per parameter", "slope of ln C on ln N"), rows)
+
+
+_BY_COUNT = (("bits_per_parameter", "interval"), ("slope", "slope_interval"))
+
+
+def capacity_sentence(known: Known, name: str = "capacity") -> str:
+    """Return what the memorised bits say of k."""
+    bits, slope = (estimate(known, name, f"capacity_{what}") for what in ("bits_per_parameter", "slope"))
+    if bits is None or slope is None:
+        return NOT_RUN
+    facts, found = known[name]["facts"], k_of_slope(slope)
+    text = (
+        f"N = {span(facts['N'])} parameters (embeddings not counted, {len(facts['N'])} N, {len(facts['seeds'])} seeds) "
+        f"memorise {number(bits)} bits each, and the slope of ln C on ln N is {number(slope)}"
+    )
+    if found is None:
+        return f"{text}."
+    k, (low, high) = found
+    rejected = [value for value in HYPOTHESES if not low <= value <= high]
+    grows = f"to hold D tokens by heart N must grow as D^{k:.3g} ({low:.3g} to {high:.3g})"
+    return f"{text}: {grows}, which {decided(rejected, HYPOTHESES)}."
+
+
+def rest_sentence(known: Known, name: str = "capacity") -> str:
+    """Return at which N the runs that memorise the most had come to rest, and what follows where some had not."""
+    bits = estimate(known, name, "capacity_bits_per_parameter")
+    found = [
+        item for item in (bits["details"].get("capacities", ()) if bits else ()) if item["bits"] and item.get("late")
+    ]
+    late = [(item["N"], item["late"][item["memorised"].index(max(item["memorised"]))]) for item in found]
+    late = [(N, share) for N, share in late if share is not None]
+    if not late:
+        return ""
+    moving = [(N, share) for N, share in late if share >= RESTS]
+    text = (
+        f"At the D of C, {len(late) - len(moving)} of {len(late)} N had come to rest: less than {100 * RESTS:.0f} % of "
+    )
+    text += "their bits came in the last fifth of the steps."
+    if moving:
+        listed = ", ".join(f"N = {format_size(N)} {100 * share:.1f} %" for N, share in moving)
+        text += f" Elsewhere C is a lower bound, and would rise with more steps ({listed})."
+    (first, least), (last, most) = min(late), max(late)
+    if moving and first != last and least != most:
+        text += f" That share is {'larger' if most > least else 'smaller'} at the largest N than at the smallest: "
+        text += f"with more steps the slope would {'rise, and k fall' if most > least else 'fall, and k rise'}."
+    return text
+
+
+def dstar_table(known: Known, names: Sequence[str]) -> str:
+    """Return between which D the threshold D* of each N lies, by weight decay."""
+    rows = []
+    for name in (name for name in names if name in known):
+        for label in known[name]["fits"]:
+            item = estimate(known, name, "k_dstar", label)
+            for each in item["details"].get("dstar", ()) if item else ():
+                low, high = each["lower"], each["upper"]
+                known_high = high is not None and math.isfinite(high)
+                place = f"{format_size(low)} to {format_size(high)}" if low and known_high else ""
+                place = place or (f"at most {format_size(high)}" if known_high else f"above {format_size(low)}")
+                rows.append([name, label, format_size(each["N"]), place, "; ".join(each["flags"])])
+    return table(("sweep", "fit", "N", "D* lies in", "remark"), rows)
+
+
+def dstar_trend(known: Known, names: Sequence[str]) -> str:
+    """Return whether D* grows with N, from the places where it lies alone."""
+    lines = []
+    for name in (name for name in names if name in known):
+        for label in known[name]["fits"]:
+            item = estimate(known, name, "k_dstar", label)
+            stars = item["details"].get("dstar", ()) if item else ()
+            pairs = [(a, b) for a in stars for b in stars if a["N"] < b["N"]]
+            high = [math.inf if each["upper"] is None else each["upper"] for each in stars]
+            up = sum(b["lower"] >= (math.inf if a["upper"] is None else a["upper"]) for a, b in pairs)
+            down = sum(a["lower"] >= (math.inf if b["upper"] is None else b["upper"]) for a, b in pairs)
+            if pairs and high:
+                trend = "grows" if up and not down else "shrinks" if down and not up else "has no one direction"
+                lines.append(
+                    f"* {name}, {label}: of {len(pairs)} pairs of N, D* is larger for the larger N in {up} and smaller "
+                    f"in {down}, the others overlap: D* {trend} with N. {_failing(known[name]['fits'][label])}\n"
+                )
+    return "".join(lines)
+
+
+def _failing(fit: dict[str, Any]) -> str:
+    """Return what kind of runs fail the criterion: those that over-fit, or those that still learn."""
+    of = fit["criterion"]
+    text = f"{of['failing']} of {of['runs']} runs fail the criterion"
+    if of["failing"]:
+        below = of["failing"] - of["above"]
+        text += (
+            f": {below} over-fit, with a train loss below the least validation loss in the window, and {of['above']} "
+            "still learn in it, with one above"
+        )
+    return f"{text}. In {of['at_end']} the validation loss was least at the end."
+
+
+def floor_table(known: Known, names: Sequence[str]) -> str:
+    """Return the least losses of each text and treatment beside its entropy and 1."""
+    rows = []
+    for name in (name for name in names if name in known):
+        for label, fit in known[name]["fits"].items():
+            for item in fit.get("estimates", ()):
+                if item["group"] != FLOOR or not item["id"].startswith("floor_validation") or item["value"] is None:
+                    continue
+                entropy, interval = item["details"]["references"].get("entropy"), ends(item)
+                near = "" if entropy is None else f"{100 * (item['value'] / entropy - 1):+.2g} %"
+                below = "no interval" if interval is None else "yes" if interval[1] < 1 else "no"
+                rows.append([name, label, item["id"].removeprefix("floor_validation_").replace("_", " "), number(item)])
+                rows[-1] += ["not known" if entropy is None else f"{entropy:.4g}", near, below]
+    heads = ("sweep", "fit", "text", "least validation loss", "entropy", "above it", "whole interval below 1")
+    return table(heads, rows)
+
+
+def laws_table(known: Known, name: str) -> str:
+    """Return the laws side by side: held-out error, κ, floor and k."""
+    rows = []
+    for label, fit in known.get(name, {}).get("fits", {}).items():
+        for law in fit.get("laws", ()):
+            own = [item for item in fit["estimates"] if item["details"].get("law") == law["law"]]
+            cells = [
+                next((number(i) for i in own if i["id"].startswith(kind)), "") for kind in ("k_", "floor_", "kappa_")
+            ]
+            held = law["held_out"].get("C") if law["held_out"] else None
+            rows.append([label, law["law"], "" if held is None else f"{held:.2g}", *cells])
+    return table(("fit", "law", "error of ln loss, largest C held out", "k", "floor", "κ"), rows)
+
+
+def forecasts(known: Known, name: str) -> str:
+    """Return the scores of the forecasts that were written down before their cells were run."""
+    fit = next(iter(known.get(name, {}).get("fits", {}).values()), {})
+    lines = [line for score in fit.get("forecasts", ()) for line in score_lines(score)]
+    return "".join(f"    {line}\n" for line in lines)
+
+
+def tuned_table(known: Known, names: Sequence[str]) -> str:
+    """Return the settings of least validation loss of each tuned cell."""
+    rows = []
+    for name in (name for name in names if name in known):
+        fit = next(iter(known[name]["fits"].values()))
+        for cell in (fit.get("tuning") or {}).get("cells", ()):
+            best = ", ".join(f"{key.partition('.')[2]} {value:.3g}" for key, value in cell["settings"].items())
+            edge = "at the end of what was tried" if cell["edges"] else ""
+            train = next((item for item in known[name]["facts"]["least_train"] if _same_cell(item, cell)), None)
+            rows.append([name, format_size(cell["N"]), format_size(cell["D"]), best or cell["reason"], edge])
+            rows[-1].append("" if train is None else f"learning rate {train['learning_rate']:.3g}")
+            rows[-1].append("at the end of what was tried" if train and train["edge"] else "")
+    return table(("sweep", "N", "D", "least validation loss at (interpolated)", "", "least train loss at", ""), rows)
+
+
+def _same_cell(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return (one["N"], one["D"]) == (other["N"], other["D"])
+
+
+def smoothed(symbols: Sequence[int], epsilon: float) -> str:
+    """Return what a model scores on random tokens that does as label smoothing asks, over the end token too."""
+    losses = [math.log(V) - math.log(1 - epsilon / (V + 1)) for V in symbols]
+    return f"{names_of(losses)} for V = {names_of(symbols)} and ε = {epsilon:g}"

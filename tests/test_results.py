@@ -1,0 +1,98 @@
+"""docs/results.md and what README.md says of it: made from the tables in docs/data, and from nothing else."""
+
+import hashlib
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from amscale import Sweep
+from amscale.scaling.fit import fit_so_far
+from amscale.trials.archive import unpacked
+
+ROOT = Path(__file__).parents[1]
+DATA = ROOT / "docs" / "data"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def findings():
+    """The folder of the scripts can be imported from."""
+    sys.path.insert(0, str(ROOT / "findings"))
+    yield
+    sys.path.remove(str(ROOT / "findings"))
+
+
+@pytest.fixture(scope="module")
+def results(findings):
+    return importlib.import_module("results")
+
+
+@pytest.fixture(scope="module")
+def page(findings):
+    return importlib.import_module("page")
+
+
+def test_the_page_and_the_readme_are_what_the_estimates_make(results, page):
+    known = results.read_estimates()
+    assert page.render_page(known) == (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert page.BEGIN in readme
+    assert page.with_findings(readme, known) == readme
+
+
+def test_estimates_are_those_of_the_archives_on_disk_which_are_small(results):
+    known = results.read_estimates()
+    archives = {path.stem: path for path in DATA.glob("*.parquet")}
+    assert set(known) == set(archives)
+    for name, path in archives.items():
+        assert known[name]["of"]["archive"] == hashlib.sha256(path.read_bytes()).hexdigest(), name
+        assert path.stat().st_size < 450_000, name
+        assert known[name]["facts"]["finished"] > 0
+        assert (ROOT / "configs" / "findings" / f"{results.FINDINGS[name].configuration}.yaml").is_file()
+    assert sum(path.stat().st_size for path in DATA.iterdir()) < 4_000_000
+
+
+@pytest.mark.parametrize("name", [n for n in ("capacity", "floor_grammar") if (DATA / f"{n}.parquet").is_file()])
+def test_archives_give_the_estimates_again(results, name):
+    """Those that need no law, which take a second."""
+    stored = {item["id"]: item for item in results.read_estimates()[name]["fits"]["all"]["estimates"]}
+    with unpacked(DATA / f"{name}.parquet") as folder:
+        found = fit_so_far(folder, "non_embedding", 0.2, 0.04, (0.5, 1.0, 1.35, 2.0, 4.0))
+    ids = [item.id for item in found if item.value is not None]
+    assert len(ids) >= 4
+    for id in ids:
+        assert found[id].value == pytest.approx(stored[id]["value"], rel=1e-6)
+        assert found[id].interval == pytest.approx(stored[id]["interval"], rel=1e-6)
+
+
+@pytest.mark.slow
+def test_a_whole_fit_gives_the_estimates_again(results):
+    stored = results.read_estimates()["rates_questions"]["fits"]["all"]["estimates"]
+    found = Sweep(DATA / "rates_questions.parquet").fit()
+    assert found.ids == [item["id"] for item in stored]
+    for item in stored:
+        assert (found[item["id"]].value is None) == (item["value"] is None)
+        if item["value"] is not None:
+            assert found[item["id"]].value == pytest.approx(item["value"], rel=1e-3)
+
+
+def test_no_sentence_contradicts_its_interval(page):
+    """What a slope and a test say in words follows from the numbers, whatever they are."""
+    tables = sys.modules["tables"]
+
+    def known(slope, interval):
+        shared = {"refusal": None, "hypotheses": [], "group": "", "details": {}}
+        items = [
+            {"id": "capacity_bits_per_parameter", "value": 2.0, "interval": [1.5, 2.5], **shared},
+            {"id": "capacity_slope", "value": slope, "interval": interval, **shared},
+        ]
+        return {"capacity": {"facts": {"N": [456, 47256], "seeds": [0, 1]}, "fits": {"all": {"estimates": items}}}}
+
+    assert tables.capacity_sentence(known(1.0, [0.9, 1.1])).endswith(
+        "N must grow as D^1 (0.909 to 1.11), which rejects ½, 1.35, 2 and 4, and not 1."
+    )
+    assert tables.capacity_sentence(known(0.5, [0.45, 0.6])).endswith("which rejects ½, 1, 1.35 and 4, and not 2.")
+    assert "which" not in tables.capacity_sentence(known(0.5, [-0.1, 1.1]))
+    assert tables.decided([], [0.5, 1.0]) == "rejects none of ½ and 1"
+    assert tables.NOT_RUN in page.render_page({})
