@@ -1,10 +1,8 @@
-"""Tables of what probes measured: energies of layers, and radii of vectors."""
+"""Tables of what probes measured: energies of layers."""
 
-import json
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-from tables import DOCS, NOT_RUN, Known, table
+from tables import Known, table
 
 
 def energies_table(known: Known, names: Sequence[str]) -> str:
@@ -50,25 +48,3 @@ def rank_correlation(pairs: Sequence[tuple[float, float]]) -> str:
     told = "goes with" if found.pvalue < 0.05 else "does not tell anything of"
     measured = f"rank correlation {found.statistic:.2f} over {len(pairs)} runs (p = {found.pvalue:.2g})"
     return f"{measured}: the share {told} the loss."
-
-
-def radius_table() -> str:
-    """Return the radii of every radius experiment in docs/data/, by place and control, for few vectors and for all."""
-    rows = []
-    for file in sorted((DOCS / "data").glob("radius*.json")):
-        summary = json.loads(file.read_text(encoding="utf-8"))
-        for one in (one for one in summary["spreads"] if one["samples"]):
-            few, most = one["samples"][0], one["samples"][-1]
-            ratios = [_radius(sample, one["r_star"]) for sample in (few, most)]
-            row = [f"[{file.stem}](data/{file.name})", str(one["dimension"]), one["place"], one["vectors"]]
-            rows.append([*row, f"{one['r_star']:.3g}", f"{few['size']:,}", ratios[0], f"{most['size']:,}", ratios[1]])
-    heads = ("experiment", "n", "place", "vectors", "r*", "few", "r̂/r* of few", "all", "r̂/r* of all")
-    return table(heads, rows) or NOT_RUN + "\n"
-
-
-def _radius(sample: dict[str, Any], r_star: float) -> str:
-    """Return the median radius over r*, with its interval where there is one."""
-    text = f"{sample['radius_median'] / r_star:.3g}"
-    if "radius_median_low" not in sample:
-        return text
-    return f"{text} ({sample['radius_median_low'] / r_star:.3g} to {sample['radius_median_high'] / r_star:.3g})"

@@ -13,6 +13,7 @@ from typing import Any
 
 import measured
 import tables
+from radius import radius_section
 from tables import DOCS, Known, estimate, number, tests_of
 
 from amscale.scaling.answer_on_floor import NEAR
@@ -93,9 +94,7 @@ def render_page(known: Known) -> str:
         "any_of": any_of,
     }
     made = {name: partial(call, known) for name, call in calls.items()}
-    text = environment.get_template("results.md.j2").render(
-        **made, radii=measured.radius_table, smoothed=tables.smoothed
-    )
+    text = environment.get_template("results.md.j2").render(**made, radii=radius_section, smoothed=tables.smoothed)
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
 
 

