@@ -6,7 +6,7 @@ configuration.
 
 import json
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError
@@ -98,6 +98,15 @@ AutoOrCount = Annotated[Literal["auto"] | int, BeforeValidator(_auto_or(0))]
 """A count, 0 included, or `auto`."""
 AutoOrSize = Annotated[Literal["auto"] | int, BeforeValidator(_auto_or(1))]
 """A count of at least 1, or `auto`."""
+
+
+def flatten(tree: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield settings by dotted key; an empty mapping is a value."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", value
 
 
 def format_size(number: float) -> str:

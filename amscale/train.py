@@ -45,7 +45,8 @@ def train(spec: str, *overrides: str, json: bool = False) -> None:
     clean_rank()
     fix_allocator()
     from amscale.training.failures import is_out_of_memory, refusal, report_out_of_memory
-    from amscale.training.run import resolve, run_trial
+    from amscale.training.resolve import resolve
+    from amscale.training.run import run_trial
     from amscale.trials.attempt import REFUSED_MARK, AttemptReplaced, attempt_of_environment
     from amscale.trials.storage_errors import StorageError, storage_error_in
 

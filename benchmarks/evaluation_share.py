@@ -1,6 +1,6 @@
 """Measure the share of a run's processor time that its validations and its probes take, at their default settings.
 
-    OMP_NUM_THREADS=1 python benchmarks/evaluation_share.py [--size 6.4k] [--steps 1000] [--batches 512,2048]
+    python benchmarks/evaluation_share.py [--size 6.4k] [--steps 1000] [--batches 512,2048]
 
 A whole trial in this process, with DeepSpeed's engine, as a rank of a sweep has it; what is measured at its end counts.
 Processor time of the process, so that what else the machine does matters little.
@@ -69,6 +69,8 @@ _accelerators: list[Any] = []
 
 def _train(folder: Path, size: str, steps: int, batch: int) -> float:
     """Run one trial to its result; return the processor seconds of its loop and its end."""
+    import torch
+
     from amscale.planning.single_trial import plan_single_trial
     from amscale.training import engine
     from amscale.training.bookkeeping import Bookkeeping
@@ -83,6 +85,7 @@ def _train(folder: Path, size: str, steps: int, batch: int) -> float:
     single.write(made)
     store, cell, placement, tokens = resolve(str(made.spec), [])
     assert tokens is not None
+    torch.set_num_threads(placement.cpus_per_process)
     if not _accelerators:
         _accelerators.append(engine.start_accelerator(placement, cell.launch.collective_timeout))
     books = Bookkeeping(cell.launch.files_timeout)

@@ -24,7 +24,7 @@ train: {steps: 500, batch_tokens: 512}
     "GPT-2 of three sizes": """
 name: sizes
 grid: {model.size: [100k, 300k, 1M], seed: [0, 1]}
-model: {family: gpt2, layers: 3, dropout: 0.0}
+model: {family: gpt2, dropout: 0.0}
 data: {corpus: question_formation, documents: 4k, validation: 200, size: 16k}
 train: {steps: 100, batch_tokens: 2048}
 """,

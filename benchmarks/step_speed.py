@@ -150,18 +150,19 @@ def measure(size: str, rounds: int, steps: int, only: str | None, compiled: bool
             print(f"  here / {other:15} by {kind:9} time: {middle:.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})")
     if only == "here":
         return
-    ours, theirs = (
-        [min(times) for times in zip(*(processor[n] for n in sides if n.startswith(start)), strict=True)]
-        for start in ("here", "small")
-    )
     best = ", the better of compiled and not" if compiled else ""
-    Row(
-        f"tokens/s of processor time, GPT-2 of {size}, here / a small GPT-2{best}",
-        middle_of([trained / seconds for seconds in ours], "/s"),
-        middle_of([trained / seconds for seconds in theirs], "/s"),
-        [b / a for a, b in zip(ours, theirs, strict=True)],
-        "1.2",
-    ).print()
+    for kind, seconds in (("wall", wall), ("processor", processor)):
+        ours, theirs = (
+            [min(times) for times in zip(*(seconds[n] for n in sides if n.startswith(start)), strict=True)]
+            for start in ("here", "small")
+        )
+        Row(
+            f"tokens/s of {kind} time, GPT-2 of {size}, here / a small GPT-2{best}",
+            middle_of([trained / each for each in ours], "/s"),
+            middle_of([trained / each for each in theirs], "/s"),
+            [b / a for a, b in zip(ours, theirs, strict=True)],
+            "1.2",
+        ).print()
 
 
 _made: list[Any] = []

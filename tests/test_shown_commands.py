@@ -38,6 +38,7 @@ NOT_RUN = {
     r"amscale\.plan .*(llama_1b|openwebtext|openelm_spgc)": "needs texts and tokenizers of others",
     r"amscale\.plan .*(capacity|entropy)": "takes seconds; tests/models/test_configs.py",
     r"amscale\.plan .*radius": "needs a trained model; tests/radius/test_plan.py",
+    r"configs/findings": "13 plans of seconds each, and one trial of ours",
     r"amscale\.report": "takes seconds; tests/reporting/test_page.py",
     r"^make |^FAISS_PYTHON=": "make itself says what it would do",
     r"^sbatch|^srun|slurm": "needs Slurm; tests/cluster/test_slurm.py starts one",

@@ -12,19 +12,26 @@ Every member has its own folder, and its attempts are those of the pack: all beg
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from amscale.cluster.runner import FIRST_RECORD_SECONDS, MachineLost, Machines, Report, TrialFailed, TrialRunner
+from amscale.cluster.base_runner import (
+    FIRST_RECORD_SECONDS,
+    POLL_SECONDS,
+    REPORT_SECONDS,
+    Machines,
+    Report,
+    Runner,
+    TrialFailed,
+    newest_numbers,
+)
+from amscale.cluster.runner import TrialRunner
 from amscale.trials.attempt import AttemptReplaced
 from amscale.trials.metrics import MetricsTail
 from amscale.trials.records import Placement
-from amscale.trials.storage_errors import OutOfReach, StorageError, storage_errors
+from amscale.trials.storage_errors import storage_errors
 from amscale.trials.trial_store import TrialStore
 
-_POLL_SECONDS = 0.2
-_REPORT_SECONDS = 1.0
 _PACKED = "in a pack of "
 """Begins the reason of every failure of a pack."""
 
@@ -48,13 +55,11 @@ class Member:
     @property
     def latest(self) -> dict[str, Any]:
         """Its newest numbers."""
-        checkpoints = self.store.local_checkpoints()
-        reached = {"checkpoint": int(checkpoints[-1].name.removeprefix("step_"))} if checkpoints else {}
-        return {**self.metrics.latest, **reached}
+        return newest_numbers(self.store, self.metrics)
 
 
 @dataclass
-class PackRunner:
+class PackRunner(Runner):
     """Begins attempts of a pack, watches them, and decides what follows when one ends.
 
     Args:
@@ -64,6 +69,8 @@ class PackRunner:
         stalled_after: seconds without a record of any after which the process counts as hung.
         retries: how often a trial that fails alone begins again.
     """
+
+    subject = "pack"
 
     members: Sequence[Member]
     placement: Placement
@@ -76,7 +83,6 @@ class PackRunner:
     _failures: int = field(init=False, default=0)
     """Of the member that is trained alone."""
     _notes: list[tuple[str, str]] = field(init=False, default_factory=list)
-    _final: str = field(init=False, default="")
 
     @property
     def left(self) -> list[Member]:
@@ -92,22 +98,12 @@ class PackRunner:
         """Return whether every member has its result."""
         return all(member.store.done() for member in self.members)
 
-    def start(self) -> None:
-        """Begin the first attempt, unless all members have their results.
+    def _unfinished(self) -> Sequence[TrialStore]:
+        return [member.store for member in self.left]
 
-        Raises:
-            TrialFailed: the machine was lost or the store is out of reach; another attempt may do better.
-        """
-        try:
-            for member in self.members:
-                member.store.open()
-            if self.left:
-                self.machines.reserve(self.placement)
-                self._begin_attempt()
-        except StorageError as error:
-            self._take_storage_failure(error)
-        except MachineLost as error:
-            raise self._failed(f"{error} while the pack started") from None
+    def _open(self) -> None:
+        for member in self.members:
+            member.store.open()
 
     def step(self) -> dict[str, Report]:
         """Wait for up to a second; return what is new of each member.
@@ -115,11 +111,11 @@ class PackRunner:
         Raises:
             TrialFailed: the attempt failed; another may do better.
         """
-        if self._final:
-            return self._ends(self._final)
+        if self._storage_failure:
+            return self._ends(self._storage_failure)
         if self._alone:
             return self._step_alone()
-        ended, deadline = False, time.monotonic() + _REPORT_SECONDS
+        ended, deadline = False, time.monotonic() + REPORT_SECONDS
         while time.monotonic() < deadline and self.left and not ended:
             status = self._ask(self.machines.poll)[0]
             if any(member.store.current_attempt() != member.store.attempt for member in self.left):
@@ -128,9 +124,9 @@ class PackRunner:
             if ended and self.left:
                 self._after_end(status)
             elif not ended:
-                time.sleep(_POLL_SECONDS)
-        if self._final:
-            return self._ends(self._final)
+                time.sleep(POLL_SECONDS)
+        if self._storage_failure:
+            return self._ends(self._storage_failure)
         if self.left and not self._alone:
             self._check_silence()
         return self._reports()
@@ -142,12 +138,7 @@ class PackRunner:
         self.machines.release()
 
     def _begin_attempt(self) -> None:
-        """Begin an attempt of every member without a result, under one name.
-
-        Raises:
-            StorageError: storage does not serve.
-            MachineLost: the machine was lost.
-        """
+        """Begin an attempt of every member without a result, under one name."""
         name = uuid.uuid4().hex
         for member in self.left:
             with storage_errors(member.store.path):
@@ -164,13 +155,11 @@ class PackRunner:
             TrialFailed: another attempt may do better.
         """
         if any(member.store.preempted.exists() for member in self.left):
-            self._ask(self.machines.stop)
-            self._ask(self._begin_attempt)
+            self._begin_next_attempt()
             return
         found = self._ask(self.machines.diagnose)[0]
         if found.storage is not None:
-            self._final = found.storage
-            self._record(found.storage)
+            self._storage_failure = found.storage
             return
         reason = found.refused or found.out_of_memory or f"exit status {status}\n{found.reason}"
         before = any(_was_packed(member.store) for member in self.left)
@@ -232,6 +221,7 @@ class PackRunner:
 
     def _ends(self, failure: str) -> dict[str, Report]:
         """Report a failure of all that another attempt would only repeat."""
+        self._record(failure)
         left = self.left
         found = self._reports()
         for member in left:
@@ -239,31 +229,8 @@ class PackRunner:
             found[member.label] = Report(member.latest, done=True, failure=failure)
         return found
 
-    def _take_storage_failure(self, error: StorageError) -> None:
-        """Let the next step report that storage does not serve.
-
-        Raises:
-            TrialFailed: the store was out of reach, and another attempt may do better.
-        """
-        if isinstance(error, OutOfReach):
-            raise self._failed(str(error)) from None
-        self._record(str(error))
-        self._final = str(error)
-
-    def _ask(self, question: Callable[[], Any]) -> Any:
-        try:
-            return question()
-        except (MachineLost, StorageError) as error:
-            raise self._failed(str(error)) from None
-
-    def _failed(self, reason: str) -> TrialFailed:
-        self._record(reason)
-        return TrialFailed(reason)
-
     def _record(self, reason: str) -> None:
-        for member in self.left:
-            with suppress(OSError):  # where the disk is full, the driver still gets the reason
-                member.store.add_failure(f"{_PACKED}{len(self.members)}: {reason}")
+        super()._record(f"{_PACKED}{len(self.members)}: {reason}")
 
 
 def _was_packed(store: TrialStore) -> bool:

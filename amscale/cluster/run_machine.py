@@ -23,10 +23,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from amscale.cluster import supervisor
+from amscale.cluster.base_runner import FIRST_RECORD_SECONDS, TrialFailed
 from amscale.cluster.machine import Machine
 from amscale.cluster.network import LOOPBACK, own_address, split_port
 from amscale.cluster.patience import Schedule
-from amscale.cluster.runner import FIRST_RECORD_SECONDS, TrialFailed, TrialRunner
+from amscale.cluster.runner import TrialRunner
 from amscale.config import Experiment, parse
 from amscale.errors import EXIT_PREEMPTED, InputError
 from amscale.trials.attempt import Diagnosis

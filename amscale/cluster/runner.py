@@ -15,22 +15,26 @@ What can go wrong, and when it is noticed:
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
+from amscale.cluster.base_runner import (
+    FIRST_RECORD_SECONDS,
+    POLL_SECONDS,
+    REPORT_SECONDS,
+    Machines,
+    Report,
+    Runner,
+    TrialFailed,
+    newest_numbers,
+)
 from amscale.cluster.patience import Patience, Schedule
-from amscale.trials.attempt import AttemptReplaced, Diagnosis
+from amscale.trials.attempt import AttemptReplaced
 from amscale.trials.metrics import MetricsTail
 from amscale.trials.records import Placement
-from amscale.trials.storage_errors import OutOfReach, StorageError, storage_errors
+from amscale.trials.storage_errors import StorageError, storage_errors
 from amscale.trials.trial_store import TrialStore
-
-_POLL_SECONDS = 0.2
-_REPORT_SECONDS = 1.0
-FIRST_RECORD_SECONDS = 300.0
-"""How much longer than between records ranks may take to the first one: imports, and extensions compiled."""
 
 SMALLER_TRIAL = (
     "give it more machines or processes (launch.machines, launch.processes_per_machine), a higher launch.zero_stage, "
@@ -38,63 +42,8 @@ SMALLER_TRIAL = (
 )
 
 
-class TrialFailed(RuntimeError):
-    """A trial's processes ended, or stopped answering, without a result."""
-
-
-class MachineLost(RuntimeError):
-    """A machine of the trial does not answer; the message is the reason."""
-
-
-class Machines(Protocol):
-    """The machines of one trial, in order.
-
-    Every method but `stop` and `release` raises MachineLost where a machine does not answer, and StorageError where a
-    machine finds that storage does not serve.
-    """
-
-    def reserve(self, placement: Placement) -> None:
-        """Get hold of every machine of the trial."""
-
-    def start(self, placement: Placement, attempt: str) -> None:
-        """Let every machine join the attempt and start its ranks."""
-
-    def poll(self) -> list[int | None]:
-        """Return the exit status of each machine's launcher, None while it runs."""
-
-    def diagnose(self) -> list[Diagnosis]:
-        """Return what each machine knows of why the attempt ended."""
-
-    def remark(self) -> str | None:
-        """Return what the trial's user should know of how the ranks were started, or None."""
-
-    def stop(self) -> None:
-        """End the ranks on every machine; they may be started again.
-
-        Raises:
-            MachineLost: a machine does not answer.
-        """
-
-    def release(self) -> None:
-        """End the ranks on every machine that answers, for good."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """What is new of a trial."""
-
-    latest: dict[str, Any]
-    """Its newest numbers: `state`, and `step`, `loss`, `tokens`, `seconds`, `validation_loss` and `checkpoint` (the
-    step of the newest) where they are known."""
-    done: bool = False
-    """Whether the trial has ended, by its result or by a `failure` that another attempt would only repeat."""
-    failure: str | None = None
-    note: str | None = None
-    """Something that the trial's user should know."""
-
-
 @dataclass
-class TrialRunner:
+class TrialRunner(Runner):
     """Begins attempts of a trial, watches them, and decides what follows when one ends.
 
     Args:
@@ -109,6 +58,8 @@ class TrialRunner:
             as where one of its hosts was asked to leave and no other takes its place.
     """
 
+    subject = "trial"
+
     store: TrialStore
     placement: Placement
     machines: Machines
@@ -119,7 +70,6 @@ class TrialRunner:
     schedule: Schedule | None = None
     _metrics: MetricsTail = field(init=False)
     _patience: Patience = field(init=False)
-    _storage_failure: str = field(init=False, default="")
     _remark: str | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -129,33 +79,19 @@ class TrialRunner:
     @property
     def latest(self) -> dict[str, Any]:
         """The trial's newest numbers."""
-        checkpoints = self.store.local_checkpoints()
-        reached = {"checkpoint": int(checkpoints[-1].name.removeprefix("step_"))} if checkpoints else {}
-        return {**self._metrics.latest, **reached}
+        return newest_numbers(self.store, self._metrics)
 
     def done(self) -> bool:
         """Return whether the trial has its result."""
         return self.store.done()
 
-    def start(self) -> None:
-        """Begin the first attempt, unless the trial has its result.
+    def _unfinished(self) -> Sequence[TrialStore]:
+        return [self.store]
 
-        Raises:
-            TrialFailed: a machine was lost or the store is out of reach; another attempt may do better.
-        """
-        try:
-            self.store.open()
-            self._metrics = MetricsTail(self.store.metrics)
-            self.placement = fitting_placement(self.store, self.placement)
-            if not self.store.done():
-                self.machines.reserve(self.placement)
-        except StorageError as error:
-            self._note_storage_failure(error)
-            return
-        except MachineLost as error:
-            raise self._failed(f"{error} while the trial started") from None
-        if not self.store.done():
-            self._begin_attempt()
+    def _open(self) -> None:
+        self.store.open()
+        self._metrics = MetricsTail(self.store.metrics)
+        self.placement = fitting_placement(self.store, self.placement)
 
     def step(self) -> Report:
         """Wait for up to a second for new metrics of the trial; start what has to be started, and report.
@@ -168,7 +104,7 @@ class TrialRunner:
         if self._remark is not None:
             remark, self._remark = self._remark, None
             return Report(self.latest, note=remark)
-        deadline = time.monotonic() + _REPORT_SECONDS
+        deadline = time.monotonic() + REPORT_SECONDS
         while time.monotonic() < deadline:
             if self.store.done():
                 return Report(self.latest, done=True)
@@ -189,7 +125,7 @@ class TrialRunner:
                     self._begin_next_attempt()
                     return Report(self.latest)
                 return self._decide(statuses)
-            time.sleep(_POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
         silent = self._metrics.read()
         if silent == 0:
             self._patience.recorded(self._metrics.latest.get("step"), self._metrics.interval)
@@ -215,29 +151,13 @@ class TrialRunner:
         self.store.clear()
 
     def _begin_attempt(self) -> None:
-        """Begin an attempt on all machines, or note that storage does not serve.
-
-        Raises:
-            TrialFailed: a machine was lost.
-        """
-        try:
-            with storage_errors(self.store.path):
-                name = self.name_attempt() if self.name_attempt else None
-                attempt = self.store.begin_attempt(self.placement, name)
-                self.machines.start(self.placement, attempt)
-                self._remark = self.machines.remark()
-        except StorageError as error:
-            self._note_storage_failure(error)
-        except MachineLost as error:
-            raise self._failed(f"{error} while the trial started") from None
-        else:
-            self._metrics.restart()
-            self._patience.restart()
-
-    def _begin_next_attempt(self) -> None:
-        """Go on from the newest checkpoint on the same machines."""
-        self._ask(self.machines.stop)
-        self._begin_attempt()
+        with storage_errors(self.store.path):
+            name = self.name_attempt() if self.name_attempt else None
+            attempt = self.store.begin_attempt(self.placement, name)
+            self.machines.start(self.placement, attempt)
+            self._remark = self.machines.remark()
+        self._metrics.restart()
+        self._patience.restart()
 
     def _decide(self, statuses: list[int | None]) -> Report:
         """Return what follows after ranks have ended without a result.
@@ -277,40 +197,10 @@ class TrialRunner:
         )
         return Report(self.latest, note=note)
 
-    def _note_storage_failure(self, error: StorageError) -> None:
-        """Let the next step report that storage does not serve.
-
-        Raises:
-            TrialFailed: the store was out of reach, and another attempt may do better.
-        """
-        if isinstance(error, OutOfReach):
-            raise self._failed(str(error)) from None
-        self._storage_failure = str(error)
-
     def _final(self, failure: str) -> Report:
         """Report a failure that another attempt would only repeat."""
         self._record(failure)
         return Report(self.latest, done=True, failure=failure)
-
-    def _ask(self, question: Callable[[], Any]) -> Any:
-        """Return the machines' answers.
-
-        Raises:
-            TrialFailed: a machine does not answer.
-        """
-        try:
-            return question()
-        except (MachineLost, StorageError) as error:
-            raise self._failed(str(error)) from None
-
-    def _failed(self, reason: str) -> TrialFailed:
-        self._record(reason)
-        return TrialFailed(reason)
-
-    def _record(self, reason: str) -> None:
-        with suppress(OSError):  # where the disk is full, the driver still gets the reason
-            self.store.add_failure(reason)
-        self.store.push_last_records()
 
 
 def halved(placement: Placement) -> Placement | None:

@@ -17,12 +17,13 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from amscale.cluster import supervisor
+from amscale.cluster.base_runner import MachineLost, Report, TrialFailed
 from amscale.cluster.machine import Machine
 from amscale.cluster.network import LOOPBACK
 from amscale.cluster.pack_runner import Member as PackMember
 from amscale.cluster.pack_runner import PackRunner
 from amscale.cluster.patience import Schedule
-from amscale.cluster.runner import MachineLost, Report, TrialFailed, TrialRunner
+from amscale.cluster.runner import TrialRunner
 from amscale.cluster.warm_start import WarmCommand, can_start_warm, name_of_sweep
 from amscale.trials.attempt import Diagnosis
 from amscale.trials.location import TrialLocation

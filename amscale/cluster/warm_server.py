@@ -45,6 +45,7 @@ _PRELOADED = (
     "deepspeed.module_inject.auto_ep_layer",
     "safetensors.torch",
     "amscale.training.failures",
+    "amscale.training.resolve",
     "amscale.training.run",
     "amscale.probes.suite",
     "amscale.models.families",

@@ -9,6 +9,8 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
+from amscale.config import Experiment
+from amscale.models import Shape
 from amscale.planning.sharing import STEP_SECONDS
 from amscale.planning.times import WARM_ATTEMPT_SECONDS
 from amscale.trials.location import is_uri
@@ -46,7 +48,8 @@ def plan_packs(waiting: "Sequence[TrialPlan]", places: "Callable[[TrialPlan], in
     rows: dict[Hashable, list[TrialPlan]] = defaultdict(list)
     for trial in waiting:
         if trial.cell.launch.pack != "off" and why_alone(trial, waiting) is None:
-            rows[_what_members_share(trial)].append(trial)
+            shared = what_members_share(trial.cell, trial.placement, trial.shape, trial.step_plan.sequences)
+            rows[trial.cell.launch.pack, *shared.values()].append(trial)
     packs: list[Pack] = []
     for row in rows.values():
         most, slots = row[0].cell.launch.pack, places(row[0])
@@ -82,20 +85,34 @@ def _deal(row: "Sequence[TrialPlan]", count: int) -> list[Pack]:
 
 def why_alone(trial: "TrialPlan", trials: "Sequence[TrialPlan]") -> str | None:
     """Return why a trial cannot be trained in a pack, in words; None where it can."""
-    cell, placement = trial.cell, trial.placement
+    branches = trial.branch or any(other.branch and other.branch.trunk == trial.label for other in trials)
+    return why_not_packed(trial.cell, trial.placement, bool(branches)) or why_not_stacked(trial.shape)
+
+
+def why_not_packed(cell: Experiment, placement: Placement, branches: bool) -> str | None:
+    """Return why a trial with these settings cannot be trained in a pack; None where it can if its network can.
+
+    Args:
+        cell: its settings.
+        placement: where it runs.
+        branches: whether it branches off another trial, or others off it.
+    """
     if placement.device != "cpu" or placement.world_size > 1:
         return "packs are trained by one process on CPUs"
     if placement.precision != "fp32" or placement.zero_stage or placement.accumulation > 1:
         return "packs are trained in fp32 under ZeRO 0 with one forward pass a step"
     if cell.train.script:
         return "its training script is the user's own"
-    if trial.branch or any(other.branch and other.branch.trunk == trial.label for other in trials):
+    if branches:
         return "it shares a stable phase with others"
-    if is_uri(cell.storage):
-        return "its results are kept as objects"
-    if getattr(trial.shape.options, "dropout", 0.0):
+    return "its results are kept as objects" if is_uri(cell.storage) else None
+
+
+def why_not_stacked(shape: Shape) -> str | None:
+    """Return why networks of a shape cannot be trained with stacked parameters; None where they can."""
+    family, options = shape.family, shape.options
+    if getattr(options, "dropout", 0.0):
         return "with dropout a pack would draw other masks than the trial alone"
-    family, options = trial.shape.family, trial.shape.options
     if family == "vanilla":
         return "relative positions cannot be stacked" if options.positions == "relative" else None
     if family == "hub":
@@ -103,11 +120,16 @@ def why_alone(trial: "TrialPlan", trials: "Sequence[TrialPlan]") -> str | None:
     return None if family == "gpt2" else "its family cannot be stacked"
 
 
-def _what_members_share(trial: "TrialPlan") -> Hashable:
-    shape, train, launch = trial.shape, trial.cell.train, trial.cell.launch
+def what_members_share(cell: Experiment, placement: Placement, shape: Shape, sequences: int) -> dict[str, Hashable]:
+    """Return what has one value in a pack, by name: network, placement, sequences of a step, AdamW's constants."""
     dimensions = (shape.family, shape.layers, shape.width, shape.heads, shape.feed_forward)
-    network = (*dimensions, shape.vocabulary, shape.context, shape.options)
-    return network, trial.placement, trial.step_plan.sequences, train.betas, train.epsilon, launch.pack
+    return {
+        "the network": (*dimensions, shape.vocabulary, shape.context, shape.options),
+        "its placement": placement,
+        "the number of sequences in a batch": sequences,
+        "train.betas": cell.train.betas,
+        "train.epsilon": cell.train.epsilon,
+    }
 
 
 def pack_seconds(members: "Sequence[TrialPlan]") -> float:

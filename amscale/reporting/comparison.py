@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from amscale.files import parse_json
+from amscale.settings import flatten
 from amscale.trials.records import TrialResult
 from amscale.trials.sweep_store import SweepStore
 
@@ -114,7 +115,7 @@ def compare_sweeps(
         folders: of their small files on this machine.
         configurations: their settings, defaults included, as plain data.
     """
-    flat = [dict(_flatten(tree)) for tree in configurations]
+    flat = [{k: list(v) if isinstance(v, tuple) else v for k, v in flatten(tree)} for tree in configurations]
     keys = [key for key in {**flat[0], **flat[1]} if key not in _NAMES]
     settings = [SettingDifference(k, flat[0].get(k), flat[1].get(k)) for k in keys if flat[0].get(k) != flat[1].get(k)]
     axes = set(configurations[0]["grid"]) & set(configurations[1]["grid"])
@@ -131,14 +132,6 @@ def compare_sweeps(
         estimates=estimates,
         no_estimates=reason,
     )
-
-
-def _flatten(tree: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value and not before:
-            yield from _flatten(value, f"{key}.")
-        else:
-            yield f"{before}{key}", list(value) if isinstance(value, tuple) else value
 
 
 _Key = tuple[Any, ...]

@@ -48,8 +48,13 @@ def headline(report: ReportData) -> str:
         f"{_count(seeds, 'seed')}, {steps} steps a run"
     )
     if epochs:
-        text += f" ({_range(epochs, lambda value: f'{value:.3g}')} passes over the data)"
+        text += f" ({_range(epochs, _passes)} passes over the data)"
     return f"{text}. {_convention(report)}"
+
+
+def _passes(epochs: float) -> str:
+    """Return `2,500` or `0.313`: three digits, without an exponent."""
+    return f"{float(f'{epochs:.3g}'):,g}"
 
 
 def _convention(report: ReportData) -> str:

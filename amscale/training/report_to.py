@@ -1,11 +1,11 @@
 """The trackers of a trial: which it reports to, as what run, and what its outcome is for them."""
 
 import math
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 from amscale.config import Experiment
 from amscale.models import Shape
+from amscale.settings import flatten
 from amscale.trackers import TENSORBOARD
 from amscale.trackers.reporting import Reporting
 from amscale.trackers.tracker import TrackedRun
@@ -29,7 +29,7 @@ def report_to(cell: Experiment, store: TrialStore, shape: Shape, D: int, step: i
         return None
     spec = store.read_spec()
     counts = {"N": shape.parameters.under("non_embedding"), "D": D}
-    config = counts | dict(_flat(settings_of(cell)))
+    config = counts | dict(flatten(settings_of(cell)))
     folder = store.path.parent.parent
     return Reporting(names, TrackedRun(spec.trial, spec.label, cell.name, folder, config, step))
 
@@ -38,12 +38,3 @@ def outcome_of(result: TrialResult) -> dict[str, Any]:
     """Return a result's state, and its losses in nats per token."""
     losses = {name: value for name, value in result.losses.to_tree().items() if isinstance(value, float)}
     return {"state": result.state} | {name: value for name, value in losses.items() if math.isfinite(value)}
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield settings by dotted key."""
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -25,29 +25,16 @@ from amscale.config import Experiment
 from amscale.data import Subset, TokenStore, statistics_without_tokens
 from amscale.errors import EXIT_PREEMPTED, InputError
 from amscale.models import Shape
-from amscale.models.user_code import script_hash
 from amscale.planning.trial_plan import StepPlan, plan_steps
 from amscale.probes.measurement import Measurement
 from amscale.training.metrics_writer import MetricsWriter
 from amscale.training.report_to import outcome_of, report_to
-from amscale.training.result import device_name, losses_of, versions
+from amscale.training.script_result import Reported, checked_number, script_result
 from amscale.trials.identity import settings_of
-from amscale.trials.metrics import ValidationRecord
 from amscale.trials.records import (
-    FORMAT,
     Placement,
-    ResultData,
-    ResultEngine,
-    ResultFlops,
-    ResultParameters,
-    ResultScript,
-    ResultShape,
-    ResultTime,
-    TrialResult,
 )
 from amscale.trials.trial_store import TrialStore
-
-_COMPONENTS = ("embedding", "output_head", "attention", "feed_forward", "norms_and_rest")
 
 
 class ScriptTrial:
@@ -214,18 +201,18 @@ class ScriptTrial:
             self._records.train(
                 step,
                 int(self._seen),
-                _number("train_loss", train_loss),
-                None if learning_rate is None else _number("learning_rate", learning_rate),
-                math.nan if gradient_norm is None else _number("gradient_norm", gradient_norm),
+                checked_number("train_loss", train_loss),
+                None if learning_rate is None else checked_number("learning_rate", learning_rate),
+                math.nan if gradient_norm is None else checked_number("gradient_norm", gradient_norm),
                 time.time() - self._began,
                 True,
             )
         if validation_loss is not None:
-            self._records.validation(step, _number("validation_loss", validation_loss))
+            self._records.validation(step, checked_number("validation_loss", validation_loss))
         if values:
             measured = Measurement(pattern="as the script measured it")
             for name, value in values.items():
-                measured.add(f"script/{name}", _number(name, value))
+                measured.add(f"script/{name}", checked_number(name, value))
             self._records.probe(step, measured)
         self._records.flush_records()  # the script may write a checkpoint of this step and be killed right after
 
@@ -279,99 +266,24 @@ class ScriptTrial:
             self.log(self._last_step, validation_loss=validation_loss)
         self._records.flush()
         self._store.check_attempt()
-        result = self._result(train_loss, parameters, unique_tokens, tokens, diverged)
+        reported = Reported(train_loss, parameters, unique_tokens, tokens, diverged)
+        result = script_result(
+            reported,
+            self._store,
+            self._cell,
+            self.placement,
+            self.shape,
+            self._tokens,
+            self._subset,
+            self.D,
+            float(self._seen or 0),
+            self._last_step,
+            self._began,
+        )
         self._records.close()
         self._store.publish(result)
         self._records.finish_reports(outcome_of(result))
         self._store.remove_checkpoints()
-
-    def _result(
-        self,
-        train_loss: float | None,
-        parameters: int | Mapping[str, int] | None,
-        unique_tokens: int | None,
-        tokens: int | None,
-        diverged: str,
-    ) -> TrialResult:
-        given = {"parameters": parameters, "unique_tokens": unique_tokens, "tokens_seen": tokens}
-        counts = self.shape.parameters.as_dict() if parameters is None else _counts(parameters)
-        D = self.D if unique_tokens is None else _count("unique_tokens", unique_tokens)
-        seen = float(self._seen or 0) if tokens is None else float(_count("tokens", tokens))
-        per_token = 6.0 * (counts["total"] - counts["embedding"])
-        placement, script = self.placement, str(self._cell.train.script)
-        spec = self._store.read_spec()
-        store = self._tokens
-        validation = [(r.loss, r.step) for r in self._store.read_metrics(ValidationRecord) if math.isfinite(r.loss)]
-        least = min(validation, default=(math.inf, 0))
-        return TrialResult(
-            format=FORMAT,
-            trial=spec.trial,
-            label=spec.label,
-            state="diverged" if diverged else "finished",
-            reason=diverged or None,
-            seed=self.seed,
-            steps=self._last_step,
-            shape=ResultShape(**self.shape.as_dict()),
-            parameters=ResultParameters(**counts),
-            flops=ResultFlops(
-                formula="6·(parameters without embedding)·tokens seen", per_token=per_token, total=per_token * seen
-            ),
-            data=ResultData(
-                corpus=self._cell.data.corpus,
-                unique_tokens=D,
-                documents=self._subset.documents if self._subset else None,
-                tokens_seen=seen,
-                epochs=seen / D,
-                entropy_per_token=store.entropy_per_token if store else None,
-                memorised_per_token=store.memorised_per_token(self._subset.documents)
-                if store and self._subset
-                else None,
-            ),
-            losses=losses_of(self._store, least[0], least[1], _optional("train_loss", train_loss)),
-            time=ResultTime(wall_seconds=time.time() - self._began),
-            engine=ResultEngine(
-                engine="script",
-                world_size=placement.world_size,
-                precision=placement.precision,
-                device=placement.device,
-                device_name=device_name(placement.device),
-            ),
-            script=ResultScript(
-                path=script,
-                code=script_hash(Path(script)),
-                reported=tuple(name for name, value in given.items() if value is not None),
-            ),
-            versions=versions(),
-            settings=self.settings,
-        )
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"trial.log: {name}={value!r} is not a number; give a number, such as loss.item()") from None
-
-
-def _optional(name: str, value: Any) -> float | None:
-    return None if value is None else _number(name, value)
-
-
-def _count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"trial.finish: {name}={value!r}; give a whole number of at least 1")
-    return value
-
-
-def _counts(parameters: int | Mapping[str, int]) -> dict[str, int]:
-    """Return the counts that a result records. A single number counts under every convention."""
-    if not isinstance(parameters, Mapping):
-        parameters = {"feed_forward": _count("parameters", parameters)}
-    unknown = sorted(set(parameters) - set(_COMPONENTS))
-    if unknown:
-        raise InputError(f"trial.finish: parameters has {unknown[0]!r}; allowed are {', '.join(_COMPONENTS)}")
-    counts = {name: int(parameters.get(name, 0)) for name in _COMPONENTS}
-    return counts | {"total": _count("parameters", sum(counts.values()))}
 
 
 _current: ScriptTrial | None = None

@@ -7,9 +7,10 @@ from functools import partial
 import pytest
 
 from amscale.cluster import run_machine
+from amscale.cluster.base_runner import TrialFailed
 from amscale.cluster.machine import Machine
 from amscale.cluster.pack_runner import Member, PackRunner
-from amscale.cluster.runner import TrialFailed, TrialRunner
+from amscale.cluster.runner import TrialRunner
 from amscale.trials.location import TrialLocation
 from amscale.trials.records import Placement, TrialSpec
 

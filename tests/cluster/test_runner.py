@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from amscale.cluster import run_machine, runner
+from amscale.cluster.base_runner import Report, TrialFailed
 from amscale.cluster.machine import Machine
 from amscale.cluster.patience import Schedule
-from amscale.cluster.runner import TrialFailed, TrialRunner
+from amscale.cluster.runner import TrialRunner
 from amscale.trials.location import TrialLocation
 from amscale.trials.records import Placement, TrialSpec
 
@@ -70,7 +71,7 @@ def run(location):
         made.release()
 
 
-def last(made: TrialRunner) -> runner.Report:
+def last(made: TrialRunner) -> Report:
     """Step to the last report."""
     deadline = time.monotonic() + 600
     while not (report := made.step()).done:
@@ -87,7 +88,7 @@ def test_a_folder_that_is_removed_ends_the_trial(run, location):
 
 
 def test_a_result_ends_the_trial(run):
-    assert last(run("touch result.json")) == runner.Report({"state": "starting"}, done=True)
+    assert last(run("touch result.json")) == Report({"state": "starting"}, done=True)
 
 
 def test_out_of_memory_halves_the_micro_batch_until_it_fits(run, location):

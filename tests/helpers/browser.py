@@ -72,6 +72,12 @@ class Browser:
         self._wait("Page.loadEventFired")
         self.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done, 200)))")
 
+    def media(self, kind: str, width: int) -> None:
+        """Show the page that is loaded as on another medium, such as `print`, at a width in CSS pixels."""
+        self._send("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+        self._send("Emulation.setEmulatedMedia", media=kind)
+        self.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done, 200)))")
+
     def evaluate(self, script: str) -> Any:
         """Return the value of an expression in the page, or of its promise."""
         answer = self._send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)

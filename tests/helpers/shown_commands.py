@@ -10,7 +10,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 HELP = sorted((ROOT / "amscale").glob("*.py"))
-HEADED = [path for name in ("configs", "container", "launch", "slurm") for path in sorted((ROOT / name).iterdir())]
+HEADED = sorted(
+    path for name in ("configs", "container", "launch", "slurm") for path in (ROOT / name).rglob("*") if path.is_file()
+)
 """Files whose first comment shows how they are used."""
 
 _OURS = r"python|amscale|make|sbatch|launch/trial\.sh|tensorboard"

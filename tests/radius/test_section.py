@@ -41,9 +41,11 @@ def test_sentences_follow_the_numbers(radius, tmp_path):
     assert "The final norm multiplies it by 0.25, and moves it across r* in 1 of 1 models" in text
     assert "0 have a control above r* that has learnt nothing" in text
     assert "at 10^3.9 vectors" in text  # 1000 · 2³
+    assert "with none of these three controls above it: 1 of 2 places (a layer 1)" in text
     write(tmp_path, "a", {("layer_01", "trained"): (8, 4), **controls, ("layer_01", "shuffled"): (9, 9)})
     text = radius.radius_section(tmp_path)
     assert "Of the 1 above r*, 1 have a control above r* that has learnt nothing" in text
+    assert "with none of these three controls above it: 0 of 1 places (none)" in text
     assert "final norm multiplies" not in text
     write(tmp_path, "a", {("layer_01", "trained"): (2, 1), **controls})
     assert "above r* at 0 of 1 places: none." in radius.radius_section(tmp_path)

@@ -86,5 +86,8 @@ def test_print_opens_details_and_fits_paper(browser, page, tmp_path):
     )
     browser.evaluate("dispatchEvent(new Event('afterprint'))")
     assert browser.evaluate("document.querySelectorAll('details[open]').length") == 0
+    browser.media("print", width=688)  # A4 within its margins
+    ends = "[...document.querySelectorAll('table, pre')].map((e) => e.getBoundingClientRect().right)"
+    assert browser.evaluate(f"Math.max(...{ends})") <= 689, "or the browser would shrink the whole page"
     browser.print(tmp_path / "page.pdf")
     assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")

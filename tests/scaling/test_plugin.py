@@ -1,38 +1,20 @@
 """The law of docs/estimates.md, installed as a package outside the tree: its rows need no edit in amscale."""
 
 import json
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.packages import code_block, entry_point, install, run
 
-ROOT = Path(__file__).parents[2]
 TRUTH = {"A": 2e3, "c": 3.0, "E": 1.7, "kappa": 0.8, "gamma": 0.4}
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
     """A folder for PYTHONPATH with the module of the worked example and the metadata of its package."""
-    page = (ROOT / "docs" / "estimates.md").read_text()
-    folder = tmp_path_factory.mktemp("site")
-    (folder / "kaplan_floor.py").write_text(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1])
-    metadata = folder / "kaplan_floor-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: kaplan-floor\nVersion: 1.0\n")
-    group, entry = re.search(r'\[project\.entry-points\."(.*?)"\]\n\s*(.*)', page).groups()
-    (metadata / "entry_points.txt").write_text(f"[{group}]\n{entry.replace(chr(34), '')}\n")
-    return folder
-
-
-def run(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{site}", "COLUMNS": "160"}
-    return subprocess.run(
-        [sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=600, check=False
-    )
+    modules = {"kaplan_floor": code_block("estimates.md", "python")}
+    return install(tmp_path_factory.mktemp("site"), entry_point("estimates.md"), modules)
 
 
 @pytest.mark.slow

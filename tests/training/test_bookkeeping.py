@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from helpers.commands import environment
+from helpers.ranks import only_rank
 
 from amscale.files import packaged
 from amscale.training.bookkeeping import Bookkeeping
@@ -127,11 +128,11 @@ os._exit(0)
 @pytest.mark.slow
 def test_ranks_that_have_written_wait_by_the_bookkeeping_before_they_meet(tmp_path):
     """Rank 0 writes all of a stage-0 checkpoint; the others would wait for it in a collective of training."""
-    rank = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "DS_ACCELERATOR": "cpu"}
-    rank |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "ACCELERATE_USE_DEEPSPEED": "true", "OMP_NUM_THREADS": "1"}
     files = {stage: str(packaged("launch") / f"zero{stage}.json") for stage in (0, 1, 3)}
     command = [sys.executable, "-c", SAVING, json.dumps(files), str(tmp_path)]
-    ran = subprocess.run(command, env=environment() | rank, capture_output=True, text=True, timeout=600, check=False)
+    ran = subprocess.run(
+        command, env=environment() | only_rank(), capture_output=True, text=True, timeout=600, check=False
+    )
     assert ran.returncode == 0, ran.stderr[-3000:]
     events = json.loads((tmp_path / "events.json").read_text())
     for stage in " ".join(events).split("stage ")[1:]:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from helpers.ranks import only_rank
 
 SCRIPT = """
 from amscale.errors import InputError
@@ -22,11 +23,9 @@ except InputError as error:
 @pytest.mark.slow
 @pytest.mark.parametrize(("asked", "said"), [("garbage", "GLOO_DEVICE_TRANSPORT='garbage' of "), ("TCP", "no error")])
 def test_a_transport_that_torch_has_not_is_refused_once(asked, said, tmp_path):
-    rank = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "DS_ACCELERATOR": "cpu"}
-    rank |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "ACCELERATE_USE_DEEPSPEED": "true"}
     ran = subprocess.run(
         [sys.executable, "-c", SCRIPT + "else:\n    print('no error', flush=True)\n"],
-        env=os.environ | rank | {"GLOO_DEVICE_TRANSPORT": asked},
+        env=os.environ | only_rank() | {"GLOO_DEVICE_TRANSPORT": asked},
         capture_output=True,
         text=True,
         timeout=600,

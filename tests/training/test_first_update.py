@@ -10,6 +10,7 @@ import sys
 
 import pytest
 from helpers.commands import environment
+from helpers.ranks import only_rank
 
 from amscale.files import packaged
 from amscale.training.self_check import check_placement
@@ -67,11 +68,9 @@ def test_every_engine_makes_the_first_update_of_adamw_but_bf16_without_sharding(
     unsharded.write_text(json.dumps(settings))
     asked = [("fp32", 0), ("fp32", 1), ("fp32", 2), ("fp32", 3), ("bf16", 1), ("bf16", 2), ("bf16", 3)]
     engines = [(precision, stage, str(packaged("launch") / f"zero{stage}.json")) for precision, stage in asked]
-    rank = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "DS_ACCELERATOR": "cpu"}
-    rank |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "ACCELERATE_USE_DEEPSPEED": "true", "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps([*engines, ("bf16", 0, str(unsharded))]), str(tmp_path / "found")],
-        env=environment() | rank,
+        env=environment() | only_rank(),
         cwd=os.getcwd(),
         capture_output=True,
         text=True,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import amscale
 from amscale import config
 from amscale.errors import InputError
 from amscale.models.user_code import script_hash
@@ -16,8 +17,12 @@ from amscale.models.user_code import script_hash
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "own_script.md").read_text(encoding="utf-8")
 SCRIPT, YAML = (re.search(rf"```{kind}\n(.*?)```", PAGE, re.DOTALL).group(1) for kind in ("python", "yaml"))
-KILLED = '    if step == 30 and not (trial.folder / "killed").exists():\n        (trial.folder / "killed").touch()\n'
-KILLED += "        import os, signal\n        os.kill(os.getpid(), signal.SIGKILL)\n"
+KILLED = """\
+    if trial.options["killed"] and step == 30 and not (trial.folder / "killed").exists():
+        (trial.folder / "killed").touch()
+        import os, signal
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def sweep(folder, script, *settings):
@@ -42,20 +47,28 @@ def test_five_lines_are_added():
 
 
 @pytest.mark.slow
-def test_a_script_is_a_sweep_and_a_killed_one_goes_on(tmp_path):
-    done, calm = sweep(tmp_path / "calm", SCRIPT, "grid.model.size=[1k,4k]", "grid.data.size=[4k]")
+def test_a_script_is_a_sweep_and_a_killed_one_goes_on(tmp_path, monkeypatch):
+    """Half of the trials are killed at step 30, after a checkpoint at 20: the same losses, each step once."""
+    script = SCRIPT.replace("    loss = loss_on", KILLED + "    loss = loss_on")
+    settings = ["grid.model.size=[1k,4k]", "grid.data.size=[4k]", "grid.train.options.killed=[false,true]"]
+    done, found = sweep(tmp_path, script, *settings)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert [result["parameters"]["total"] for result, _ in calm] == [2 * 64 * (1000 // 128), 2 * 64 * (4000 // 128)]
-    assert all(result["script"]["reported"] == ["parameters"] for result, _ in calm)
-    assert all([step for step, _ in losses] == list(range(1, 61)) for _, losses in calm)
-    assert all(result["losses"]["validation_least"] < 3 for result, _ in calm)  # from ln 64 = 4.16
-    # Killed at step 30, after a checkpoint at 20: the same losses, each step once.
-    lines = SCRIPT.replace("    loss = loss_on", KILLED + "    loss = loss_on")
-    assert lines != SCRIPT
-    done, killed = sweep(tmp_path / "killed", lines, "grid.model.size=[1k]", "grid.data.size=[4k]")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert killed[0][1] == calm[0][1]
-    assert killed[0][0]["trial"] != calm[0][0]["trial"]  # other code, another trial
+    calm, killed = {}, {}
+    for result, losses in found:
+        ways = killed if result["settings"]["train"]["options"]["killed"] else calm
+        ways[result["parameters"]["total"]] = losses
+    assert list(calm) == [2 * 64 * (1000 // 128), 2 * 64 * (4000 // 128)]
+    assert killed == calm
+    assert len(list(tmp_path.glob("results/script/trials/*/killed"))) == 2
+    assert all(result["script"]["reported"] == ["parameters"] for result, _ in found)
+    assert all([step for step, _ in losses] == list(range(1, 61)) for _, losses in found)
+    assert all(result["losses"]["validation_least"] < 3 for result, _ in found)  # from ln 64 = 4.16
+    # Other code, other trials.
+    monkeypatch.chdir(tmp_path)
+    Path("my_train.py").write_text(script + "\n")
+    planned = amscale.Sweep("script.yaml", settings).plan()["label"]
+    assert len(planned) == 4
+    assert not {*planned} & {result["label"] for result, _ in found}
 
 
 @pytest.mark.slow

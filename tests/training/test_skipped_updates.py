@@ -6,8 +6,7 @@ import sys
 
 import pytest
 from helpers.commands import TINY, environment
-
-from amscale.files import packaged
+from helpers.ranks import only_rank
 
 pytestmark = pytest.mark.slow
 
@@ -47,15 +46,11 @@ sys.exit(run_trial(store, trial.plan.cell, trial.plan.placement, trial.tokens))
 @pytest.mark.parametrize(("precision", "stage"), [("bf16", 1), ("fp32", 0)])  # DeepSpeed skips; amscale does
 def test_a_run_whose_updates_are_all_skipped_diverges(precision, stage, tmp_path):
     (tmp_path / "tiny.yaml").write_text(TINY)
-    rank = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "DS_ACCELERATOR": "cpu"}
-    rank |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "ACCELERATE_USE_DEEPSPEED": "true", "OMP_NUM_THREADS": "1"}
-    rank |= {"ACCELERATE_MIXED_PRECISION": "bf16" if precision == "bf16" else "no"}
-    rank |= {"ACCELERATE_DEEPSPEED_CONFIG_FILE": str(packaged("launch") / f"zero{stage}.json")}
     cell = ["model.size=1.7k", "data.size=4k", f"storage={tmp_path}", "launch.device=cpu"]
     cell += [f"launch.precision={precision}", f"launch.zero_stage={stage}"]
     ran = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path / "tiny.yaml"), *cell],
-        env=environment() | rank,
+        env=environment() | only_rank(precision, stage),
         capture_output=True,
         text=True,
         timeout=600,

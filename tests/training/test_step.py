@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.ranks import only_rank
 
 from amscale.training.loop import _seed
 
@@ -90,13 +91,8 @@ def test_the_trajectory_is_that_of_plain_pytorch(how):
     The same arithmetic in another order differs by rounding, 1e-7 of a loss, which forty steps at a high learning rate
     enlarge; an error in dropout's seed, clipping, decay or bias correction is a hundred times larger by step 2.
     """
-    launched = {
-        "ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_MIXED_PRECISION": "no", "RANK": "0", "LOCAL_RANK": "0",
-        "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(ROOT / "launch" / "zero0.json"), "WORLD_SIZE": "1",
-        "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "CUDA_VISIBLE_DEVICES": "",
-    }  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-c", TRAIN, how], capture_output=True, text=True, timeout=600, env=os.environ | launched
+        [sys.executable, "-c", TRAIN, how], capture_output=True, text=True, timeout=600, env=os.environ | only_rank()
     )
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     assert lines, done.stderr[-3000:]

@@ -1,23 +1,15 @@
-"""Storage: whole or not at all, one driver a sweep, and words for what fails."""
+"""Storage: whole or not at all, and what a machine does not see of it."""
 
-import errno
 import json
-import os
-import subprocess
-import sys
-import time
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers.commands import wait_until
 
 from amscale.config import load, parse
 from amscale.errors import InputError
 from amscale.trials import mirror
 from amscale.trials.attempt import AttemptReplaced, Diagnosis
-from amscale.trials.lease import KEY, held
 from amscale.trials.location import TrialLocation, scratch_folder, storage_folder, working_folder
 from amscale.trials.mirror import pull
 from amscale.trials.object_trial_store import ObjectTrialStore
@@ -26,10 +18,6 @@ from amscale.trials.records import Placement, TrialResult, TrialSpec
 from amscale.trials.storage_errors import (
     OutOfReach,
     StorageError,
-    check_writable,
-    error_in_log,
-    storage_error_in,
-    storage_errors,
 )
 from amscale.trials.sweep_store import open_sweep, sweep_store
 from amscale.trials.trial_store import TrialStore
@@ -61,11 +49,6 @@ class Fragile(ObjectStore):
         for key in keys:
             self._use()
             super().remove([key])
-
-
-@pytest.fixture
-def objects(tmp_path) -> ObjectStore:
-    return ObjectStore(f"file://{tmp_path}/objects")
 
 
 def write_checkpoint(trial: ObjectTrialStore, name: str, content: str) -> None:
@@ -235,54 +218,6 @@ def test_a_token_store_is_fetched_whole_or_not_at_all(objects, tmp_path):
     assert mirror.fetch_tokens(objects, tmp_path / "there" / "abc")
 
 
-def hold(objects: ObjectStore, meanwhile=lambda: None) -> None:
-    with held(objects):
-        meanwhile()
-
-
-def test_one_driver_holds_a_sweep(objects, monkeypatch):
-    monkeypatch.setattr("amscale.trials.lease._SETTLE_SECONDS", 0.0)
-    with held(objects):
-        with pytest.raises(InputError, match=rf"another driver runs this sweep \(process {os.getpid()} on "):
-            hold(objects)
-        other = json.dumps({"host": "elsewhere", "process": 7}).encode()
-        objects.write(KEY, other)
-    assert objects.read(KEY) == other  # not this driver's to remove
-    with pytest.raises(InputError, match=r"process 7 on elsewhere, renewed \d+ s ago; if it is dead, wait 60 s"):
-        hold(objects)
-    monkeypatch.setattr("amscale.trials.lease._EXPIRE_SECONDS", 0.05)
-    time.sleep(0.1)
-    with held(objects):
-        holder = json.loads(objects.read(KEY))
-        assert holder["process"] == os.getpid()
-    assert objects.read(KEY) is None
-    objects.write(KEY, json.dumps({**holder, "process": _ended_process()}).encode())
-    monkeypatch.setattr("amscale.trials.lease._EXPIRE_SECONDS", 60.0)
-    hold(objects)  # a driver of this machine that is dead is not waited for
-
-
-def _ended_process() -> int:
-    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
-    process.wait()
-    return process.pid
-
-
-def test_a_driver_whose_sweep_was_taken_ends(objects, monkeypatch):
-    monkeypatch.setattr("amscale.trials.lease._SETTLE_SECONDS", 0.0)
-    monkeypatch.setattr("amscale.trials.lease._RENEW_SECONDS", 0.05)
-
-    def lose() -> None:
-        with held(objects) as owner:
-            time.sleep(0.2)  # several renewals
-            owner.check()
-            objects.write(KEY, b"{}")
-            wait_until(owner.lost, 600, "the loss of the sweep")
-
-    with pytest.raises(InputError, match="another driver has taken this sweep; this one ends"):
-        lose()
-    assert objects.read(KEY) == b"{}"
-
-
 def test_addresses(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="credentials in the environment") as refusal:
         working_folder("s3://name:secret@bucket/prefix")
@@ -298,40 +233,6 @@ def test_addresses(tmp_path, monkeypatch):
         scratch_folder("$NO_SUCH_SCRATCH")
     sweep = ObjectStore("s3://bucket/prefix?scheme=http").at("name")
     assert sweep.uri == "s3://bucket/prefix/name?scheme=http"
-
-
-@contextmanager
-def small_disk(folder: Path, options: str):
-    if os.geteuid() != 0:
-        pytest.skip("needs root to mount a small disk")
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=False).returncode:
-        pytest.skip("a tmpfs cannot be mounted here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def test_a_full_disk_in_words(tmp_path):
-    with small_disk(tmp_path / "disk", "size=256k") as disk:
-        assert check_writable(disk) is None
-        with pytest.raises(StorageError) as caught, storage_errors(disk):
-            (disk / "big").write_bytes(bytes(1 << 20))
-        line = f"storage full: {disk}: No space left on device; free space and run the same command again"
-        assert str(caught.value) == line
-        # torch reports a failed write without an error number, and libraries wrap what they raise.
-        assert str(storage_error_in(RuntimeError("file write failed"), disk)) == line
-        assert error_in_log(f"Traceback …\ntrain: {line}\nmore") == line
-        (disk / "big").unlink()
-        assert storage_error_in(RuntimeError("shapes differ"), disk) is None
-
-
-def test_a_read_only_disk_in_words(tmp_path):
-    with small_disk(tmp_path / "disk", "ro") as disk:
-        assert str(check_writable(disk)).startswith(
-            f"storage read-only: {disk}: Read-only file system; make it writable"
-        )
 
 
 @pytest.mark.parametrize(
@@ -353,20 +254,6 @@ def test_a_storage_folder_that_cannot_be_meant(written, words, tmp_path, monkeyp
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
     (tmp_path / "$SCRATCH").mkdir()  # that one is meant
     assert storage_folder(load("grammar.yaml", ["storage=$SCRATCH"])) == tmp_path / "$SCRATCH"
-
-
-def test_other_failures_of_storage_in_words(tmp_path):
-    over = OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
-    rust = Exception("Error while serializing: I/O error: No space left on device (os error 28)")
-    assert str(storage_error_in(rust, tmp_path)).startswith(f"storage full: {tmp_path}: No space left on device; ")
-    wrapped = RuntimeError("could not save")
-    wrapped.__cause__ = over
-    assert str(storage_error_in(wrapped, tmp_path)).startswith(
-        f"storage quota used up: {tmp_path}: Disk quota exceeded; "
-    )
-    mine = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "metrics.jsonl"))
-    assert str(storage_error_in(mine, tmp_path)).startswith(f"storage not writable: {tmp_path}/metrics.jsonl: ")
-    assert storage_error_in(PermissionError(errno.EACCES, "Permission denied", "/some/corpus.txt"), tmp_path) is None
 
 
 def test_a_machine_waits_for_what_another_wrote_longer_than_nfs_caches(tmp_path):

@@ -17,7 +17,7 @@ from amscale.data import prepare
 from amscale.errors import InputError, one_line
 from amscale.training import checkpoint
 from amscale.training.engine import EngineError
-from amscale.training.run import resolve
+from amscale.training.resolve import resolve
 from amscale.trials.records import Placement
 from amscale.trials.sweep_store import SweepStore
 from amscale.trials.trial_store import TrialStore

@@ -178,7 +178,9 @@ def iso_loss(data: FitData) -> Chart | None:
         for c, colour in zip(contours, colours, strict=True)
         if c["optimum"] is not None
     ]
-    legend = [LegendItem(colour, f"{c['loss']:.3g}", colour) for c, colour in zip(contours, colours, strict=True)]
+    losses = [contour["loss"] for contour in contours]
+    digits = next((d for d in range(3, 6) if len({f"{loss:.{d}g}" for loss in losses}) == len(losses)), 6)
+    legend = [LegendItem(colour, f"{loss:.{digits}g}", colour) for loss, colour in zip(losses, colours, strict=True)]
     if len(optima) > 1:
         panels.append(optima_over_compute(optima, estimate))
         legend += line_legend(panels[-1])

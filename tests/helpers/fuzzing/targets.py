@@ -81,7 +81,7 @@ class Targets:
         from amscale.status import status
         from amscale.training.bookkeeping import Bookkeeping
         from amscale.training.checkpoint import newest_whole, restore
-        from amscale.training.run import resolve
+        from amscale.training.resolve import resolve
         from amscale.trials.trial_store import TrialStore
 
         place = self._folder / "whole"
@@ -161,7 +161,7 @@ class Targets:
 
     def _spec(self, place: Path, rng: random.Random, full: bool) -> None:
         from amscale.status import status
-        from amscale.training.run import resolve
+        from amscale.training.resolve import resolve
 
         sweep = self._copy(place / "results")
         trial = sweep / "trials" / self._unfinished
