@@ -1,6 +1,7 @@
 """The energies that probes measured: read from a sweep, and as tables."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from tables import Known, table
 

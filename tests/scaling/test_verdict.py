@@ -11,6 +11,7 @@ from amscale.scaling.answer import Answer
 from amscale.scaling.base_fit import BaseFit
 from amscale.scaling.dstar import cell_criteria, locate_all
 from amscale.scaling.estimate import CAPACITY, FLOOR, Estimate, HypothesisTest
+from amscale.scaling.fit import fit_sweep
 from amscale.scaling.floor import floors
 from amscale.scaling.laws.compare import Comparison
 from amscale.scaling.optima import exponent_from_optima
@@ -207,3 +208,17 @@ def test_the_next_step_says_why_there_is_none_and_json_has_the_verdict_first(tmp
     document = json.loads(fit.to_json())
     assert next(iter(document)) == "verdict"
     assert document["verdict"]["answers"][0].keys() == {"question", "headline", "says", "cannot_say"}
+
+
+@pytest.mark.parametrize("known", [0.6, 1.3])
+def test_a_floor_of_a_law_below_the_entropy_of_unseen_text_is_none(tmp_path, write_trial, known):
+    noise = np.random.default_rng(0)
+    for N in np.geomspace(1e4, 1e6, 5):
+        for D in np.geomspace(1e5, 1e7, 5):
+            loss = (0.9 + 8 * N**-0.3 + 20 * D**-0.3) * math.exp(noise.normal(0, 1e-3))
+            write_trial(tmp_path, f"{N:.0f}-{D:.0f}", N, D, [2 * loss, loss], [loss] * 200, entropy=known)
+    floor = fit_sweep(tmp_path)["floor_chinchilla"]
+    if known < 0.9:
+        assert floor.interval[0] < 0.9 < floor.interval[1]
+    else:
+        assert "ends below 1.3, the entropy of the text" in floor.reason

@@ -216,6 +216,13 @@ def _floor(table: PointTable, item: Fitted, shared: dict[str, Any], misfit: str 
     least = float(table.loss.min())
     if reason is None and found.floor is not None and found.floor > least:
         reason = f"{found.floor:.4g} is above {least:.4g}, a loss that was measured: it is no floor"
+    entropy, interval = references(table).get("entropy"), found.intervals.get("floor")
+    # The losses are of unseen text, whose mean lies within a few tenths of a percent of its source's entropy.
+    if reason is None and entropy is not None and interval is not None and interval[1] < 0.99 * entropy:
+        reason = (
+            f"its interval, {interval[0]:.4g} to {interval[1]:.4g}, ends below {entropy:.4g}, the entropy of the text, "
+            "which no loss on unseen text passes: the law does not hold that far"
+        )
     if reason:
         return Estimate(**shared, reason=reason)
     tests: tuple[HypothesisTest, ...] = ()
