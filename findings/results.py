@@ -186,7 +186,7 @@ def commands(name: str) -> list[list[str]]:
     file = f"configs/findings/{finding.configuration}.yaml"
     first = [sys.executable, "-m", "amscale.sweep", file, *finding.settings]
     rows = [first + [f"{key}={_listed(values)}" for key, values in row.items()] for row in rows_of(name)]
-    if not finding.forecasts:
+    if not finding.forecasts or len(rows) < 2:  # before it is known which cell comes last, there is none to forecast
         return rows
     cells, saved = finding.forecasts
     fit = [sys.executable, "-m", "amscale.fit", f"results/{name}", "--forecast", cells, "--save", f"{saved}.json"]
