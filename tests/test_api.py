@@ -87,7 +87,7 @@ def test_a_started_sweep_is_read_from_its_folder(started):
     assert len(train) == 9 * 80
     assert {"trial", "step", "tokens", "loss", "learning_rate"} <= set(train.columns)
     assert any(name.startswith("energy/") for name in sweep.metrics("probe").columns)
-    with pytest.raises(InputError, match="allowed are train, validation, probe"):
+    with pytest.raises(InputError, match="allowed are train, train_mean, validation, probe"):
         sweep.metrics("loss")
     assert "<table" in sweep._repr_html_()
 
