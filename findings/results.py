@@ -223,43 +223,52 @@ def rows_of(name: str) -> list[dict[str, list[Any]]]:
 
 
 def fit_archive(name: str) -> None:
-    """Write the facts and the fits of an archive; it is fitted where it, the fits or the estimators have changed."""
-    file, finding = archive(name), FINDINGS[name]
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    known = read_estimates()
+    """Write the facts and the fits of an archive; it is fitted where it, the fits or the estimators have changed.
+
+    Each fit is written when it is made: one of hundreds of runs takes minutes.
+    """
     sources = b"".join(path.read_bytes() for path in sorted((ROOT / "amscale" / "scaling").rglob("*.py")))
-    key = {
-        "archive": digest,
-        "arguments": json.loads(json.dumps(finding.fits)),
+    of = {
+        "archive": hashlib.sha256(archive(name).read_bytes()).hexdigest(),
         "amscale": amscale.__version__,
         "scaling": hashlib.sha256(sources).hexdigest()[:16],
     }
-    fits = known.get(name, {}).get("fits", {}) if known.get(name, {}).get("of") == key else _fits(name)
-    for label, arguments in finding.fits.items():
+    wanted = json.loads(json.dumps(FINDINGS[name].fits))
+    known = read_estimates().get(name, {"of": {}, "fits": {}})
+    arguments = known["of"].get("arguments", {})
+    same = {key: known["of"].get(key) for key in of} == of
+    fits = {label: known["fits"][label] for label in wanted if same and arguments.get(label) == wanted[label]}
+    facts, shown = facts_of(name), _shown(name)
+    for label in wanted:
+        if label not in fits:
+            fits[label] = _fit(name, label)
         if fits[label].get("sensitivity"):
-            fits[label]["criterion"] = _failing(name, arguments.get("where"))
-    known[name] = {"of": key, "facts": facts_of(name), "commands": _shown(name), "fits": fits}
+            fits[label]["criterion"] = _failing(name, wanted[label].get("where"))
+        done = {each: wanted[each] for each in fits}
+        _save(name, {"of": of | {"arguments": done}, "facts": facts, "commands": shown, "fits": fits})
+    if not wanted:
+        _save(name, {"of": of | {"arguments": {}}, "facts": facts, "commands": shown, "fits": {}})
+
+
+def _save(name: str, found: dict[str, Any]) -> None:
+    known = read_estimates() | {name: found}
     known = {name: known[name] for name in FINDINGS if name in known}
     ESTIMATES.write_text(json.dumps(known, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _fits(name: str) -> dict[str, Any]:
-    """Fit an archive in every way that the page needs, and draw its figures."""
-    fits: dict[str, Any] = {}
+def _fit(name: str, label: str) -> dict[str, Any]:
+    """Make one fit of an archive, and draw its figures; where it cannot be made, say why."""
+    print(f"{name}: {label}", flush=True)
     shown = f"docs/data/{name}.parquet"
     with open_sweep(str(archive(name))) as folder:
-        for label, arguments in FINDINGS[name].fits.items():
-            print(f"{name}: {label}", flush=True)
-            try:
-                found = fit_folder(folder, **arguments, address=shown)
-            except amscale.InputError as error:
-                fits[label] = {"refusal": str(error).replace(str(folder), shown)}
-                continue
-            fits[label] = _kept(found.to_dict())
-            for figure, of in FINDINGS[name].figures:
-                if of == label:
-                    _draw(found, figure, f"{name}_{figure}.png")
-    return fits
+        try:
+            found = fit_folder(folder, **FINDINGS[name].fits[label], address=shown)
+        except amscale.InputError as error:
+            return {"refusal": str(error).replace(str(folder), shown)}
+    for figure, of in FINDINGS[name].figures:
+        if of == label:
+            _draw(found, figure, f"{name}_{figure}.png")
+    return _kept(found.to_dict())
 
 
 def _draw(found: Any, figure: str, file: str) -> None:
