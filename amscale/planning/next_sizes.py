@@ -57,7 +57,7 @@ def amounts_of(table: PointTable) -> dict[float, int]:
             f"data.size is {lacking[0]} in {len(lacking)} of {len(asked)} runs: their D follows from other settings, "
             "and next cells are given by data.size; give it in the sweep's configuration"
         )
-    return {float(D): round(size) for D, size in zip(table.D, asked, strict=True)}
+    return {float(D): round(size) for D, size in zip(table.D, asked, strict=True) if size is not None}
 
 
 def reachable(
@@ -70,15 +70,15 @@ def reachable(
     """
     result = table.points[0].result
     assert result is not None  # a sweep's points have their results
-    shape = result.shape
-    if shape.vocabulary is None or shape.context is None:
+    vocabulary, context = result.shape.vocabulary, result.shape.context
+    if vocabulary is None or context is None:
         raise InputError(f"{table.points[0].name}: result.json lacks shape.vocabulary or shape.context; run it again")
 
     def reached(size: int) -> float | None:
         """Return the N of the shape that a size gives; None where this family has no such size."""
         try:
             cell = expand(parse({**tree, "grid": dict(tree.get("grid") or {}) | {SIZE: [size]}}))[0]
-            return float(models.solve(cell.model, shape.vocabulary, shape.context).parameters.under(count))
+            return float(models.solve(cell.model, vocabulary, context).parameters.under(count))
         except InputError:
             return None
 

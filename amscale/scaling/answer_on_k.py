@@ -136,7 +136,8 @@ def _headline_on_k(determined: Sequence[Estimate], hypotheses: Sequence[float]) 
         rejected = [k for k, count in counts.items() if count]
         kept_text = f"; {names_of(kept)} {_are(kept)} not" if kept else ", all that were tested"
         return f"k = {names_of(rejected)} {_are(rejected)} rejected{kept_text}."
-    total, parts = len(tested), []
+    total = len(tested)
+    parts: list[str] = []
     for count in sorted(set(counts.values()) - {0}, reverse=True):
         values = [k for k in counts if counts[k] == count]
         many = f"all {total}" if count == total else f"{count} of {total}"

@@ -12,7 +12,10 @@ from amscale.scaling.reading import read_sweep
 
 def test_sweep_with_k_2_is_recovered(fitted):
     assert fitted["k_dstar"].interval[0] < 2 < fitted["k_dstar"].interval[1]
-    assert set(fitted["k_dstar"].rejected) == {0.5, 1, 1.35, 4}
+    assert 1.35 < fitted["k_dstar"].interval[0]
+    assert fitted["k_dstar"].interval[1] < 4
+    # Nothing tells the learning rate and the batch of these runs: what tuned runs might have is not rejected.
+    assert set(fitted["k_dstar"].rejected) == {0.5}
     assert fitted["floor_chinchilla"].value == pytest.approx(1.2, abs=1e-4)
 
 
