@@ -51,6 +51,6 @@ def test_links_lead_to_files_and_headings_that_exist(page):
 
 
 def test_pictures_are_small():
-    pictures = list((ROOT / "docs" / "images").glob("*"))
+    pictures = list((ROOT / "docs" / "images").rglob("*.*"))
     assert pictures
     assert not [path.name for path in pictures if path.stat().st_size > 150_000]
