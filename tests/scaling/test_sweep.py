@@ -12,7 +12,7 @@ from amscale.scaling.reading import read_sweep
 
 def test_sweep_with_k_2_is_recovered(fitted):
     assert fitted["k_dstar"].interval[0] < 2 < fitted["k_dstar"].interval[1]
-    assert 1.35 < fitted["k_dstar"].interval[0]
+    assert fitted["k_dstar"].interval[0] > 1.35
     assert fitted["k_dstar"].interval[1] < 4
     # Nothing tells the learning rate and the batch of these runs: what tuned runs might have is not rejected.
     assert set(fitted["k_dstar"].rejected) == {0.5}
