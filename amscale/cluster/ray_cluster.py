@@ -373,6 +373,10 @@ def _start_ray(**options: Any) -> None:
         ray.init(**quiet, **options)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise _StartError(_first(error)) from error
+    except Exception as error:
+        if type(error) is not Exception:  # Ray raises the bare class where a node was not up within 30 s
+            raise
+        raise _StartError(f"{_first(error)} Is the machine busy? Run the same command again") from error
 
 
 def _stop_ray() -> None:

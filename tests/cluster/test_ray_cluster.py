@@ -13,7 +13,7 @@ import psutil
 import pytest
 from helpers.commands import TINY, wait_until
 
-from amscale.cluster.ray_cluster import LocalHead, variables
+from amscale.cluster.ray_cluster import LocalHead, ray_cluster, variables
 from amscale.errors import InputError
 from amscale.folders import LONGEST_RAY_FOLDER, private_folder, ray_folder, set_cache_folders
 
@@ -107,6 +107,21 @@ with ray_cluster(None, 2):
     lines = json.loads(ran.stdout)
     assert any("gcs_server" in line for line in lines)
     assert not [line for line in lines if re.search(r"(/monitor|/log_monitor|/dashboard)\.py", line)]
+
+
+def test_ray_that_is_not_up_in_time_is_one_line(monkeypatch):
+    """Ray raises the bare class Exception where a busy machine took longer than its 30 s."""
+    import ray
+
+    def late(**_):
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", late)
+    with (
+        pytest.raises(InputError, match=r"cannot be started .* timed out .* Run the same command"),
+        ray_cluster(None, 1),
+    ):
+        pass
 
 
 def test_a_head_is_gone_only_after_it_was_there():
