@@ -2,9 +2,11 @@
 
 import hashlib
 import importlib
+import re
 import sys
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 
 from amscale import Sweep
@@ -96,3 +98,12 @@ def test_no_sentence_contradicts_its_interval(page):
     assert "which" not in tables.capacity_sentence(known(0.5, [-0.1, 1.1]))
     assert tables.decided([], [0.5, 1.0]) == "rejects none of ½ and 1"
     assert tables.NOT_RUN in page.render_page({})
+
+
+def test_no_archive_tells_where_it_was_made():
+    for file in sorted(DATA.glob("*.parquet")):
+        table = pyarrow.parquet.read_table(file)
+        texts = [str(value) for value in (table.schema.metadata or {}).values()]
+        texts += [str(value) for name in table.column_names for value in table.column(name).to_pylist()]
+        places = {place for text in texts for place in re.findall(r'"storage": ?"(/[^"]*)"', text)}
+        assert not places, file.name

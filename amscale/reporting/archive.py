@@ -62,10 +62,7 @@ def archive_sweep(folder: Path, experiment: Experiment, output: Path, probes: st
 def _documents(folder: Path) -> dict[str, str]:
     """Return the texts of the sweep's own files that estimates read, by their paths in its folder."""
     tree = SweepStore(folder).read_marker()
-    storage = str(tree.get("storage", "results"))
-    if Path(storage).is_absolute():
-        tree["storage"] = Path(storage).name
-    found = {"sweep.yaml": yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)}
+    found = {"sweep.yaml": yaml.safe_dump(_without_place(tree), sort_keys=False, allow_unicode=True)}
     for file in sorted((folder / FOLDER).glob("*.json")):
         found[f"{FOLDER}/{file.name}"] = file.read_text(encoding="utf-8")
     return found
@@ -85,11 +82,20 @@ def _spec(trial: TrialStore) -> str:
     tree = yaml.safe_load(trial.spec.read_text(encoding="utf-8"))
     if "store" in tree:
         tree["store"] = Path(tree["store"]).name
-    return json.dumps(tree)
+    return json.dumps(_without_place(tree))
 
 
 def _compact(file: Path) -> str:
-    return json.dumps(json.loads(file.read_text(encoding="utf-8")), separators=(",", ":"))
+    return json.dumps(_without_place(json.loads(file.read_text(encoding="utf-8"))), separators=(",", ":"))
+
+
+def _without_place(tree: dict[str, Any]) -> dict[str, Any]:
+    """Return settings, with those below them, whose storage does not tell where on this machine it is."""
+    found = {key: _without_place(value) if isinstance(value, dict) else value for key, value in tree.items()}
+    storage = found.get("storage")
+    if isinstance(storage, str) and Path(storage).is_absolute():
+        found["storage"] = Path(storage).name
+    return found
 
 
 def _of_one_type(rows: "DataFrame") -> "DataFrame":
