@@ -1,5 +1,6 @@
 """Print fits by a column, predictions of points by others, forecasts and their scores."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +127,10 @@ def _law(document: dict[str, Any], console: "Console") -> None:
 def _value(value: float | None, interval: Sequence[float] | None) -> tuple[str, str]:
     if value is None:
         return "not determined", ""
-    return f"{value:.4g}", interval_text(None if interval is None else (interval[0], interval[1]))
+    if interval is None:
+        return f"{value:.4g}", interval_text(None)
+    low, high = interval  # an end that is infinite has no number in JSON
+    return f"{value:.4g}", interval_text((-math.inf if low is None else low, math.inf if high is None else high))
 
 
 def _line(console: "Console", text: str) -> None:
