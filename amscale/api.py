@@ -113,9 +113,8 @@ class Sweep:
                 experiment = parse(tree)
             except InputError as error:
                 raise InputError(f"{self.address}/sweep.yaml: {error}") from None
-            if not is_uri(self.address) and not is_archive(
-                self.address
-            ):  # a folder may have been moved since it was started
+            # A folder may have been moved since it was started.
+            if not is_uri(self.address) and not is_archive(self.address):
                 path = Path(self.address).absolute()
                 experiment = experiment.model_copy(update={"storage": str(path.parent), "name": path.name})
             self._experiment = experiment
@@ -308,8 +307,7 @@ class Sweep:
         from amscale.reporting.page import write_report
 
         with self._opened() as path:
-            folder = own_folder(self.address, path) if output is None else output
-            return write_report(path, fit, folder, self.address if is_archive(self.address) else None)
+            return write_report(path, fit, output, self.address)
 
     def _command(self, name: str, progress: bool) -> dict[str, Any]:
         """Run a command on this experiment in a new process, and return the document that it prints."""

@@ -19,13 +19,10 @@ def report(sweep: str = "results/quick", output: str | None = None, json: bool =
     """
     from amscale.cli import print_json
     from amscale.reporting.page import write_report
-    from amscale.trials.archive import is_archive
-    from amscale.trials.sweep_store import open_sweep, own_folder
+    from amscale.trials.sweep_store import open_sweep
 
-    address = str(sweep)
-    with open_sweep(address) as path:
-        folder = own_folder(address, path) if output is None else str(output)
-        page = write_report(path, output=folder, address=address if is_archive(address) else None)
+    with open_sweep(str(sweep)) as path:
+        page = write_report(path, output=None if output is None else str(output), address=str(sweep))
         if json:
             figures = sorted(str(file) for file in (page.parent / "figures").iterdir())
             print_json({"report": str(page), "figures": figures})

@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tables import table
+
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 DATA, PICTURES = DOCS / "data" / "radius", DOCS / "images" / "results"
 BLIND = ("random weights", "shuffled", "gaussian")
@@ -89,7 +91,7 @@ def radius_section(folder: Path = DATA) -> str:
         for name in names
         if (PICTURES / f"{name}.png").is_file()
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 
 def _main_table(trained: Iterable[Place]) -> str:
@@ -112,7 +114,7 @@ def _main_table(trained: Iterable[Place]) -> str:
             ]
         )
     heads = ("model", "place", "n", "vectors", "r̂, median (95 %)", "r*", "r̂/r*", "separated by r*", "duplicates")
-    return _table((*heads, "mean length", "dimension"), rows)
+    return table((*heads, "mean length", "dimension"), rows)
 
 
 def _control_table(places: list[Place]) -> str:
@@ -124,7 +126,7 @@ def _control_table(places: list[Place]) -> str:
             cells = [f"{each.ratio():.3g}" if each else "" for each in (one, *controls)]
             rows.append([one.experiment, _called(one), *cells])
     heads = ("r̂/r* of", "place", "trained", "scaled to √n", "random weights", "coordinates shuffled", "Gaussian")
-    return _table(heads, rows)
+    return table(heads, rows)
 
 
 def _size_table(trained: list[Place]) -> str:
@@ -137,7 +139,7 @@ def _size_table(trained: list[Place]) -> str:
         for one in trained
         if len(one.samples) > 4
     ]
-    return _table(("r̂/r* (vectors)", "place", "least sample", "", "", "", "all"), rows)
+    return table(("r̂/r* (vectors)", "place", "least sample", "", "", "", "all"), rows)
 
 
 def _findings(places: list[Place], trained: list[Place]) -> str:
@@ -226,12 +228,6 @@ def _span(values: Iterable[float], form: str = ".3g", between: str = " to ") -> 
     found = sorted(values)
     low, high = (format(value, form) for value in (found[0], found[-1]))
     return low if low == high else f"{low}{between}{high}"
-
-
-def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    heads = list(heads)
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 if __name__ == "__main__":

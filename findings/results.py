@@ -94,7 +94,7 @@ FINDINGS = {
                     "where": f"train.batch_tokens={batch}",
                     "tune": ("train.learning_rate",),
                 }
-                for batch in (512, 1000, 2000)
+                for batch in (128, 256, 512, 1000)
             },
         },
         figures=(("exponent", "every cell tuned"), ("loss", "every cell tuned")),

@@ -8,7 +8,8 @@ from typing import Any
 
 from amscale.scaling.answer import names_of
 from amscale.scaling.capacity import RESTS
-from amscale.scaling.estimate import EXPONENT, FLOOR, interval_text
+from amscale.scaling.dstar import place_of
+from amscale.scaling.estimate import EXPONENT, FLOOR, ends_of, interval_text
 from amscale.scaling.forecast import score_lines
 from amscale.settings import format_size
 
@@ -26,21 +27,13 @@ def estimate(known: Known, sweep: str, id: str, fit: str | None = None) -> dict[
     return next((item for item in found.get("estimates", ()) if item["id"] == id), None)
 
 
-def ends(item: dict[str, Any]) -> tuple[float, float] | None:
-    """Return the interval of an estimate; an end that JSON has as null is infinite."""
-    if item["interval"] is None:
-        return None
-    low, high = item["interval"]
-    return (-math.inf if low is None else low, math.inf if high is None else high)
-
-
 def number(item: dict[str, Any] | None) -> str:
     """Return a value with its interval, or why there is none."""
     if item is None:
         return "not estimated"
     if item["value"] is None:
         return f"not determined: {item['refusal']}"
-    interval = ends(item)
+    interval = item["interval"]
     return f"{item['value']:.4g}" + (f" ({interval_text(interval)})" if interval else " (no interval)")
 
 
@@ -62,10 +55,10 @@ def tests_of(item: dict[str, Any]) -> str:
 
 def k_of_slope(slope: dict[str, Any]) -> tuple[float, tuple[float, float]] | None:
     """Return k = 1/slope of ln C on ln N with its interval; None where the slope's holds 0 or is not known."""
-    interval = ends(slope)
-    if slope["value"] is None or interval is None or interval[0] <= 0:
+    if slope["value"] is None or slope["interval"] is None:
         return None
-    return 1 / slope["value"], (1 / interval[1], 1 / interval[0])
+    low, high = ends_of(slope["interval"])
+    return (1 / slope["value"], (1 / high, 1 / low)) if low > 0 else None
 
 
 def span(values: Sequence[float], size: bool = True) -> str:
@@ -240,10 +233,7 @@ def dstar_table(known: Known, names: Sequence[str]) -> str:
         for label in known[name]["fits"]:
             item = estimate(known, name, "k_dstar", label)
             for each in item["details"].get("dstar", ()) if item else ():
-                low, high = each["lower"], each["upper"]
-                known_high = high is not None and math.isfinite(high)
-                place = f"{format_size(low)} to {format_size(high)}" if low and known_high else ""
-                place = place or (f"at most {format_size(high)}" if known_high else f"above {format_size(low)}")
+                place = place_of(each["lower"], each["upper"])
                 rows.append([name, label, format_size(each["N"]), place, "; ".join(each["flags"])])
     return table(("sweep", "fit", "N", "D* lies in", "remark"), rows)
 
@@ -301,9 +291,9 @@ def floor_table(known: Known, names: Sequence[str]) -> str:
             for item in fit.get("estimates", ()):
                 if item["group"] != FLOOR or not item["id"].startswith("floor_validation") or item["value"] is None:
                     continue
-                entropy, interval = item["details"]["references"].get("entropy"), ends(item)
+                entropy, interval = item["details"]["references"].get("entropy"), item["interval"]
                 near = "" if entropy is None else f"{100 * (item['value'] / entropy - 1):+.2g} %"
-                below = "no interval" if interval is None else "yes" if interval[1] < 1 else "no"
+                below = "no interval" if interval is None else "yes" if ends_of(interval)[1] < 1 else "no"
                 rows.append([name, label, item["id"].removeprefix("floor_validation_").replace("_", " "), number(item)])
                 rows[-1] += ["not known" if entropy is None else f"{entropy:.4g}", near, below]
     heads = ("sweep", "fit", "text", "least validation loss", "entropy", "above it", "whole interval below 1")

@@ -1,7 +1,7 @@
 """Plan a sweep: the list of its trials, each with its shape, steps, cost and placement."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -211,41 +211,24 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
     trials = share_gpus(trials, resources, at_a_time)
     trials = [with_threads(trial, folder.trial(trial.label), resources, at_a_time, speeds) for trial in trials]
     trials.sort(key=lambda trial: (trial.N, trial.D, trial.cell.seed))
-    stops_early = config.tune is not None and config.tune.stop is not None  # Ray Tune sees a pack as one trial
-    most = config.launch.concurrent_trials
-
-    def arranged(trials: list[TrialPlan]) -> _Arrangement:
-        left = [trial for trial in trials if not folder.trial(trial.label).done()]
-        packs = () if stops_early else plan_packs(left, lambda trial: places(trial.placement, resources, most))
-        seconds = makespan(loads(trials, packs), resources, most)
-        return _Arrangement(trials, packs, seconds, tuple(describe_packs(packs, trials, left)))
-
-    apart = arranged(trials)
-    branched = plan_branches(trials, folder, lambda trial, step: seconds_after(trial, step, resources, speeds))
-    shared = arranged(branched) if any(trial.branch for trial in branched) else apart
-    sooner_apart = config.launch.share_trunk == "auto" and apart.seconds < shared.seconds
-    chosen = apart if sooner_apart else shared
+    arranged = _arrange(trials, config, folder, resources, speeds)
     return SweepPlan(
-        trials=tuple(chosen.trials),
+        trials=tuple(arranged.trials),
         axes=axes,
         grid=tuple(config.grid),
-        stops_early=stops_early,
+        stops_early=_stops_early(config),
         policies=tuple(describe_policies(policies)),
         stages=stages.sentences,
         later=tuple(planned(cell) for cell in stages.later),
         resources=resources,
         count=config.fit.count,
         flops_formula=f"{FLOPS_FORMULA}: {models.FLOPS_FORMULAS[FLOPS_FORMULA]}",
-        seconds=chosen.seconds,
-        packs=chosen.packs,
-        pack_notes=chosen.notes,
-        branch_notes=tuple(
-            describe_refused(shared.trials, shared.seconds, apart.seconds)
-            if sooner_apart
-            else describe_branches(chosen.trials)
-        ),
+        seconds=arranged.seconds,
+        packs=arranged.packs,
+        pack_notes=arranged.pack_notes,
+        branch_notes=arranged.branch_notes,
         speeds=speeds,
-        concurrent=most,
+        concurrent=config.launch.concurrent_trials,
         end_seconds=max((_end_seconds(folder.trial(trial.label), config.launch) for trial in trials), default=0.0),
         texts=corpora.texts,
         memory_basis=tuple(comparison.describe() for comparison in compared.values()),
@@ -259,7 +242,36 @@ class _Arrangement:
     trials: list[TrialPlan]
     packs: tuple[Pack, ...]
     seconds: float
-    notes: tuple[str, ...]
+    pack_notes: tuple[str, ...]
+    branch_notes: tuple[str, ...]
+
+
+def _arrange(
+    trials: list[TrialPlan], config: Experiment, folder: SweepStore, resources: Resources, speeds: Speeds
+) -> _Arrangement:
+    """Let trials share stable phases and processes, as all of them end the soonest."""
+    most = config.launch.concurrent_trials
+
+    def packed(trials: list[TrialPlan]) -> _Arrangement:
+        left = [trial for trial in trials if not folder.trial(trial.label).done()]
+        alone = _stops_early(config)  # Ray Tune sees a pack as one trial
+        packs = () if alone else plan_packs(left, lambda trial: places(trial.placement, resources, most))
+        seconds = makespan(loads(trials, packs), resources, most)
+        notes = tuple(describe_packs(packs, trials, left))
+        return _Arrangement(trials, packs, seconds, notes, tuple(describe_branches(trials)))
+
+    branched = plan_branches(trials, folder, lambda trial, step: seconds_after(trial, step, resources, speeds))
+    shared = packed(branched)
+    if config.launch.share_trunk != "auto" or not any(trial.branch for trial in branched):
+        return shared
+    apart = packed(trials)
+    if shared.seconds <= apart.seconds:
+        return shared
+    return replace(apart, branch_notes=tuple(describe_refused(branched, shared.seconds, apart.seconds)))
+
+
+def _stops_early(config: Experiment) -> bool:
+    return config.tune is not None and config.tune.stop is not None
 
 
 def _end_seconds(trial: TrialStore, launch: LaunchSettings) -> float:

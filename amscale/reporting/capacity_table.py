@@ -52,13 +52,9 @@ def count_rows(details: dict[str, Any]) -> Rows:
         [
             item["count"],
             f"{item['bits_per_parameter']:.4g}",
-            _interval(item["interval"]),
+            interval_text(item["interval"]),
             "not determined" if item["slope"] is None else f"{item['slope']:.4g}",
-            "" if item["slope"] is None else _interval(item["slope_interval"]),
+            "" if item["slope"] is None else interval_text(item["slope_interval"]),
         ]
         for item in details.get("by_count") or ()
     ]
-
-
-def _interval(ends: Sequence[float] | None) -> str:
-    return interval_text(None if ends is None else (ends[0], ends[1]))

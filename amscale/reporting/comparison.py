@@ -1,6 +1,5 @@
 """What differs between two sweeps: settings, losses of the cells that both have, estimates."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from amscale.files import parse_json
+from amscale.scaling.estimate import ends_of
 from amscale.settings import flatten
 from amscale.trials.records import TrialResult
 from amscale.trials.sweep_store import SweepStore
@@ -67,15 +67,9 @@ class EstimateDifference:
         first, second = self.values
         if first is None or second is None or first == second:
             return first != second
-        known = [ends(interval) for interval in self.intervals if interval]
+        known = [ends_of(interval) for interval in self.intervals if interval]
         overlap = any(low <= first <= high and low <= second <= high for low, high in known)
         return self.rejected[0] != self.rejected[1] or not overlap
-
-
-def ends(interval: Interval) -> tuple[float, float]:
-    """Return the ends of an interval as numbers."""
-    low, high = interval
-    return -math.inf if low is None else low, math.inf if high is None else high
 
 
 @dataclass(frozen=True)

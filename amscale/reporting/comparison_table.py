@@ -7,8 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from amscale.reporting.comparison import CellPair, Comparison, EstimateDifference, ends
+from amscale.reporting.comparison import CellPair, Comparison, EstimateDifference
 from amscale.reporting.terminal import print_line
+from amscale.scaling.estimate import ends_of
 from amscale.settings import format_size, format_value
 
 
@@ -74,4 +75,4 @@ def _estimate_row(estimate: EstimateDifference) -> tuple[str, ...]:
 def _value(value: float | None, interval: Any) -> str:
     if value is None:
         return "not determined"
-    return f"{value:.4g}" + ("" if interval is None else " ({:.4g} to {:.4g})".format(*ends(interval)))
+    return f"{value:.4g}" + ("" if interval is None else " ({:.4g} to {:.4g})".format(*ends_of(interval)))

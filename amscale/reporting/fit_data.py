@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from amscale.scaling.estimate import FLOOR
+from amscale.scaling.estimate import FLOOR, ends_of
 from amscale.scaling.floor import common_value
 from amscale.settings import format_size
 
@@ -149,8 +149,7 @@ def with_infinite_ends(document: dict[str, Any]) -> dict[str, Any]:
     """Replace the null ends of intervals in a fit.json by infinities, in place: JSON has none."""
     for estimate in document["estimates"]:
         if estimate.get("interval") is not None:
-            low, high = estimate["interval"]
-            estimate["interval"] = (-math.inf if low is None else low, math.inf if high is None else high)
+            estimate["interval"] = ends_of(estimate["interval"])
     return document
 
 

@@ -18,7 +18,9 @@ from amscale.reporting.interactive import html_formula, to_plotly
 from amscale.reporting.report_data import ReportData, read_report_data
 from amscale.scaling.forecast import score_lines
 from amscale.scaling.verdict import NextStep, promise
+from amscale.trials.archive import is_archive
 from amscale.trials.storage_errors import check_outputs, make_folder
+from amscale.trials.sweep_store import own_folder
 
 if TYPE_CHECKING:
     from amscale.scaling.base_fit import BaseFit
@@ -32,21 +34,25 @@ def write_report(
     Args:
         folder: `<storage>/<name>` of a sweep with at least one finished trial.
         fit: its estimates; by default those of its fit.json, fitted again if the trials have changed.
-        output: the folder to write to, which is made if it is missing; the sweep's own if None.
-        address: the sweep as a user names it, where that is not its folder.
+        output: the folder to write to, which is made if it is missing; if None the sweep's own, of an archive one of
+            its name beside it.
+        address: the sweep as a user names it, by default its folder.
 
     Raises:
         InputError: not a sweep folder, no finished trial in it, or no right to write, which is said before the work.
     """
     from amscale.reporting.static import write_charts
 
+    archive = address if address is not None and is_archive(address) else None
+    if archive is not None and output is None:
+        output = own_folder(archive, Path(folder))
     target = Path(folder if output is None else output).expanduser().absolute()
     if output is not None:
         make_folder(target, f"output={str(output)!r}")
     if target.is_dir():
         files, advice = ("report.html", "fit.json"), "give another folder for report.html and figures/, --output FOLDER"
         check_outputs(target, files, ("figures",), advice)
-    report = read_report_data(folder, fit, target, address)
+    report = read_report_data(folder, fit, target, archive)
     charts = report_charts(report)
     palette = palette_of(charts)
     write_charts(charts, palette, target / "figures")

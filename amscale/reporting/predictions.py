@@ -1,9 +1,9 @@
 """Print fits by a column, predictions of points by others, forecasts and their scores."""
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from amscale.scaling.dstar import place_of
 from amscale.scaling.estimate import interval_text
 from amscale.scaling.forecast import score_lines
 from amscale.settings import format_size
@@ -50,16 +50,9 @@ def _print_compared(compared: Sequence[dict[str, Any]], console: "Console") -> N
             if row["reason"]:
                 _line(console, f"{row['kind']}: {row['reason']}")
         for row in rows:
-            if located := [_located(each) for each in row.get("dstar", ())]:
+            stars = row.get("dstar", ())
+            if located := [f"{place_of(each['low'], each['high'])} at N = {format_size(each['N'])}" for each in stars]:
                 _line(console, f"{row['kind']}: D* {'; '.join(located)}")
-
-
-def _located(dstar: dict[str, Any]) -> str:
-    """Return `8k to 20k at N = 6k`, or the end that is open."""
-    low, high, name = dstar["low"], dstar["high"], f"at N = {format_size(dstar['N'])}"
-    if high is None:
-        return f"above {format_size(low)} {name}"
-    return f"{format_size(low)} to {format_size(high)} {name}" if low else f"at most {format_size(high)} {name}"
 
 
 def print_predictions(document: dict[str, Any], console: "Console") -> None:
@@ -124,13 +117,10 @@ def _law(document: dict[str, Any], console: "Console") -> None:
     _line(console, f"law {document['law']}: {document['formula']}: {parameters}")
 
 
-def _value(value: float | None, interval: Sequence[float] | None) -> tuple[str, str]:
+def _value(value: float | None, interval: Sequence[float | None] | None) -> tuple[str, str]:
     if value is None:
         return "not determined", ""
-    if interval is None:
-        return f"{value:.4g}", interval_text(None)
-    low, high = interval  # an end that is infinite has no number in JSON
-    return f"{value:.4g}", interval_text((-math.inf if low is None else low, math.inf if high is None else high))
+    return f"{value:.4g}", interval_text(interval)
 
 
 def _line(console: "Console", text: str) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from amscale.errors import InputError
 from amscale.scaling.curves import Choice, Curves
 from amscale.scaling.points import Point, PointTable
+from amscale.settings import format_size
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def criterion(curves: Curves, window: float = 0.2) -> Criterion:
     least = _least(curves)
     step, floor = int(curves.validation_steps[least]), float(curves.validation_losses[least])
     width = _width(curves, window)
-    losses = curves.train_at(window_before_least(curves, window))
+    losses = curves.train_at(_before(step, width))
     if not len(losses) or not losses.finite:
         raise ValueError(f"no finite train losses in the {width} steps before step {step}")
     return Criterion(
@@ -99,7 +100,10 @@ def window_before_least(curves: Curves, window: float) -> Choice:
     Raises:
         ValueError: there is no validation loss.
     """
-    step, width = int(curves.validation_steps[_least(curves)]), _width(curves, window)
+    return _before(int(curves.validation_steps[_least(curves)]), _width(curves, window))
+
+
+def _before(step: int, width: int) -> Choice:
     return lambda steps: (steps > step - width) & (steps <= step)
 
 
@@ -112,6 +116,13 @@ def _least(curves: Curves) -> int:
 
 def _width(curves: Curves, window: float) -> int:
     return max(1, round(window * curves.steps)) if window <= 1 else int(window)
+
+
+def place_of(lower: float, upper: float | None) -> str:
+    """Return where D* lies: `8k to 20k`, or the end that is known. An upper end that JSON has as null is infinite."""
+    if upper is None or math.isinf(upper):
+        return f"above {format_size(lower)}"
+    return f"{format_size(lower)} to {format_size(upper)}" if lower else f"at most {format_size(upper)}"
 
 
 def locate(N: float, D: Sequence[float], criteria: Sequence[float], threshold: float = 0.04) -> DStar:

@@ -1,6 +1,7 @@
 """Estimates: a number with its interval and the evidence behind it, or the reason why it is not determined."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -94,11 +95,17 @@ class Estimate(FitRecord):
         return tuple(test.value for test in self.tests if test.rejected)
 
 
-def interval_text(interval: tuple[float, float] | None) -> str:
+def ends_of(interval: Sequence[float | None]) -> tuple[float, float]:
+    """Return the ends of an interval, in JSON null where they are infinite, as numbers."""
+    low, high = interval
+    return -math.inf if low is None else low, math.inf if high is None else high
+
+
+def interval_text(interval: Sequence[float | None] | None) -> str:
     """Return `1.51 to 2.54`, or words for an end that is infinite."""
     if interval is None:
         return "none"
-    low, high = interval
+    low, high = ends_of(interval)
     if math.isinf(low) and math.isinf(high):
         return "unbounded"
     if math.isinf(high):
