@@ -29,6 +29,10 @@ from page import write_page
 
 import amscale
 from amscale.api import Sweep, fit_folder
+from amscale.reporting.chart import Chart, palette_of
+from amscale.reporting.figures import report_charts
+from amscale.reporting.report_data import read_report_data
+from amscale.reporting.static import draw_chart
 from amscale.scaling.dstar import cell_criteria
 from amscale.scaling.points import counted
 from amscale.scaling.reading import read_sweep
@@ -265,21 +269,22 @@ def _fit(name: str, label: str) -> dict[str, Any]:
             found = fit_folder(folder, **FINDINGS[name].fits[label], address=shown)
         except amscale.InputError as error:
             return {"refusal": str(error).replace(str(folder), shown)}
-    for figure, of in FINDINGS[name].figures:
-        if of == label:
-            _draw(found, figure, f"{name}_{figure}.png")
+        wanted = [figure for figure, of in FINDINGS[name].figures if of == label]
+        drawn = report_charts(read_report_data(folder, found, address=shown)) if wanted else []
+    for figure in wanted:
+        _draw({chart.name: chart for chart in drawn}, figure, PICTURES / f"{name}_{figure}.png")
     return _kept(found.to_dict())
 
 
-def _draw(found: Any, figure: str, file: str) -> None:
+def _draw(charts: dict[str, Chart], figure: str, file: Path) -> None:
     from matplotlib import rcdefaults
 
+    file.unlink(missing_ok=True)
+    if figure not in charts:
+        print(f"{file.name}: there is no data for {figure!r}, only for {', '.join(charts)}")
+        return
     PICTURES.mkdir(parents=True, exist_ok=True)
-    try:
-        found.plot(figure).savefig(PICTURES / file, dpi=90)
-    except amscale.InputError as error:
-        print(f"{file}: {error}")
-        (PICTURES / file).unlink(missing_ok=True)
+    draw_chart(charts[figure], palette_of(list(charts.values()))).savefig(file, dpi=90)
     rcdefaults()
 
 

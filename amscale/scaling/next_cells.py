@@ -78,7 +78,8 @@ def next_cells(
     if capacity := known_capacities(table):
         by_bits = _by_capacity(rows, capacity, number, axis, most_tokens)
         return by_law if by_law and shown and by_law.width_then <= by_bits.width_then else by_bits
-    known = [dstar for dstar in dstars if dstar.kind == "interval"]
+    # A new D is placed at an N that has been run, which a search for a shape by size need not find again.
+    known = [dstar for dstar in dstars if dstar.kind == "interval" and (sizes is None or dstar.N in axis)]
     if by_law and (shown or len(known) < _LEAST_DSTAR):
         return by_law
     if len(known) < _LEAST_DSTAR:

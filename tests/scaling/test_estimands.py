@@ -177,6 +177,17 @@ def test_next_cells_of_a_censored_sweep_halve_the_widest_ignorance():
     assert chosen.width_now == pytest.approx(interval[1] - interval[0])
 
 
+def test_next_cells_by_dstar_are_at_sizes_that_can_be_run_again():
+    N = np.array([1e6, 4e6, 1.6e7, 6.4e7])
+    lower, upper = np.array([1e3, 1.6e3, 3e3, 9e3]), np.array([1.1e3, 2.6e3, 6e3, 1e4])
+    dstars = [DStar(*row, row[2], (), ()) for row in zip(N, lower, upper, strict=True)]
+    table = table_of(N, upper, np.array([3, 2.5, 2.0, 1.7]))
+    chosen = next_cells(table, 4, dstars, sizes=[1e6, 2e6, 4e6, 6.4e7])  # a search by size does not find 16M again
+    assert sorted(N for N, _ in chosen.cells) == [1e6, 4e6, 6.4e7]
+    with pytest.raises(InputError, match=r"D\* is known on both sides for 2 N"):
+        next_cells(table, 4, dstars, sizes=[1e6, 4e6])
+
+
 def made_capacity(N, scatter=0.0):
     """N parameters that hold 2 N bits, the most of them at D = N^0.7."""
     bits, D = 2 * N * math.exp(scatter), N**0.7 * np.array([0.3, 0.9, 2.7])
