@@ -19,15 +19,27 @@ def energies_table(known: Known, names: Sequence[str]) -> str:
             for step in dict.fromkeys((steps[0], steps[-1])):
                 at = [row for row in own if row["step"] == step]
                 shares = [_share(row[key] for row in at) for key in ("E", "E_global")]
-                family = ", ".join(known[name]["facts"]["family"]) + name.removeprefix("energies").replace("_", " ")
-                rows.append([family, f"{layers} x {width}", f"{step:,}", str(len(at)), *shares])
-    heads = ("family", "layers x width", "step", "seeds", "steps that lower E_t", "that lower E_global")
+                of_the_end = _between(sorted(row["loss"] for row in at), "{:.3g}") if step == steps[-1] else ""
+                rows.append(
+                    [_family(known, name), f"{layers} x {width}", f"{step:,}", str(len(at)), *shares, of_the_end]
+                )
+    heads = ("family", "layers x width", "step", "seeds", "steps that lower E_t", "that lower E_global", "least loss")
     return table(heads, rows)
 
 
+def _family(known: Known, name: str) -> str:
+    """Return the family of a sweep; of one of the library's, which all are `hub`, the architecture in its name."""
+    families = ", ".join(known[name]["facts"]["family"])
+    return name.removeprefix("energies_") if families == "hub" else families
+
+
 def _share(values: Iterable[float]) -> str:
-    found = sorted(values)
-    return f"{100 * found[0]:.0f} %" if len(found) == 1 else f"{100 * found[0]:.0f} to {100 * found[-1]:.0f} %"
+    return _between(sorted(100 * value for value in values), "{:.0f}") + " %"
+
+
+def _between(ascending: Sequence[float], form: str) -> str:
+    low, high = form.format(ascending[0]), form.format(ascending[-1])
+    return low if low == high else f"{low} to {high}"
 
 
 def energies_against_loss(known: Known, names: Sequence[str]) -> str:
@@ -48,9 +60,10 @@ def rank_correlation(pairs: Sequence[tuple[float, float]]) -> str:
     if len(pairs) < 5 or min(len({x for x, _ in pairs}), len({y for _, y in pairs})) < 3:
         return f"{len(pairs)} runs, too few or too alike to say."
     found = spearmanr(*zip(*pairs, strict=True))
-    told = "goes with" if found.pvalue < 0.05 else "does not tell anything of"
     measured = f"rank correlation {found.statistic:.2f} over {len(pairs)} runs (p = {found.pvalue:.2g})"
-    return f"{measured}: the share {told} the loss."
+    if found.pvalue >= 0.05:
+        return f"{measured}: the share does not tell anything of the loss."
+    return f"{measured}: runs of a larger share have the {'higher' if found.statistic > 0 else 'lower'} loss."
 
 
 _SHARES = ("energy/global/steps_lowering_E", "energy/global/steps_lowering_E_global")

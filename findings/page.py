@@ -17,6 +17,7 @@ from radius import radius_section
 from tables import DOCS, Known, estimate, number, tests_of
 
 from amscale.scaling.answer_on_floor import NEAR
+from amscale.scaling.estimate import interval_text
 
 PAGE, README = DOCS / "results.md", DOCS.parent / "README.md"
 BEGIN, END = "<!-- findings: made by make results -->\n", "<!-- end of findings -->\n"
@@ -42,7 +43,9 @@ def render_findings(known: Known) -> str:
     lines = [f"* Random tokens: {tables.capacity_sentence(known)}"]
     for text, item in zip(("Question-Formation", "English"), questions, strict=True):
         if item is not None:
-            told = f"; it {tests_of(item)}" if item["value"] is not None else ""
+            moved = item["details"].get("for_tuned_runs")
+            told = "" if moved is None else f"; of tuned runs it may be {interval_text(moved)}"
+            told += f"; it {tests_of(item)}" if item["value"] is not None else ""
             lines.append(f"* {text}, over-fitting threshold D*, weight decay 0: k is {number(item)}{told}.")
     below = [row for row in _floors(known) if row["entropy"] is not None and row["entropy"] < 1]
     if below:
@@ -77,6 +80,7 @@ def render_page(known: Known) -> str:
     calls: dict[str, Any] = {
         "runs": tables.runs_table,
         "tuned": tables.tuned_table,
+        "tuned_rules": tables.tuned_rules,
         "k_table": tables.k_table,
         "says": tables.says,
         "picture": tables.picture,

@@ -98,7 +98,7 @@ FINDINGS = {
                     "where": f"train.batch_tokens={batch}",
                     "tune": ("train.learning_rate",),
                 }
-                for batch in (128, 256, 512, 1000)
+                for batch in (64, 128, 256, 512, 1000)
             },
         },
         figures=(("exponent", "every cell tuned"), ("loss", "every cell tuned")),
@@ -236,6 +236,7 @@ def fit_archive(name: str) -> None:
         "archive": hashlib.sha256(archive(name).read_bytes()).hexdigest(),
         "amscale": amscale.__version__,
         "scaling": hashlib.sha256(sources).hexdigest()[:16],
+        "kept": list(_DETAILS),
     }
     wanted = json.loads(json.dumps(FINDINGS[name].fits))
     known = read_estimates().get(name, {"of": {}, "fits": {}})
@@ -288,7 +289,10 @@ def _draw(charts: dict[str, Chart], figure: str, file: Path) -> None:
     rcdefaults()
 
 
-_DETAILS = ("dstar", "capacities", "by_count", "references", "cell", "runs_below", "law", "recommended", "least")
+_DETAILS = (
+    *("dstar", "capacities", "by_count", "references", "cell", "runs_below", "law", "recommended", "least"),
+    "for_tuned_runs",
+)
 
 
 def _kept(document: dict[str, Any]) -> dict[str, Any]:
@@ -314,6 +318,7 @@ def _kept(document: dict[str, Any]) -> dict[str, Any]:
         if document["tuning"] is None
         else {
             "axes": document["tuning"]["axes"],
+            "lines": document["tuning"]["lines"],
             "cells": [
                 {name: cell[name] for name in ("N", "D", "settings", "edges", "reason")}
                 for cell in document["tuning"]["cells"]

@@ -1,7 +1,8 @@
 """The tables and sentences of docs/results.md, each made by a rule from docs/data/estimates.json."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -109,29 +110,57 @@ def runs_table(known: Known, names: Sequence[str]) -> str:
     return table(heads, rows) + ("\n" + shown if shown else "")
 
 
-def k_table(known: Known, names: Sequence[str], ids: Sequence[str] = ()) -> str:
-    """Return every estimate of k of each fit with what it rejects; below the table, which have no value and why."""
-    rows, without = [], []
-    for name in (name for name in names if name in known):
-        for label, fit in known[name]["fits"].items():
-            if "refusal" in fit:
-                without.append(f"{name}, {label}: {fit['refusal']}")
-            for item in fit.get("estimates", ()):
-                if item["group"] != EXPONENT or (ids and item["id"] not in ids):
-                    continue
-                if item["value"] is None:
-                    without.append(f"{name}, {label}, {item['estimand']}: {item['refusal']}")
-                else:
-                    rows.append([name, label, item["estimand"], number(item), tests_of(item)])
-    text = table(("sweep", "fit", "estimand", "k (95 % interval)", "of ½, 1, 1.35, 2, 4"), rows)
-    warnings = [
-        w for name in names if name in known for fit in known[name]["fits"].values() for w in fit.get("warnings", ())
-    ]
+def k_table(known: Known, names: Sequence[str], ids: Sequence[str] = (), of: str | None = None) -> str:
+    """Return every estimate of k of each fit with what it rejects; below the table, which have no value and why.
+
+    Args:
+        known: what is known.
+        names: the sweeps.
+        ids: the estimates to show, all by default.
+        of: the one fit to show, by default all of each sweep.
+    """
+    rows, warnings = [], []
+    without: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for name, label, fit in _fits(known, names, of):
+        warnings += fit.get("warnings", ())
+        if "refusal" in fit:
+            without.setdefault((name, "every estimate"), {}).setdefault(fit["refusal"], []).append(label)
+        for item in fit.get("estimates", ()):
+            if item["group"] != EXPONENT or (ids and item["id"] not in ids):
+                continue
+            if item["value"] is None:
+                reasons = without.setdefault((name, item["estimand"]), {})
+                reasons.setdefault(item["refusal"], []).append(label)
+            else:
+                rows.append([name, label, item["estimand"], number(item), *_tested(item)])
+    heads = ("sweep", "fit", "estimand", "k (95 % interval)", "k of tuned runs", "of ½, 1, 1.35, 2, 4")
+    text = table(heads, rows)
     if warnings:
         text += "\nWarnings of the fits:\n\n" + "".join(f"* {line}.\n" for line in dict.fromkeys(warnings))
     if without:
-        text += "\nNot determined:\n\n" + "".join(f"* {line}.\n" for line in without)
+        text += "\nNot determined:\n\n" + "".join(
+            f"* {name}, {estimand}: {_reasons(reasons)}.\n" for (name, estimand), reasons in without.items()
+        )
     return text
+
+
+def _fits(known: Known, names: Sequence[str], of: str | None = None) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield sweep, label and fit of every fit, or of those labelled `of`."""
+    for name in (name for name in names if name in known):
+        yield from ((name, label, fit) for label, fit in known[name]["fits"].items() if of in (None, label))
+
+
+def _reasons(reasons: dict[str, list[str]]) -> str:
+    """Return each reason with the fits that give it; `reason` alone where all give the same."""
+    if len(reasons) == 1:
+        return next(iter(reasons))
+    return "; ".join(f"{reason} ({', '.join(dict.fromkeys(labels))})" for reason, labels in reasons.items())
+
+
+def _tested(item: dict[str, Any]) -> tuple[str, str]:
+    """Return in which range k of tuned runs may be where that counts, and what the estimate rejects."""
+    moved = item["details"].get("for_tuned_runs")
+    return ("" if moved is None else f"may be {interval_text(moved)}"), tests_of(item)
 
 
 def says(known: Known, names: Sequence[str], subject: str) -> str:
@@ -300,18 +329,19 @@ def floor_table(known: Known, names: Sequence[str]) -> str:
     return table(heads, rows)
 
 
-def laws_table(known: Known, name: str) -> str:
-    """Return the laws side by side: held-out error, κ, floor and k."""
+def laws_table(known: Known, name: str, of: str) -> str:
+    """Return the laws of one fit side by side: held-out error, k, floor and κ, or why it has none of these."""
     rows = []
-    for label, fit in known.get(name, {}).get("fits", {}).items():
+    for _, _, fit in _fits(known, [name], of):
         for law in fit.get("laws", ()):
             own = [item for item in fit["estimates"] if item["details"].get("law") == law["law"]]
-            cells = [
-                next((number(i) for i in own if i["id"].startswith(kind)), "") for kind in ("k_", "floor_", "kappa_")
-            ]
+            kinds = [next((i for i in own if i["id"].startswith(kind)), None) for kind in ("k_", "floor_", "kappa_")]
+            reasons = dict.fromkeys(item["refusal"] for item in kinds if item is not None and item["refusal"])
             held = law["held_out"].get("C") if law["held_out"] else None
-            rows.append([label, law["law"], "" if held is None else f"{held:.2g}", *cells])
-    return table(("fit", "law", "error of ln loss, largest C held out", "k", "floor", "κ"), rows)
+            cells = ["" if item is None or item["value"] is None else number(item) for item in kinds]
+            why = "; ".join(reasons) or law["refusal"] or ""
+            rows.append([law["law"], "" if held is None else f"{held:.2g}", *cells, why])
+    return table(("law", "error of ln loss, largest C held out", "k", "floor", "κ", "not determined, because"), rows)
 
 
 def forecasts(known: Known, name: str) -> str:
@@ -334,6 +364,20 @@ def tuned_table(known: Known, names: Sequence[str]) -> str:
             rows[-1].append("" if train is None else f"learning rate {train['learning_rate']:.3g}")
             rows[-1].append("at the end of what was tried" if train and train["edge"] else "")
     return table(("sweep", "N", "D", "least validation loss at (interpolated)", "", "least train loss at", ""), rows)
+
+
+def tuned_rules(known: Known, names: Sequence[str]) -> str:
+    """Return how many cells are best at an end of what was tried, and the rules that follow from the others."""
+    lines = []
+    for name in (name for name in names if name in known):
+        tuning = next(iter(known[name]["fits"].values())).get("tuning") or {"axes": (), "cells": (), "lines": ()}
+        edges = Counter(axis for cell in tuning["cells"] for axis in cell["edges"])
+        cells = len(tuning["cells"])
+        for axis in tuning["axes"]:
+            where = f"at the end of what was tried in {edges[axis]} of {cells} cells"
+            lines.append(f"* {name}: the best {axis.partition('.')[2]} is {where}.")
+        lines += [f"* {name}: {line}." for line in tuning["lines"] if line.startswith(("rule:", "no rule:"))]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _same_cell(one: dict[str, Any], other: dict[str, Any]) -> bool:

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -92,11 +92,8 @@ class FitData:
         ]
 
     def mean_losses(self) -> dict[tuple[float, float], float]:
-        """Return the mean loss of the points of each (N, D)."""
-        found: dict[tuple[float, float], list[float]] = {}
-        for row in self.rows:
-            found.setdefault((row["N"], row["D"]), []).append(row["loss"])
-        return {cell: sum(values) / len(values) for cell, values in found.items()}
+        """Return the mean loss of the points of each (N, D); of a tuned sweep, a point is a tuned cell."""
+        return mean_by_cell((row["N"], row["D"], row["loss"]) for row in self.rows)
 
     def corpus_fact(self, name: str, trials: Sequence[Any] | None = None) -> float | None:
         """Return a property of the corpus that the runs agree on, or None; `trials` matters for a sweep only."""
@@ -132,6 +129,14 @@ class FitData:
         """Return the detail of that name of the first estimate that has it, or None."""
         found = self.estimate_with(name)
         return None if found is None else found["details"][name]
+
+
+def mean_by_cell(losses: Iterable[tuple[float, float, float]]) -> dict[tuple[float, float], float]:
+    """Return the mean loss of each (N, D), of N, D and loss of every run."""
+    found: dict[tuple[float, float], list[float]] = {}
+    for N, D, loss in losses:
+        found.setdefault((N, D), []).append(loss)
+    return {cell: sum(values) / len(values) for cell, values in found.items()}
 
 
 def data_of_fit(fit: "BaseFit") -> FitData:

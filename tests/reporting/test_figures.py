@@ -2,13 +2,17 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 from helpers.made_fit import page_of, surfaces
 
 from amscale.reporting.axes import log_axis, references
-from amscale.reporting.figures.loss import MAX_CURVE_POINTS, downsample_keeping_least, downsample_means
+from amscale.reporting.figures.loss import MAX_CURVE_POINTS, downsample_keeping_least, downsample_means, loss
+from amscale.reporting.report_data import read_report_data
 from amscale.scaling.fit import fit_sweep
+from amscale.settings import format_size
+from amscale.trials.sweep_store import open_sweep
 
 
 @pytest.mark.slow
@@ -103,3 +107,17 @@ def test_labels_of_touching_lines_are_joined():
     axis = log_axis("loss", [0.3, 3.0])
     lines = references([("1", 1.0), ("entropy", 0.9965), ("memorised", 0.98), ("far", 0.4), ("off", 9.0)], axis)
     assert [line.label for line in lines] == ["1, entropy, memorised", "", "", "far"]
+
+
+def test_lines_of_a_tuned_sweep_go_through_its_tuned_cells():
+    archive = Path(__file__).parents[2] / "docs" / "data" / "rates_questions.parquet"
+    with open_sweep(str(archive)) as folder:
+        fit = fit_sweep(folder, resamples=100)
+        chart = loss(read_report_data(folder, fit))
+    assert chart is not None
+    validation, train = chart.panels[:2]
+    lines = [series for series in validation.series if series.dash != "none"]
+    drawn = {(line.name, D): value for line in lines for D, value in zip(line.x, line.y, strict=True)}
+    assert drawn == {(f"N = {format_size(point.N)}", point.D): point.loss for point in fit.table.points}
+    assert len(fit.table.points) < len(validation.series[-1].x) * len(lines)  # a cell has several runs
+    assert all(series.dash == "none" for series in train.series)

@@ -14,7 +14,7 @@ from amscale.reporting.figures.common import (
     known_losses_note,
     size_legend,
 )
-from amscale.reporting.fit_data import FitData, RunLoss, run_label
+from amscale.reporting.fit_data import FitData, RunLoss, mean_by_cell, run_label
 from amscale.reporting.report_data import Curve, ReportData, ReportTrial
 from amscale.settings import format_size
 
@@ -28,14 +28,16 @@ def loss(data: FitData) -> Chart | None:
     runs = data.losses("validation_least")
     if not runs or data.corpora:
         return None
-    known = known_losses(data)
-    panels = [_loss_over_tokens(data, data.loss_name, runs, known)]
+    known, tuned = known_losses(data), bool(data.fit.get("tuning"))
+    panels = [_loss_over_tokens(data, data.loss_name, runs, known, data.mean_losses())]
     caption = "Each point is one run"
     if data.one_colour_per_size:
-        caption += ", each line the mean over the seeds of one N"
+        caption += ", each line the tuned cells of one N" if tuned else ", each line the mean over the seeds of one N"
     caption += "." + data.sample_note
     if isinstance(data, ReportData):
-        panels.append(_loss_over_tokens(data, "least train loss", data.losses("train_least"), known))
+        least = data.losses("train_least")
+        lines = {} if tuned else mean_by_cell((run.N, run.D, run.loss) for run in least)
+        panels.append(_loss_over_tokens(data, "least train loss", least, known, lines))
         window = first.losses.train_window if (first := data.finished[0].result) else None
         over = f"{window} consecutive steps" if window else "a window of steps"
         caption += f" The train loss is the least mean over {over}."
@@ -47,7 +49,13 @@ def loss(data: FitData) -> Chart | None:
     return Chart("loss", "Loss over N and D", caption, [("", panels)], size_legend(data), N_TITLE)
 
 
-def _loss_over_tokens(data: FitData, title: str, runs: list[RunLoss], known: list[tuple[str, float]]) -> Panel:
+def _loss_over_tokens(
+    data: FitData,
+    title: str,
+    runs: list[RunLoss],
+    known: list[tuple[str, float]],
+    lines_through: dict[tuple[float, float], float],
+) -> Panel:
     x = log_axis(D_TITLE, [run.D for run in runs], sizes=True)
     y = log_axis("loss (nats per token)", [run.loss for run in runs] + [value for _, value in known])
     by_colour: dict[str, list[RunLoss]] = {}
@@ -56,10 +64,9 @@ def _loss_over_tokens(data: FitData, title: str, runs: list[RunLoss], known: lis
     lines, points = [], []
     for colour, row in by_colour.items():
         name = f"N = {format_size(row[0].N)}"
-        if data.one_colour_per_size:
-            tokens = sorted({run.D for run in row})
-            means = [float(np.mean([run.loss for run in row if run.D == D])) for D in tokens]
-            lines.append(Series(name, tokens, means, colour, group=colour))
+        cells = sorted((D, value) for (N, D), value in lines_through.items() if N == row[0].N)
+        if data.one_colour_per_size and cells:
+            lines.append(Series(name, [D for D, _ in cells], [value for _, value in cells], colour, group=colour))
         points.append(
             Series(
                 name,
