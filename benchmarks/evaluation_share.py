@@ -75,7 +75,8 @@ def _train(folder: Path, size: str, steps: int, batch: int) -> float:
     from amscale.training import engine
     from amscale.training.bookkeeping import Bookkeeping
     from amscale.training.loop import train
-    from amscale.training.run import OpenTrial, resolve
+    from amscale.training.resolve import resolve
+    from amscale.training.run import OpenTrial
 
     folder.mkdir()
     configuration = folder / "share.yaml"

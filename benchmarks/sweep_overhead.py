@@ -72,8 +72,8 @@ class Watched:
         return sorted(path.stat().st_mtime for path in self.folder.glob("*/trials/*/result.json"))
 
     def step_seconds(self) -> float:
-        """Seconds of training of all trials."""
-        return sum(_times(trial)[-1] for trial in self.trials())
+        """Seconds of training of all trials; those that one process trains together share its seconds."""
+        return sum(_times(trial)[-1] / len(_together(trial)) for trial in self.trials())
 
     def _watch(self) -> None:
         while not self._over.wait(_POLL_SECONDS):
@@ -81,6 +81,12 @@ class Watched:
                 if trial not in self.first_steps and (times := _times(trial)):
                     # Records are written some at a time; they hold their own clock.
                     self.first_steps[trial] = time.time() - (times[-1] - times[0])
+
+
+def _together(trial: Path) -> list[str]:
+    """Return the trials that one process trained with this one, itself included."""
+    packed = json.loads((trial / "result.json").read_text())["packed"]
+    return packed["members"] if packed else [trial.name]
 
 
 def _times(trial: Path) -> list[float]:
@@ -162,7 +168,8 @@ def run_sweep(configuration: str, folder: Path, slots: int, overrides: Sequence[
     started, ended = seen.started(), seen.ended()
     starts = {path.parent: path.stat().st_mtime for path in storage.glob("*/trials/*/start")}
     first = [at - starts[trial] for trial, at in sorted(seen.first_steps.items(), key=lambda item: starts[item[0]])]
-    gaps = [start - end for start, end in zip(started[slots:], ended, strict=False)]
+    packed = any(len(_together(trial)) > 1 for trial in seen.trials())  # a pack has one start and one end
+    gaps = [] if packed else [start - end for start, end in zip(started[slots:], ended, strict=False)]
     within = seen.step_seconds() / (slots * (ended[-1] - started[0]))
     found = Overhead(
         seconds=seconds,

@@ -20,7 +20,8 @@ from pathlib import Path
 from amscale.data import prepare
 from amscale.data.corpora.kjv import KingJames
 from amscale.data.corpora.local_files import Text
-from amscale.data.readers import blocks, find_files, text_lines
+from amscale.data.file_patterns import find_files
+from amscale.data.readers import blocks, text_lines
 from amscale.data.tokenizers import LibraryTokenizer, make_tokenizer
 
 

@@ -1,7 +1,11 @@
 """Imports go one way: docs/design.md draws the packages in the order that is held here against the source."""
 
 import ast
+import importlib
+import importlib.util
 from pathlib import Path
+
+import pytest
 
 import amscale
 
@@ -52,3 +56,25 @@ def test_every_import_goes_down():
 def test_cluster_knows_nothing_of_training():
     for path in (ROOT / "cluster").rglob("*.py"):
         assert "training" not in imported(path), path
+
+
+def _is_module(package, name):
+    return hasattr(package, "__path__") and importlib.util.find_spec(f"{package.__name__}.{name}") is not None
+
+
+BESIDE = sorted(path for name in ("benchmarks", "findings", "tests") for path in (ROOT.parent / name).glob("*.py"))
+
+
+@pytest.mark.parametrize("path", BESIDE, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_what_a_script_imports_is_there(path):
+    """Of scripts that no test runs, so that one which lags behind a change is named at once."""
+    missing = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "amscale":
+            module = importlib.import_module(str(node.module))
+            missing += [
+                f"{path.name}:{node.lineno}: {node.module} has no {alias.name}"
+                for alias in node.names
+                if not hasattr(module, alias.name) and not _is_module(module, alias.name)
+            ]
+    assert not missing
