@@ -79,7 +79,8 @@ def fit(
         forecast: instead of the fit, predict cells that have not been run: N=1B,D=20B, several joined by semicolons;
             tokens=80B where data repeat.
         law: the id of the law that predicts; by default the one that describes the points and predicts them best.
-        save: write the forecast to this file; that of a sweep, where it is a bare name, into its folder forecasts/.
+        save: write the forecast to this file; that of a sweep, where it is a bare name, into its folder forecasts/;
+            an archive stays as it is.
         score: instead of the fit, compare the forecast in this file with the points.
         tune: settings of which each cell takes its best value, interpolated: columns of a table (lr,batch) or keys of a
             sweep (train.learning_rate), joined by commas; none tunes nothing. By default what the sweep's configuration
@@ -276,14 +277,15 @@ def _points(path: Path, given: dict[str, Any], where: str | None, least_sizes: i
 
 def _forecast(path: Path, given: dict[str, Any]) -> dict[str, Any]:
     from amscale.scaling.forecast import FOLDER, forecast, parse_cells, save_forecast
+    from amscale.trials.archive import is_archive
 
     cells = parse_cells(str(given["forecast"]))
     document = forecast(_points(path, given, given["where"]), cells, given["law"], given["resamples"])
     written = None
     if given["save"] is not None:
         place = Path(str(given["save"])).expanduser()
-        bare = place.parent == Path() and path.is_dir()
-        written = str(save_forecast(document, path / FOLDER / place if bare else place))
+        into_sweep = place.parent == Path() and path.is_dir() and not is_archive(str(given["source"]))
+        written = str(save_forecast(document, path / FOLDER / place if into_sweep else place))
     return {**document, "written": written}
 
 

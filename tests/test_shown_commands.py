@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 from helpers.commands import ended
 from helpers.shown_commands import ROOT, block, shown_commands
+from pyarrow import parquet
 
 from amscale import cli
 from amscale.config import load, split_arguments
@@ -53,8 +54,11 @@ NOT_RUN = {
 
 A sweep is planned (--dry_run), not trained: tests/end_to_end trains.
 """
-STAND_INS = {"model={family: parallel}": "model={family: vanilla}"}
-"""Words of commands that need a package of the reader's own, and what stands for them."""
+STAND_INS = {
+    "model={family: parallel}": "model={family: vanilla}",
+    "results/rectangle_english": "rectangle_english.parquet",
+}
+"""Words of commands that need a package of the reader's own or a sweep of hours, and what stands for them."""
 SBATCH = {"--nodes", "--time", "--gpus-per-node", "--cpus-per-task", "--signal"}
 
 
@@ -116,7 +120,8 @@ def write_axis(folder: Path, section: str, key: str, values: tuple[Any, ...]) ->
 
 
 def write_tables(folder: Path) -> None:
-    """Write the tables of the pages: runs of Chinchilla's law, with columns named as there."""
+    """Write the tables of the pages: runs of Chinchilla's law, with columns named as there, and an archived sweep
+    without its largest cell, which the page forecasts."""
     rows = [
         {"N": N, "D": D, "learning_rate": rate, "corpus": corpus}
         for corpus in ("web", "books")
@@ -135,6 +140,9 @@ def write_tables(folder: Path) -> None:
     best.rename(columns=others)[[*others.values(), "loss"]].to_csv(folder / "others.csv", index=False)
     points = {"Model Size": best["N"], "Training FLOP": best["flops"]}
     best.assign(**points)[["N", "D", *points, "loss"]].to_csv(folder / "points.csv", index=False)
+    rectangle = parquet.read_table(ROOT / "docs" / "data" / "rectangle_english.parquet")
+    N, D = (rectangle[name].to_numpy() for name in ("N", "D"))
+    parquet.write_table(rectangle.filter((N.max() > N) | (D.max() > D)), folder / "rectangle_english.parquet")
 
 
 @pytest.mark.parametrize("shown", COMMANDS, ids=lambda shown: shown.text[:70])

@@ -15,6 +15,7 @@ from amscale import Sweep
 from amscale.errors import InputError
 from amscale.export import export
 from amscale.files import packaged
+from amscale.fit import fit
 from amscale.reporting.chart import palette_of
 from amscale.reporting.figures import report_charts
 from amscale.reporting.page import render_page
@@ -92,9 +93,9 @@ def test_fit_and_report_of_an_archive_are_those_of_the_folder(folder, tmp_path, 
     assert found.table.source == str(file)
     _same(first.to_dict(), found.to_dict())
     numbers = []
-    for sweep, fit, address in ((copy, first, None), (None, found, str(file))):
+    for sweep, estimates, address in ((copy, first, None), (None, found, str(file))):
         with open_sweep(str(sweep or file)) as path:
-            report = read_report_data(path, fit, address=address)
+            report = read_report_data(path, estimates, address=address)
         assert str(report.folder) == str(sweep or file)
         charts = report_charts(report)
         text = read_page(render_page(report, charts, palette_of(charts))).text.split("The configuration, as")[0]
@@ -125,6 +126,15 @@ def test_an_archive_has_no_path_of_its_machine_and_is_a_table_too(folder, tmp_pa
     assert capsys.readouterr().err == "export: probes='some'; allowed are all, last, none\n"
     pd.DataFrame({"N": [1.0], "D": [2.0], "loss": [3.0]}).to_parquet(tmp_path / "table.parquet")
     assert not is_archive(tmp_path / "table.parquet")
+
+
+def test_the_forecast_from_an_archive_is_written_where_it_stays(folder, tmp_path, monkeypatch, capsys):
+    Sweep(folder).export(tmp_path, format="archive")
+    monkeypatch.chdir(tmp_path)
+    wanted = ("--forecast=N=200k,D=400k", "--law=chinchilla", "--save=later.json", "--resamples=100")
+    assert ended(fit, "made.parquet", *wanted) == 0, capsys.readouterr().err
+    assert "later.json" in capsys.readouterr().out
+    assert json.loads((tmp_path / "later.json").read_text())["cells"][0]["D"] == 400e3
 
 
 def test_a_window_that_cuts_a_block_is_refused():
