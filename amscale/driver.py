@@ -18,7 +18,6 @@ from amscale.errors import InputError
 from amscale.planning.plan import SweepPlan, plan_sweep
 from amscale.planning.speeds import keep, step_times
 from amscale.planning.stopped import stopped_result
-from amscale.planning.times import makespan
 from amscale.planning.trial_plan import TrialPlan
 from amscale.reporting.plan_table import print_plan
 from amscale.reporting.progress import LiveProgress
@@ -281,9 +280,7 @@ def _train(
 
 def _machine_hours(plan: SweepPlan, missing: Sequence[TrialPlan]) -> float:
     """Return the wall time of the trials that are missing, times the machines, in hours."""
-    concurrent = missing[0].cell.launch.concurrent_trials
-    seconds = makespan([(trial.placement, trial.seconds) for trial in missing], plan.resources, concurrent)
-    return seconds / 3600 * len(plan.resources.hosts)
+    return plan.wall_seconds(missing) / 3600 * len(plan.resources.hosts)
 
 
 def _board(config: Experiment, sweep: SweepStore, plan: SweepPlan) -> SweepBoard:
@@ -315,7 +312,7 @@ def _compare_time(
     plan: SweepPlan, missing: list[TrialPlan], sweep: SweepStore, seconds: float, console: Console
 ) -> None:
     """Print the time that the trials took beside what was planned, and keep what their steps took for later plans."""
-    expected = makespan([(trial.placement, trial.seconds) for trial in missing], plan.resources, plan.concurrent)
+    expected = plan.wall_seconds(missing)
     print_line(
         console,
         f"time of the trials: {format_duration(seconds)}; the plan said {format_duration(expected)} "

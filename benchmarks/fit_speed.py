@@ -24,7 +24,7 @@ began, used = time.perf_counter(), time.process_time()
 from amscale.scaling.laws.compare import compare
 from amscale.scaling.laws.law import rows_of
 from amscale.scaling.table import Columns, read_table
-compare(rows_of(read_table(sys.argv[1], Columns())), 0, large=True)
+compare(rows_of(read_table(sys.argv[1], Columns())), 0, intervals=False)
 print(json.dumps([time.perf_counter() - began, time.process_time() - used]))
 """
 

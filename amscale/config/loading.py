@@ -150,7 +150,12 @@ def load(source: str | Mapping[str, Any], overrides: Sequence[Override] | Mappin
         tree, written = read_configuration(source)
     pairs = overrides.items() if isinstance(overrides, Mapping) else overrides
     given = []
-    for key, value, as_written in map(parse_override, pairs):
+    parsed = _wholes_first([parse_override(pair) for pair in pairs])
+    for replaced in {"grid", "tune"} & {key for key, _, _ in parsed}:
+        # An axis of a grid that is replaced takes no setting that is given before.
+        tree.pop(replaced, None)
+        written.pop(replaced, None)
+    for key, value, as_written in parsed:
         _override(tree, key, value)
         _override(written, key, as_written)
         given.append(key)
@@ -158,6 +163,22 @@ def load(source: str | Mapping[str, Any], overrides: Sequence[Override] | Mappin
         return parse(tree, written)
     except InputError as error:
         raise InputError(f"{error}{_of_another_kind(str(error), given, source)}") from None
+
+
+def _wholes_first(parsed: list[tuple[str, Any, Any]]) -> list[tuple[str, Any, Any]]:
+    """Return overrides in their order, but those that replace a section, or others' parent, before what is in it.
+
+    `train.steps=9 train={…}` sets the steps of the section that is given. `grid` and `tune` stay where they are:
+    `tune={train.learning_rate: [x1, x2]} train.learning_rate=1e-3` narrows what is tuned, and the other way round the
+    rate is what is multiplied.
+    """
+    keys = [key for key, _, _ in parsed]
+
+    def depth(key: str) -> float:
+        whole = ("." not in key and key not in ("grid", "tune")) or any(other.startswith(f"{key}.") for other in keys)
+        return key.count(".") if whole else math.inf
+
+    return sorted(parsed, key=lambda one: depth(one[0]))
 
 
 def _of_another_kind(message: str, given: Sequence[str], source: str | Mapping[str, Any]) -> str:

@@ -19,9 +19,12 @@ def make_jobs(missing: Sequence[TrialPlan], sweep: SweepStore, plan: SweepPlan) 
     present = [[label for label in pack if label in by_label] for pack in plan.packs]
     packs = [[by_label.pop(label) for label in pack] for pack in present if pack]
     alone = [[trial] for trial in by_label.values()]
-    timed = [(pack_seconds(members) if len(members) > 1 else members[0].seconds, members) for members in packs + alone]
+
+    def seconds(members: list[TrialPlan]) -> float:
+        return pack_seconds(members, plan.resources, plan.speeds) if len(members) > 1 else members[0].seconds
+
     jobs = []
-    for _, members in sorted(timed, key=lambda found: -found[0]):
+    for members in sorted(packs + alone, key=seconds, reverse=True):
         first, *others = made = [make_job(trial, sweep, plan) for trial in members]
         if others:
             grace = sum(job.grace for job in made)

@@ -9,10 +9,11 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
+from amscale.cluster.resources import Resources
 from amscale.config import Experiment
 from amscale.models import Shape
-from amscale.planning.sharing import STEP_SECONDS
-from amscale.planning.times import WARM_ATTEMPT_SECONDS
+from amscale.planning.speeds import Speeds
+from amscale.planning.times import WARM_ATTEMPT_SECONDS, work_seconds
 from amscale.trials.location import is_uri
 from amscale.trials.records import Placement
 
@@ -132,19 +133,39 @@ def what_members_share(cell: Experiment, placement: Placement, shape: Shape, seq
     }
 
 
-def pack_seconds(members: "Sequence[TrialPlan]") -> float:
+def pack_seconds(members: "Sequence[TrialPlan]", resources: Resources, speeds: Speeds) -> float:
     """Return the expected wall time of a pack: one start, and what a step costs beside its arithmetic, once."""
-    own = sum(max(0.0, trial.seconds - trial.steps * STEP_SECONDS - WARM_ATTEMPT_SECONDS) for trial in members)
-    return WARM_ATTEMPT_SECONDS + max(trial.steps for trial in members) * STEP_SECONDS + own
+    return WARM_ATTEMPT_SECONDS + sum(
+        work_seconds(
+            trial.cell,
+            trial.shape.family,
+            trial.steps,
+            trial.flops,
+            trial.placement,
+            resources,
+            speeds,
+            len(members),
+        )
+        for trial in members
+    )
 
 
-def loads(trials: "Sequence[TrialPlan]", packs: Sequence[Pack]) -> list[tuple[Placement, float]]:
-    """Return placement and expected seconds of each process that the trials are trained by."""
+def loads(
+    trials: "Sequence[TrialPlan]", packs: Sequence[Pack], resources: Resources, speeds: Speeds
+) -> list[tuple[Placement, float]]:
+    """Return placement and expected seconds of each process that trains some of the trials.
+
+    Args:
+        trials: which are to be trained.
+        packs: of them and perhaps of others.
+        resources: what the machines have.
+        speeds: what is known of the time of a step.
+    """
     by_label = {trial.label: trial for trial in trials}
-    packed = [[by_label[label] for label in pack] for pack in packs]
-    alone = set(by_label) - {label for pack in packs for label in pack}
-    loads = [(members[0].placement, pack_seconds(members)) for members in packed]
-    return loads + [(trial.placement, trial.seconds) for trial in trials if trial.label in alone]
+    packed = [[by_label.pop(label) for label in pack if label in by_label] for pack in packs]
+    packed = [members for members in packed if members]
+    loads = [(members[0].placement, pack_seconds(members, resources, speeds)) for members in packed]
+    return loads + [(trial.placement, trial.seconds) for trial in by_label.values()]
 
 
 def describe_packs(packs: Sequence[Pack], trials: "Sequence[TrialPlan]", waiting: "Sequence[TrialPlan]") -> list[str]:

@@ -1,6 +1,7 @@
 """Plan a sweep: the list of its trials, each with its shape, steps, cost and placement."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,6 +107,10 @@ class SweepPlan:
     def time_basis(self) -> str:
         """What the expected times rest on, in words."""
         return self.speeds.basis
+
+    def wall_seconds(self, trials: Sequence[TrialPlan]) -> float:
+        """Return the expected wall time of some of the trials, packed as planned."""
+        return makespan(loads(trials, self.packs, self.resources, self.speeds), self.resources, self.concurrent)
 
     @property
     def storage(self) -> int:
@@ -256,7 +261,7 @@ def _arrange(
         left = [trial for trial in trials if not folder.trial(trial.label).done()]
         alone = _stops_early(config)  # Ray Tune sees a pack as one trial
         packs = () if alone else plan_packs(left, lambda trial: places(trial.placement, resources, most))
-        seconds = makespan(loads(trials, packs), resources, most)
+        seconds = makespan(loads(trials, packs, resources, speeds), resources, most)
         notes = tuple(describe_packs(packs, trials, left))
         return _Arrangement(trials, packs, seconds, notes, tuple(describe_branches(trials)))
 

@@ -36,6 +36,8 @@ class StepTime:
     """Cores of the process; 0 where that is not known."""
     calibrated: bool = False
     """Whether a calibration measured it, and not a trial, which counts more."""
+    members: int = 1
+    """Trials that the process trained together; the seconds are one's share of them."""
 
 
 @dataclass(frozen=True)
@@ -46,30 +48,48 @@ class Speeds:
     basis: str = "an assumed speed, until a trial has been measured"
     """What it rests on, for the plan."""
 
-    def step_seconds(self, family: str, flops: float, placement: Placement, resources: Resources) -> float:
-        """Return the seconds of one step.
+    def step_seconds(
+        self, family: str, flops: float, placement: Placement, resources: Resources, members: int = 1
+    ) -> float:
+        """Return the seconds of one step, or of one member's share of a pack's.
 
         Between measured steps of the family a line in FLOPs joins those beside; beyond them the arithmetic grows with
-        the FLOPs.
+        the FLOPs. Where steps of packs were measured and not of trials alone, or the other way round, the members of a
+        pack share what a step costs beside its arithmetic.
 
         Args:
             family: of the model.
             flops: of the step, of all processes.
             placement: where it runs.
             resources: what the machines have.
+            members: trials that the process trains together.
         """
         own = flops / placement.world_size
-        points = _averaged(point for point in self.measured if _alike(point, family, placement))
+        fixed = self.fixed_seconds(family, placement)
+        like, others = self._points(family, placement, members > 1), self._points(family, placement, members == 1)
+        if like:
+            return _interpolated(like, own, fixed / members)
+        if others and members > 1:
+            return _interpolated(others, own, fixed) - fixed * (1 - 1 / members)
+        if others:
+            together = min(point.members for point in self.measured if point.members > 1)
+            return _interpolated(others, own, fixed / together) + fixed * (1 - 1 / together)
+        return fixed / members + own / assumed_flops(placement, resources.suited(placement))
+
+    def fixed_seconds(self, family: str, placement: Placement) -> float:
+        """Return what a step costs beside its arithmetic: the line through the two least steps, at no FLOPs."""
+        points = self._points(family, placement, packed=False)
         if not points:
-            return STEP_SECONDS + own / assumed_flops(placement, resources.suited(placement))
-        places = [place for place, _ in points]
-        index = bisect.bisect(places, own)
-        if index == 0 or index == len(points):
-            place, seconds = points[min(index, len(points) - 1)]
-            fixed = min(STEP_SECONDS, seconds / 2) if index == 0 else 0.0
-            return fixed + (seconds - fixed) * own / place
-        (low, first), (high, second) = points[index - 1 : index + 1]
-        return first + (second - first) * (own - low) / (high - low)
+            return STEP_SECONDS
+        (low, first), (high, second) = points[0], points[min(1, len(points) - 1)]
+        if high <= low:
+            return min(STEP_SECONDS, first / 2)
+        return min(0.9 * first, max(0.0, first - (second - first) * low / (high - low)))
+
+    def _points(self, family: str, placement: Placement, packed: bool) -> list[tuple[float, float]]:
+        return _averaged(
+            point for point in self.measured if _alike(point, family, placement) and (point.members > 1) == packed
+        )
 
     def know(self, family: str, flops: float, placement: Placement) -> bool:
         """Return whether steps of about so many FLOPs were measured."""
@@ -101,6 +121,7 @@ def step_times(results: Iterable[TrialResult]) -> list[StepTime]:
                     precision=engine.precision or "fp32",
                     flops=result.flops.total / steps / world,
                     seconds=seconds / steps / world,
+                    members=result.packed.largest if result.packed else 1,
                 )
             )
     return found
@@ -143,6 +164,18 @@ def _alike(point: StepTime, family: str, placement: Placement) -> bool:
     return here == (family, placement.device, placement.precision) and (
         placement.device == "cuda" or point.cpus in (0, placement.cpus_per_process)
     )
+
+
+def _interpolated(points: Sequence[tuple[float, float]], flops: float, fixed: float) -> float:
+    """Return the seconds of a step between measured ones, or beyond; the least is arithmetic but for `fixed`."""
+    places = [place for place, _ in points]
+    index = bisect.bisect(places, flops)
+    if index == 0 or index == len(points):
+        place, seconds = points[min(index, len(points) - 1)]
+        kept = min(fixed, seconds) if index == 0 else 0.0
+        return kept + (seconds - kept) * flops / place
+    (low, first), (high, second) = points[index - 1 : index + 1]
+    return first + (second - first) * (flops - low) / (high - low)
 
 
 def _averaged(points: Iterable[StepTime]) -> list[tuple[float, float]]:

@@ -16,6 +16,8 @@ Ray's actor, which runs several trials."""
 WARM_ATTEMPT_SECONDS = 1.5
 """The same where its ranks are forked from a process that has imported everything: 1.2 to 1.7 seconds from the end of
 one trial to that of the next, less its steps, on a machine that was not quiet."""
+_RECORD_SECONDS = 0.0004
+"""Of a step: its records, its batch, and a look at whether the run is asked to end."""
 _FORWARD_SHARE = 1 / 3
 """Of a training step's arithmetic, what a forward pass takes."""
 
@@ -35,13 +37,36 @@ def trial_seconds(
         speeds: what is known of the time of a step.
     """
     attempt = WARM_ATTEMPT_SECONDS if cell.launch.warm_starts and can_start_warm(placement) else _ATTEMPT_SECONDS
-    training = steps * speeds.step_seconds(family, flops / steps, placement, resources)
+    return attempt + work_seconds(cell, family, steps, flops, placement, resources, speeds)
+
+
+def work_seconds(
+    cell: Experiment,
+    family: str,
+    steps: int,
+    flops: float,
+    placement: Placement,
+    resources: Resources,
+    speeds: Speeds,
+    members: int = 1,
+) -> float:
+    """Return the expected seconds of a trial's steps, records and validations, or of a member's of a pack.
+
+    Args:
+        cell, family, steps, flops, placement, resources, speeds: as for `trial_seconds`.
+        members: trials that the process trains together.
+    """
+    alone = speeds.step_seconds(family, flops / steps, placement, resources)
+    step = speeds.step_seconds(family, flops / steps, placement, resources, members) if members > 1 else alone
     validation = validating(cell, steps)
     # The last evaluation is of the training tokens, after the end's of more held-out ones where the run decides.
-    evaluated = validation.tokens * (math.ceil(steps / validation.every) + 1)
+    passes = math.ceil(steps / validation.every) + 1
+    tokens = validation.tokens * passes
     if validation.last_tokens > validation.tokens:
-        evaluated += validation.last_tokens
-    return attempt + training * (1 + _FORWARD_SHARE * evaluated / (cell.train.batch_tokens * steps))
+        tokens += validation.last_tokens
+    arithmetic = alone - speeds.fixed_seconds(family, placement)
+    forward = passes * (alone - arithmetic) + arithmetic * tokens / cell.train.batch_tokens
+    return steps * (step + _RECORD_SECONDS) + _FORWARD_SHARE * forward
 
 
 def makespan(trials: Sequence[tuple[Placement, float]], resources: Resources, concurrent: int | None) -> float:

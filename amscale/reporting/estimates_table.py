@@ -142,6 +142,7 @@ def print_laws(console: "Console", laws: Sequence[Comparison], reach: str = "") 
     rows = []
     not_fitted: dict[str, list[str]] = {}
     squares = {item.id: item for item in laws if item.objective == "squared_log"}
+    held_out = HELD_OUT if any(item.held_out for item in laws) else ()
     for item in (item for item in laws if item.objective == "huber_log"):
         if item.reason:
             not_fitted.setdefault(item.reason, []).append(item.law)
@@ -154,21 +155,19 @@ def print_laws(console: "Console", laws: Sequence[Comparison], reach: str = "") 
                 _number(item.r_squared, ".3f"),
                 _percent(item.rmse),
                 _number(score, ".1f" if score is None or abs(score) < 1e5 else ".0f"),
-                *(_percent(item.held_out.get(axis)) for axis in HELD_OUT),
+                *(_percent(item.held_out.get(axis)) for axis in held_out),
             )
         )
     if rows:
-        headings = ("law", "params", "R²", "error", "AICc", *(f"{axis} out" for axis in HELD_OUT))
+        headings = ("law", "params", "R²", "error", "AICc", *(f"{axis} out" for axis in held_out))
         console.print()
         console.print("laws on these points", style="bold")
         widths = _widths(console, headings, rows, stretched=0)
         _print_rows(console, headings, rows, widths, numbers=range(1, len(headings)))
-        _print_note(
-            console,
-            "error: root mean square of ln loss, by Huber's objective; N, D, C out: the same on the largest N, D or C, "
-            "by a fit to the other points, none where these are too few. AICc by squares on ln loss, Gaussian errors "
-            f"assumed; lower is better{reach}",
-        )
+        out = "N, D, C out: the same on the largest N, D or C, by a fit to the other points, none where too few"
+        lines = ["error: root mean square of ln loss, by Huber's objective", *([out] if held_out else [])]
+        aicc = "AICc by squares on ln loss, Gaussian errors assumed; lower is better"
+        _print_note(console, f"{'; '.join(lines)}. {aicc}{reach if held_out else ''}")
     for reason, names in not_fitted.items():
         _print_note(console, f"not fitted: {'; '.join(names)}: {reason}")
 

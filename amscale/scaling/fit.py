@@ -115,10 +115,11 @@ def fit_sweep(
     if table.others:
         update["details"] = dstar.details | {"choice": ", each cell at its settings of least validation loss"}
     dstar = dstar.model_copy(update=update)
-    points, estimates, laws, tuning = _estimates(runs, hypotheses, resamples, progress)
+    reason = nothing_foretold(table)
+    points, estimates, laws, tuning = _estimates(runs, hypotheses, resamples, progress, foretold=not reason)
     curves = health(table)
     conditions = conditions_of_sweep(runs) + list(curves.remarks() if curves else ())
-    if reason := nothing_foretold(table):
+    if reason:
         estimates = [_refused(item, reason) for item in estimates]
         if table.others:
             points.warnings.append(
@@ -221,11 +222,16 @@ def fit_table(
 
 
 def _estimates(
-    table: PointTable, hypotheses: Sequence[float], resamples: int, progress: Progress | None
+    table: PointTable,
+    hypotheses: Sequence[float],
+    resamples: int,
+    progress: Progress | None,
+    foretold: bool = True,
 ) -> tuple[PointTable, list[Estimate], list[Comparison], TuningSummary | None]:
     """Return what points alone allow, without loss curves: exponents and floors, and the laws side by side.
 
-    Runs that differ in tuned settings are a point for each cell first; the table of these is returned too.
+    Runs that differ in tuned settings are a point for each cell first; the table of these is returned too. Where
+    nothing in the text can be foretold, laws get no intervals, since they have no say.
     """
     tuning = tuned(table, resamples)
     table = table if tuning is None else tuning.table
@@ -241,15 +247,16 @@ def _estimates(
         if fewer < resamples:
             table.warnings.append(f"{count:,} rows: {fewer} resamples instead of {resamples}")
             resamples = fewer
-    fitted = compare(rows, resamples, large=large, progress=progress)
+    fitted = compare(rows, resamples, intervals=foretold and not large, progress=progress)
     by_law = law_estimates(table, fitted, hypotheses)
     others = []
     if not large:
+        least = min(resamples, 400) if foretold else 100
         others = [
             exponent_from_optima(table, hypotheses),
             *exponents_from_budgets(table, hypotheses),
             exponent_from_contours(table, hypotheses),
-            exponent_from_collapse(table, hypotheses, min(resamples, 400)),
+            exponent_from_collapse(table, hypotheses, least),
         ]
     pairs = near_duplicates(table.points)
     if 0 < len(pairs) <= _MOST_PAIRS:

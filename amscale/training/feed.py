@@ -1,4 +1,4 @@
-"""The batches of one rank, each made in a thread while the step before it trains."""
+"""The batches of one rank; for a GPU each is made in a thread while the step before it trains."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -61,8 +61,15 @@ class Feed:
         return RankBatch(inputs, targets, counted)
 
     @contextmanager
-    def ahead(self, first: int, last: int) -> Iterator[Iterator[RankBatch]]:
-        """Give the batches of steps `first` to `last`, each made while the one before is in use."""
+    def ahead(self, first: int, last: int, in_thread: bool) -> Iterator[Iterator[RankBatch]]:
+        """Give the batches of steps `first` to `last`, in a thread each made while the one before is in use.
+
+        Where a CPU trains, a thread would take its time from the cores that do, and make them wait for the
+        interpreter's lock.
+        """
+        if not in_thread:
+            yield (self.make(step) for step in range(first, last + 1))
+            return
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
 
             def batches() -> Iterator[RankBatch]:

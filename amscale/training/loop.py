@@ -123,9 +123,9 @@ def train(run: Run, progress: Progress) -> LoopOutcome:
     run.engine.train()
     parameters = [parameter for parameter in run.engine.module.parameters() if parameter.requires_grad]
     here, device = run.accelerator, run.accelerator.device
-    pinned = device.type == "cuda"
-    feed = Feed(run.batches, here.process_index, here.num_processes, run.micro_batch, run.accumulation, pinned)
-    with feed.ahead(progress.step + 1, run.steps) as batches:
+    on_gpu = device.type == "cuda"
+    feed = Feed(run.batches, here.process_index, here.num_processes, run.micro_batch, run.accumulation, pinned=on_gpu)
+    with feed.ahead(progress.step + 1, run.steps, in_thread=on_gpu) as batches:
         for batch in batches:
             if run.branches and run.branches.has(progress.step):
                 _settle(run, progress)

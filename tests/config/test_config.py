@@ -215,6 +215,17 @@ def test_a_file_that_is_not_text_or_not_there(tmp_path):
         config.load(str(tmp_path / "absent.yaml"))
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_section_that_is_given_whole_does_not_undo_what_is_given_in_it(turned):
+    tuned = {"tune": {"train.learning_rate": ["x1", "x2"]}}
+    source = yaml.safe_load((packaged("configs") / QUICK).read_text(encoding="utf-8")) | tuned
+    overrides = ["tune={train.batch_tokens: [512, 1k]}", "train.learning_rate=0.008"]
+    overrides += ["model={family: gpt2}", "model.layers=3"]
+    found = config.load(source, overrides[::-1] if turned else overrides)
+    assert found.tune.axes == {"train.batch_tokens": (512, "1k")}
+    assert (found.train.learning_rate, found.model.family, found.model.layers) == (0.008, "gpt2", 3)
+
+
 def test_an_override_of_an_axis_narrows_it():
     experiment = config.load(QUICK, ["model.size=25k", "data.size=[8k,20k]"])
     cells = config.expand(experiment)

@@ -36,6 +36,8 @@ def test_rows_of_one_shape_are_packed_for_every_core(tmp_path):
     assert found.pack_notes[0].startswith("12 trials of equal shapes are trained by ")
     assert found.seconds < plan(tmp_path, "launch.pack=off").seconds
     assert plan(tmp_path, "launch.pack=off").packs == ()
+    assert found.wall_seconds(found.trials) == found.seconds
+    assert 0 < found.wall_seconds(found.trials[:6]) < found.seconds, "of what is missing, packed as planned"
 
 
 def test_a_number_is_the_most(tmp_path):

@@ -11,6 +11,7 @@ from amscale.cluster.resources import Resources, this_machine
 from amscale.planning import speeds
 from amscale.planning.calibrate import calibrate
 from amscale.planning.plan import plan_sweep
+from amscale.planning.sharing import STEP_SECONDS
 from amscale.planning.speeds import Speeds, StepTime, keep, load
 from amscale.trials.records import Placement
 
@@ -34,13 +35,34 @@ def cache(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     ("flops", "seconds"),
-    [(1e8, 0.01), (2e9, 0.11), (3e9, 0.21), (6e9, 0.42), (5e7, 0.0075)],
-    ids=["measured", "between", "largest", "beyond", "below: half of the least step is no arithmetic"],
+    [(1e8, 0.01), (2e9, 0.11), (3e9, 0.21), (6e9, 0.42), (5e7, 0.0095)],
+    ids=["measured", "between", "largest", "beyond", "below: a tenth of the least step, at least, is arithmetic"],
 )
 def test_a_step_takes_what_steps_like_it_took(flops, seconds):
     points = (step(1e8, 0.01), step(1e9, 0.01), step(3e9, 0.21), step(3e9, 9.0, calibrated=True))
     others = (step(2e9, 77.0, family="gpt2"), step(2e9, 77.0, cpus=4), step(2e9, 77.0, precision="bf16"))
     found = Speeds(points + others).step_seconds("vanilla", flops, PLACEMENT, HERE)
+    assert found == pytest.approx(seconds)
+
+
+ALONE = (step(1e8, 0.005), step(3e8, 0.009))
+PACKED = (step(1e8, 0.0026, members=5), step(3e8, 0.0066, members=5))
+"""What ALONE are in packs of five, whose members share the 3 ms that a step costs beside its arithmetic."""
+
+
+@pytest.mark.parametrize(
+    ("measured", "members", "seconds"),
+    [
+        (ALONE, 1, 0.007),
+        (ALONE, 5, 0.007 - 0.003 * 4 / 5),
+        (PACKED, 5, 0.0046),
+        (ALONE + PACKED, 5, 0.0046),
+        (ALONE + PACKED, 1, 0.007),
+        (PACKED, 1, 0.0046 + STEP_SECONDS * 4 / 5),
+    ],
+)
+def test_what_packs_took_says_what_packs_take_and_not_trials_alone(measured, members, seconds):
+    found = Speeds(measured).step_seconds("vanilla", 2e8, PLACEMENT, HERE, members)
     assert found == pytest.approx(seconds)
 
 

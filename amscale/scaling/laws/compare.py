@@ -231,13 +231,13 @@ def compare(
     rows: Rows,
     resamples: int,
     laws: Mapping[str, Law] | None = None,
-    large: bool = False,
+    intervals: bool = True,
     progress: Progress | None = None,
 ) -> list[Fitted]:
     """Fit laws by their id, by default every one, under every objective; refit those that describe the points.
 
     Args:
-        large: leave out refits and held-out errors.
+        intervals: whether to refit them for intervals, and to find held-out errors.
         progress: is told of the laws that describe the points once all are fitted, and after every refit.
     """
     chosen = all_laws() if laws is None else laws
@@ -258,7 +258,7 @@ def compare(
         found = list(pool.map(fitted, *zip(*product(chosen, OBJECTIVES), strict=True)))
         misfit = misfits(rows, found)
         found = [replace(item, misfit=poor_fit(item.comparison) or misfit.get(item.comparison.id)) for item in found]
-        if large:
+        if not intervals:
             return found
         _tell(progress, found)
         for index, item in enumerate(pool.map(refitted, found)):
