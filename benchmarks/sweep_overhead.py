@@ -85,7 +85,7 @@ class Watched:
 
 def _together(trial: Path) -> list[str]:
     """Return the trials that one process trained with this one, itself included."""
-    packed = json.loads((trial / "result.json").read_text())["packed"]
+    packed = json.loads((trial / "result.json").read_text()).get("packed")
     return packed["members"] if packed else [trial.name]
 
 

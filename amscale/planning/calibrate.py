@@ -22,7 +22,7 @@ from amscale.planning.trial_plan import TrialPlan
 _SECONDS = 1.0
 """Of each model."""
 _LEAST_STEPS = 4
-_ENGINE_SECONDS = 0.003
+_ENGINE_SECONDS = 0.0005
 """What DeepSpeed's engine, batches and records add to a step of plain PyTorch."""
 _MOST_PROCESSES = 8
 _MOST_STEP_SECONDS = 3.0

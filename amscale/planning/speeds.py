@@ -18,6 +18,8 @@ from amscale.trials.records import Placement, TrialResult
 
 _FAR = 8.0
 """Steps of so many times the FLOPs of what was measured say little of each other's speed."""
+_MEMBER_SECONDS = 0.0006
+"""What a step of a pack costs more for each member: its batch, its loss, its gradient's norm."""
 _KEPT = 400
 """Measurements that are kept of a machine, the newest."""
 
@@ -70,10 +72,10 @@ class Speeds:
         if like:
             return _interpolated(like, own, fixed / members)
         if others and members > 1:
-            return _interpolated(others, own, fixed) - fixed * (1 - 1 / members)
+            return _interpolated(others, own, fixed) - fixed * (1 - 1 / members) + _MEMBER_SECONDS
         if others:
             together = min(point.members for point in self.measured if point.members > 1)
-            return _interpolated(others, own, fixed / together) + fixed * (1 - 1 / together)
+            return _interpolated(others, own, fixed / together) + fixed * (1 - 1 / together) - _MEMBER_SECONDS
         return fixed / members + own / assumed_flops(placement, resources.suited(placement))
 
     def fixed_seconds(self, family: str, placement: Placement) -> float:

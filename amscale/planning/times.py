@@ -13,9 +13,9 @@ from amscale.trials.records import Placement
 _ATTEMPT_SECONDS = 9.0
 """What a trial takes beside its steps: `accelerate launch`, imports, DeepSpeed's engine, evaluation; once in a while
 Ray's actor, which runs several trials."""
-WARM_ATTEMPT_SECONDS = 1.5
-"""The same where its ranks are forked from a process that has imported everything: 1.2 to 1.7 seconds from the end of
-one trial to that of the next, less its steps, on a machine that was not quiet."""
+WARM_ATTEMPT_SECONDS = 1.0
+"""The same where its ranks are forked from a process that has imported everything: 0.8 to 1.2 seconds from the end of
+one trial to that of the next, less its steps, on two free cores."""
 _RECORD_SECONDS = 0.0004
 """Of a step: its records, its batch, and a look at whether the run is asked to end."""
 _FORWARD_SHARE = 1 / 3
