@@ -35,7 +35,7 @@ name: minutes
 grid: {model.size: [1M], seed: [0, 1, 2, 3]}
 model: {family: gpt2, dropout: 0.0}
 data: {corpus: question_formation, documents: 4k, validation: 200, size: 16k}
-train: {steps: 800, batch_tokens: 2048}
+train: {steps: 300, batch_tokens: 2048}
 """,
 }
 
