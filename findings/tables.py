@@ -352,18 +352,21 @@ def forecasts(known: Known, name: str) -> str:
 
 
 def tuned_table(known: Known, names: Sequence[str]) -> str:
-    """Return the settings of least validation loss of each tuned cell."""
-    rows = []
+    """Return the learning rates of least validation and of least train loss of each tuned cell, a row for each N."""
+    rows: dict[tuple[str, float], list[list[str]]] = {}
     for name in (name for name in names if name in known):
         fit = next(iter(known[name]["fits"].values()))
         for cell in (fit.get("tuning") or {}).get("cells", ()):
-            best = ", ".join(f"{key.partition('.')[2]} {value:.3g}" for key, value in cell["settings"].items())
-            edge = "at the end of what was tried" if cell["edges"] else ""
-            train = next((item for item in known[name]["facts"]["least_train"] if _same_cell(item, cell)), None)
-            rows.append([name, format_size(cell["N"]), format_size(cell["D"]), best or cell["reason"], edge])
-            rows[-1].append("" if train is None else f"learning rate {train['learning_rate']:.3g}")
-            rows[-1].append("at the end of what was tried" if train and train["edge"] else "")
-    return table(("sweep", "N", "D", "least validation loss at (interpolated)", "", "least train loss at", ""), rows)
+            validation, train = rows.setdefault((name, cell["N"]), [[], []])
+            best = ", ".join(f"{value:.3g}" for value in cell["settings"].values()) or cell["reason"]
+            validation.append(f"{format_size(cell['D'])}: {best}{'†' if cell['edges'] else ''}")
+            found = next((item for item in known[name]["facts"]["least_train"] if _same_cell(item, cell)), None)
+            if found is not None:
+                rate = f"{found['learning_rate']:.3g}{'†' if found['edge'] else ''}"
+                train.append(f"{format_size(cell['D'])}: {rate}")
+    shown = [[name, format_size(N), *("; ".join(cells) for cells in both)] for (name, N), both in rows.items()]
+    headings = ("sweep", "N", "D: learning rate of least validation loss, interpolated", "D: that of least train loss")
+    return table(headings, shown) + "\n† at the end of what was tried.\n"
 
 
 def tuned_rules(known: Known, names: Sequence[str]) -> str:
