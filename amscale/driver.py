@@ -292,7 +292,7 @@ def _board(config: Experiment, sweep: SweepStore, plan: SweepPlan) -> SweepBoard
     }
     fit = config.fit
     settings = {"count": fit.count, "window": fit.window, "threshold": fit.threshold, "hypotheses": fit.hypotheses}
-    board = SweepBoard(sweep, labels, settings)
+    board = SweepBoard(sweep, labels, settings, (trial.N for trial in plan.trials))
     board.link()
     return board
 

@@ -7,11 +7,12 @@ verdict as text, at the number of trials that have finished. They are written an
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,11 +43,14 @@ class SweepBoard:
         sweep: its store.
         labels: trials of the grid, with what tells those of one N, D and seed apart, `lr=0.01`, or an empty text.
         fit: count, window, threshold and hypotheses of its estimates.
+        sizes: every N of the grid by that count, so that the line of an N keeps its name while others finish.
     """
 
-    def __init__(self, sweep: SweepStore, labels: Mapping[str, str], fit: Mapping[str, Any]) -> None:
+    def __init__(
+        self, sweep: SweepStore, labels: Mapping[str, str], fit: Mapping[str, Any], sizes: Iterable[int] = ()
+    ) -> None:
         self.folder = sweep.path / FOLDER
-        self._sweep, self._labels, self._fit = sweep, labels, fit
+        self._sweep, self._labels, self._fit, self._sizes = sweep, labels, fit, set(sizes)
         self._updating = threading.Lock()
         self._next = 0.0
 
@@ -98,7 +102,10 @@ class SweepBoard:
     def write(self, fit: "BaseFit") -> None:
         """Write the run of the sweep from estimates: steps of its charts are D, or N."""
         sizes = sorted({point.N for point in fit.table.points})
-        names = _ranked("N", sizes)
+        names = _ranked("N", sorted(self._sizes | set(sizes)))
+        for old in (self.folder / _SWEEP).glob("N*=*/"):
+            if old.name not in names.values():  # of a grid that has grown since
+                shutil.rmtree(old)
         for N in sizes:
             losses: dict[float, list[float]] = {}
             for point in fit.table.points:

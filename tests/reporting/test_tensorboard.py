@@ -72,6 +72,16 @@ def test_the_run_of_the_sweep_is_written_anew_as_trials_finish(made, tmp_path):
     assert link.resolve() == folder / "trials" / "vanilla-N6000-D20000-seed0" / "tb"
 
 
+def test_the_line_of_a_size_keeps_its_name_while_smaller_ones_are_trained(made, tmp_path):
+    folder = made.write_sweep(tmp_path / "s", sizes=(24000,), tokens=(20000, 50000), layers=0)
+    lines = folder / "tensorboard" / "All"
+    SweepBoard(SweepStore(folder), {}, FIT, (6000, 24000)).write(fit_so_far(folder, **FIT))
+    assert [path.name for path in lines.glob("N*")] == ["N2=24k"]
+    made.write_trial(folder, "vanilla-N3000-D8000-seed0", 3000, 8000, layers=0)
+    SweepBoard(SweepStore(folder), {}, FIT, (3000, 6000, 24000)).write(fit_so_far(folder, **FIT))
+    assert sorted(path.name for path in lines.glob("N*")) == ["N1=3k", "N3=24k"]
+
+
 def test_curves_under_a_uri_are_fetched_as_trials_upload_them(made, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     far = made.write_sweep(tmp_path / "far" / "s", sizes=(6000,), tokens=(8000, 20000), layers=0)
