@@ -21,7 +21,7 @@ from amscale.planning.stopped import stopped_result
 from amscale.planning.trial_plan import TrialPlan
 from amscale.reporting.plan_table import print_plan
 from amscale.reporting.progress import LiveProgress
-from amscale.reporting.tensorboard import SweepBoard, curves_line, served
+from amscale.reporting.tensorboard import SweepBoard, curves_line, first_view, served
 from amscale.reporting.terminal import print_line, print_results
 from amscale.settings import format_duration, format_value
 from amscale.trackers import TENSORBOARD, find_tracker
@@ -158,7 +158,8 @@ def run_sweep(
                 approve(_machine_hours(plan, missing))
             board = _board(config, sweep, plan)
             if first and board is not None and tensorboard:
-                print_line(console, f"TensorBoard: {until_the_end.enter_context(served(board.folder))}")
+                address = until_the_end.enter_context(served(board.folder))
+                print_line(console, f"TensorBoard: {first_view(address, len(plan.trials))}")
             return board
 
         plan, failed = _run_missing(config, sweep, console, on_lost, ownership, planned)

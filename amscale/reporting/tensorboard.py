@@ -31,6 +31,8 @@ FOLDER = "tensorboard"
 _SWEEP = "All"
 """Sorts before N1=…"""
 _LOSS, _DSTAR, _VERDICT = "Sweep/least validation loss against D", "Sweep/D star against N", "Sweep/verdict"
+_TICKED = 40
+"""Runs of which TensorBoard shows all at first."""
 _EVERY_SECONDS = 20.0
 _SHARE = 0.05
 """Share of the time that keeping the run of the sweep may take, at most."""
@@ -118,6 +120,17 @@ class SweepBoard:
         _write_run(
             self.folder / _SWEEP, {_DSTAR: known} if known else {}, {_VERDICT: _markdown(fit)}, len(fit.table.points)
         )
+
+
+def first_view(address: str, trials: int) -> str:
+    """Return the address of what to open first, and what to do there.
+
+    Curves are not smoothed, since those of the sweep have few points. Of more than 40 runs TensorBoard ticks none.
+    """
+    if trials <= _TICKED:
+        return f"{address}?smoothing=0#timeseries"
+    todo = "(no run of so many is ticked: the box beside 'Run' ticks those that the filter leaves)"
+    return f"{address}?smoothing=0&runFilter=^{_SWEEP}#timeseries   {todo}"
 
 
 def curves_line(sweep: Path) -> str:

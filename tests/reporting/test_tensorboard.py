@@ -11,7 +11,7 @@ import pytest
 from helpers.commands import wait_until
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from amscale.reporting.tensorboard import SweepBoard, run_names, served
+from amscale.reporting.tensorboard import SweepBoard, first_view, run_names, served
 from amscale.scaling.fit import fit_so_far
 from amscale.status import status
 from amscale.trials.sweep_store import ObjectSweepStore, SweepStore
@@ -80,6 +80,13 @@ def test_the_line_of_a_size_keeps_its_name_while_smaller_ones_are_trained(made, 
     made.write_trial(folder, "vanilla-N3000-D8000-seed0", 3000, 8000, layers=0)
     SweepBoard(SweepStore(folder), {}, FIT, (3000, 6000, 24000)).write(fit_so_far(folder, **FIT))
     assert sorted(path.name for path in lines.glob("N*")) == ["N1=3k", "N3=24k"]
+
+
+def test_the_page_to_open_first_has_the_sweep_alone_where_no_run_is_ticked():
+    assert first_view("http://127.0.0.1:6006/", 40) == "http://127.0.0.1:6006/?smoothing=0#timeseries"
+    assert first_view("http://h/", 41).startswith(
+        "http://h/?smoothing=0&runFilter=^All#timeseries   (no run of so many"
+    )
 
 
 def test_curves_under_a_uri_are_fetched_as_trials_upload_them(made, tmp_path, monkeypatch, capsys):
