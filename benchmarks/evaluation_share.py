@@ -32,6 +32,8 @@ def main() -> None:
     parser.add_argument("--batches", default="512,2048", help="tokens of a step")
     given = parser.parse_args()
     set_rank_environment()
+    import scipy.special  # noqa: F401 - as in the process that ranks are forked from
+
     from amscale.probes.suite import ProbeSuite
     from amscale.training.loss import Evaluation
 

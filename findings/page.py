@@ -82,6 +82,8 @@ def render_page(known: Known) -> str:
         "tuned": tables.tuned_table,
         "tuned_rules": tables.tuned_rules,
         "k_table": tables.k_table,
+        "treatments": tables.treatments_table,
+        "slopes": tables.slopes_table,
         "says": tables.says,
         "picture": tables.picture,
         "capacity_sentence": tables.capacity_sentence,

@@ -72,11 +72,29 @@ _TREATED = {
     for z in ("0.0", "0.0001")
     for smoothing in ("0.0", "0.1")
 }
+_PART, _BATCHES = "data.size>=120000", (64, 128, 256, 512, 1000)
+"""The part of the rectangle of English whose losses differ, and its batches."""
+_CHOICES = {
+    "rate and batch tuned": {},
+    **{f"batch {batch}, rate tuned": {"where": f"train.batch_tokens={batch}"} for batch in (256, 512, 1024)},
+    **{f"rate {rate}, batch tuned": {"where": f"train.learning_rate={rate}"} for rate in (0.005, 0.01, 0.02, 0.04)},
+    "rate 0.01, batch 512": {"where": "train.learning_rate=0.01,train.batch_tokens=512"},
+}
+"""How learning rate and batch of capacity_choices are chosen."""
 FINDINGS = {
     "capacity_rates": Finding("capacity_rates"),
+    "capacity_choices": Finding(
+        "capacity_rates",
+        (
+            "name=capacity_choices",
+            "tune={train.learning_rate: [x0.5, x1, x2, x4], train.batch_tokens: [256, 512, 1024]}",
+        ),
+        fits=_CHOICES,
+    ),
     "rates_questions": Finding("rates_questions"),
     "capacity": Finding("capacity", figures=(("capacity", "all"),)),
     "capacity_short": Finding("capacity", ("name=capacity_short", "train.steps=4000")),
+    "capacity_long": Finding("capacity", ("name=capacity_long", "seed=0", "train.steps=max(64000, 2 * N)")),
     "overfitting_questions": Finding(
         "overfitting_questions",
         fits=_DECAYS,
@@ -93,16 +111,28 @@ FINDINGS = {
         "rectangle_english",
         fits={
             "every cell tuned": {},
+            "every cell tuned, D from 120k": {"where": _PART},
             **{
-                f"one batch, {batch}, learning rate tuned": {
-                    "where": f"train.batch_tokens={batch}",
+                f"batch {batch}, learning rate tuned, D from 120k": {
+                    "where": f"{_PART},train.batch_tokens={batch}",
                     "tune": ("train.learning_rate",),
                 }
-                for batch in (64, 128, 256, 512, 1000)
+                for batch in _BATCHES
             },
         },
         figures=(("exponent", "every cell tuned"), ("loss", "every cell tuned")),
         forecasts=("N=47.3k,D=960k", "largest"),
+    ),
+    "rectangle_one_rate": Finding(
+        "rectangle_english",
+        ("name=rectangle_one_rate", "train.learning_rate=0.008", "tune={train.batch_tokens: [64, 128, 256, 512]}"),
+        fits={
+            "learning rate 0.008, batch tuned, D from 120k": {},
+            **{
+                f"learning rate 0.008, batch {batch}, D from 120k": {"where": f"train.batch_tokens={batch}"}
+                for batch in _BATCHES[:4]
+            },
+        },
     ),
     "radius_training": Finding("radius_training", fits={}),
     "energies": Finding("energies", probes="all", figures=(("energy", "all"),)),

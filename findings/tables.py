@@ -144,6 +144,48 @@ def k_table(known: Known, names: Sequence[str], ids: Sequence[str] = (), of: str
     return text
 
 
+def treatments_table(known: Known, names: Sequence[str], part: str) -> str:
+    """Return k by the laws that describe rectangles, for each way in which learning rate and batch were chosen.
+
+    Args:
+        known: what is known.
+        names: the sweeps.
+        part: how the label of a fit of the part that all of them have ends.
+    """
+    ids = ("k_kaplan", "k_coupled", "k_chinchilla")
+    rows, found, reasons = [], [], {}
+    for name, label, _ in (one for one in _fits(known, names) if one[1].endswith(part)):
+        items = [estimate(known, name, id, label) for id in ids]
+        cells = ["not determined" if item is None or item["value"] is None else number(item) for item in items]
+        rows.append([label.removesuffix(part), *cells])
+        if items[0] is not None:
+            found += [items[0]["value"]] if items[0]["value"] is not None else []
+            if items[0]["value"] is None:
+                reasons.setdefault(items[0]["refusal"], []).append(label.removesuffix(part))
+    text = table(("chosen how", "k by Kaplan's law", "k by the coupled law", "k by Chinchilla's law"), rows)
+    if found:
+        text += f"\nBy Kaplan's law k lies between {min(found):.3g} and {max(found):.3g} with the choice.\n"
+    if reasons:
+        listed = "; ".join(f"{reason} ({', '.join(labels)})" for reason, labels in reasons.items())
+        text += f"\nNot determined by Kaplan's law: {listed}.\n"
+    return text
+
+
+def slopes_table(known: Known, name: str) -> str:
+    """Return bits per parameter and the slope of ln C on ln N of each fit, and the k that follows."""
+    rows, found = [], []
+    for _, label, _ in _fits(known, [name]):
+        bits, slope = (estimate(known, name, f"capacity_{what}", label) for what in ("bits_per_parameter", "slope"))
+        of_slope = k_of_slope(slope) if slope else None
+        k = "not determined"
+        if of_slope is not None:
+            k = f"{of_slope[0]:.3g} ({of_slope[1][0]:.3g} to {of_slope[1][1]:.3g})"
+            found.append(of_slope[0])
+        rows.append([label, number(bits), number(slope), k])
+    text = table(("chosen how", "bits per parameter", "slope of ln C on ln N", "k"), rows)
+    return text + (f"\nk lies between {min(found):.3g} and {max(found):.3g} with the choice.\n" if found else "")
+
+
 def _fits(known: Known, names: Sequence[str], of: str | None = None) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield sweep, label and fit of every fit, or of those labelled `of`."""
     for name in (name for name in names if name in known):
