@@ -157,15 +157,16 @@ class TrainingTrial(tune.Trainable):  # type: ignore[misc]
     """Ends what is left of the trial before."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Begin an attempt of the trial on its machines."""
+        """Take a trial, without beginning an attempt of it.
+
+        Tune may give up an actor that it is making for a trial, and give the trial to one that has become free
+        meanwhile; both set it up, and only one gets its steps.
+        """
         job = config["job"]
         self._runner: TrialRunner | PackRunner = _pack_runner(job) if job.get("members") else _trial_runner(job)
+        self._begun = False
         self._failure = ""
         self._failure_reported = False
-        try:
-            self._runner.start()
-        except TrialFailed as failure:
-            self._failure = str(failure)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Run another trial of the same size in this actor: starting one takes seconds.
@@ -173,10 +174,10 @@ class TrainingTrial(tune.Trainable):  # type: ignore[misc]
         What is left of a trial of one machine that has its result ends meanwhile: its launcher takes seconds too.
         """
         ended, before = self._runner, self._ending
-        if ended.done() and ended.placement.machines == 1:
+        if self._begun and ended.done() and ended.placement.machines == 1:
             self._ending = threading.Thread(target=ended.release)
             self._ending.start()
-        else:
+        elif self._begun:
             ended.release()
         if before is not None:
             before.join()
@@ -184,7 +185,7 @@ class TrainingTrial(tune.Trainable):  # type: ignore[misc]
         return True
 
     def step(self) -> dict[str, Any]:
-        """Wait for new metrics of the trial and report them; the last report has `done`.
+        """Wait for new metrics of the trial and report them; the last report has `done`. The first begins an attempt.
 
         Raises:
             TrialFailed: the trial cannot go on.
@@ -194,6 +195,9 @@ class TrainingTrial(tune.Trainable):  # type: ignore[misc]
             raise TrialFailed(self._failure)
         if not self._failure:
             try:
+                if not self._begun:
+                    self._begun = True
+                    self._runner.start()
                 reports = self._runner.step()
             except TrialFailed as failure:
                 self._failure = str(failure)
@@ -208,7 +212,8 @@ class TrainingTrial(tune.Trainable):  # type: ignore[misc]
 
     def cleanup(self) -> None:
         """End the trial's processes, and what is left of the one before."""
-        self._runner.release()
+        if self._begun:  # else another actor may have the trial, and its folder on this machine
+            self._runner.release()
         if self._ending is not None:
             self._ending.join()
 

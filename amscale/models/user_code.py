@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from importlib import import_module
+from importlib.machinery import PathFinder
 from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,6 +104,31 @@ def load(builder: Builder) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
+class _Finder(ModuleFinder):
+    """A ModuleFinder that also reads packages without `__init__.py`, of which Python's own fails."""
+
+    def find_module(self, name: str, path: Any, parent: Any = None) -> Any:
+        """Return what `load_module` needs of a module: for such a package its folder."""
+        full = name if parent is None else f"{parent.__name__}.{name}"
+        if full not in self.excludes:
+            spec = PathFinder.find_spec(name, self.path if path is None else path)
+            if spec is not None and spec.loader is None and spec.submodule_search_locations:
+                return None, next(iter(spec.submodule_search_locations)), ("", "", _FOLDER)
+        return super().find_module(name, path, parent)
+
+    def load_package(self, fqname: str, pathname: str) -> Any:
+        """Read a package; one without `__init__.py` has no code of its own."""
+        if (Path(pathname) / "__init__.py").is_file():
+            return super().load_package(fqname, pathname)
+        module: Any = self.add_module(fqname)
+        module.__path__ = [pathname]
+        return module
+
+
+_FOLDER = 5
+"""The kind of a package, as `ModuleFinder.load_module` knows it."""
+
+
 class _Code(NamedTuple):
     """Code that was read: the file of each of its modules, when each was changed last, and the hash of all."""
 
@@ -132,7 +158,7 @@ def source_hash(builder: Builder) -> str:
 def _code_of(builder: Builder) -> _Code:
     def read() -> ModuleFinder:
         own = builder.module.partition(".")[0]
-        finder = ModuleFinder([builder.folder], excludes=_others(Path(builder.folder), own))
+        finder = _Finder([builder.folder], excludes=_others(Path(builder.folder), own))
         try:
             finder.import_hook(builder.module)
         except (ImportError, SyntaxError) as error:
@@ -172,7 +198,7 @@ def script_hash(path: Path) -> str:
     """
 
     def read() -> ModuleFinder:
-        finder = ModuleFinder([str(path.parent)], excludes=_others(path.parent, ""))
+        finder = _Finder([str(path.parent)], excludes=_others(path.parent, ""))
         try:
             finder.run_script(str(path))
         except (OSError, SyntaxError, ValueError) as error:
@@ -200,10 +226,11 @@ def _changed(files: Iterable[str]) -> dict[str, int]:
 
 
 def _others(folder: Path, own: str) -> list[str]:
-    """Return what a folder of installed packages holds beside one of them; nothing for any other folder."""
+    """Return what is no code of the user's: amscale, and beside a package that is installed all that is there."""
+    ours = [] if own == "amscale" else ["amscale"]
     if not _PACKAGES & set(folder.parts):
-        return []
-    return [path.stem for path in folder.iterdir() if path.stem != own]
+        return ours
+    return [*ours, *(path.stem for path in folder.iterdir() if path.stem != own)]
 
 
 def _files(finder: ModuleFinder) -> dict[str, str]:

@@ -8,6 +8,7 @@ from ray import tune
 
 from amscale.cluster.ray_cluster import ray_cluster
 from amscale.cluster.tune import Job, run_jobs
+from amscale.cluster.tune_trial import TrainingTrial
 from amscale.trials.location import TrialLocation
 from amscale.trials.records import Placement
 
@@ -70,6 +71,19 @@ class Noted(list):
 
     def failed(self, label, reason, again):
         self.append((label, "again" if again else "failed"))
+
+
+def test_an_actor_that_gets_no_steps_begins_no_attempt(tmp_path):
+    """Tune may give a trial to another actor than the one that it made for it, which is then ended after its setup."""
+    job = Job("x", TrialLocation(str(tmp_path), None, "s", "x"), PLACEMENT, 5.0, 60.0, None)
+    folder = tmp_path / "s" / "trials" / "x"
+    folder.mkdir(parents=True)
+    (folder / "spec.yaml").write_text("")
+    given_up = TrainingTrial({"job": job.to_dict()})
+    given_up.cleanup()
+    assert given_up.reset_config({"job": job.to_dict()})
+    given_up.cleanup()
+    assert [path.name for path in folder.iterdir()] == ["spec.yaml"]
 
 
 def test_retries_are_counted_since_the_last_progress(tmp_path):

@@ -84,14 +84,30 @@ def test_a_script_without_a_result_is_refused_once(tmp_path):
 
 def test_an_edit_of_a_script_or_of_what_it_imports_is_noticed_in_one_process(tmp_path):
     script, other = tmp_path / "my_train.py", tmp_path / "batches.py"
-    script.write_text("import batches\n")
+    deep = tmp_path / "helpers" / "more" / "util.py"  # in packages without __init__.py
+    deep.parent.mkdir(parents=True)
+    deep.write_text("x = 1\n")
+    script.write_text("import batches\nimport amscale\nfrom helpers.more.util import x\nimport helpers.more.util\n")
     other.write_text("SIZE = 1\n")
     before = script_hash(script)
     assert script_hash(script) == before
-    for path, text in ((other, "SIZE = 22\n"), (script, "import batches as b\n")):
+    for path, text in ((other, "SIZE = 22\n"), (deep, "x = 22\n"), (script, "import batches as b\n")):
         path.write_text(text)
         assert script_hash(script) != before
         before = script_hash(script)
+
+
+def test_a_script_beside_amscale_is_its_own_code_alone(tmp_path):
+    """As in a clone, whose folder holds the package: an edit of amscale makes no other trial."""
+    (tmp_path / "amscale" / "cluster").mkdir(parents=True)
+    (tmp_path / "amscale" / "__init__.py").write_text("from amscale.cluster import a\n")
+    part = tmp_path / "amscale" / "cluster" / "a.py"
+    part.write_text("x = 1\n")
+    script = tmp_path / "my_train.py"
+    script.write_text("import amscale\n")
+    before = script_hash(script)
+    part.write_text("x = 22\n")
+    assert script_hash(script) == before
 
 
 @pytest.mark.parametrize(
