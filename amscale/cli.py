@@ -104,6 +104,9 @@ def _tell(text: str) -> NoReturn:
     sys.exit(0)
 
 
+_CONTINUING = ("sweep", "train", "probe")
+
+
 def _run(function: Callable[..., Any], arguments: list[str], name: str) -> int:
     short = name.split(".")[-1].split()[-1]
     try:
@@ -124,7 +127,7 @@ def _run(function: Callable[..., Any], arguments: list[str], name: str) -> int:
             raise
         return _end(2, str(found), command=short)
     except KeyboardInterrupt:
-        return _end(EXIT_INTERRUPTED, "interrupted")
+        return _end(EXIT_INTERRUPTED, "interrupted" + ": the same command continues" * (short in _CONTINUING))
     return status if isinstance(status, int) else 0
 
 

@@ -117,6 +117,11 @@ def format_size(number: float) -> str:
     return f"{number:.3g}"
 
 
+def counted(count: int, noun: str) -> str:
+    """Return `1 trial`, `2 trials`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def format_duration(seconds: float) -> str:
     """Write a duration as `45 s`, `3 min`, `2.5 h` or `4.1 d`."""
     if seconds < 90:

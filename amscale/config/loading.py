@@ -1,18 +1,20 @@
 """Load an Experiment from a YAML file and the overrides of a command line, and expand its grid into cells."""
 
 import copy
+import difflib
 import itertools
 import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from amscale.config.checking import check, known_keys
+from amscale.config.checking import check, closest, known_keys
 from amscale.config.rules import multiple_of
 from amscale.config.schema import Experiment, TrainSettings
 from amscale.config.written import parse_written, text_at
@@ -159,6 +161,7 @@ def load(source: str | Mapping[str, Any], overrides: Sequence[Override] | Mappin
         _override(tree, key, value)
         _override(written, key, as_written)
         given.append(key)
+    _refuse_undone(tree.get("grid"), given)
     try:
         return parse(tree, written)
     except InputError as error:
@@ -174,11 +177,22 @@ def _wholes_first(parsed: list[tuple[str, Any, Any]]) -> list[tuple[str, Any, An
     """
     keys = [key for key, _, _ in parsed]
 
-    def depth(key: str) -> float:
-        whole = ("." not in key and key not in ("grid", "tune")) or any(other.startswith(f"{key}.") for other in keys)
-        return key.count(".") if whole else math.inf
+    def depth(key: str, value: Any) -> float:
+        section = isinstance(value, dict) and "." not in key and key not in ("grid", "tune")
+        return key.count(".") if section or any(other.startswith(f"{key}.") for other in keys) else math.inf
 
-    return sorted(parsed, key=lambda one: depth(one[0]))
+    return sorted(parsed, key=lambda one: depth(one[0], one[1]))
+
+
+def _refuse_undone(grid: Any, given: Sequence[str]) -> None:
+    """Raise InputError where a setting was given before a grid that has it as an axis, and would count for nothing."""
+    if "grid" in given and isinstance(grid, dict):
+        undone = [key for key in given[: given.index("grid")] if key in grid]
+        if undone:
+            raise InputError(
+                f"{undone[0]} is given, and after it a grid with that axis, which undoes it; leave one of them out, or "
+                f"give {undone[0]} after grid to narrow the axis"
+            )
 
 
 def _of_another_kind(message: str, given: Sequence[str], source: str | Mapping[str, Any]) -> str:
@@ -239,7 +253,9 @@ def parse(tree: dict[str, Any], written: Mapping[str, Any] | None = None) -> Exp
     grid = tree.get("grid") or {}
     for key, values in grid.items() if isinstance(grid, dict) else ():
         if section_of(str(key)) not in _AXIS_SECTIONS:
-            raise InputError(f"grid.{key}: not an axis; axes are keys of {', '.join(_AXIS_SECTIONS)}")
+            close = closest(str(key), tuple(known_keys(Experiment, tree)))
+            meant = f"; did you mean grid.{close[0]}?" if close else ""
+            raise InputError(f"grid.{key}: not an axis; axes are keys of {', '.join(_AXIS_SECTIONS)}{meant}")
         if values == []:
             raise InputError(f"grid.{key}=[]: an axis needs at least one value")
         # A section is validated with its axes in place: one of them may give a setting that the section requires.
@@ -289,7 +305,7 @@ def read_configuration(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         tree, written = parse_written(_configuration_text(Path(path)))
     except FileNotFoundError:
-        raise InputError(f"{path}: no such configuration; give a YAML file, for example configs/quick.yaml") from None
+        raise InputError(f"{path}: no such configuration; {_instead(Path(path))}") from None
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
     if tree is None:
@@ -297,6 +313,16 @@ def read_configuration(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     if not isinstance(tree, dict):
         raise InputError(f"{path}: a configuration is a mapping of keys, found {type(tree).__name__}")
     return tree, written
+
+
+def _instead(path: Path) -> str:
+    """Return what to give instead of a file that is not there."""
+    with suppress(OSError):
+        beside = path.expanduser().absolute().parent.iterdir()
+        names = [file.name for file in beside if file.suffix in (".yaml", ".yml")]
+        if close := difflib.get_close_matches(path.name, names, n=1):
+            return f"did you mean {path.with_name(close[0])}?"
+    return "give a YAML file, for example configs/quick.yaml"
 
 
 @lru_cache(maxsize=1)

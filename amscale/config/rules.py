@@ -117,7 +117,8 @@ def parse_rule(text: str) -> Rule:
             tree = ast.parse(_SIZE.sub(lambda size: repr(parse_number(size[1])), text).strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise ValueError(
-            "neither a number nor a rule; a rule is an expression such as 3e-3 * (N / 1M) ** -0.33"
+            "neither a number nor a rule; a rule is an expression such as 3e-3 * (N / 1M) ** -0.33, and under tune "
+            "x0.5 is a multiple"
         ) from None
     items = tree.elts if isinstance(tree, ast.List | ast.Tuple) else [tree]
     names: set[str] = set()

@@ -128,7 +128,7 @@ class TrainSettings(Settings):
     def _one_length(self) -> "TrainSettings":
         rules = dict(self.rules)
         if (self.steps is None and "steps" not in rules) == (self.epochs is None and "epochs" not in rules):
-            raise ValueError("give exactly one of train.steps and train.epochs")
+            raise ValueError("give exactly one of train.steps and train.epochs; train.steps=null takes back the steps")
         return self
 
     def warmup_steps(self, steps: int) -> float:

@@ -55,8 +55,9 @@ class Corpora:
         if corpus not in self._contents:
             try:
                 self._contents[corpus] = corpus_content(settings)
-            except InputError:
+            except InputError as error:
                 self._contents[corpus] = {}
+                self._texts[f"The text is not here, and is planned by what is known without it: {error}."] = None
         return self._contents[corpus]
 
     def _store(self, settings: Corpus) -> TokenStore | None:

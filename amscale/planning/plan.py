@@ -75,6 +75,10 @@ class SweepPlan:
     """What a reader should know of them."""
     branch_notes: tuple[str, ...] = ()
     """The same of stable phases that trials share, or could share."""
+    waiting: frozenset[str] = frozenset()
+    """Labels of the trials that have no result."""
+    foreign: int = 0
+    """Results in the sweep's folder that are of other corpora."""
 
     @property
     def further_axes(self) -> tuple[str, ...]:
@@ -237,6 +241,10 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
         end_seconds=max((_end_seconds(folder.trial(trial.label), config.launch) for trial in trials), default=0.0),
         texts=corpora.texts,
         memory_basis=tuple(comparison.describe() for comparison in compared.values()),
+        waiting=frozenset(trial.label for trial in trials if not folder.trial(trial.label).done()),
+        foreign=sum(
+            result.data.corpus not in {trial.cell.data.corpus for trial in trials} for result in results.values()
+        ),
     )
 
 

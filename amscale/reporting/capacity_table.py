@@ -32,9 +32,9 @@ def size_rows(details: dict[str, Any]) -> Rows:
 def _row(item: dict[str, Any]) -> list[str]:
     best = item["memorised"].index(max(item["memorised"]))
     bits, mark = item["memorised"][best], "" if item["bits"] is not None else "≥ "
-    if bits <= 0:
-        mark = ""
     late = item["late"][best]
+    if bits <= 0:  # no train loss below the entropy
+        return [format_size(item["N"]), "", "", "none", *("" for _ in COUNTED), "", ""]
     return [
         format_size(item["N"]),
         format_size(item["D"][best]),

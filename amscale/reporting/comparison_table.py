@@ -10,7 +10,7 @@ from rich.text import Text
 from amscale.reporting.comparison import CellPair, Comparison, EstimateDifference
 from amscale.reporting.terminal import print_line
 from amscale.scaling.estimate import ends_of
-from amscale.settings import format_size, format_value
+from amscale.settings import counted, format_size, format_value
 
 
 def print_comparison(found: Comparison, console: Console) -> None:
@@ -23,7 +23,12 @@ def print_comparison(found: Comparison, console: Console) -> None:
         print_line(console, "no setting differs")
     if found.cells:
         headings = ("N", "D", "seed", "validation A", "B", "B - A", "train A", "B", "B - A")
-        _print(console, f"{len(found.cells)} cells in common", headings, [_cell_row(pair) for pair in found.cells])
+        _print(
+            console,
+            f"{counted(len(found.cells), 'cell')} in common",
+            headings,
+            [_cell_row(pair) for pair in found.cells],
+        )
     else:
         print_line(console, "no cell in common")
     for name, only in (("A", found.only_first), ("B", found.only_second)):

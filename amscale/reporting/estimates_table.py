@@ -9,6 +9,7 @@ from amscale.scaling.estimate import Estimate, HypothesisTest, interval_text
 from amscale.scaling.forecast import score_lines
 from amscale.scaling.laws.compare import HELD_OUT, HELD_OUT_FACTOR, Comparison
 from amscale.scaling.verdict import ANSWER, ASKED, NEXT, NOT_SAID, Verdict
+from amscale.settings import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +32,7 @@ def print_fit(fit: "BaseFit", console: "Console", grounds: bool = False) -> None
 
     print_verdict(fit.verdict(), console)
     console.print()
-    header = f"{fit.table.source}: {len(fit.table.points)} points, {len(fit.table.left_out)} left out"
+    header = f"{fit.table.source}: {counted(len(fit.table.points), 'point')}, {len(fit.table.left_out)} left out"
     console.print(Text(f"{header}; {fit.table.convention}"))
     for warning in fit.table.warnings:
         console.print(Text(f"warning: {warning}"), style="yellow")

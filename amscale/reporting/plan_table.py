@@ -14,7 +14,7 @@ from amscale.cluster.machine import launch_command
 from amscale.planning.design import DesignCheck, design_lines
 from amscale.planning.plan import SweepPlan
 from amscale.planning.trial_plan import TrialPlan
-from amscale.settings import format_duration, format_size, format_value
+from amscale.settings import counted, format_duration, format_size, format_value
 from amscale.trials.records import Placement
 
 _HEADINGS = ("shape", "N", "D", "seed", "steps", "FLOPs", "memory", "ZeRO", "processes", "time")
@@ -33,12 +33,11 @@ def print_plan(plan: SweepPlan, console: Console, price: float | None = None, ev
         price: of an hour of one device.
         every_trial: print a row for each trial also where there are more than 40, instead of one for each shape.
     """
-    title = f"plan: {len(plan.trials)} trials on {plan.resources.describe()}"
+    title = f"plan: {counted(len(plan.trials), 'trial')} on {plan.resources.describe()}"
     _print_trials(title, plan, plan.trials, console, every_trial)
     if plan.later:
-        title = (
-            f"stage 2: {len(plan.later)} trials, whose settings follow from the results of stage 1 (here: the middle)"
-        )
+        later = counted(len(plan.later), "trial")
+        title = f"stage 2: {later}, whose settings follow from the results of stage 1 (here: the middle)"
         _print_trials(title, plan, plan.later, console, every_trial)
     for line in (
         *plan.stages,
@@ -51,6 +50,7 @@ def print_plan(plan: SweepPlan, console: Console, price: float | None = None, ev
         *plan.pack_notes,
         f"All trials: {sum(t.flops - t.flops_saved for t in plan.trials):.3g} FLOPs, {_hours(plan.trials)}, about "
         f"{format_duration(plan.seconds)} of wall time ({plan.time_basis}).",
+        *_left_lines(plan),
         *([] if price is None else [f"At {price:g} an hour of one device: {price * _device_hours(plan.trials):,.2f}."]),
         f"Storage: {plan.storage / 1e9:.2g} GB of results, and up to {plan.checkpoint_storage / 1e9:.2g} GB of "
         "checkpoints while trials run.",
@@ -91,6 +91,21 @@ def _print_trials(
             console.print(table)
             return
     console.file.write(f"{title}\n{_columns([headings, *rows])}\n")  # frames would cut cells off
+
+
+def _left_lines(plan: SweepPlan) -> list[str]:
+    """Return what is left where some trials have results, and what else the folder holds."""
+    left = [trial for trial in plan.trials if trial.label in plan.waiting]
+    lines = []
+    if len(left) < len(plan.trials):
+        rest = f": {_hours(left)}, about {format_duration(plan.wall_seconds(left))}" if left else ""
+        lines.append(f"{len(plan.trials) - len(left)} of them have results; {len(left)} are left{rest}.")
+    if plan.foreign:
+        lines.append(
+            f"The folder holds {counted(plan.foreign, 'result')} of another corpus too, and a fit of all takes each by "
+            "itself: give the sweep another name, or fit with --where."
+        )
+    return lines
 
 
 def _rule_lines(plan: SweepPlan) -> list[str]:

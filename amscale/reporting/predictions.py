@@ -17,7 +17,7 @@ _MOST_ROWS = 30
 def print_by(document: dict[str, Any], console: "Console") -> None:
     """Print a row for each kind: its recommended law, k and floor, or why it has none."""
     _line(console, f"fits by {document['by']}")
-    headings = ("kind", "points", "law", "k", "95 % interval", "floor", "95 % interval")
+    headings = (document["by"], "points", "law", "k", "95 % interval", "floor", "95 % interval")
     rows = [
         (
             row["kind"],
@@ -32,20 +32,20 @@ def print_by(document: dict[str, Any], console: "Console") -> None:
     for row in document["rows"]:
         if row["reason"]:
             _line(console, f"{row['kind']}: {row['reason']}")
-    _print_compared(document["compared"], console)
+    _print_compared(document["compared"], document["by"], console)
     for path in document["written"]:
         if path.endswith("fit.json"):
             _line(console, f"written: {path}")
 
 
-def _print_compared(compared: Sequence[dict[str, Any]], console: "Console") -> None:
+def _print_compared(compared: Sequence[dict[str, Any]], by: str, console: "Console") -> None:
     """Print each estimate with the kinds below each other, why some have none, and D* at each N."""
     for id in dict.fromkeys(row["id"] for row in compared):
         rows = [row for row in compared if row["id"] == id]
         _line(console, "")
         _line(console, f"{id}: {rows[0]['estimand']}")
         known = [(row["kind"], *_value(row["value"], row["interval"])) for row in rows]
-        _table(console, ("kind", "value", "95 % interval"), known, numbers=(1,))
+        _table(console, (by, "value", "95 % interval"), known, numbers=(1,))
         for row in rows:
             if row["reason"]:
                 _line(console, f"{row['kind']}: {row['reason']}")

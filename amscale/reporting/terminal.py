@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from amscale.errors import EXIT_UNREAD, one_line
+from amscale.settings import counted
 from amscale.streams import discard_output
 from amscale.trials.metrics import MetricsRecord, TrainRecord, ValidationRecord
 from amscale.trials.trial_store import TrialStore
@@ -41,7 +42,8 @@ def trial_status(folder: TrialStore) -> TrialStatus:
     """Read the status of a trial: from its result if it has one, from its metrics otherwise."""
     result = folder.read_result()
     if result is not None:
-        seconds = (result.time.device_seconds or 0.0) / result.engine.world_size
+        # Of a user's own script only the time from its start to its end is known.
+        seconds = (result.time.device_seconds or 0.0) / result.engine.world_size or result.time.wall_seconds
         return TrialStatus(
             label=folder.path.name,
             state=result.state,
@@ -61,7 +63,7 @@ def trial_status(folder: TrialStore) -> TrialStatus:
             validation = record.loss
     failures = folder.failures()
     changed = folder.metrics.stat().st_mtime if folder.metrics.is_file() else 0.0
-    running = time.time() - changed < RUNNING_SECONDS
+    running = time.time() - changed < RUNNING_SECONDS and not folder.preempted.exists()
     state = "running" if running else "failed" if failures else "stopped" if last else "waiting"
     state = "waiting" if folder.waits_on_branch() else state
     return TrialStatus(
@@ -106,7 +108,12 @@ def status_rows(folders: Sequence[TrialStore]) -> list[dict[str, Any]]:
 
 def print_results(folders: Sequence[TrialStore], console: Console) -> None:
     """Print the status of every trial as a table, and below it why trials failed or diverged."""
-    table = Table(title=f"{len(folders)} trials", title_justify="left")
+    if not folders:
+        print_line(
+            console, "no trial yet: a sweep that begins plans first; where none runs, the same command begins it"
+        )
+        return
+    table = Table(title=counted(len(folders), "trial"), title_justify="left")
     for heading in ("trial", "state", "steps", "train loss", "validation loss", "tokens/s"):
         table.add_column(heading, justify="left" if heading in ("trial", "state") else "right", no_wrap=True)
     rows = [trial_status(folder) for folder in folders]

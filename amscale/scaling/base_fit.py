@@ -18,6 +18,7 @@ from amscale.scaling.points import PointTable
 from amscale.scaling.power_law import HYPOTHESES, DStarSetting
 from amscale.scaling.tuning_rule import TuningSummary
 from amscale.scaling.verdict import NextStep, Verdict, make_verdict
+from amscale.settings import counted
 from amscale.trials.storage_errors import storage_errors
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ class BaseFit:
         shown = self.to_frame().drop(columns=["group", "convention", "objective", "method"])
         shown["rejected"] = [", ".join(f"{value:.4g}" for value in values) for values in shown["rejected"]]
         table = shown.to_html(index=False, na_rep="", float_format=lambda value: f"{value:.4g}")
-        source = f"{self.table.source}: {len(self.table.points)} points; {self.table.convention}"
+        source = f"{self.table.source}: {counted(len(self.table.points), 'point')}; {self.table.convention}"
         said = "".join(
             f"<tr><th>{html.escape(label)}</th><td>{html.escape(text)}</td></tr>"
             for label, text in self.verdict().lines()

@@ -17,7 +17,9 @@ def equal_losses(loss: Array) -> bool:
 
 
 def no_variation(loss: Array) -> str:
-    """Return why losses (R,) determine nothing, or an empty text: they are all equal."""
+    """Return why losses (R,) determine nothing, or an empty text: there is one, or they are all equal."""
+    if loss.size == 1:
+        return "one run tells nothing of how the loss depends on N or D"
     if not loss.size or not equal_losses(loss):
         return ""
     return f"every loss is {loss[0]:.6g}: nothing in these runs depends on N or D"

@@ -15,7 +15,7 @@ from amscale.scaling.laws.law import HUBER_LOG, SQUARED_LOG, Law, rows_of
 from amscale.scaling.points import Array, PointTable
 from amscale.scaling.tuning import Tuning, at_value, short
 from amscale.scaling.tuning_policies import tables_of_policies
-from amscale.settings import format_size
+from amscale.settings import counted, format_size
 
 _RESAMPLES = 200
 _MOST_VALUES = 10
@@ -62,7 +62,7 @@ class FittedRule:
             for name, power, interval in (("N", self.a, self.a_interval), ("D", self.b, self.b_interval))
             if interval is not None
         ]
-        return f"{short(self.axis)} ∝ {' '.join(parts)}, from {self.cells} cells with the best value inside"
+        return f"{short(self.axis)} ∝ {' '.join(parts)}, from {counted(self.cells, 'cell')} with the best value inside"
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ class TuningSummary:
         deviation = found.deviation
         noise = "not known: a second seed or a fourth value would tell" if deviation is None else f"{deviation:.2g}"
         lines = [
-            f"tuned: {', '.join(map(short, found.axes))} in {len(found.cells)} cells of {len(found.runs.points)} runs, "
-            f"seeds averaged first; noise of ln loss {noise}"
+            f"tuned: {', '.join(map(short, found.axes))} in {counted(len(found.cells), 'cell')} of "
+            f"{counted(len(found.runs.points), 'run')}, seeds averaged first; noise of ln loss {noise}"
         ]
         lines += [f"at an edge: {cell.describe()}" for cell in found.at_edge[:_MOST_CELLS]]
         if len(found.at_edge) > _MOST_CELLS:
@@ -131,7 +131,7 @@ class TuningSummary:
             )
         not_inside = [cell for cell in found.cells if cell.reason]
         if not_inside:
-            lines.append(f"not interpolated: {len(not_inside)} cells ({not_inside[0].reason})")
+            lines.append(f"not interpolated: {counted(len(not_inside), 'cell')} ({not_inside[0].reason})")
         lines += [f"rule: {rule.describe()}" for rule in self.rules]
         lines += [f"no rule: {sentence}" for sentence in self.unfitted]
         if self.rules:

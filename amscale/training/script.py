@@ -31,6 +31,7 @@ from amscale.training.metrics_writer import MetricsWriter
 from amscale.training.report_to import outcome_of, report_to
 from amscale.training.script_result import Reported, checked_number, script_result
 from amscale.trials.identity import settings_of
+from amscale.trials.metrics import TrainRecord
 from amscale.trials.records import (
     Placement,
 )
@@ -64,6 +65,8 @@ class ScriptTrial:
         self._records: MetricsWriter | None = None
         self._last_step = 0
         self._seen: float | None = None
+        self._before = 0.0
+        """Seconds of earlier attempts, up to where this one goes on."""
         self._began = time.time()
         self._asked = False
         for number in (signal.SIGTERM, signal.SIGUSR1):
@@ -195,6 +198,7 @@ class ScriptTrial:
         if self._records is None:
             reporting = report_to(self._cell, self._store, self.shape, self.D, step - 1)
             self._records = MetricsWriter(self._store, step - 1, reporting=reporting)
+            self._before = max((record.time or 0.0 for record in self._store.read_metrics(TrainRecord)), default=0.0)
         self._last_step = step
         self._seen = float(step * self._cell.train.batch_tokens if tokens is None else tokens)
         if train_loss is not None:
@@ -204,7 +208,7 @@ class ScriptTrial:
                 checked_number("train_loss", train_loss),
                 None if learning_rate is None else checked_number("learning_rate", learning_rate),
                 math.nan if gradient_norm is None else checked_number("gradient_norm", gradient_norm),
-                time.time() - self._began,
+                self._before + time.time() - self._began,
                 True,
             )
         if validation_loss is not None:

@@ -134,7 +134,7 @@ def checked_number(name: str, value: Any) -> float:
         InputError: it is none.
     """
     try:
-        return float(value)
+        return float(value.detach() if hasattr(value, "detach") else value)
     except (TypeError, ValueError, RuntimeError):
         raise InputError(f"trial.log: {name}={value!r} is not a number; give a number, such as loss.item()") from None
 

@@ -115,7 +115,10 @@ def test_a_script_beside_amscale_is_its_own_code_alone(tmp_path):
     [
         (["train.script=null", "train.options={}"], "give train.script, or another"),
         (["storage=s3://bucket/x"], "train.script keeps its checkpoints in a folder"),
-        (["train.script=null", "model={family: vanilla, size: 1k}", "data.corpus=kjv"], "train.options"),
+        (
+            ["train.script=null", "train.options={x: 1}", "model={family: vanilla, size: 1k}", "data.corpus=kjv"],
+            "train.options",
+        ),
     ],
 )
 def test_configurations_that_will_not_do(settings, words, tmp_path):

@@ -11,7 +11,7 @@ from amscale.errors import InputError, one_line
 from amscale.models import user_code
 from amscale.models.family import Family, FamilySettings
 from amscale.models.shape import Dimensions, Shape
-from amscale.settings import Settings
+from amscale.settings import Settings, counted
 
 if TYPE_CHECKING:
     from amscale.models.networks.custom import CustomNetwork
@@ -145,8 +145,8 @@ class Custom(Family):
         except Exception as error:  # whatever a user's function does
             raise InputError(
                 one_line(
-                    f"model.builder: {options.builder} fails for {shape.layers} x {shape.width}, {shape.heads} heads: "
-                    f"{type(error).__name__}: {error}",
+                    f"model.builder: {options.builder} fails for {shape.layers} x {shape.width}, "
+                    f"{counted(shape.heads, 'head')}: {type(error).__name__}: {error}",
                     most=400,
                 )
             ) from error

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from amscale.scaling.bootstrap import cells_of
 from amscale.scaling.points import Array, PointTable
+from amscale.settings import counted
 
 Predict = Callable[[Array], tuple[Array, Array]]
 """theta (S, P) -> ln loss (S, R) and its derivatives (S, R, P)."""
@@ -282,7 +283,7 @@ def too_few(rows: Rows, parameters: int, sizes: int = 0, amounts: int = 0) -> st
     """Return why rows are too few for a law: cells fewer than parameters + 3, or different N or D fewer than needed."""
     cells = int(cells_of(rows.N, rows.D, rows.flops).max(initial=-1)) + 1
     if cells < parameters + 3:
-        return f"{cells} cells for {parameters} parameters; at least {parameters + 3} are needed"
+        return f"{counted(cells, 'cell')} for {parameters} parameters; at least {parameters + 3} are needed"
     N, D = len(np.unique(rows.N)), len(np.unique(rows.D))
     if sizes and sizes > N:
         return f"{N} different N; an exponent in N with a floor needs at least {sizes}"
