@@ -22,7 +22,8 @@ One YAML file is one experiment. Every key can be overridden on the command line
 `data`, `train`, `probes`, `launch`, and `seed` can be an axis of `grid`. Sizes are written in full or as `400k`,
 `1.5M`, `9B`, `2e6`. Scalars are read by YAML 1.2: `010` is 10, `1e-3` a number, `on` and `2026-11-28` are text; a
 number where text is wanted, as in `name: 20261128`, is taken as it is written. None is written `null`. An unknown
-key, or one given twice in a file, is an error; on the command line the last one counts. This page comes from the schema: `python -m amscale.config.reference`.
+key, or one given twice in a file, is an error; on the command line the last one counts. This page comes
+from the schema: `python -m amscale.config.reference`.
 
 A number under `train` may be a rule, an expression of N, D and what else a cell has (`3e-3 * (N / 1M) ** -0.33`);
 `train.policy` names a published one, and `tune` tunes settings by cell: [tuning](tuning.md).
