@@ -154,17 +154,19 @@ def _judge_corpora(floors: Sequence[Estimate], draft: _Draft) -> None:
     ends = range_of([entropy for _, entropy in pairs])
     over = [(loss - entropy) / entropy for loss, entropy in pairs if loss is not None]
     near = sum(abs(share) <= NEAR for share in over)
-    draft.says.append(
-        f"The least validation losses of {len(pairs)} texts, whose entropies are {ends}, are {100 * min(over):.2g} to "
-        f"{100 * max(over):.2g} % above these, {near} of them within 1 %."
-    )
+    if len(pairs) == 1:
+        draft.says.append(f"The least validation loss of the text of entropy {ends} is {100 * over[0]:.2g} % above it.")
+    else:
+        draft.says.append(
+            f"The least validation losses of {len(pairs)} texts, whose entropies are {ends}, are {100 * min(over):.2g} "
+            f"to {100 * max(over):.2g} % above these, {near} of them within 1 %."
+        )
     apart = max(entropy for _, entropy in pairs) / min(entropy for _, entropy in pairs) > 1 + 3 * NEAR
     if near == len(pairs) and apart:
         draft.heads.append("Validation loss follows the entropy from text to text, and 1 is no floor for all of them.")
     elif near < len(pairs):
-        draft.cannot_say.append(
-            f"Whether validation loss comes to rest at the entropy in the other {len(pairs) - near}."
-        )
+        others = f" in the other {len(pairs) - near}" if near else ""
+        draft.cannot_say.append(f"Whether validation loss comes to rest at the entropy{others}.")
 
 
 def _judge_law(floors: Sequence[Estimate], draft: _Draft) -> None:

@@ -23,7 +23,7 @@ def by_corpus(table: PointTable) -> dict[str, PointTable]:
 
     There is one entry, with an empty label, where all points read the same corpus.
     """
-    names = _differing(table.points)
+    names = _telling_apart(table.points, _differing(table.points))
     found: dict[str, PointTable] = {}
 
     def of(point: Point) -> PointTable:
@@ -35,6 +35,20 @@ def by_corpus(table: PointTable) -> dict[str, PointTable]:
     for point in table.others:
         of(point).others.append(point)
     return found
+
+
+def _telling_apart(points: Sequence[Point], names: Sequence[str]) -> list[str]:
+    """Return names without those that the others make superfluous: of corpora of two kinds the kind says it all."""
+
+    def groups(kept: Sequence[str]) -> int:
+        return len({tuple(repr(_corpus(point).get(name)) for name in kept) for point in points})
+
+    kept = list(names)
+    for name in sorted(names, key=lambda name: name == "corpus"):
+        without = [other for other in kept if other != name]
+        if groups(without) == groups(names):
+            kept = without
+    return kept
 
 
 def select_trials(table: PointTable, where: str | None, name: str = "where") -> PointTable:

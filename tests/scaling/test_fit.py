@@ -67,6 +67,15 @@ def test_corpora_whose_settings_read_alike_have_different_ids(tmp_path, write_tr
     assert all(re.fullmatch(r"floor_(train_settled|validation)_path_x_y_[0-9a-f]{8}", id) for id in ids[1:])
 
 
+def test_corpora_of_two_kinds_are_told_apart_by_their_kind_alone(tmp_path, write_trial):
+    kinds = [{"corpus": "kjv", "tokenizer": "byte", "context": 64}, {"corpus": "question_formation", "documents": 9}]
+    for number, data in enumerate(kinds):
+        result = write_trial(tmp_path, str(number), 1e6, 1e6, [2.0], [2.0] * 200) / "result.json"
+        result.write_text(json.dumps(json.loads(result.read_text()) | {"settings": {"data": data}}))
+    ids = fit_sweep(tmp_path).ids
+    assert {id.partition("_corpus_")[2] for id in ids[1:]} == {"kjv", "question_formation"}
+
+
 def test_estimates_are_found_by_id_and_an_unknown_one_names_those_there_are():
     fit = fit_of(estimate("k_dstar", 2.0), estimate("k_nopt", reason="too few"))
     assert fit["k_dstar"].value == 2
