@@ -192,7 +192,8 @@ def _description(error: ValidationError, first: Any, here: list[Any], parts: lis
     context = first.get("ctx", {})
     match first["type"]:
         case "extra_forbidden":
-            return f"unknown key {key}={first['input']!r}; docs/configuration.md lists the keys{others}"
+            value = "" if isinstance(first["input"], dict) else f"={first['input']!r}"
+            return f"unknown key {key}{value}; docs/configuration.md lists the keys{others}"
         case "missing":
             return f"{key} is missing{others}"
         case "union_tag_not_found":
@@ -208,8 +209,13 @@ def _description(error: ValidationError, first: Any, here: list[Any], parts: lis
         case "tuple_type" | "list_type":
             return f"{key}={first['input']!r}: not a list; write {key}=[{format_value(first['input'])}]{others}"
     said = [fault["msg"].removeprefix("Value error, ") for fault in here]
-    alternatives = " or ".join([said[0], *(words.removeprefix("Input should be ") for words in said[1:])])
-    return f"{key}={first['input']!r}: {alternatives}{others}"
+    alternatives = " or ".join(re.sub(_UNPARSED, "", words.removeprefix(_MUST_BE)) for words in said)
+    value = "" if isinstance(first["input"], dict) and "." not in key else f"={first['input']!r}"  # no whole section
+    return f"{key}{value}{' must be ' if said[0].startswith(_MUST_BE) else ': '}{alternatives}{others}"
+
+
+_MUST_BE, _UNPARSED = "Input should be ", ", unable to parse string as an? .*"
+"""How pydantic begins to say what is allowed, and what it adds of a text."""
 
 
 def _written_location(location: tuple[int | str, ...], tree: Any) -> list[str]:

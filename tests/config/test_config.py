@@ -71,7 +71,7 @@ def test_a_formatted_size_reads_back_to_three_digits(number):
         ("data.size=many", "data.size='many': 'many' is not a size"),
         ("launch.zero_stage=4", "launch.zero_stage=4"),
         ("launch.processes_per_machine=0", "launch.processes_per_machine=0"),
-        ("launch.gpu_fraction=0", "launch.gpu_fraction=0: Input should be 'auto' or greater than or equal to 0.01"),
+        ("launch.gpu_fraction=0", "launch.gpu_fraction=0 must be 'auto' or greater than or equal to 0.01"),
         ("name=../elsewhere", "name='../elsewhere'"),
         ("name=", "name is empty; give it text, or leave it out"),
         ("grid.name=[a,b]", "grid.name: not an axis"),

@@ -22,7 +22,7 @@ def test_faults_of_an_added_corpus_are_one_line(site, tmp_path):
         assert (ran.returncode, ran.stderr.count("\n")) == (2, 1), ran.stderr
         return ran.stderr
 
-    assert "data.heads=2: Input should be less than 1" in failure("data.heads=2")
+    assert "data.heads=2 must be less than 1" in failure("data.heads=2")
     assert "unknown key data.tails=1" in failure("data.tails=1")
     assert re.search(r"data\.corpus='coin'; allowed are 'question_formation', .*'coins'", failure("data.corpus=coin"))
     module = site / "my_corpora" / "coins.py"

@@ -63,7 +63,7 @@ def test_built_in_probes_take_their_settings_from_the_section():
     [
         ("probes.extra={energy: {}}", "energy is built in and always measured; leave it out"),
         ("probes.extra={nothing: }", "there is no probe 'nothing'; no installed package adds one"),
-        ("probes.extra=[energy]", "Input should be a valid dictionary"),
+        ("probes.extra=[energy]", "must be a valid dictionary"),
     ],
 )
 def test_names_that_no_package_adds_are_one_line(override, message):

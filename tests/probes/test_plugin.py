@@ -27,7 +27,7 @@ def configuration(tmp_path):
 
 def test_wrong_settings_and_names_are_one_line_before_anything_starts(package, configuration):
     for override, message in (
-        ("probes.extra.sparsity.threshold=-1", "sparsity.threshold=-1: Input should be greater than 0"),
+        ("probes.extra.sparsity.threshold=-1", "sparsity.threshold=-1 must be greater than 0"),
         ("probes.extra.sparsity.treshold=1", "unknown key sparsity.treshold; allowed are threshold"),
         ("probes.extra={sparse: {}}", "there is no probe 'sparse'; allowed are sparsity"),
     ):
