@@ -319,9 +319,9 @@ def _instead(path: Path) -> str:
     """Return what to give instead of a file that is not there."""
     with suppress(OSError):
         beside = path.expanduser().absolute().parent.iterdir()
-        names = [file.name for file in beside if file.suffix in (".yaml", ".yml")]
-        if close := difflib.get_close_matches(path.name, names, n=1):
-            return f"did you mean {path.with_name(close[0])}?"
+        names = {file.stem: file.name for file in beside if file.suffix in (".yaml", ".yml")}
+        if close := difflib.get_close_matches(path.stem, names, n=1):
+            return f"did you mean {path.with_name(names[close[0]])}?"
     return "give a YAML file, for example configs/quick.yaml"
 
 

@@ -137,7 +137,17 @@ def _weighted_sum(weights: Array, values: Array) -> Array:
 def _step(
     objective: Objective, log_loss: Array, residuals: Array, jacobian: Array, weights: Array, damping: Array
 ) -> Array:
-    """Return the damped Gauss-Newton step (S, P) of the quadratic majoriser at the present residuals."""
+    """Return the damped Gauss-Newton step (S, P) of the quadratic majoriser at the present residuals.
+
+    A search that began where the loss is beyond every number gets none, NaN, and stays there.
+    """
+    with np.errstate(invalid="ignore"):  # such a residual times the weight 0
+        return _damped_step(objective, log_loss, residuals, jacobian, weights, damping)
+
+
+def _damped_step(
+    objective: Objective, log_loss: Array, residuals: Array, jacobian: Array, weights: Array, damping: Array
+) -> Array:
     share = weights * objective.weight(residuals) if objective.robust else weights
     if objective.raw:
         slope = np.exp(log_loss)
