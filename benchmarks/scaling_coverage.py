@@ -349,6 +349,9 @@ def run_cases(found: Iterator[Case], about: str | None) -> None:
                 covered, low, high, *others = (
                     f"{100 * float(row[key]):.1f}" for key in ("covered", "low", "high", "below", "above", "rejected")
                 )
+                if row["not determined"] == row["sweeps"]:
+                    print(f"| {row['case']} | {row['quantity']} | {row['sweeps']} |{' |' * 5} all |", flush=True)
+                    continue
                 text = " | ".join(f"{other} %" for other in others)
                 head = f"| {row['case']} | {row['quantity']} | {row['sweeps']} | {covered} % | {low} to {high} |"
                 print(f"{head} {text} | {row['not determined']} |", flush=True)
