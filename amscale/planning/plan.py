@@ -1,7 +1,7 @@
 """Plan a sweep: the list of its trials, each with its shape, steps, cost and placement."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from amscale.planning.speeds import Speeds, speeds_for
 from amscale.planning.staging import stage_cells
 from amscale.planning.times import makespan, places
 from amscale.planning.trial_plan import TrialPlan, place_again, plan_cell, seconds_after, with_threads
-from amscale.trials.records import Placement
+from amscale.trials.records import Placement, TrialResult
 from amscale.trials.sweep_store import SweepStore
 from amscale.trials.trial_store import TrialStore
 
@@ -242,9 +242,7 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
         texts=corpora.texts,
         memory_basis=tuple(comparison.describe() for comparison in compared.values()),
         waiting=frozenset(trial.label for trial in trials if not folder.trial(trial.label).done()),
-        foreign=sum(
-            result.data.corpus not in {trial.cell.data.corpus for trial in trials} for result in results.values()
-        ),
+        foreign=_foreign(trials, results.values()),
     )
 
 
@@ -281,6 +279,11 @@ def _arrange(
     if shared.seconds <= apart.seconds:
         return shared
     return replace(apart, branch_notes=tuple(describe_refused(branched, shared.seconds, apart.seconds)))
+
+
+def _foreign(trials: Sequence[TrialPlan], results: Iterable[TrialResult]) -> int:
+    corpora = {trial.cell.data.corpus for trial in trials}
+    return sum(result.data.corpus not in corpora for result in results)
 
 
 def _stops_early(config: Experiment) -> bool:

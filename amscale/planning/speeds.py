@@ -7,9 +7,10 @@ import os
 import platform
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from amscale.cluster.resources import Resources, assumed_flops
 from amscale.files import write_atomically
@@ -49,6 +50,8 @@ class Speeds:
     measured: tuple[StepTime, ...] = ()
     basis: str = "an assumed speed, until a trial has been measured"
     """What it rests on, for the plan."""
+    _found: dict[Any, list[tuple[float, float]]] = field(default_factory=dict, compare=False, repr=False)
+    """Points by what they are of: a plan of thousands of trials asks for few kinds."""
 
     def step_seconds(
         self, family: str, flops: float, placement: Placement, resources: Resources, members: int = 1
@@ -89,9 +92,12 @@ class Speeds:
         return min(0.9 * first, max(0.0, first - (second - first) * low / (high - low)))
 
     def _points(self, family: str, placement: Placement, packed: bool) -> list[tuple[float, float]]:
-        return _averaged(
-            point for point in self.measured if _alike(point, family, placement) and (point.members > 1) == packed
-        )
+        kind = family, placement.device, placement.precision, placement.cpus_per_process, packed
+        if kind not in self._found:
+            self._found[kind] = _averaged(
+                point for point in self.measured if _alike(point, family, placement) and (point.members > 1) == packed
+            )
+        return self._found[kind]
 
     def know(self, family: str, flops: float, placement: Placement) -> bool:
         """Return whether steps of about so many FLOPs were measured."""
