@@ -1,9 +1,10 @@
 """Run trials by Ray Tune: hand them over, report what happens to them, end them in order on SIGTERM and Ctrl-C."""
 
+import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -201,6 +202,9 @@ class _EndSignals:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._head.requested is not None and number == signal.SIGINT:
             raise self._head.requested
+        if self._head.requested is None and number == signal.SIGINT:
+            with suppress(OSError):  # by the descriptor: a handler may have come in the middle of a print
+                os.write(2, b"\nending: trials write checkpoints; Ctrl-C once more does not wait for them\n")
         self._head.requested = self._head.requested or (KeyboardInterrupt if number == signal.SIGINT else Preempted)
 
     @contextmanager
