@@ -84,6 +84,7 @@ def render_page(known: Known) -> str:
         "k_table": tables.k_table,
         "treatments": tables.treatments_table,
         "slopes": tables.slopes_table,
+        "longer": tables.longer_sentence,
         "says": tables.says,
         "picture": tables.picture,
         "capacity_sentence": tables.capacity_sentence,

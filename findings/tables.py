@@ -12,6 +12,7 @@ from amscale.scaling.capacity import RESTS
 from amscale.scaling.dstar import place_of
 from amscale.scaling.estimate import EXPONENT, FLOOR, ends_of, interval_text
 from amscale.scaling.forecast import score_lines
+from amscale.scaling.power_law import fit_loglog
 from amscale.settings import format_size
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -233,6 +234,35 @@ def capacity_table(known: Known, name: str) -> str:
         value = f"{item['bits']:.4g}, {item['bits'] / item['N']:.3g}" if item["bits"] else item["reason"]
         rows.append([format_size(item["N"]), "; ".join(texts), value])
     return table(("N", "bits memorised at D (share of them in the last fifth of the steps)", "C in bits, C/N"), rows)
+
+
+def longer_sentence(known: Known, name: str, beside: str) -> str:
+    """Return what runs of more steps memorise beside the same cells of fewer, and the slope of the most bits seen."""
+    one, other = (estimate(known, sweep, "capacity_bits_per_parameter") for sweep in (name, beside))
+    if one is None or other is None:
+        return NOT_RUN
+    before = {
+        item["N"]: dict(zip(item["D"], item["memorised"], strict=True)) for item in other["details"]["capacities"]
+    }
+    sizes, most, gains = [], [], []
+    for item in one["details"]["capacities"]:
+        best = item["memorised"].index(max(item["memorised"]))
+        bits, late = item["memorised"][best], (item.get("late") or [None] * (best + 1))[best]
+        sizes.append(item["N"])
+        most.append(bits)
+        text = f"N = {format_size(item['N'])} {bits / item['N']:.3g} a parameter"
+        if earlier := before.get(item["N"], {}).get(item["D"][best]):
+            text += f", {100 * (bits / earlier - 1):+.0f} %"
+        gains.append(text + ("" if late is None else f", {100 * late:.1f} % in the last fifth"))
+    lines = f"Most bits, beside the same D in fewer steps: {'; '.join(gains)}."
+    if len(sizes) < 3:
+        return lines
+    fit = fit_loglog(sizes, most)
+    low, high = fit.interval
+    slope = {"value": fit.slope, "interval": fit.interval}
+    found = k_of_slope(slope)
+    k = "" if found is None else f", k {found[0]:.3g} ({found[1][0]:.3g} to {found[1][1]:.3g})"
+    return f"{lines} Taken as C, their slope on ln N is {fit.slope:.4g} ({low:.4g} to {high:.4g}){k}."
 
 
 def count_table(known: Known, names: Sequence[str]) -> str:
