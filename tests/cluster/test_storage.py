@@ -150,7 +150,7 @@ def test_two_machines_without_a_shared_disk_resume_from_the_object_store(cluster
 
     assert {"sweep.yaml", "report.html"} <= {key for key in sweep.entries() if "/" not in key}
     sweep.remove(["fit.json", "report.html"])
-    for name, words in (("status", "finished"), ("fit", "1 points"), ("report", "report.html")):
+    for name, words in (("status", "finished"), ("fit", "1 point"), ("report", "report.html")):
         ran = cluster.command(name, tmp_path / f"{name}.txt", sweep.uri)
         assert ran.wait(timeout=600) == 0, (tmp_path / f"{name}.txt").read_text()
         assert words in (tmp_path / f"{name}.txt").read_text()
