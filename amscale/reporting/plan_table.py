@@ -99,7 +99,8 @@ def _left_lines(plan: SweepPlan) -> list[str]:
     lines = []
     if len(left) < len(plan.trials):
         rest = f": {_hours(left)}, about {format_duration(plan.wall_seconds(left))}" if left else ""
-        lines.append(f"{len(plan.trials) - len(left)} of them have results; {len(left)} are left{rest}.")
+        done = len(plan.trials) - len(left)
+        lines.append(f"{done} of {counted(len(plan.trials), 'trial')} have results; {len(left)} left{rest}.")
     if plan.foreign:
         lines.append(
             f"The folder holds {counted(plan.foreign, 'result')} of another corpus too, and a fit of all takes each by "

@@ -57,6 +57,10 @@ def test_a_script_is_a_sweep_and_a_killed_one_goes_on(tmp_path, monkeypatch):
     for result, losses in found:
         ways = killed if result["settings"]["train"]["options"]["killed"] else calm
         ways[result["parameters"]["total"]] = losses
+    for path in tmp_path.glob("results/script/trials/*/metrics.jsonl"):
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        times = [record["time"] for record in records if record["kind"] == "train"]
+        assert times == sorted(times), "seconds go on where the attempt before was killed"
     assert list(calm) == [2 * 64 * (1000 // 128), 2 * 64 * (4000 // 128)]
     assert killed == calm
     assert len(list(tmp_path.glob("results/script/trials/*/killed"))) == 2
