@@ -125,7 +125,13 @@ FINDINGS = {
     ),
     "rectangle_one_rate": Finding(
         "rectangle_english",
-        ("name=rectangle_one_rate", "train.learning_rate=0.008", "tune={train.batch_tokens: [64, 128, 256, 512]}"),
+        (
+            "name=rectangle_one_rate",
+            "model.width=[8,12,16,24,32,44]",
+            "data.size=[120k,240k,480k,960k]",
+            "train.learning_rate=0.008",
+            "tune={train.batch_tokens: [64, 128, 256, 512]}",
+        ),
         fits={
             "learning rate 0.008, batch tuned, D from 120k": {},
             **{
