@@ -183,17 +183,13 @@ def slopes_table(known: Known, name: str) -> str:
             k = f"{of_slope[0]:.3g} ({of_slope[1][0]:.3g} to {of_slope[1][1]:.3g})"
             found.append(of_slope[0])
         of_N = "" if bits is None else str(bits["used"])
-        rows.append(
-            [
-                label,
-                of_N,
-                *("not determined" if i is None or i["value"] is None else number(i) for i in (bits, slope)),
-                k,
-            ]
-        )
+        values = ["not determined" if i is None or i["value"] is None else number(i) for i in (bits, slope)]
+        rows.append([label, of_N, *values, k])
     text = table(("chosen how", "N whose C is known", "bits per parameter", "slope of ln C on ln N", "k"), rows)
-    text += "\nC of an N is known where the most bits are at neither end of its D; a slope needs three N, and of three its interval "
-    text += "is narrow or wide by chance.\n"
+    text += (
+        "\nC of an N is known where the most bits are at neither end of its D; a slope needs three N, and of three its "
+    )
+    text += "interval is narrow or wide by chance.\n"
     return text + (f"\nk lies between {min(found):.3g} and {max(found):.3g} with the choice.\n" if found else "")
 
 
