@@ -250,25 +250,31 @@ def longer_sentence(known: Known, name: str, beside: str) -> str:
     before = {
         item["N"]: dict(zip(item["D"], item["memorised"], strict=True)) for item in other["details"]["capacities"]
     }
-    sizes, most, gains = [], [], []
+    gains = []
     for item in one["details"]["capacities"]:
         best = item["memorised"].index(max(item["memorised"]))
         bits, late = item["memorised"][best], (item.get("late") or [None] * (best + 1))[best]
-        sizes.append(item["N"])
-        most.append(bits)
         text = f"N = {format_size(item['N'])} {bits / item['N']:.3g} a parameter"
         if earlier := before.get(item["N"], {}).get(item["D"][best]):
             text += f", {100 * (bits / earlier - 1):+.0f} %"
         gains.append(text + ("" if late is None else f", {100 * late:.1f} % in the last fifth"))
-    lines = f"Most bits, beside the same D in fewer steps: {'; '.join(gains)}."
-    if len(sizes) < 3:
-        return lines
-    fit = fit_loglog(sizes, most)
+    slope = slope_of_most_bits(known, name)
+    taken = f" Taken as C, their slope on ln N is {slope}." if slope else ""
+    return f"Most bits, beside the same D in fewer steps: {'; '.join(gains)}.{taken}"
+
+
+def slope_of_most_bits(known: Known, name: str) -> str:
+    """Return the slope on ln N of the most bits that runs of each N memorised, and the k that follows, by fewer D than
+    C needs; empty with fewer than three N."""
+    bits = estimate(known, name, "capacity_bits_per_parameter")
+    most = {item["N"]: max(item["memorised"]) for item in (bits["details"]["capacities"] if bits else ())}
+    if len(most) < 3:
+        return ""
+    fit = fit_loglog([*most], [*most.values()])
     low, high = fit.interval
-    slope = {"value": fit.slope, "interval": fit.interval}
-    found = k_of_slope(slope)
+    found = k_of_slope({"value": fit.slope, "interval": fit.interval})
     k = "" if found is None else f", k {found[0]:.3g} ({found[1][0]:.3g} to {found[1][1]:.3g})"
-    return f"{lines} Taken as C, their slope on ln N is {fit.slope:.4g} ({low:.4g} to {high:.4g}){k}."
+    return f"{fit.slope:.4g} ({low:.4g} to {high:.4g}){k}"
 
 
 def count_table(known: Known, names: Sequence[str]) -> str:
