@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import capacities
 import energies
 import tables
 from radius import radius_section
@@ -40,8 +41,8 @@ def with_findings(readme: str, known: Known) -> str:
 def render_findings(known: Known) -> str:
     """Return the findings that matter most, for README.md."""
     questions = [estimate(known, f"overfitting_{text}", "k_dstar") for text in ("questions", "english")]
-    lines = [f"* Random tokens: {tables.capacity_sentence(known)}"]
-    if slope := tables.slope_of_most_bits(known, "capacity_long"):
+    lines = [f"* Random tokens: {capacities.capacity_sentence(known)}"]
+    if slope := capacities.slope_of_most_bits(known, "capacity_long"):
         lines[0] += f" With four times the steps, one seed, the slope of the most bits seen is {slope}."
     for text, item in zip(("Question-Formation", "English"), questions, strict=True):
         if item is not None:
@@ -85,14 +86,14 @@ def render_page(known: Known) -> str:
         "tuned_rules": tables.tuned_rules,
         "k_table": tables.k_table,
         "treatments": tables.treatments_table,
-        "slopes": tables.slopes_table,
-        "longer": tables.longer_sentence,
+        "slopes": capacities.slopes_table,
+        "longer": capacities.longer_sentence,
         "says": tables.says,
         "picture": tables.picture,
-        "capacity_sentence": tables.capacity_sentence,
-        "capacities": tables.capacity_table,
-        "counts": tables.count_table,
-        "rest": tables.rest_sentence,
+        "capacity_sentence": capacities.capacity_sentence,
+        "capacities": capacities.capacity_table,
+        "counts": capacities.count_table,
+        "rest": capacities.rest_sentence,
         "trend": tables.dstar_trend,
         "dstars": tables.dstar_table,
         "floors": tables.floor_table,

@@ -8,11 +8,9 @@ from statistics import median
 from typing import Any
 
 from amscale.scaling.answer import names_of
-from amscale.scaling.capacity import RESTS
 from amscale.scaling.dstar import place_of
 from amscale.scaling.estimate import EXPONENT, FLOOR, ends_of, interval_text
 from amscale.scaling.forecast import score_lines
-from amscale.scaling.power_law import fit_loglog
 from amscale.settings import format_size
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -39,6 +37,11 @@ def number(item: dict[str, Any] | None) -> str:
     return f"{item['value']:.4g}" + (f" ({interval_text(interval)})" if interval else " (no interval)")
 
 
+def brief(item: dict[str, Any] | None) -> str:
+    """Return a value with its interval; of one that is not there no reason."""
+    return "not determined" if item is None or item["value"] is None else number(item)
+
+
 def decided(rejected: Sequence[float], tested: Sequence[float]) -> str:
     """Return `rejects ½ and 2, and not 1`, for exponents that were tested."""
     kept = [k for k in tested if k not in rejected]
@@ -53,14 +56,6 @@ def tests_of(item: dict[str, Any]) -> str:
     """Return which of the hypotheses an estimate rejects."""
     tests = item["hypotheses"]
     return decided([test["value"] for test in tests if test["rejected"]], [test["value"] for test in tests])
-
-
-def k_of_slope(slope: dict[str, Any]) -> tuple[float, tuple[float, float]] | None:
-    """Return k = 1/slope of ln C on ln N with its interval; None where the slope's holds 0 or is not known."""
-    if slope["value"] is None or slope["interval"] is None:
-        return None
-    low, high = ends_of(slope["interval"])
-    return (1 / slope["value"], (1 / high, 1 / low)) if low > 0 else None
 
 
 def span(values: Sequence[float], size: bool = True) -> str:
@@ -122,7 +117,7 @@ def k_table(known: Known, names: Sequence[str], ids: Sequence[str] = (), of: str
     """
     rows, warnings = [], []
     without: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for name, label, fit in _fits(known, names, of):
+    for name, label, fit in fits_of(known, names, of):
         warnings += fit.get("warnings", ())
         if "refusal" in fit:
             without.setdefault((name, "every estimate"), {}).setdefault(fit["refusal"], []).append(label)
@@ -153,16 +148,17 @@ def treatments_table(known: Known, names: Sequence[str], part: str) -> str:
         names: the sweeps.
         part: how the label of a fit of the part that all of them have ends.
     """
-    ids = ("k_kaplan", "k_coupled", "k_chinchilla")
-    rows, found, reasons = [], [], {}
-    for name, label, _ in (one for one in _fits(known, names) if one[1].endswith(part)):
-        items = [estimate(known, name, id, label) for id in ids]
-        cells = ["not determined" if item is None or item["value"] is None else number(item) for item in items]
-        rows.append([label.removesuffix(part), *cells])
-        if items[0] is not None:
-            found += [items[0]["value"]] if items[0]["value"] is not None else []
-            if items[0]["value"] is None:
-                reasons.setdefault(items[0]["refusal"], []).append(label.removesuffix(part))
+    rows: list[list[str]] = []
+    found: list[float] = []
+    reasons: dict[str, list[str]] = {}
+    for name, label, _ in (one for one in fits_of(known, names) if one[1].endswith(part)):
+        kaplan, *others = (estimate(known, name, f"k_{law}", label) for law in ("kaplan", "coupled", "chinchilla"))
+        chosen = label.removesuffix(part)
+        rows.append([chosen, *map(brief, (kaplan, *others))])
+        if kaplan is not None and kaplan["value"] is not None:
+            found.append(kaplan["value"])
+        elif kaplan is not None:
+            reasons.setdefault(kaplan["refusal"], []).append(chosen)
     text = table(("chosen how", "k by Kaplan's law", "k by the coupled law", "k by Chinchilla's law"), rows)
     if found:
         text += f"\nBy Kaplan's law k lies between {min(found):.3g} and {max(found):.3g} with the choice.\n"
@@ -172,28 +168,7 @@ def treatments_table(known: Known, names: Sequence[str], part: str) -> str:
     return text
 
 
-def slopes_table(known: Known, name: str) -> str:
-    """Return bits per parameter and the slope of ln C on ln N of each fit, and the k that follows."""
-    rows, found = [], []
-    for _, label, _ in _fits(known, [name]):
-        bits, slope = (estimate(known, name, f"capacity_{what}", label) for what in ("bits_per_parameter", "slope"))
-        of_slope = k_of_slope(slope) if slope else None
-        k = "not determined"
-        if of_slope is not None:
-            k = f"{of_slope[0]:.3g} ({of_slope[1][0]:.3g} to {of_slope[1][1]:.3g})"
-            found.append(of_slope[0])
-        of_N = "" if bits is None else str(bits["used"])
-        values = ["not determined" if i is None or i["value"] is None else number(i) for i in (bits, slope)]
-        rows.append([label, of_N, *values, k])
-    text = table(("chosen how", "N whose C is known", "bits per parameter", "slope of ln C on ln N", "k"), rows)
-    text += (
-        "\nC of an N is known where the most bits are at neither end of its D; a slope needs three N, and of three its "
-    )
-    text += "interval is narrow or wide by chance.\n"
-    return text + (f"\nk lies between {min(found):.3g} and {max(found):.3g} with the choice.\n" if found else "")
-
-
-def _fits(known: Known, names: Sequence[str], of: str | None = None) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def fits_of(known: Known, names: Sequence[str], of: str | None = None) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield sweep, label and fit of every fit, or of those labelled `of`."""
     for name in (name for name in names if name in known):
         yield from ((name, label, fit) for label, fit in known[name]["fits"].items() if of in (None, label))
@@ -228,115 +203,6 @@ def picture(known: Known, name: str, figure: str, caption: str) -> str:
     """Return a figure of a sweep; empty where it was not drawn."""
     file = f"images/results/{name}_{figure}.png"
     return f"![{caption}]({file})\n" if name in known and (DOCS / file).is_file() else ""
-
-
-def capacity_table(known: Known, name: str) -> str:
-    """Return what each N memorises at each D, and C."""
-    bits = estimate(known, name, "capacity_bits_per_parameter")
-    rows = []
-    for item in bits["details"].get("capacities", ()) if bits else ():
-        cells = zip(item["D"], item["memorised"], item.get("late") or [None] * len(item["D"]), strict=True)
-        texts = [f"{format_size(D)}: {m:.4g}" + ("" if s is None else f" ({100 * s:.1f} %)") for D, m, s in cells]
-        value = f"{item['bits']:.4g}, {item['bits'] / item['N']:.3g}" if item["bits"] else item["reason"]
-        rows.append([format_size(item["N"]), "; ".join(texts), value])
-    return table(("N", "bits memorised at D (share of them in the last fifth of the steps)", "C in bits, C/N"), rows)
-
-
-def longer_sentence(known: Known, name: str, beside: str) -> str:
-    """Return what runs of more steps memorise beside the same cells of fewer, and the slope of the most bits seen."""
-    one, other = (estimate(known, sweep, "capacity_bits_per_parameter") for sweep in (name, beside))
-    if one is None or other is None:
-        return NOT_RUN
-    before = {
-        item["N"]: dict(zip(item["D"], item["memorised"], strict=True)) for item in other["details"]["capacities"]
-    }
-    gains = []
-    for item in one["details"]["capacities"]:
-        best = item["memorised"].index(max(item["memorised"]))
-        bits, late = item["memorised"][best], (item.get("late") or [None] * (best + 1))[best]
-        text = f"N = {format_size(item['N'])} {bits / item['N']:.3g} a parameter"
-        if earlier := before.get(item["N"], {}).get(item["D"][best]):
-            text += f", {100 * (bits / earlier - 1):+.0f} %"
-        gains.append(text + ("" if late is None else f", {100 * late:.1f} % in the last fifth"))
-    slope = slope_of_most_bits(known, name)
-    taken = f" Taken as C, their slope on ln N is {slope}." if slope else ""
-    return f"Most bits, beside the same D in fewer steps: {'; '.join(gains)}.{taken}"
-
-
-def slope_of_most_bits(known: Known, name: str) -> str:
-    """Return the slope on ln N of the most bits that runs of each N memorised, and the k that follows, by fewer D than
-    C needs; empty with fewer than three N."""
-    bits = estimate(known, name, "capacity_bits_per_parameter")
-    most = {item["N"]: max(item["memorised"]) for item in (bits["details"]["capacities"] if bits else ())}
-    if len(most) < 3:
-        return ""
-    fit = fit_loglog([*most], [*most.values()])
-    low, high = fit.interval
-    found = k_of_slope({"value": fit.slope, "interval": fit.interval})
-    k = "" if found is None else f", k {found[0]:.3g} ({found[1][0]:.3g} to {found[1][1]:.3g})"
-    return f"{fit.slope:.4g} ({low:.4g} to {high:.4g}){k}"
-
-
-def count_table(known: Known, names: Sequence[str]) -> str:
-    """Return bits per parameter and the slope by each convention for N."""
-    rows = []
-    for name in names:
-        bits, slope = (estimate(known, name, f"capacity_{what}") for what in ("bits_per_parameter", "slope"))
-        if bits is None or slope is None:
-            continue
-        counted = bits["details"].get("by_count") or []
-        for item in counted:
-            per, of = ({"value": item[v], "interval": item[i], "refusal": "too few N"} for v, i in _BY_COUNT)
-            rows.append([name, item["count"], number(per), number(of)])
-        if not counted:
-            rows.append([name, "non_embedding", number(bits), number(slope)])
-    return table(("sweep", "N counts", "bits per parameter", "slope of ln C on ln N"), rows)
-
-
-_BY_COUNT = (("bits_per_parameter", "interval"), ("slope", "slope_interval"))
-
-
-def capacity_sentence(known: Known, name: str = "capacity") -> str:
-    """Return what the memorised bits say of k."""
-    bits, slope = (estimate(known, name, f"capacity_{what}") for what in ("bits_per_parameter", "slope"))
-    if bits is None or slope is None:
-        return NOT_RUN
-    facts, found = known[name]["facts"], k_of_slope(slope)
-    text = (
-        f"N = {span(facts['N'])} parameters (embeddings not counted, {len(facts['N'])} N, {len(facts['seeds'])} seeds) "
-        f"memorise {number(bits)} bits each, and the slope of ln C on ln N is {number(slope)}"
-    )
-    if found is None:
-        return f"{text}."
-    k, (low, high) = found
-    rejected = [value for value in HYPOTHESES if not low <= value <= high]
-    grows = f"to hold D tokens by heart N must grow as D^{k:.3g} ({low:.3g} to {high:.3g})"
-    return f"{text}: {grows}, which {decided(rejected, HYPOTHESES)}."
-
-
-def rest_sentence(known: Known, name: str = "capacity") -> str:
-    """Return at which N the runs that memorise the most had come to rest, and what follows where some had not."""
-    bits = estimate(known, name, "capacity_bits_per_parameter")
-    found = [
-        item for item in (bits["details"].get("capacities", ()) if bits else ()) if item["bits"] and item.get("late")
-    ]
-    late = [(item["N"], item["late"][item["memorised"].index(max(item["memorised"]))]) for item in found]
-    late = [(N, share) for N, share in late if share is not None]
-    if not late:
-        return ""
-    moving = [(N, share) for N, share in late if share >= RESTS]
-    text = (
-        f"At the D of C, {len(late) - len(moving)} of {len(late)} N had come to rest: less than {100 * RESTS:.0f} % of "
-    )
-    text += "their bits came in the last fifth of the steps."
-    if moving:
-        listed = ", ".join(f"N = {format_size(N)} {100 * share:.1f} %" for N, share in moving)
-        text += f" Elsewhere C is a lower bound, and would rise with more steps ({listed})."
-    (first, least), (last, most) = min(late), max(late)
-    if moving and first != last and least != most:
-        text += f" That share is {'larger' if most > least else 'smaller'} at the largest N than at the smallest: "
-        text += f"with more steps the slope would {'rise, and k fall' if most > least else 'fall, and k rise'}."
-    return text
 
 
 def dstar_table(known: Known, names: Sequence[str]) -> str:
@@ -416,7 +282,7 @@ def floor_table(known: Known, names: Sequence[str]) -> str:
 def laws_table(known: Known, name: str, of: str) -> str:
     """Return the laws of one fit side by side: held-out error, k, floor and κ, or why it has none of these."""
     rows = []
-    for _, _, fit in _fits(known, [name], of):
+    for _, _, fit in fits_of(known, [name], of):
         for law in fit.get("laws", ()):
             own = [item for item in fit["estimates"] if item["details"].get("law") == law["law"]]
             kinds = [next((i for i in own if i["id"].startswith(kind)), None) for kind in ("k_", "floor_", "kappa_")]

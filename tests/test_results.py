@@ -81,7 +81,7 @@ def test_a_whole_fit_gives_the_estimates_again(results):
 
 def test_no_sentence_contradicts_its_interval(page):
     """What a slope and a test say in words follows from the numbers, whatever they are."""
-    tables = sys.modules["tables"]
+    capacities, tables = sys.modules["capacities"], sys.modules["tables"]
 
     def known(slope, interval):
         shared = {"refusal": None, "hypotheses": [], "group": "", "details": {}}
@@ -91,11 +91,11 @@ def test_no_sentence_contradicts_its_interval(page):
         ]
         return {"capacity": {"facts": {"N": [456, 47256], "seeds": [0, 1]}, "fits": {"all": {"estimates": items}}}}
 
-    assert tables.capacity_sentence(known(1.0, [0.9, 1.1])).endswith(
+    assert capacities.capacity_sentence(known(1.0, [0.9, 1.1])).endswith(
         "N must grow as D^1 (0.909 to 1.11), which rejects ½, 1.35, 2 and 4, and not 1."
     )
-    assert tables.capacity_sentence(known(0.5, [0.45, 0.6])).endswith("which rejects ½, 1, 1.35 and 4, and not 2.")
-    assert "which" not in tables.capacity_sentence(known(0.5, [-0.1, 1.1]))
+    assert capacities.capacity_sentence(known(0.5, [0.45, 0.6])).endswith("which rejects ½, 1, 1.35 and 4, and not 2.")
+    assert "which" not in capacities.capacity_sentence(known(0.5, [-0.1, 1.1]))
     assert tables.decided([], [0.5, 1.0]) == "rejects none of ½ and 1"
     assert tables.NOT_RUN in page.render_page({})
 
