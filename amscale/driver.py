@@ -214,7 +214,7 @@ def _run_missing(
         (offered,) = here.hosts
         plan = _plan_here(config, sweep, here, console)
         print_plan(plan, console)
-    missing = [] if address else _missing(plan, sweep)
+    missing = [] if address else plan.left
     if address is None and not missing:
         console.print("every trial has its result already; nothing to run")
         planned(plan, missing)
@@ -228,13 +228,13 @@ def _run_missing(
         if address is not None:
             plan = plan_sweep(config, sweep.path.parent, resources.cluster())
             print_plan(plan, console)
-            missing = _missing(plan, sweep)
+            missing = plan.left
             planned(plan, missing)
         failed = _train(plan, missing, sweep, console, on_lost, ownership, head, planned)
         if plan.later and not failed:  # their settings follow from the results that are there now
             plan = plan_sweep(config, sweep.path.parent, plan.resources)
             print_plan(plan, console)
-            failed = _train(plan, _missing(plan, sweep), sweep, console, on_lost, ownership, head, planned)
+            failed = _train(plan, plan.left, sweep, console, on_lost, ownership, head, planned)
     return plan, failed
 
 
@@ -342,10 +342,6 @@ def _warm_server(missing: list[TrialPlan], sweep: SweepStore) -> AbstractContext
     if any(trial.placement.zero_stage for trial in missing):
         used.add(SHARDS)
     return warm_start.started_ahead(sweep.location(longest.label), longest.placement, used)
-
-
-def _missing(plan: SweepPlan, sweep: SweepStore) -> list[TrialPlan]:
-    return [trial for trial in plan.trials if not sweep.trial(trial.label).done()]
 
 
 def _least_losses(plan: SweepPlan, sweep: SweepStore) -> dict[str, float | None]:

@@ -112,6 +112,11 @@ class SweepPlan:
         """What the expected times rest on, in words."""
         return self.speeds.basis
 
+    @property
+    def left(self) -> list[TrialPlan]:
+        """The trials that have no result."""
+        return [trial for trial in self.trials if trial.label in self.waiting]
+
     def wall_seconds(self, trials: Sequence[TrialPlan]) -> float:
         """Return the expected wall time of some of the trials, packed as planned."""
         return makespan(loads(trials, self.packs, self.resources, self.speeds), self.resources, self.concurrent)
@@ -215,12 +220,12 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
             else place_again(trial, resources, compared, speeds)
             for trial in trials
         ]
-    waiting = sum(not folder.trial(trial.label).done() for trial in trials)
-    at_a_time = min(waiting, config.launch.concurrent_trials or waiting)
+    waiting = frozenset(trial.label for trial in trials if not folder.trial(trial.label).done())
+    at_a_time = min(len(waiting), config.launch.concurrent_trials or len(waiting))
     trials = share_gpus(trials, resources, at_a_time)
     trials = [with_threads(trial, folder.trial(trial.label), resources, at_a_time, speeds) for trial in trials]
     trials.sort(key=lambda trial: (trial.N, trial.D, trial.cell.seed))
-    arranged = _arrange(trials, config, folder, resources, speeds)
+    arranged = _arrange(trials, waiting, config, folder, resources, speeds)
     return SweepPlan(
         trials=tuple(arranged.trials),
         axes=axes,
@@ -241,7 +246,7 @@ def plan_sweep(config: Experiment, storage: Path, resources: Resources, *, build
         end_seconds=max((_end_seconds(folder.trial(trial.label), config.launch) for trial in trials), default=0.0),
         texts=corpora.texts,
         memory_basis=tuple(comparison.describe() for comparison in compared.values()),
-        waiting=frozenset(trial.label for trial in trials if not folder.trial(trial.label).done()),
+        waiting=waiting,
         foreign=_foreign(trials, results.values()),
     )
 
@@ -258,13 +263,18 @@ class _Arrangement:
 
 
 def _arrange(
-    trials: list[TrialPlan], config: Experiment, folder: SweepStore, resources: Resources, speeds: Speeds
+    trials: list[TrialPlan],
+    waiting: frozenset[str],
+    config: Experiment,
+    folder: SweepStore,
+    resources: Resources,
+    speeds: Speeds,
 ) -> _Arrangement:
-    """Let trials share stable phases and processes, as all of them end the soonest."""
+    """Let trials share stable phases, and those that wait processes, as all of them end the soonest."""
     most = config.launch.concurrent_trials
 
     def packed(trials: list[TrialPlan]) -> _Arrangement:
-        left = [trial for trial in trials if not folder.trial(trial.label).done()]
+        left = [trial for trial in trials if trial.label in waiting]
         alone = _stops_early(config)  # Ray Tune sees a pack as one trial
         packs = () if alone else plan_packs(left, lambda trial: places(trial.placement, resources, most))
         seconds = makespan(loads(trials, packs, resources, speeds), resources, most)

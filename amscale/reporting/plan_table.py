@@ -95,8 +95,7 @@ def _print_trials(
 
 def _left_lines(plan: SweepPlan) -> list[str]:
     """Return what is left where some trials have results, and what else the folder holds."""
-    left = [trial for trial in plan.trials if trial.label in plan.waiting]
-    lines = []
+    left, lines = plan.left, []
     if len(left) < len(plan.trials):
         rest = f": {_hours(left)}, about {format_duration(plan.wall_seconds(left))}" if left else ""
         done = len(plan.trials) - len(left)
