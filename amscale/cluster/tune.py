@@ -200,9 +200,9 @@ class _EndSignals:
         return self._head.requested is not None
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self._head.requested is not None and number == signal.SIGINT:
-            raise self._head.requested
-        if self._head.requested is None and number == signal.SIGINT:
+        if number == signal.SIGINT:
+            if self._head.requested is not None:
+                raise self._head.requested
             with suppress(OSError):  # by the descriptor: a handler may have come in the middle of a print
                 os.write(2, b"\nending: trials write checkpoints; Ctrl-C once more does not wait for them\n")
         self._head.requested = self._head.requested or (KeyboardInterrupt if number == signal.SIGINT else Preempted)

@@ -64,8 +64,8 @@ def work_seconds(
     tokens = validation.tokens * passes
     if validation.last_tokens > validation.tokens:
         tokens += validation.last_tokens
-    arithmetic = alone - speeds.fixed_seconds(family, placement)
-    forward = passes * (alone - arithmetic) + arithmetic * tokens / cell.train.batch_tokens
+    fixed = min(alone, speeds.fixed_seconds(family, placement))
+    forward = passes * fixed + (alone - fixed) * tokens / cell.train.batch_tokens
     return steps * (step + _RECORD_SECONDS) + _FORWARD_SHARE * forward
 
 
