@@ -18,6 +18,7 @@ from pathlib import Path
 from amscale.cluster.environment import clean_rank, fix_allocator
 from amscale.cluster.supervisor import die_with_parent
 from amscale.errors import EXIT_PREEMPTED, InputError
+from amscale.streams import end_rank
 
 
 def train(spec: str, *overrides: str, json: bool = False) -> None:
@@ -95,12 +96,7 @@ def train(spec: str, *overrides: str, json: bool = False) -> None:
         print_json(result.to_tree() if result else {"state": "preempted" if status == EXIT_PREEMPTED else "failed"})
     if status == EXIT_PREEMPTED and attempt_of_environment():
         status = 0
-    # Everything is on disk and the process group is gone. Left is the interpreter's shutdown around gloo's threads, in
-    # which a rank now and then aborts ("terminate called without an active exception"), or waits for another rank.
-    with suppress(OSError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(status)
+    end_rank(status)  # everything is on disk and the process group is gone
 
 
 def _are_specs(*paths: str) -> bool:

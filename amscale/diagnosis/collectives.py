@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import Any
 
 from amscale.cluster.network import interface_variables
+from amscale.streams import end_rank
 
 _BYTES = 16 << 20
 _REPEATS = 5
@@ -76,7 +77,7 @@ def main(request: str) -> int:
     asked = json.loads(request)
     if _RANK in os.environ:
         measure(int(os.environ[_RANK]), **asked)
-        return 0
+        end_rank(0)
     # What the site says of interfaces is respected, as in a trial.
     environment = os.environ | interface_variables(asked["address"], os.environ)
     command = [sys.executable, "-m", "amscale.diagnosis.collectives", request]

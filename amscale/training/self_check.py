@@ -21,6 +21,7 @@ from amscale.cluster.resources import this_machine
 from amscale.config import TrainSettings
 from amscale.errors import InputError
 from amscale.planning.placement import check_supported, choose_placement
+from amscale.streams import end_rank
 from amscale.trials.attempt import REFUSED_MARK, refusal_in_log
 from amscale.trials.records import Placement
 
@@ -135,4 +136,4 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    end_rank(main(sys.argv[1:]))

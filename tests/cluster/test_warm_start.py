@@ -26,6 +26,7 @@ TWO_RANKS = Placement(1, 2, 1, "cpu", 1, "bf16", micro_batch=1, accumulation=1)
 
 TELL = """
 import json, os, signal, sys, torch, torch.distributed as group
+from amscale.streams import end_rank
 group.init_process_group("gloo")
 rank = torch.tensor([float(group.get_rank())])
 group.all_reduce(rank)
@@ -40,7 +41,9 @@ told = {
     "killed first": open("/proc/self/oom_score_adj").read(),
     "session": os.getsid(0) == os.getpid(),
 }
-json.dump(told, open(f"{sys.argv[1]}{os.environ['RANK']}.json", "w"))
+with open(f"{sys.argv[1]}{os.environ['RANK']}.json", "w") as file:
+    json.dump(told, file)
+end_rank(0)
 """
 END = """
 import os, sys, time

@@ -62,6 +62,7 @@ def test_parts_of_a_check_find_what_the_whole_finds(tmp_path):
 WAITING = """
 import sys, time
 import torch.distributed as dist
+from amscale.streams import end_rank
 from amscale.training.bookkeeping import Bookkeeping
 dist.init_process_group("gloo")
 books = Bookkeeping(float(sys.argv[1]))
@@ -70,6 +71,7 @@ if books.rank == 1:
     time.sleep(5)
 books.wait()
 books.wait()
+end_rank(0)
 """
 
 
