@@ -320,7 +320,10 @@ def tuned_table(known: Known, names: Sequence[str]) -> str:
 
 
 def tuned_rules(known: Known, names: Sequence[str]) -> str:
-    """Return how many cells are best at an end of what was tried, and the rules that follow from the others."""
+    """Return how many cells are best at an end of what was tried, and the rules that follow from the others.
+
+    Only a batch has a least value that is known: one sequence.
+    """
     lines = []
     for name in (name for name in names if name in known):
         tuning = next(iter(known[name]["fits"].values())).get("tuning") or {"axes": (), "cells": (), "lines": ()}
@@ -328,6 +331,9 @@ def tuned_rules(known: Known, names: Sequence[str]) -> str:
         cells = len(tuning["cells"])
         for axis in tuning["axes"]:
             where = f"at the end of what was tried in {edges[axis]} of {cells} cells"
+            least = sum(axis in cell["at_least"] for cell in tuning["cells"])
+            if least:
+                where += f", and the least there can be in {least}: a batch of one sequence"
             lines.append(f"* {name}: the best {axis.partition('.')[2]} is {where}.")
         lines += [f"* {name}: {line}." for line in tuning["lines"] if line.startswith(("rule:", "no rule:"))]
     return "".join(f"{line}\n" for line in lines)

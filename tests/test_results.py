@@ -26,8 +26,8 @@ def findings():
 
 
 @pytest.fixture(scope="module")
-def results(findings):
-    return importlib.import_module("results")
+def known(findings):
+    return importlib.import_module("fits").read_estimates()
 
 
 @pytest.fixture(scope="module")
@@ -35,30 +35,29 @@ def page(findings):
     return importlib.import_module("page")
 
 
-def test_the_page_and_the_readme_are_what_the_estimates_make(results, page):
-    known = results.read_estimates()
+def test_the_page_and_the_readme_are_what_the_estimates_make(known, page):
     assert page.render_page(known) == (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert page.BEGIN in readme
     assert page.with_findings(readme, known) == readme
 
 
-def test_estimates_are_those_of_the_archives_on_disk_which_are_small(results):
-    known = results.read_estimates()
+def test_estimates_are_those_of_the_archives_on_disk_which_are_small(known):
+    catalogue = importlib.import_module("catalogue")
     archives = {path.stem: path for path in DATA.glob("*.parquet")}
     assert set(known) == set(archives)
     for name, path in archives.items():
         assert known[name]["of"]["archive"] == hashlib.sha256(path.read_bytes()).hexdigest(), name
         assert path.stat().st_size < 1_000_000, name  # 620 runs with their curves are the most
         assert known[name]["facts"]["finished"] > 0
-        assert (ROOT / "configs" / "findings" / f"{results.FINDINGS[name].configuration}.yaml").is_file()
+        assert (ROOT / "configs" / "findings" / f"{catalogue.FINDINGS[name].configuration}.yaml").is_file()
     assert sum(path.stat().st_size for path in DATA.iterdir()) < 5_000_000
 
 
 @pytest.mark.parametrize("name", [n for n in ("capacity", "floor_grammar") if (DATA / f"{n}.parquet").is_file()])
-def test_archives_give_the_estimates_again(results, name):
+def test_archives_give_the_estimates_again(known, name):
     """Those that need no law, which take a second."""
-    stored = {item["id"]: item for item in results.read_estimates()[name]["fits"]["all"]["estimates"]}
+    stored = {item["id"]: item for item in known[name]["fits"]["all"]["estimates"]}
     with unpacked(DATA / f"{name}.parquet") as folder:
         found = fit_so_far(folder, "non_embedding", 0.2, 0.04, (0.5, 1.0, 1.35, 2.0, 4.0))
     ids = [item.id for item in found if item.value is not None]
@@ -69,8 +68,8 @@ def test_archives_give_the_estimates_again(results, name):
 
 
 @pytest.mark.slow
-def test_a_whole_fit_gives_the_estimates_again(results):
-    stored = results.read_estimates()["rates_questions"]["fits"]["all"]["estimates"]
+def test_a_whole_fit_gives_the_estimates_again(known):
+    stored = known["rates_questions"]["fits"]["all"]["estimates"]
     found = Sweep(DATA / "rates_questions.parquet").fit()
     assert found.ids == [item["id"] for item in stored]
     for item in stored:

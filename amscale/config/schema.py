@@ -31,7 +31,8 @@ class TrainSettings(Settings):
     epochs: float | None = Field(None, gt=0)
     """Passes over the D unique tokens. Give this or `steps`, not both."""
     batch_tokens: Size = Field(16384, ge=1)
-    """Tokens in one global batch, whatever the number of processes; sequences of it = this / mean sequence length."""
+    """Tokens in one global batch, whatever the number of processes: a whole number of sequences, at least one, the
+    nearest to this / mean sequence length."""
     learning_rate: float = Field(1e-3, gt=0)
     """Peak learning rate of AdamW."""
     schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"

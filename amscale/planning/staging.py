@@ -17,8 +17,9 @@ from amscale.config.loading import check_section
 from amscale.config.schema import TrainSettings, TuneSettings, numeric_settings
 from amscale.errors import InputError
 from amscale.scaling.points import Point, PointTable
-from amscale.scaling.tuning import short, tune_cells
+from amscale.scaling.tuning import tune_cells
 from amscale.scaling.tuning_rule import FittedRule, fit_rule
+from amscale.scaling.tuning_surface import short
 from amscale.settings import format_size
 from amscale.trials.records import TrialResult
 
@@ -69,7 +70,7 @@ def stage_cells(config: Experiment, plan_cell: PlanCell, results: Mapping[str | 
     plans = [plan_cell(cell) for cell in first]
     limit = f"N up to {format_size(tune.small)}"
     if any(plan.identity not in results for plan in plans):
-        later = [cell for base, _ in large for cell in _around(base, _listed(base, tune, plan_cell), None)]
+        later = [cell for base, plan in large for cell in around(base, plan, _listed(base, tune, plan_cell), None)]
         waits = f"Stage 2 follows from their results: {len(later)} trials of larger cells, at the rule and one step to "
         return Stages(
             first, later, (f"Stage 1 of 2: cells with {limit} run all {_times(tune)} values.", f"{waits}each side.")
@@ -78,8 +79,11 @@ def stage_cells(config: Experiment, plan_cell: PlanCell, results: Mapping[str | 
     second = [
         cell
         for base, plan in large
-        for cell in _around(
-            base, _listed(base, tune, plan_cell), {axis: rule.value(plan.N, plan.D) for axis, rule in rules.items()}
+        for cell in around(
+            base,
+            plan,
+            _listed(base, tune, plan_cell),
+            {axis: rule.value(plan.N, plan.D) for axis, rule in rules.items()},
         )
     ]
     found = "; ".join(f"{rule.describe()}: {rule.expression()}" for rule in rules.values())
@@ -135,13 +139,20 @@ def _listed(base: Experiment, tune: TuneSettings, plan_cell: PlanCell) -> dict[s
     return found
 
 
-def _around(base: Experiment, listed: dict[str, list[float]], wanted: dict[str, float] | None) -> list[Experiment]:
-    """Return a cell at the listed values nearest to the wanted ones and at their neighbours; the middle without."""
+def around(
+    base: Experiment, plan: "TrialPlan", listed: dict[str, list[float]], wanted: dict[str, float] | None
+) -> list[Experiment]:
+    """Return a cell at the listed values nearest to the wanted ones and at their neighbours; the middle without.
+
+    A batch of less than a sequence, which there cannot be, becomes one of one sequence.
+    """
     chosen = {}
     for axis, values in listed.items():
         target = values[len(values) // 2] if wanted is None else wanted[axis]
         whole = numeric_settings(TrainSettings)[axis.partition(".")[2]]
         near = neighbours(values, target)
+        if axis == "train.batch_tokens":
+            near = [max(value, math.ceil(plan.step_plan.mean_tokens)) for value in near]
         chosen[axis] = sorted({round(value) for value in near} if whole else {float(f"{v:.6g}") for v in near})
     written = json.dumps(base.train.model_dump(mode="json", exclude_unset=True))
     return [

@@ -10,6 +10,7 @@ from amscale import models
 from amscale.cluster.resources import Resources
 from amscale.config import Experiment
 from amscale.data import Subset, TokenStatistics, TokenStore, corpus_content, statistics_without_tokens
+from amscale.errors import InputError
 from amscale.models import Shape
 from amscale.planning.branches import Branch
 from amscale.planning.memory import Comparison, Memory
@@ -110,6 +111,12 @@ def _lengths(cell: Experiment, store: TokenStore) -> tuple[int, float]:
 
 
 def _steps(cell: Experiment, context: int, mean: float, unique_tokens: int) -> StepPlan:
+    if cell.train.batch_tokens < math.floor(mean):
+        raise InputError(
+            f"train.batch_tokens={cell.train.batch_tokens}: a batch has at least one sequence, of "
+            f"{'' if mean == context else 'in the mean '}{mean:.4g} tokens; give at least {math.ceil(mean)}, or lower "
+            "data.context"
+        )
     sequences = max(1, round(cell.train.batch_tokens / mean))
     if cell.train.steps is not None:
         return StepPlan(context, sequences, mean, cell.train.steps)

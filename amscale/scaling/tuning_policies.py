@@ -6,7 +6,8 @@ from amscale.errors import InputError
 from amscale.models.shape import ParameterCounts, Shape
 from amscale.policies import POLICIES, PolicyCell, find_policy
 from amscale.scaling.points import Point, PointTable
-from amscale.scaling.tuning import Tuning, at_settings, short
+from amscale.scaling.tuning import Tuning, at_settings
+from amscale.scaling.tuning_surface import short
 
 _RATES = ("learning_rate", "lr", "peak_lr", "max_lr")
 Settings = Mapping[tuple[float, float], Mapping[str, float]]

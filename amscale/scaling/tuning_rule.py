@@ -13,8 +13,9 @@ from amscale.scaling.laws.compare import Fitted, resample_law
 from amscale.scaling.laws.fitting import fit_law
 from amscale.scaling.laws.law import HUBER_LOG, SQUARED_LOG, Law, rows_of
 from amscale.scaling.points import Array, PointTable
-from amscale.scaling.tuning import Tuning, at_value, short
+from amscale.scaling.tuning import Tuning, at_value
 from amscale.scaling.tuning_policies import tables_of_policies
+from amscale.scaling.tuning_surface import short
 from amscale.settings import counted, format_size
 
 _RESAMPLES = 200
@@ -116,6 +117,12 @@ class TuningSummary:
         lines += [f"at an edge: {cell.describe()}" for cell in found.at_edge[:_MOST_CELLS]]
         if len(found.at_edge) > _MOST_CELLS:
             lines.append(f"at an edge: {len(found.at_edge) - _MOST_CELLS} further cells; fit.json lists them")
+        for axis in found.axes:
+            if lowest := [cell for cell in found.cells if axis in cell.at_least]:
+                value = format_size(lowest[0].settings[axis])
+                lines.append(
+                    f"at the least there can be: {short(axis)} {value} of {len(lowest)} of {len(found.cells)} cells"
+                )
         if apart := found.off_centre:
             named = "; ".join(
                 f"N = {format_size(cell.N)}, D = {format_size(cell.D)}: "

@@ -8,7 +8,7 @@ from amscale import config
 from amscale.cluster.resources import this_machine
 from amscale.errors import InputError
 from amscale.planning.plan import plan_sweep
-from amscale.planning.staging import fit_rules, neighbours
+from amscale.planning.staging import around, fit_rules, neighbours
 from amscale.planning.stopped import stopped_result
 from amscale.reporting.plan_table import plan_document
 from amscale.scaling.reading import read_sweep
@@ -90,6 +90,8 @@ def test_multiples_are_of_the_constant_the_rule_or_the_policy(tmp_path):
         (["train.learning_rate=log(0) * N"], r"has no value: math domain error at N = "),
         (["train.learning_rate=-N"], r"greater than 0; the rule is '-N' at N = "),
         (["train.learning_rate=9**9**9"], r"too large a number"),
+        (["train.batch_tokens=16", "data.context=64", "data.packing=stream"], r"at least one sequence, of 64 tokens"),
+        (["train.batch_tokens=D / 4k", "data.packing=document"], r"=2: .* of in the mean .* tokens; give at least"),
     ],
 )
 def test_what_has_no_value_is_refused_in_one_line(tmp_path, overrides, words):
@@ -160,6 +162,16 @@ def test_larger_cells_run_what_the_rule_of_small_ones_gives_and_one_step_to_each
     assert [trial.identity for trial in plan(tmp_path, *given).trials] == [trial.identity for trial in second.trials]
     with pytest.raises(InputError, match=r"no cell of the grid is that small; the least N is 6.*k"):
         plan(tmp_path, *given, "tune.small=1k")
+
+
+def test_a_batch_around_the_rule_has_at_least_one_sequence(tmp_path):
+    given = ["grid.model.size=[6.6k,400k]", "data.size=8k", "data.context=64", "data.packing=stream"]
+    tuned = plan(tmp_path, *given, "tune={train.batch_tokens: [64, 128, 256], small: 120k}")
+    base = config.load("grammar.yaml", [])
+    listed = {"train.batch_tokens": [64.0, 128.0, 256.0]}
+    for wanted, batches in ((64.0, [64, 128]), (10.0, [64]), (128.0, [64, 128, 256])):
+        cells = around(base, tuned.later[0], listed, {"train.batch_tokens": wanted})
+        assert [cell.train.batch_tokens for cell in cells] == batches
 
 
 def test_small_cells_without_a_rule_are_named(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,8 @@ from amscale.scaling.reading import read_sweep
 from amscale.scaling.table import read_table
 from amscale.scaling.tuning import at_settings, tune_cells
 from amscale.scaling.tuning_policies import tables_of_policies
+from amscale.scaling.tuning_surface import Surface
+from amscale.trials.archive import unpacked
 
 RATES, BATCHES = np.geomspace(5e-4, 8e-3, 5), np.geomspace(2e4, 1.28e6, 4)
 
@@ -106,6 +109,46 @@ def test_a_best_value_at_an_edge_proposes_the_next_unless_that_one_diverged(hope
     assert optimum.next_values == pytest.approx(following)
     assert optimum.loss == pytest.approx(3.05)
     assert bool(optimum.reason) == (not edges)
+
+
+def test_the_least_value_there_can_be_is_no_edge_and_nothing_below_it_is_proposed():
+    """Batches of one, two and four sequences of 64 tokens, by rates of which the best is inside."""
+
+    def surface(batches, least):
+        points = [
+            Point(
+                "", 1e6, 1e6, math.exp(0.01 * math.log(lr / 2e-3) ** 2 + 0.02 * math.log(batch / best) ** 2), settings=s
+            )
+            for batch in batches
+            for lr in (1e-3, 2e-3, 4e-3)
+            for s in [{"lr": lr, "batch": batch}]
+        ]
+        return Surface.of(points, ("lr", "batch"), least_values=least).optimum(None, np.random.default_rng(0))
+
+    best = 50.0
+    lowest = surface((64.0, 128.0, 256.0), {"batch": 64.0})
+    assert (lowest.edges, lowest.at_least, lowest.next_values) == ((), ("batch",), {})
+    assert lowest.settings["lr"] == pytest.approx(2e-3)
+    assert lowest.reason == "the best batch is the least there can be: the best mean along it"
+    unknown = surface((64.0, 128.0, 256.0), {})
+    assert (unknown.edges, unknown.at_least, unknown.next_values) == (("batch",), (), {"batch": 32.0})
+    assert surface((96.0, 192.0, 384.0), {"batch": 64.0}).next_values == {"batch": 64.0}
+    best = 75.0
+    assert surface((64.0, 128.0, 256.0, 1024.0), {"batch": 32.0}).next_values == {"batch": 32.0}
+    best = 110.0
+    assert surface((64.0, 128.0, 256.0, 1024.0), {"batch": 32.0}).off_centre == {"batch": 32.0}
+    assert surface((64.0, 128.0, 256.0, 1024.0), {"batch": 64.0}).off_centre == {}
+
+
+def test_the_batches_of_a_sweep_have_at_least_one_sequence(tmp_path):
+    """The rectangle of English of the results page has a best batch of one sequence of 64 tokens in many cells."""
+    with unpacked(Path(__file__).parents[2] / "docs" / "data" / "rectangle_english.parquet") as folder:
+        table = read_sweep(folder, "non_embedding")
+    cells = tune_cells(table, ("train.learning_rate", "train.batch_tokens"), resamples=0).cells
+    lowest = [cell for cell in cells if cell.settings["train.batch_tokens"] == pytest.approx(64)]
+    assert len(lowest) > 10
+    assert {cell.at_least for cell in lowest} == {("train.batch_tokens",)}
+    assert not [cell for cell in cells if "train.batch_tokens" in cell.next_values]
 
 
 def test_error_of_the_optimum_is_what_repeated_experiments_show():

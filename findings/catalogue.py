@@ -1,0 +1,184 @@
+"""The sweeps of docs/results.md: their configurations, their fits and figures, and the commands that run them."""
+
+import itertools
+import json
+import shlex
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from amscale.api import Sweep
+from amscale.trials.records import TrialResult
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT / "docs" / "data"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sweep of the page.
+
+    Attributes:
+        configuration: the name of its file in configs/findings.
+        settings: overrides that make another sweep of that file.
+        fits: arguments of `Sweep.fit` by the name of each fit.
+        figures: (name of the figure, name of the fit) to draw.
+        probes: which records of the probes the archive keeps.
+        forecasts: arguments of `fit --forecast` before the cell that is predicted is run.
+    """
+
+    configuration: str
+    settings: tuple[str, ...] = ()
+    fits: dict[str, dict[str, Any]] = field(default_factory=lambda: {"all": {}})
+    figures: tuple[tuple[str, str], ...] = ()
+    probes: str = "none"
+    forecasts: tuple[str, ...] = ()
+
+
+_DECAYS = {f"weight decay {decay}": {"where": f"train.weight_decay={decay}"} for decay in ("0.0", "0.1")}
+_TREATED = {
+    f"z-loss {z}, label smoothing {smoothing}": {"where": f"train.z_loss={z},train.label_smoothing={smoothing}"}
+    for z in ("0.0", "0.0001")
+    for smoothing in ("0.0", "0.1")
+}
+_PART, _BATCHES = "data.size>=120000", (64, 128, 256, 512, 1000)
+"""The part of the rectangle of English whose losses differ, and its batches."""
+_CHOICES = {
+    "rate and batch tuned": {},
+    **{f"batch {batch}, rate tuned": {"where": f"train.batch_tokens={batch}"} for batch in (256, 512, 1024)},
+    **{f"rate {rate}, batch tuned": {"where": f"train.learning_rate={rate}"} for rate in (0.005, 0.01, 0.02, 0.04)},
+    "rate 0.01, batch 512": {"where": "train.learning_rate=0.01,train.batch_tokens=512"},
+}
+"""How learning rate and batch of capacity_choices are chosen."""
+FINDINGS = {
+    "capacity_rates": Finding("capacity_rates"),
+    "capacity_choices": Finding(
+        "capacity_rates",
+        (
+            "name=capacity_choices",
+            "tune={train.learning_rate: [x0.5, x1, x2, x4], train.batch_tokens: [256, 512, 1024]}",
+        ),
+        fits=_CHOICES,
+    ),
+    "rates_questions": Finding("rates_questions"),
+    "capacity": Finding("capacity", figures=(("capacity", "all"),)),
+    "capacity_short": Finding("capacity", ("name=capacity_short", "train.steps=4000")),
+    "capacity_long": Finding("capacity", ("name=capacity_long", "seed=0", "train.steps=max(64000, 2 * N)")),
+    "overfitting_questions": Finding(
+        "overfitting_questions",
+        fits=_DECAYS,
+        figures=(("frontier", "weight decay 0.0"), ("exponent", "weight decay 0.0")),
+    ),
+    "overfitting_english": Finding(
+        "overfitting_english",
+        fits=_DECAYS,
+        figures=(("frontier", "weight decay 0.0"), ("exponent", "weight decay 0.0")),
+    ),
+    "floor_random": Finding("floor_random", fits=_TREATED, figures=(("entropy", "z-loss 0.0, label smoothing 0.0"),)),
+    "floor_grammar": Finding("floor_grammar", figures=(("entropy", "all"),)),
+    "rectangle_english": Finding(
+        "rectangle_english",
+        fits={
+            "every cell tuned": {},
+            "every cell tuned, D from 120k": {"where": _PART},
+            **{
+                f"batch {batch}, learning rate tuned, D from 120k": {
+                    "where": f"{_PART},train.batch_tokens={batch}",
+                    "tune": ("train.learning_rate",),
+                }
+                for batch in _BATCHES
+            },
+        },
+        figures=(("exponent", "every cell tuned"), ("loss", "every cell tuned")),
+        forecasts=("N=47.3k,D=960k", "largest"),
+    ),
+    "rectangle_one_rate": Finding(
+        "rectangle_english",
+        (
+            "name=rectangle_one_rate",
+            "model.width=[8,12,16,24,32,44]",
+            "data.size=[120k,240k,480k,960k]",
+            "train.learning_rate=0.008",
+            "tune={train.batch_tokens: [64, 128, 256, 512]}",
+        ),
+        fits={
+            "learning rate 0.008, batch tuned, D from 120k": {},
+            **{
+                f"learning rate 0.008, batch {batch}, D from 120k": {"where": f"train.batch_tokens={batch}"}
+                for batch in _BATCHES[:4]
+            },
+        },
+    ),
+    "radius_training": Finding("radius_training", fits={}),
+    "energies": Finding("energies", probes="all", figures=(("energy", "all"),)),
+    "energies_gpt2": Finding("energies", ("name=energies_gpt2", "model.family=gpt2"), probes="all"),
+    "energies_openelm": Finding(
+        "energies",
+        ("name=energies_openelm", "model.family=openelm", "model.head_dimension=8", "model.feed_forward_divisor=8"),
+        probes="all",
+    ),
+    "energies_llama": Finding(
+        "energies", ("name=energies_llama", "model={family: hub, architecture: llama}"), probes="all"
+    ),
+}
+
+
+def archive(name: str) -> Path:
+    """Return the archive of a sweep, which need not be there."""
+    return DATA / f"{name}.parquet"
+
+
+def results_of(name: str) -> list[TrialResult]:
+    """Return the results in the archive of a sweep."""
+    return Sweep.started(archive(name)).trial_results()
+
+
+def commands(name: str) -> list[list[str]]:
+    """Return the commands that run a sweep: one, or one for each row of a grid that is no product.
+
+    Which rows there are is read from the archive, where there is one.
+    """
+    finding = FINDINGS[name]
+    file = f"configs/findings/{finding.configuration}.yaml"
+    first = [sys.executable, "-m", "amscale.sweep", file, *finding.settings]
+    rows = [first + [f"{key}={_listed(values)}" for key, values in row.items()] for row in rows_of(name)]
+    if not finding.forecasts or len(rows) < 2:  # before it is known which cell comes last, there is none to forecast
+        return rows
+    cells, saved = finding.forecasts
+    fit = [sys.executable, "-m", "amscale.fit", f"results/{name}", "--forecast", cells, "--save", f"{saved}.json"]
+    return [*rows[:-1], fit, rows[-1]]
+
+
+def _listed(values: list[Any]) -> str:
+    texts = [str(value) for value in values]
+    return texts[0] if len(texts) == 1 else f"[{','.join(texts)}]"
+
+
+def rows_of(name: str) -> list[dict[str, list[Any]]]:
+    """Return the values of the grid's axes for each command that runs a sweep; one without any where all are run."""
+    if not archive(name).is_file():
+        return [{}]
+    axes = [key for key in Sweep.started(archive(name)).experiment.grid if key != "seed"]
+    cells = sorted({tuple(result.setting(key) for key in axes) for result in results_of(name)}, key=str)
+    cells.sort(key=lambda cell: [value if isinstance(value, int | float) else 0 for value in cell])
+    values = [list(dict.fromkeys(cell[index] for cell in cells)) for index in range(len(axes))]
+    if len(cells) == len(list(itertools.product(*values))):
+        return [{}]
+    rows: dict[Any, list[Any]] = {}
+    for cell in cells:
+        rows.setdefault(cell[0], []).append(cell[1:])
+    same: dict[str, list[Any]] = {}
+    for value, rest in rows.items():
+        same.setdefault(json.dumps(rest), []).append(value)
+    found = []
+    for text, firsts in same.items():
+        rest = json.loads(text)
+        others = {key: list(dict.fromkeys(cell[i] for cell in rest)) for i, key in enumerate(axes[1:])}
+        found.append({axes[0]: firsts, **others})
+    return found
+
+
+def shown_commands(name: str) -> list[str]:
+    """Return the commands as a user types them."""
+    return [shlex.join(["python", *command[1:]]) for command in commands(name)]
