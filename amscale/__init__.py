@@ -1,7 +1,7 @@
 """amscale: grids of training runs over model size and data size, and what they imply.
 
     sweep = amscale.Sweep("quick.yaml")     # amscale.api.Sweep: plan, run, results, metrics, fit, report
-    fit = amscale.fit_table("runs.csv")     # amscale.api.Fit: estimates by their ids
+    fit = amscale.fit_table("runs.csv")     # amscale.fitted.Fit: estimates by their ids
 
 Importing this imports nothing else; names are imported when they are first used.
 """
@@ -24,8 +24,8 @@ if sys.version_info < (3, 11):  # noqa: UP036
 
 _MODULES = {
     "Sweep": "amscale.api",
-    "Fit": "amscale.api",
-    "fit_table": "amscale.api",
+    "Fit": "amscale.fitted",
+    "fit_table": "amscale.fitted",
     "current_trial": "amscale.training.script",
     "Finding": "amscale.diagnosis.findings",
     "diagnose": "amscale.diagnosis.examine",
@@ -58,11 +58,12 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from amscale.api import Fit, Sweep, fit_table
+    from amscale.api import Sweep
     from amscale.config import Experiment
     from amscale.diagnosis.examine import diagnose
     from amscale.diagnosis.findings import Finding
     from amscale.errors import ClusterLost, InputError, Preempted, TrialsFailed
+    from amscale.fitted import Fit, fit_table
     from amscale.reporting.terminal import TrialStatus
     from amscale.scaling.estimate import Estimate
     from amscale.training.script import current_trial

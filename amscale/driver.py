@@ -30,7 +30,7 @@ from amscale.trials.sweep_store import SweepStore, sweep_store
 from amscale.trials.trial_store import TrialStore
 
 if TYPE_CHECKING:
-    from amscale.cluster.ray_cluster import HeadMonitor
+    from amscale.cluster.ray_head import HeadMonitor
     from amscale.scaling.base_fit import BaseFit
 
 

@@ -155,7 +155,7 @@ def _fitted_in_sight(path: Path, given: dict[str, Any]) -> "BaseFit":
 def _fitted(
     path: Path, given: dict[str, Any], cells: "Cells | None" = None, progress: "Progress | None" = None
 ) -> "BaseFit":
-    from amscale.api import fit_folder, fit_settings
+    from amscale.fitted import fit_folder, fit_settings
     from amscale.planning.next_grid import with_next_step
     from amscale.scaling.fit import fit_table
 
@@ -230,7 +230,7 @@ def _by(path: Path, given: dict[str, Any]) -> dict[str, Any]:
     from amscale.scaling.by import fit_sweep_by, fit_table_by
 
     if path.is_dir():
-        from amscale.api import fit_settings
+        from amscale.fitted import fit_settings
 
         count = fit_settings(path, count=given["count"])["count"]
         found = fit_sweep_by(
@@ -250,7 +250,7 @@ def _by(path: Path, given: dict[str, Any]) -> dict[str, Any]:
 
 def _points(path: Path, given: dict[str, Any], where: str | None, least_sizes: int = 2) -> "PointTable":
     """Return the points of a sweep or a table that --where, or another option of its kind, selects."""
-    from amscale.api import fit_settings
+    from amscale.fitted import fit_settings
     from amscale.scaling.fit import tuned
     from amscale.scaling.kinds import unlike_rows
     from amscale.scaling.points import drop_highest, sample
@@ -371,8 +371,8 @@ def _output_folder(output: str | None, source: Path, whole: bool) -> Path | None
 
 def _propose_next(path: Path, given: dict[str, Any]) -> None:
     """Print the next cells as YAML, or as the document {"configuration": YAML}."""
-    from amscale.api import fit_settings
     from amscale.cli import print_json
+    from amscale.fitted import fit_settings
     from amscale.planning.next_grid import next_grid_of_sweep, next_grid_of_table
 
     if given["where"] is not None:

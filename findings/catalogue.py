@@ -25,7 +25,8 @@ class Finding:
         fits: arguments of `Sweep.fit` by the name of each fit.
         figures: (name of the figure, name of the fit) to draw.
         probes: which records of the probes the archive keeps.
-        forecasts: arguments of `fit --forecast` before the cell that is predicted is run.
+        forecasts: cells of `fit --forecast` and the name of its file, each made before the row of the grid that has
+            them is run; these rows come last.
     """
 
     configuration: str
@@ -33,7 +34,7 @@ class Finding:
     fits: dict[str, dict[str, Any]] = field(default_factory=lambda: {"all": {}})
     figures: tuple[tuple[str, str], ...] = ()
     probes: str = "none"
-    forecasts: tuple[str, ...] = ()
+    forecasts: tuple[tuple[str, str], ...] = ()
 
 
 _DECAYS = {f"weight decay {decay}": {"where": f"train.weight_decay={decay}"} for decay in ("0.0", "0.1")}
@@ -42,7 +43,7 @@ _TREATED = {
     for z in ("0.0", "0.0001")
     for smoothing in ("0.0", "0.1")
 }
-_PART, _BATCHES = "data.size>=120000", (64, 128, 256, 512, 1000)
+_PART, _BATCHES = "data.size>=120000", (64, 128, 256)
 """The part of the rectangle of English whose losses differ, and its batches."""
 _CHOICES = {
     "rate and batch tuned": {},
@@ -91,7 +92,7 @@ FINDINGS = {
             },
         },
         figures=(("exponent", "every cell tuned"), ("loss", "every cell tuned")),
-        forecasts=("N=47.3k,D=960k", "largest"),
+        forecasts=(("N=47.3k,D=960k", "larger"), ("N=99.5k,D=1.92M", "largest")),
     ),
     "rectangle_one_rate": Finding(
         "rectangle_english",
@@ -106,7 +107,7 @@ FINDINGS = {
             "learning rate 0.008, batch tuned, D from 120k": {},
             **{
                 f"learning rate 0.008, batch {batch}, D from 120k": {"where": f"train.batch_tokens={batch}"}
-                for batch in _BATCHES[:4]
+                for batch in (*_BATCHES, 512)
             },
         },
     ),
@@ -143,11 +144,14 @@ def commands(name: str) -> list[list[str]]:
     file = f"configs/findings/{finding.configuration}.yaml"
     first = [sys.executable, "-m", "amscale.sweep", file, *finding.settings]
     rows = [first + [f"{key}={_listed(values)}" for key, values in row.items()] for row in rows_of(name)]
-    if not finding.forecasts or len(rows) < 2:  # before it is known which cell comes last, there is none to forecast
+    known = len(rows) - len(finding.forecasts)
+    if known < 1:  # before it is known which cells come last, there are none to forecast
         return rows
-    cells, saved = finding.forecasts
-    fit = [sys.executable, "-m", "amscale.fit", f"results/{name}", "--forecast", cells, "--save", f"{saved}.json"]
-    return [*rows[:-1], fit, rows[-1]]
+    found = rows[:known]
+    for (cells, saved), row in zip(finding.forecasts, rows[known:], strict=True):
+        fit = [sys.executable, "-m", "amscale.fit", f"results/{name}", "--forecast", cells, "--save", f"{saved}.json"]
+        found += [fit, row]
+    return found
 
 
 def _listed(values: list[Any]) -> str:

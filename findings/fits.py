@@ -12,7 +12,8 @@ from catalogue import DATA, FINDINGS, ROOT, archive, results_of, shown_commands
 from energies import energies_of
 
 import amscale
-from amscale.api import Sweep, fit_folder
+from amscale.api import Sweep
+from amscale.fitted import fit_folder
 from amscale.reporting.chart import Chart, palette_of
 from amscale.reporting.figures import report_charts
 from amscale.reporting.report_data import read_report_data

@@ -20,7 +20,7 @@ LAYERS = (
     ("cluster", "scaling", "cli"),
     ("planning", "diagnosis"),
     ("training", "reporting"),
-    ("radius", "driver", "subcommand"),
+    ("radius", "driver", "fitted", "subcommand"),
     ("api",),
     ("plan", "train", "status", "fit", "report", "probe", "doctor", "compare", "export", "reproduce", "clean", "card"),
     ("sweep",),

@@ -17,7 +17,7 @@ from amscale.cluster.branch_points import After, BranchPoints
 from amscale.cluster.early_stop import HopelessValues
 from amscale.cluster.listener import Listener, ListenerCallback
 from amscale.cluster.patience import Schedule
-from amscale.cluster.ray_cluster import HeadMonitor
+from amscale.cluster.ray_head import HeadMonitor
 from amscale.errors import Preempted
 from amscale.trials.location import TrialLocation
 from amscale.trials.records import Placement

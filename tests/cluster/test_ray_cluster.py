@@ -13,7 +13,8 @@ import psutil
 import pytest
 from helpers.commands import TINY, wait_until
 
-from amscale.cluster.ray_cluster import LocalHead, ray_cluster, variables
+from amscale.cluster.ray_cluster import ray_cluster, variables
+from amscale.cluster.ray_head import LocalHead
 from amscale.errors import InputError
 from amscale.folders import LONGEST_RAY_FOLDER, private_folder, ray_folder, set_cache_folders
 
