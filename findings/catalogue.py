@@ -66,6 +66,7 @@ FINDINGS = {
     "capacity": Finding("capacity", figures=(("capacity", "all"),)),
     "capacity_short": Finding("capacity", ("name=capacity_short", "train.steps=4000")),
     "capacity_long": Finding("capacity", ("name=capacity_long", "seed=0", "train.steps=max(64000, 2 * N)")),
+    "capacity_longer": Finding("capacity", ("name=capacity_longer", "seed=0", "train.steps=256000")),
     "overfitting_questions": Finding(
         "overfitting_questions",
         fits=_DECAYS,
