@@ -212,11 +212,10 @@ class Surface:
             return "the surface has no minimum among its runs: the best mean"
         several = [axis for axis in range(len(self.axes)) if len(np.unique(self.x[:, axis])) > 1]
         inner = [axis for axis in several if axis not in self.free_axes and axis not in self.edges]
-        lowest = [axis for axis in inner if self._at_least()[axis]]
-        if lowest:
-            return f"the best {short(self.axes[lowest[0]])} is the least there can be: the best mean along it"
-        if inner:
+        if inner and not all(self._at_least()[inner]):
             return "beyond the best value are only runs that diverged or were stopped early: the best mean"
+        if inner and not inside:
+            return f"the best {short(self.axes[inner[0]])} is the least there can be: the best mean"
         return ""
 
     def _next_value(self, axis: int, end: float) -> float:

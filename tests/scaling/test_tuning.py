@@ -129,7 +129,10 @@ def test_the_least_value_there_can_be_is_no_edge_and_nothing_below_it_is_propose
     lowest = surface((64.0, 128.0, 256.0), {"batch": 64.0})
     assert (lowest.edges, lowest.at_least, lowest.next_values) == ((), ("batch",), {})
     assert lowest.settings["lr"] == pytest.approx(2e-3)
-    assert lowest.reason == "the best batch is the least there can be: the best mean along it"
+    assert (lowest.inside, lowest.reason) == (("lr",), "")
+    alone = Surface.of(cell({1e-3: [3.0], 2e-3: [3.1]}).points, ("lr",), least_values={"lr": 1e-3})
+    found = alone.optimum(None, np.random.default_rng(0))
+    assert (found.edges, found.reason) == ((), "the best lr is the least there can be: the best mean")
     unknown = surface((64.0, 128.0, 256.0), {})
     assert (unknown.edges, unknown.at_least, unknown.next_values) == (("batch",), (), {"batch": 32.0})
     assert surface((96.0, 192.0, 384.0), {"batch": 64.0}).next_values == {"batch": 64.0}
