@@ -22,13 +22,18 @@ _LEAST_SIZES = 4
 
 @dataclass(frozen=True)
 class Vertex:
-    """The least of a polynomial in ln N: ln N there, its variance over that of ln loss, and what is left over."""
+    """The least of a polynomial in ln N: ln N there, its variance over that of ln loss, and what is left over.
+
+    `rise` is the slope of a parabola at either end of the runs, outwards and the lesser of both, over its standard
+    error per unit noise of ln loss.
+    """
 
     log_N: float
     variance: float
     squares: float
     free: int
     curve: tuple[tuple[float, float], ...]
+    rise: float
 
 
 @dataclass(frozen=True)
@@ -138,9 +143,34 @@ def _vertex(x: Array, y: Array, centre: float, degree: int, reach: float) -> Ver
         variance = float(slope @ np.linalg.pinv(columns.T @ columns) @ slope) / float(bend @ coefficients) ** 2
         squares = float(np.sum((y[near] - columns @ coefficients) ** 2))
         drawn = zip(np.exp(centre + along[::8]).tolist(), np.exp(values[::8]).tolist(), strict=True)
-        found = Vertex(centre + float(along[at]), variance, squares, int(near.sum()) - degree - 1, tuple(drawn))
+        free = int(near.sum()) - degree - 1
+        found = Vertex(centre + float(along[at]), variance, squares, free, tuple(drawn), _rise(u, y[near]))
         centre = found.log_N
     return found
+
+
+def _rise(u: Array, y: Array) -> float:
+    """Return the lesser of the outward slopes of a parabola at both ends, over its standard error at unit noise."""
+    columns = np.vander(u, 3, increasing=True)
+    coefficients = np.linalg.lstsq(columns, y, rcond=None)[0]
+    covariance = np.linalg.pinv(columns.T @ columns)
+    slopes = [(side, np.array([0.0, 1.0, 2 * end])) for side, end in ((-1, u.min()), (1, u.max()))]
+    return min(side * float(slope @ coefficients) / math.sqrt(slope @ covariance @ slope) for side, slope in slopes)
+
+
+_CLEAR = 3.0
+"""Standard errors by which the loss must rise towards both ends of the sizes for its least to lie between them."""
+
+
+def _clear(interior: Sequence[Budget]) -> list[Budget]:
+    """Return the budgets whose loss rises on both sides of its least beyond the noise.
+
+    Where the sizes of a budget end near the optimum, noise alone decides whether it seems to lie between them: budgets
+    that it moved inwards are kept, the others are dropped, and N_opt then follows the sizes that were run.
+    """
+    first = [item.vertices[next(iter(_METHODS))] for item in interior]
+    least = _CLEAR * math.sqrt(_noise(first))
+    return [item for item, vertex in zip(interior, first, strict=True) if vertex.rise >= least]
 
 
 @dataclass(frozen=True)
@@ -186,7 +216,8 @@ def exponents_from_budgets(table: PointTable, hypotheses: Sequence[float]) -> li
     """Estimate k = a/(1 - a), a of N_opt ∝ C^a and b of D_opt ∝ C^b, over budgets with an interior minimum.
 
     The value is by local cubics. The interval is the hull of the t intervals of the lines through the optima of every
-    method: it holds the seeds, the noise of the losses, and what the choice of a method decides.
+    method: it holds the seeds, the noise of the losses, and what the choice of a method decides. Budgets whose least is
+    not clear are counted where they agree with the others; see `_clear`.
     """
     found = _with_optima(budgets(table))
     interior = [item for item in found if item.optimum is not None]
@@ -211,9 +242,20 @@ def exponents_from_budgets(table: PointTable, hypotheses: Sequence[float]) -> li
     if len(interior) < 3:
         reason = f"an interior minimum in N at {len(interior)} of {len(found)} budgets; at least 3 are needed"
         return [Estimate(**k, **shared, reason=reason)]
-    lines = _lines(interior)
-    main = next(iter(lines.values()))
-    low, high = min(line.interval[0] for line in lines.values()), max(line.interval[1] for line in lines.values())
+    clear = _clear(interior)
+    if len(clear) < 3:
+        reason = (
+            f"the loss rises on both sides of its least N beyond the noise at {len(clear)} of {len(found)} budgets; at "
+            "least 3 are needed"
+        )
+        return [Estimate(**k, **shared, reason=reason)]
+    lines, of_clear = _lines(interior), _lines(clear)
+    main, firm = (next(iter(each.values())) for each in (lines, of_clear))
+    if not firm.interval[0] <= main.slope <= firm.interval[1]:
+        interior, lines, main = clear, of_clear, firm
+        shared["used"] = len(interior)
+    both = [*lines.values(), *of_clear.values()]
+    low, high = min(line.interval[0] for line in both), max(line.interval[1] for line in both)
     spread = ", ".join(f"{name} {line.slope:.3f}" for name, line in lines.items())
     remarks: tuple[str, ...] = (f"N_opt ∝ C^a by method: {spread}",)
     plain = slope_of_parabolas(found)
@@ -224,6 +266,8 @@ def exponents_from_budgets(table: PointTable, hypotheses: Sequence[float]) -> li
         )
     if dropped:
         remarks += (f"{len(found) - len(interior)} of {len(found)} budgets dropped",)
+    if len(clear) < len(interior):
+        remarks += (f"at {len(clear)} of {len(interior)} budgets the loss rises on both sides beyond the noise",)
     first = [item.vertices[next(iter(_METHODS))] for item in interior]
     log_C = np.log([item.C for item in interior])
     data = _line(log_C, np.log([float(item.tokens or 0) for item in interior]), _variances(first))
@@ -280,9 +324,13 @@ def _with_optima(found: Sequence[Budget]) -> list[Budget]:
 
 def _variances(vertices: Sequence[Vertex]) -> Array:
     """Return the variances of ln N_opt, from the noise of ln loss that all budgets share."""
+    return np.array([vertex.variance for vertex in vertices]) * _noise(vertices)
+
+
+def _noise(vertices: Sequence[Vertex]) -> float:
+    """Return the variance of ln loss about the polynomials of all budgets."""
     free = sum(vertex.free for vertex in vertices)
-    noise = sum(vertex.squares for vertex in vertices) / free if free else 0.0
-    return np.array([vertex.variance for vertex in vertices]) * noise
+    return sum(vertex.squares for vertex in vertices) / free if free else 0.0
 
 
 def _lines(interior: Sequence[Budget]) -> dict[str, _Line]:

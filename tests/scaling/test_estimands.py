@@ -85,6 +85,23 @@ def test_iso_flop_drops_and_counts_budgets_whose_minimum_is_at_an_edge():
     assert "3 sizes; 4 are needed" in one[0].reason
 
 
+@pytest.mark.parametrize(("k", "spread", "least"), [(2.0, 2.0, 0), (1.0, 10.0, 12)])
+def test_iso_flop_minima_that_noise_puts_between_the_sizes_are_none(k, spread, least):
+    """Runs about D = 20 N, as most are: at one C their sizes end near the optimum, or short of it."""
+    found = []
+    for seed in range(12):
+        random = np.random.default_rng(seed)
+        N = 10 ** random.uniform(7, 9, 300)
+        D = 20 * N * np.exp(random.uniform(-1, 1, 300) * np.log(spread))
+        alpha, beta = 0.34 / np.sqrt(k), 0.34 * np.sqrt(k)
+        loss = 1.7 + 1.2 * (N / 1e8) ** -alpha + 1.2 * (D / 2e9) ** -beta
+        found += exponents_from_budgets(table_of(N, D, loss * np.exp(0.005 * random.normal(size=300))), (1,))[:1]
+    known = [item for item in found if item.value is not None]
+    assert len(known) >= least
+    assert all(item.interval[0] <= k <= item.interval[1] for item in known)
+    assert all("rises on both sides" in item.reason for item in found if item.value is None)
+
+
 def test_contours_of_least_compute_have_the_exponent_of_the_law():
     N, D = square(8, 8)
     loss = chinchilla(N, D) * np.exp(0.002 * np.random.default_rng(0).normal(size=64))
