@@ -86,3 +86,23 @@ def test_where_the_profile_rises():
     found = profile(fit_law(Chinchilla(), rows, HUBER_LOG), rows)
     assert found.interval[0] <= 0.5 < 2 <= found.interval[1]
     assert "every k" in profile(fit_law(Coupled(), rows, HUBER_LOG), rows).reason
+
+
+@pytest.mark.parametrize("random", [1, 2])
+def test_losses_without_a_floor_leave_k_determined_and_a_floor_of_nothing_possible(random):
+    fit = fitted(N, D, 1.2 * (N / 1e8) ** -0.34 + 1.2 * (D / 2e9) ** -0.34, 0.003, random=random)
+    k, floor = fit["k_chinchilla"], fit["floor_chinchilla"]
+    assert k.interval[0] < 1 < k.interval[1], k.reason
+    assert floor.interval[0] == 0 if floor.interval else "show none above" in floor.reason
+
+
+def test_repeats_that_fade_determine_k_where_parameters_do_not():
+    """Without a decay of parameters R_N* ends at its bound: the law is then a simpler one, and holds."""
+    N, D, passes = (grid.ravel() for grid in np.meshgrid(np.geomspace(1e7, 1e9, 5), [1e8, 8e8, 5e9], [1, 2, 4, 8, 16]))
+    worth = D * (1 + 15 * (1 - np.exp(-(passes - 1) / 15)))
+    loss = 1.7 + 1.2 * (N / 1e8) ** -0.34 + 1.2 * (worth / 2e9) ** -0.34
+    loss *= np.exp(0.003 * np.random.default_rng(0).normal(size=len(N)))
+    fit = fit_table(pd.DataFrame({"N": N, "D": D, "tokens": D * passes, "loss": loss}), resamples=200)
+    for id, truth in (("k_data_constrained", 1), ("floor_data_constrained", 1.7)):
+        assert fit[id].interval is not None, fit[id].reason
+        assert fit[id].interval[0] < truth < fit[id].interval[1]

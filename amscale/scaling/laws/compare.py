@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from amscale.scaling.bootstrap import cell_weights, cells_of, percentile_interval, redrawn_residuals, with_interpolation
@@ -48,11 +49,15 @@ _CHUNK = 60_000
 
 @dataclass(frozen=True)
 class Resampled:
-    """Refits of a law: parameters `natural` (resamples, P), how points were drawn, and the share of ends at a bound."""
+    """Refits of a law: parameters `natural` (resamples, P), how points were drawn, and the share of ends at a bound.
+
+    `floorless` (resamples,) are those whose floor ended at the least that the search allows: they have none.
+    """
 
     natural: Array
     how: str
     at_bound: float
+    floorless: NDArray[np.bool_]
 
 
 def resample_law(fit: LawFit, rows: Rows, resamples: int = 400, seed: int = 0) -> Resampled:
@@ -115,7 +120,9 @@ def resample_law(fit: LawFit, rows: Rows, resamples: int = 400, seed: int = 0) -
     how = how if many else how.replace("resampled", "redrawn as normal, deviation drawn too")
     if shared > 0.5:
         how += f", with an error shared by the runs of one N (probability {shared:.2f})"
-    return Resampled(problem.natural(ends), how, float(at_bound(ends, problem).mean()))
+    floor = [index for index, name in enumerate(problem.names) if name == fit.law.floor_parameter]
+    floorless = np.any(ends[:, floor] - problem.low[floor] < 1e-6, axis=1)
+    return Resampled(problem.natural(ends), how, float(at_bound(ends, problem, fit.law.spared).mean()), floorless)
 
 
 def linear_residuals(fit: LawFit, rows: Rows, problem: Problem) -> tuple[Array, Array]:
@@ -147,7 +154,7 @@ class Comparison(FitRecord):
         flags: what is wrong with the fit.
         condition: condition number of the scaled derivatives.
         starts_at_optimum: share of the starts that reach the least objective.
-        refits_at_a_bound: share of the refits that end at a bound.
+        refits_at_a_bound: share of the refits that end at a bound other than the limits of the law and that of a floor.
         reason: why there is no fit; None where there is one.
     """
 
@@ -324,7 +331,9 @@ def _refitted(item: Fitted, rows: Rows, resamples: int) -> Fitted:
     assert item.fit is not None
     law, resampled = item.law, resample_law(item.fit, rows, resamples)
     columns = dict(zip(law.parameters, resampled.natural.T, strict=True))
-    columns |= {"k": law.exponent(resampled.natural), "floor": law.floor(resampled.natural)}
+    floor = law.floor(resampled.natural)
+    columns |= {"k": law.exponent(resampled.natural)}
+    columns |= {"floor": None if floor is None else np.where(resampled.floorless, 0.0, floor)}
     update = {
         "intervals": {name: percentile_interval(values) for name, values in columns.items() if values is not None},
         "flags": item.comparison.flags + _resampling_flags(resampled),

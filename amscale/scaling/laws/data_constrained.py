@@ -49,6 +49,8 @@ class DataConstrained(Law):
     parameters = ("A", "B", "E", "alpha", "beta", "R_D", "R_N")
     optimum = "k = β/α, parametric optimum of fresh data"
     exponents: ClassVar = ("β", "α")
+    # At a bound a repeat is worth as much as fresh data, or nothing, and so is a parameter beyond the optimum.
+    limits: ClassVar = tuple((name, side) for name in ("ln R_D*", "ln R_N*") for side in ("lower", "upper"))
 
     def unsupported(self, rows: Rows) -> str:
         return too_few_repeats(rows, 3) or too_few(rows, 7, 3, 3)

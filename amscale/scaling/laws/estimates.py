@@ -136,9 +136,10 @@ def _undetermined(found: Comparison) -> str | None:
 
 
 def _at_bound(item: Fitted) -> str | None:
-    """Return which parameter ended at a bound of its search; a floor at its lower one leaves the exponent as it is."""
+    """Return which parameter ended at a bound of its search that leaves the exponent open; see `Law.spared`."""
+    spared = {f"{name} at its {side} bound" for name, side in item.law.spared}
     for flag in item.comparison.flags:
-        if " at its " in flag and flag != f"{item.law.floor_parameter} at its lower bound":
+        if " at its " in flag and flag not in spared:
             return f"{flag} of the search: these points do not determine the law"
     return None
 
@@ -211,7 +212,8 @@ def _floor(table: PointTable, item: Fitted, shared: dict[str, Any], misfit: str 
     reason = reason or misfit or _at_bound(item)
     # A floor at the bound of the search, or a fit that mostly ends at bounds, does not measure a floor.
     if reason is None and f"{item.law.floor_parameter} at its lower bound" in found.flags:
-        reason = "the floor is at the lower bound of the search: these points do not determine it"
+        most = f", and show none above {found.intervals['floor'][1]:.4g}" if "floor" in found.intervals else ""
+        reason = f"the floor is at the lower bound of the search: these points do not determine it{most}"
     reason = reason or _undetermined(found)
     least = float(table.loss.min())
     if reason is None and found.floor is not None and found.floor > least:

@@ -94,9 +94,11 @@ def _search(
     return minimise(problem.predict, objective, starts, rows.loss, weights, low, high, tolerance=tolerance)
 
 
-def at_bound(theta: Array, problem: Problem) -> Array:
-    """Return whether any parameter of theta (S, P) is at a bound, (S,)."""
-    return np.any((theta - problem.low < 1e-6) | (problem.high - theta < 1e-6), axis=1)
+def at_bound(theta: Array, problem: Problem, spared: frozenset[tuple[str, str]] = frozenset()) -> Array:
+    """Return whether any parameter of theta (S, P) is at a bound that is not spared, (S,)."""
+    counted = [np.array([(name, side) not in spared for name in problem.names]) for side in ("lower", "upper")]
+    low, high = theta - problem.low < 1e-6, problem.high - theta < 1e-6
+    return np.any((low & counted[0]) | (high & counted[1]), axis=1)
 
 
 def _flags(theta: Array, problem: Problem, condition: float, share: float) -> tuple[str, ...]:

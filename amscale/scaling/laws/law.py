@@ -250,6 +250,8 @@ class Law(ABC):
         tested: parameters that have a hypothesis and a row for it: its name in words, and its value.
         floor_parameter: name of the floor among the search's parameters (`Problem.names`): a fit that ends at its lower
             bound does not determine the floor.
+        limits: bounds of the search at which the law is a simpler one, such as ("ln R_N*", "upper"): they are no fault
+            of a fit, and leave its exponent and its floor as they are.
         reported_unfitted: whether its exponent and floor have rows, with the reason, where the law cannot be fitted.
         checks_outliers: whether to refit without the highest 2 % of the losses and remark on what changes.
     """
@@ -260,9 +262,15 @@ class Law(ABC):
     optimum: ClassVar[str] = ""
     exponents: ClassVar[tuple[str, str] | None] = None
     floor_parameter: ClassVar[str] = "ln E"
+    limits: ClassVar[tuple[tuple[str, str], ...]] = ()
     tested: ClassVar[Mapping[str, tuple[str, float]]] = {}
     reported_unfitted: ClassVar[bool] = False
     checks_outliers: ClassVar[bool] = False
+
+    @property
+    def spared(self) -> frozenset[tuple[str, str]]:
+        """The bounds, by parameter and side, at which a fit still determines the exponent."""
+        return frozenset((*self.limits, (self.floor_parameter, "lower")))
 
     @abstractmethod
     def unsupported(self, rows: Rows) -> str:
