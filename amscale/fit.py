@@ -384,7 +384,8 @@ def _propose_next(path: Path, given: dict[str, Any]) -> None:
         text = next_grid_of_sweep(path, given["next"], **settings)
     else:
         unit = (given[name] for name in _UNIT)
-        text = next_grid_of_table(path, given["next"], given["drop_highest"], _columns(given), *unit)
+        chosen = {"tune": _axes(given["tune"]), "rows": given["sample"]}
+        text = next_grid_of_table(path, given["next"], given["drop_highest"], _columns(given), *unit, **chosen)
     if given["json"]:
         print_json({"configuration": text})
     else:

@@ -3,7 +3,7 @@
 import math
 import shlex
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ from amscale.scaling.dstar import cell_criteria, check_window, locate_all
 from amscale.scaling.fit import at_best, tuned
 from amscale.scaling.kinds import unlike_rows
 from amscale.scaling.next_cells import WIDEST, NextCells, check_number, next_cells
-from amscale.scaling.points import PointTable, drop_highest
+from amscale.scaling.points import PointTable, drop_highest, sample
 from amscale.scaling.reading import read_sweep
 from amscale.scaling.several_corpora import by_corpus
 from amscale.scaling.table import Columns, read_table
@@ -82,7 +82,7 @@ def _next_step(fit: BaseFit, address: str) -> NextStep:
     if "k_all_kinds" in fit:
         return NextStep(reason="rows of several kinds have no common law; a fit of one kind (--where) names them")
     path = Path(fit.table.source)
-    first = f"python -m amscale.fit {shlex.quote(address)} --next {PROPOSED}"
+    first = f"python -m amscale.fit {shlex.quote(address)} --next {PROPOSED}{_flags_of_table(fit.settings)}"
     try:
         if not path.is_dir():
             chosen, runs, speed = next_cells(fit.table, PROPOSED), 1, None
@@ -105,6 +105,15 @@ def _next_step(fit: BaseFit, address: str) -> NextStep:
     if chosen.by_law and fit["k_chinchilla"].value is None:
         promise += ", if that law holds, which these runs do not show"
     return NextStep(commands, chosen.cells * runs, flops, flops / speed if speed else None, promise)
+
+
+def _flags_of_table(settings: Mapping[str, Any]) -> str:
+    """Return the flags, each after a blank, without which a command would read a table otherwise than the fit did."""
+    usual = Columns().to_dict() | {"loss_unit": "nats", "bytes_per_token": None, "drop_highest": 0, "sample": None}
+    given = {name: settings[name] for name, value in usual.items() if settings.get(name, value) != value}
+    if settings.get("tune") is not None:
+        given["tune"] = ",".join(settings["tune"]) or "none"
+    return "".join(f" --{name} {shlex.quote(str(value))}" for name, value in given.items())
 
 
 @dataclass(frozen=True)
@@ -160,6 +169,8 @@ def next_grid_of_table(
     columns: Columns | None = None,
     loss_unit: str = "nats",
     bytes_per_token: float | None = None,
+    tune: Sequence[str] | None = None,
+    rows: int | None = None,
 ) -> str:
     """Return the next cells for a table of points, as settings to put on a configuration.
 
@@ -167,12 +178,13 @@ def next_grid_of_table(
         path: the table.
         number: cells to propose.
         highest: rows of highest loss to leave out.
-        columns, loss_unit, bytes_per_token: as for `read_table`.
+        columns, loss_unit, bytes_per_token, tune: as for `read_table`.
+        rows: number of rows to draw at random; None for all.
 
     Raises:
         InputError: as `read_table` and `next_cells`.
     """
-    table = drop_highest(read_table(path, columns, loss_unit, bytes_per_token), highest)
+    table = sample(drop_highest(read_table(path, columns, loss_unit, bytes_per_token, tune=tune), highest), rows)
     tuning = tuned(table, 0)
     table = table if tuning is None else tuning.table
     if reason := unlike_rows(table):

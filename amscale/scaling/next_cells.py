@@ -9,7 +9,7 @@ import numpy as np
 
 from amscale.errors import InputError
 from amscale.scaling.capacity import Capacity
-from amscale.scaling.design import no_curvature
+from amscale.scaling.design import no_curvature, no_variation
 from amscale.scaling.dstar import DStar
 from amscale.scaling.laws.chinchilla import Chinchilla
 from amscale.scaling.laws.fitting import LawFit, fit_law
@@ -70,7 +70,7 @@ def next_cells(
     check_number(number)
     rows, law = rows_of(table), Chinchilla()
     axis = candidates(rows.N) if sizes is None else np.unique(sizes)
-    reason, by_law, shown = law.unsupported(rows), None, False
+    reason, by_law, shown = no_variation(rows.loss) or law.unsupported(rows), None, False
     if not reason:
         fit, amounts = fit_law(law, rows, SQUARED_LOG), candidates(rows.D)
         by_law = _by_law(table.source, rows, fit, number, axis, amounts[amounts <= most_tokens])

@@ -3,6 +3,8 @@
 import json
 import math
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -163,6 +165,27 @@ def test_cells_of_a_table_are_overrides_that_plan_takes(tmp_path):
     overrides = shlex.split(line)[5:]
     (trial,) = planned(load("grammar.yaml", [*overrides, f"storage={tmp_path}", "data.documents=1M"]))
     assert yaml.safe_load(text)["grid"]["data.size"][0] == trial.D
+
+
+def test_the_next_command_of_a_table_reads_it_as_the_fit_did(tmp_path, capsys):
+    rates = [(lr, 1 + 0.01 * abs(power)) for power, lr in ((-1, 1e-3), (0, 2e-3), (1, 4e-3))]
+    rows = [f"{100 * N},{D},{(1 + 200 * N**-0.4 + 30 * D**-0.4) * up},{lr}" for N, D in GRID for lr, up in rates]
+    file = tmp_path / "my points.csv"
+    file.write_text("\n".join(["Model Size,tokens,val loss,lr", *rows]))
+    chosen = {"n_column": "Model Size", "d_column": "tokens", "loss_column": "val loss", "tune": "none"}
+    fit(str(file), **chosen, loss_unit="bits", drop_highest=1, resamples=100, json=True)
+    (command,) = json.loads(capsys.readouterr().out)["verdict"]["next_step"]["commands"]
+    ran = subprocess.run([sys.executable, *shlex.split(command)[1:]], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert "grid:" in ran.stdout
+    assert command.endswith("--loss_unit bits --drop_highest 1 --tune none")
+
+
+def test_losses_that_are_equal_have_no_next_cells(tmp_path):
+    file = tmp_path / "points.csv"
+    file.write_text("\n".join(["N,D,loss", *(f"{N},{D},3" for N, D in GRID)]))
+    with pytest.raises(InputError, match=r"nothing to plan by: .* every loss is 3"):
+        next_grid_of_table(file, 4)
 
 
 def test_what_cannot_be_planned_is_one_line(tmp_path):
