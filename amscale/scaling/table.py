@@ -104,15 +104,18 @@ def _amounts(
     if tokens is not None:
         reader.warnings.append(f"D is not in the file: taken as the tokens seen, {reader.names['tokens']}, each once")
         return tokens, None
-    if flops is None:
-        raise InputError(f"{reader.no_column('d')}, or --flops_column")
     reader.warnings.append(f"D is not in the file: taken as {reader.names['flops']} / (6 {reader.names['n']})")
-    pairs = zip(N or [], flops, strict=True)
+    pairs = zip(N or [], flops or [], strict=True)
     return [None if n is None or c is None else c / (6 * n) for n, c in pairs], None
 
 
 _SIZES = ("n", "d", "flops", "tokens")
-_WORDS_OF = {"n": ("param", "size", "model"), "d": ("token", "data"), "loss": ("loss", "nll", "entropy")}
+_WORDS_OF = {
+    "n": ("param", "size", "model"),
+    "d": ("token", "data"),
+    "loss": ("loss", "nll", "entropy", "bpb", "ppl", "perplex"),
+    "flops": ("flop", "compute"),
+}
 
 
 class _Reader:
@@ -124,13 +127,18 @@ class _Reader:
         self.warnings = list(cells.warnings)
         defaults = Columns()
         self.names: dict[str, str] = {}
-        for key in ("n", "loss", "d", "flops", "seed", "tokens"):
+        lacking = []
+        for key in ("n", "d", "loss", "flops", "seed", "tokens"):
             wanted = getattr(columns, key)
             name = self._find(key, wanted)
             if name is not None:
                 self.names[key] = name
             elif key in ("n", "loss") or wanted != getattr(defaults, key):
-                raise InputError(self.no_column(key))
+                lacking.append(key)
+        if not {"d", "tokens", "flops"} & {*self.names, *lacking}:
+            lacking.insert("n" in lacking, "d")
+        if lacking:
+            raise InputError(self._no_columns(lacking))
         self.decimal = self._decimal_sign()
 
     def _find(self, key: str, wanted: Any) -> str | None:
@@ -148,19 +156,30 @@ class _Reader:
             )
         return found
 
-    def no_column(self, key: str) -> str:
-        """Return that a column is missing, which ones there are, and which may be meant."""
-        wanted = str(getattr(self.columns, key))
+    def _no_columns(self, lacking: Sequence[str]) -> str:
+        """Return which columns are missing, which ones there are, and which may be meant."""
         names = list(self.cells.columns)
-        folded = {name.casefold(): name for name in names}
-        near = [folded[name] for name in difflib.get_close_matches(wanted.casefold(), folded, cutoff=0.7)]
-        near += [name for name in names if any(word in name.casefold() for word in _WORDS_OF.get(key, ()))]
-        near = list(dict.fromkeys(near))[:3]
-        hint = f" (perhaps {' or '.join(map(repr, near))})" if near else ""
-        has = f"{self.cells.source} has no column {wanted!r}; its columns are {', '.join(names)}"
+        wanted = [repr(str(getattr(self.columns, key))) for key in lacking]
+        listed = " or ".join(filter(None, (", ".join(wanted[:-1]), wanted[-1])))
+        has = f"{self.cells.source} has no column {listed}; its columns are {', '.join(names)}"
         if len(names) == 1:
             return f"{has}: put commas, semicolons or tabs between the columns"
-        return f"{has}: name one with --{key}_column{hint}"
+        options = []
+        for key in lacking:
+            option, near = f"--{key}_column", self._near(key)
+            if key == "d" and not near:
+                near = self._near("flops")
+                option = "--flops_column" if near else "--d_column or --flops_column"
+            options.append(option + (f" (perhaps {' or '.join(map(repr, near))})" if near else ""))
+        return f"{has}: name {'one' if len(lacking) == 1 else 'them'} with {', '.join(options)}"
+
+    def _near(self, key: str) -> list[str]:
+        """Return the columns, at most three, that may be meant by one that is missing."""
+        free = {name.casefold(): name for name in self.cells.columns if name not in self.names.values()}
+        near = difflib.get_close_matches(str(getattr(self.columns, key)).casefold(), free, cutoff=0.7)
+        near += [name for name in free if any(word in name for word in _WORDS_OF.get(key, ()))]
+        near += [name for name in free if key == "flops" and name == "c"]
+        return [free[name] for name in dict.fromkeys(near)][:3]
 
     def _decimal_sign(self) -> str:
         """Return the decimal sign of the numbers that are written as text: the only one with which all can be read."""

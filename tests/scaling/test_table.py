@@ -74,6 +74,13 @@ BAD = [
     ("N,loss\n1,2\n", "--d_column"),
     ("params,tokens,val_loss\n1,2,3\n", r"no column 'N'.*--n_column \(perhaps 'params'\)"),
     ("N,D,loses\n1,2,3\n", "perhaps 'loses'"),
+    (
+        "n_params,train_tokens,final_loss\n1,2,3\n",
+        r"no column 'N', 'D' or 'loss'; .*name them with --n_column \(perhaps 'n_params'\), --d_column "
+        r"\(perhaps 'train_tokens'\), --loss_column \(perhaps 'final_loss'\)$",
+    ),
+    ("N,C,loss\n1,2,3\n", r"no column 'D'.*name one with --flops_column \(perhaps 'C'\)$"),
+    ("N,D,x,nll\n1,2,3,4\n", r"--loss_column \(perhaps 'nll'\)$"),
     ("LOSS,Loss,N,D\n1,1,2,3\n", "may be 'LOSS' or 'Loss'"),
     ("N,D,loss\n0,2,3\n", "row 1, column 'N' holds 0"),
     ("N,D,loss\n1,-2,3\n", "row 1, column 'D' holds -2"),
