@@ -97,7 +97,7 @@ def fit(
         flops_column: column of training FLOPs.
         seed_column: column of the seed.
         tokens_column: column of the tokens seen, where they differ from the unique ones.
-        loss_unit: nats or bits, both per token, or bits_per_byte.
+        loss_unit: nats or bits, both per token, bits_per_byte or perplexity.
         bytes_per_token: mean bytes of a token, for a loss in bits_per_byte.
         json: print one JSON document on standard output instead of the tables.
     """

@@ -68,7 +68,7 @@ def fit_table(
         resamples: bootstrap refits.
         drop_highest: the number of highest losses to leave out.
         sample: fit this many rows, drawn at random.
-        loss_unit: nats or bits, both per token, or bits_per_byte.
+        loss_unit: nats or bits, both per token, bits_per_byte or perplexity.
         bytes_per_token: mean bytes of a token, for a loss in bits_per_byte.
         where: fit only the rows with these cells, `column=value` or several joined by commas.
         tune: columns of settings of which each cell of N and D takes its best value, interpolated; by default those

@@ -44,6 +44,8 @@ def answer_on_floor(table: PointTable, estimates: Sequence[Estimate]) -> Answer:
         _judge_training(floors, entropy, draft)
         _judge_validation(table, floors, entropy, draft)
     _judge_law(floors, draft)
+    if table.unit_in_doubt:
+        draft.cannot_say.append(f"Whether a floor is 1 nat per token: {table.unit_in_doubt}.")
     return Answer(
         question=f"Is there a floor under the loss, at 1 nat per token or at {place}?",
         headline=" ".join(draft.heads) or "These runs do not determine a floor.",

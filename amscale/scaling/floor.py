@@ -54,8 +54,11 @@ def common_value(values: Sequence[float | None]) -> float | None:
 
 
 def references(table: PointTable) -> dict[str, float]:
-    """Return what a floor is compared with: 1, and the corpus's entropy and memorised loss where they are known."""
-    found = {"1": 1.0}
+    """Return what a floor is compared with: 1, and the corpus's entropy and memorised loss where they are known.
+
+    It is nothing where the losses may be in another unit.
+    """
+    found = {} if table.unit_in_doubt else {"1": 1.0}
     for key, name in (("entropy_per_token", "entropy"), ("memorised_per_token", "memorised")):
         value = common_value([getattr(point.result.data, key) if point.result else None for point in table.points])
         if value is not None:

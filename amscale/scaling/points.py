@@ -53,6 +53,8 @@ class PointTable:
     warnings: list[str] = field(default_factory=list)
     deviations: Array | None = None
     """Resampled ln loss minus ln loss (resamples, points), where the points are tuned cells; see `scaling.tuning`."""
+    unit_in_doubt: str = ""
+    """Why the losses may be no nats per token; empty where nothing says so."""
     hopeless: list[Point] = field(default_factory=list)
     """Runs that diverged or were stopped early: their settings were tried, though they have no loss."""
     others: list[Point] = field(default_factory=list)

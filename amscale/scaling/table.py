@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amscale.errors import InputError
-from amscale.scaling.conditions import units_warnings
 from amscale.scaling.points import Point, PointTable
 from amscale.scaling.table_file import Cells, read_cells
 from amscale.scaling.table_numbers import LARGEST, is_number, merged, nats_per_token, scale_of, to_number
 from amscale.scaling.table_rows import differing_columns, is_text, select_rows, tuning_columns
+from amscale.scaling.units import in_doubt, named_for_perplexity, units_warnings
 from amscale.settings import parse_number
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ def read_table(
     """
     factor = nats_per_token(loss_unit, bytes_per_token)
     reader = _Reader(select_rows(read_cells(source), where), columns or Columns())
-    unit = "nats per token" if factor == 1 else f"nats per token, {factor:.4g} times the file's {loss_unit}"
+    times = "the logarithm of" if loss_unit == "perplexity" else f"{factor:.4g} times"
+    unit = "nats per token" if loss_unit == "nats" else f"nats per token, {times} the file's {loss_unit}"
     table = PointTable(
         reader.cells.source, f"N as given in column {reader.names['n']!r}; loss in {unit}", [], [], reader.warnings
     )
@@ -74,7 +75,7 @@ def read_table(
     N, D, tokens, flops = (reader.positive(key) for key in ("n", "d", "tokens", "flops"))
     if D is None:
         D, tokens = _amounts(reader, N, tokens, flops)
-    loss = [None if value is None else factor * value for value in reader.losses()]
+    loss = [None if value is None else factor * value for value in reader.losses(loss_unit)]
     seeds = reader.seeds()
     rows = [merged(N), merged(D), loss, seeds, flops, tokens]
     axes = reader.axes(tune, merged(N), merged(D))
@@ -82,7 +83,8 @@ def read_table(
     names = [name for name in different if is_text(reader.cells.columns[name])]
     _collect(table, reader.cells, [column or [None] * reader.cells.rows for column in rows], axes, names)
     table.warnings += different.values()
-    table.warnings += units_warnings(table, reader.names, factor)
+    table.warnings += units_warnings(table, reader.names, loss_unit)
+    table.unit_in_doubt = in_doubt(table, reader.names["loss"], loss_unit)
     for key, column in (("flops", flops), ("tokens", tokens)):
         if column is not None and None in column and any(value is not None for value in column):
             lacking = sum(value is None for value in column)
@@ -249,13 +251,29 @@ class _Reader:
                 raise self._fault(row, self.names[key], value, f"it must be a positive number{most}")
         return values
 
-    def losses(self) -> list[float | None]:
-        """Return the losses in the table's unit; a missing one is None, and that of a diverged run not finite."""
+    def losses(self, unit: str) -> list[float | None]:
+        """Return the losses in the table's unit, of perplexities the logarithms.
+
+        A missing one is None, and that of a diverged run not finite.
+        """
         values = self._numbers("loss") or []
+        if unit == "perplexity":
+            return self._logarithms(values)
+        if unit == "nats" and named_for_perplexity(self.names["loss"]):
+            raise InputError(
+                f"{self.cells.source}: {self.names['loss']!r} is named for a perplexity, which is no loss: "
+                "--loss_unit perplexity takes its logarithm; rename the column where that is done"
+            )
         for row, value in zip(self.cells.numbers, values, strict=True):
             if value is not None and math.isfinite(value) and not 1 / LARGEST < value < LARGEST:
                 raise InputError(f"{self.cells.source}: row {row} has loss {value:g}; a cross-entropy must be positive")
         return values
+
+    def _logarithms(self, values: Sequence[float | None]) -> list[float | None]:
+        for row, value in zip(self.cells.numbers, values, strict=True):
+            if value is not None and value <= 1:
+                raise self._fault(row, self.names["loss"], value, "a perplexity is above 1")
+        return [None if value is None else math.log(value) for value in values]
 
     def axes(
         self, wanted: Sequence[str] | None, N: Sequence[float | None], D: Sequence[float | None]

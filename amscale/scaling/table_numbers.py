@@ -11,14 +11,14 @@ import numpy as np
 from amscale.errors import InputError
 from amscale.settings import parse_number
 
-LOSS_UNITS = ("nats", "bits", "bits_per_byte")
+LOSS_UNITS = ("nats", "bits", "bits_per_byte", "perplexity")
 
 
 def nats_per_token(unit: str, bytes_per_token: float | None) -> float:
-    """Return the factor that turns a loss into nats per token.
+    """Return the factor that turns a loss into nats per token; 1 for a perplexity, whose logarithm is the loss.
 
     Args:
-        unit: nats or bits, both per token, or bits_per_byte.
+        unit: nats or bits, both per token, bits_per_byte or perplexity.
         bytes_per_token: mean bytes of a token; needed for bits_per_byte, and only there.
 
     Raises:
@@ -33,7 +33,7 @@ def nats_per_token(unit: str, bytes_per_token: float | None) -> float:
         return math.log(2) * bytes_per_token
     if bytes_per_token is not None:
         raise InputError(f"bytes_per_token={bytes_per_token!r} is for loss_unit=bits_per_byte, not for {unit}")
-    return 1.0 if unit == "nats" else math.log(2)
+    return math.log(2) if unit == "bits" else 1.0
 
 
 _SCALES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12, "thousand": 1e3, "million": 1e6, "billion": 1e9}

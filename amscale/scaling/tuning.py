@@ -122,7 +122,8 @@ def _among(table: PointTable, points: list[Point]) -> PointTable:
     names = {point.name for point in points}
     others = [point for point in (*table.points, *table.others) if point.name not in names]
     left_out, warnings = list(table.left_out), list(table.warnings)
-    return PointTable(table.source, table.convention, points, left_out, warnings, others=others)
+    doubt = table.unit_in_doubt
+    return PointTable(table.source, table.convention, points, left_out, warnings, others=others, unit_in_doubt=doubt)
 
 
 def at_value(tuning: Tuning, axis: str, value: float) -> PointTable | None:

@@ -103,7 +103,6 @@ def test_near_duplicates_are_named_and_seeds_are_none():
 @pytest.mark.parametrize(
     ("columns", "names", "says"),
     [
-        ({"ppl": np.exp(losses())}, Columns(loss="ppl"), "perplexity"),
         ({"loss": np.exp(losses())}, Columns(), "perplexities"),
         ({"bpb": losses() / 3}, Columns(loss="bpb"), "--loss_unit"),
         ({"loss": losses(), "N": N / 1e6}, Columns(), "'N (M)'"),

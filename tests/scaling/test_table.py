@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from amscale.errors import InputError
+from amscale.scaling.fit import fit_table
 from amscale.scaling.table import Columns, read_table
 
 N, D, LOSS = [1e7, 2e7], [2e8, 4e8], [3.25, 3.125]
@@ -180,6 +181,31 @@ def test_units_in_names_are_used_and_said(read):
         "the numbers of column 'params (M)' are taken times 1e+06, as its name says",
         "the numbers of column 'tokens_B' are taken times 1e+09, as its name says",
     ]
+
+
+def test_perplexities_are_read_as_their_logarithms_and_never_as_losses(read):
+    text = "N,D,val_ppl\n1e7,2e8,20.0855369\n2e7,4e8,inf\n3e7,4e8,7.38905610\n"
+    table = read(text, Columns(loss="val_ppl"), loss_unit="perplexity")
+    assert table.loss == pytest.approx([3, 2])
+    assert table.convention.endswith("nats per token, the logarithm of the file's perplexity")
+    with pytest.raises(InputError, match=r"'val_ppl' is named for a perplexity.*--loss_unit perplexity"):
+        read(text, Columns(loss="val_ppl"))
+    with pytest.raises(InputError, match=r"row 1, column 'val_ppl' holds 0.9; a perplexity is above 1"):
+        read(text.replace("20.0855369", "0.9"), Columns(loss="val_ppl"), loss_unit="perplexity")
+    assert read(text.replace("val_ppl", "log_ppl"), Columns(loss="log_ppl")).loss[0] > 20
+
+
+def test_a_floor_in_a_unit_that_is_in_doubt_is_not_held_against_1_nat(tmp_path):
+    N, D = (axis.ravel() for axis in np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(2e8, 2e10, 5)))
+    loss = 1.7 + 1.2 * (N / 1e8) ** -0.34 + 1.2 * (D / 2e9) ** -0.34
+    loss *= np.exp(0.003 * np.random.default_rng(0).normal(size=len(N)))
+    frame = pd.DataFrame({"N": N, "D": D, "bpb": loss / 3.05})
+    found = fit_table(frame, Columns(loss="bpb"), resamples=100)
+    assert found["floor_chinchilla"].value == pytest.approx(1.7 / 3.05, rel=0.1)
+    assert "rejects" not in str(found.verdict().answers[1])
+    assert "Whether a floor is 1 nat per token: 'bpb' is named for bits" in str(found.verdict())
+    known = fit_table(frame, Columns(loss="bpb"), resamples=100, loss_unit="bits_per_byte", bytes_per_token=4.4)
+    assert known["floor_chinchilla"].rejected == (1,)
 
 
 def test_rounding_makes_no_new_cells(read):

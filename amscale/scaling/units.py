@@ -1,0 +1,68 @@
+"""Where the numbers of a table cannot be, or hardly are, what they are taken for."""
+
+import re
+
+from amscale.scaling.points import PointTable
+
+_UNIFORM = 12.2
+_LEAST_COUNT = 2000.0
+"""A largest N or D below this is none of a language model's, but a number of millions or billions."""
+
+_BITS = re.compile(r"bpb|bpc|bits?\b|bits?[ _-]?per", re.IGNORECASE)
+_PERPLEXITY = re.compile(r"ppl|perplex", re.IGNORECASE)
+_LOGARITHM = re.compile(r"log|ln|(?<![a-z])nats?(?![a-z])", re.IGNORECASE)
+
+
+def named_for_perplexity(name: str) -> bool:
+    """Return whether a column's name says that it holds perplexities, and not their logarithms."""
+    return _PERPLEXITY.search(name) is not None and _LOGARITHM.search(name) is None
+
+
+def in_doubt(table: PointTable, name: str, unit: str) -> str:
+    """Return why the losses of a table may be no nats per token, or an empty text; a floor of 1 then means nothing."""
+    if unit == "nats" and _BITS.search(name):
+        return f"{name!r} is named for bits (--loss_unit)"
+    if table.points and _middle(table) > _UNIFORM:
+        return f"half of the losses are above {_middle(table):.3g}, too much for nats per token"
+    return ""
+
+
+def _middle(table: PointTable) -> float:
+    losses = sorted(point.loss for point in table.points)
+    return losses[len(losses) // 2]
+
+
+def units_warnings(table: PointTable, names: dict[str, str], unit: str) -> list[str]:
+    """Return where the numbers of a table cannot be, or hardly are, what they are taken for.
+
+    Args:
+        names: names of its columns by their keys.
+        unit: of the losses, as it was given.
+    """
+    if not table.points:
+        return []
+    found = []
+    name, middle = names["loss"], _middle(table)
+    if unit == "nats" and _BITS.search(name):
+        found.append(f"{name!r} is named for bits, and is taken as nats per token: --loss_unit says which it is")
+    elif middle > _UNIFORM:
+        found.append(
+            f"half of the losses are above {middle:.3g} nats per token, more than an even guess among 200,000 tokens "
+            f"has ({_UNIFORM}): are they perplexities (--loss_unit perplexity), or sums?"
+        )
+    for key, symbol in (("n", "N"), ("d", "D")):
+        column = getattr(table, symbol)
+        if key in names and float(column.max()) < _LEAST_COUNT:
+            found.append(
+                f"{symbol} is {column.min():.3g} to {column.max():.3g} in column {names[key]!r}: a count in millions "
+                f"or billions? name the column with its unit, as in '{names[key]} (M)'"
+            )
+    if "flops" in names and "d" in names and all(point.flops for point in table.points):
+        tokens = table.D if table.tokens is None else table.tokens
+        ratio = sorted((table.flops / (table.N * tokens)).tolist())[len(table.points) // 2]
+        if not 0.6 <= ratio <= 60:
+            found.append(
+                f"FLOPs are {ratio:.2g} times N times the tokens in the middle, where training takes about 6: the "
+                "three columns are not in one unit"
+            )
+    return found
