@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -104,6 +105,11 @@ def _amounts(
 ) -> tuple[list[float | None], list[float | None] | None]:
     """Return D for a table without a column of it, and the tokens seen where they are something else than D."""
     if tokens is not None:
+        if unique := [name for name in reader.cells.columns if _UNIQUE.search(name)]:
+            raise InputError(
+                f"{reader.cells.source} has {unique[0]!r} beside {reader.names['tokens']!r}: name the unique tokens "
+                f"with --d_column (perhaps {unique[0]!r})"
+            )
         reader.warnings.append(f"D is not in the file: taken as the tokens seen, {reader.names['tokens']}, each once")
         return tokens, None
     reader.warnings.append(f"D is not in the file: taken as {reader.names['flops']} / (6 {reader.names['n']})")
@@ -111,6 +117,7 @@ def _amounts(
     return [None if n is None or c is None else c / (6 * n) for n, c in pairs], None
 
 
+_UNIQUE = re.compile(r"(uniq|distinct).*(tok|data)|(tok|data).*(uniq|distinct)", re.IGNORECASE)
 _SIZES = ("n", "d", "flops", "tokens")
 _WORDS_OF = {
     "n": ("param", "size", "model"),

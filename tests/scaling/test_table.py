@@ -80,6 +80,7 @@ BAD = [
         r"no column 'N', 'D' or 'loss'; .*name them with --n_column \(perhaps 'n_params'\), --d_column "
         r"\(perhaps 'train_tokens'\), --loss_column \(perhaps 'final_loss'\)$",
     ),
+    ("N,tokens,unique_tokens,loss\n1,4,2,3\n", r"--d_column \(perhaps 'unique_tokens'\)$"),
     ("N,C,loss\n1,2,3\n", r"no column 'D'.*name one with --flops_column \(perhaps 'C'\)$"),
     ("N,D,x,nll\n1,2,3,4\n", r"--loss_column \(perhaps 'nll'\)$"),
     ("LOSS,Loss,N,D\n1,1,2,3\n", "may be 'LOSS' or 'Loss'"),
