@@ -239,6 +239,9 @@ def _from_json(text: str, path: Path) -> Cells:
             except (ValueError, RecursionError) as error:
                 reason = whole if text.lstrip().startswith("[") else f"line {number}: {error}"
                 raise InputError(f"{path} cannot be read as JSON: {reason}") from None
+    if isinstance(tree, dict) and len(tree) == 1:
+        (only,) = tree.values()  # a table has three columns: one list of objects is its rows
+        tree = only if isinstance(only, list) and all(isinstance(row, dict) for row in only) else tree
     if isinstance(tree, dict) and tree and all(isinstance(column, dict) for column in tree.values()):
         keys = list(dict.fromkeys(key for column in tree.values() for key in column))
         tree = {name: [column.get(key) for key in keys] for name, column in tree.items()}
@@ -252,9 +255,19 @@ def _from_json(text: str, path: Path) -> Cells:
         for number, row in enumerate(tree, 1):
             if not isinstance(row, dict):
                 raise InputError(f"{path}: row {number} is {str(row)[:40]!r}; a row is an object such as {{'N': …}}")
+        tree = [_flat(row) for row in tree]
         names = list(dict.fromkeys(name for row in tree for name in row))
         tree = {name: [row.get(name) for row in tree] for name in names}
     return _of_values(tree, str(path))
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row whose cells are no objects: `{"config": {"N": 1}}` has a column config.N."""
+    found: dict[str, Any] = {}
+    for name, cell in row.items():
+        inner = {f"{name}.{key}": value for key, value in cell.items()} if isinstance(cell, dict) else {}
+        found |= _flat(inner) if inner else {name: None if cell == {} else cell}
+    return found
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

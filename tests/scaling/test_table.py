@@ -65,6 +65,7 @@ WRITTEN = [
     json.dumps([{"N": n, "D": d, "loss": loss} for n, d, loss in zip(N, D, LOSS, strict=True)]),
     '{"N": 1e7, "D": 2e8, "loss": 3.25}\n{"N": "20M", "D": 400000000, "loss": 3.125}\n',
     json.dumps({"N": N, "D": D, "loss": LOSS}),
+    json.dumps({"runs": [{"N": n, "D": d, "loss": loss} for n, d, loss in zip(N, D, LOSS, strict=True)]}),
     pd.DataFrame({"N": N, "D": D, "loss": LOSS}).to_json(),
     parquet(pd.DataFrame({"N": N, "D": pd.array([200_000_000, 400_000_000], "Int64"), "loss": LOSS})),
     parquet(pd.DataFrame({"N": N, "D": D, "loss": LOSS}).set_index("N")),
@@ -143,6 +144,17 @@ def read(tmp_path):
 def test_one_table_written_in_many_ways_is_one_table(read, content):
     table = read(content)
     assert (table.N.tolist(), table.D.tolist(), table.loss.tolist()) == (N, D, LOSS)
+
+
+def test_objects_in_a_row_are_columns_with_a_point_in_their_names(read):
+    rows = [
+        json.dumps({"config": {"model": {"N": n}, "D": d}, "summary": {"loss": loss}, "tags": {}})
+        for n, d, loss in zip(N, D, LOSS, strict=True)
+    ]
+    table = read("\n".join(rows), Columns("config.model.N", "config.D", "summary.loss"))
+    assert (table.N.tolist(), table.D.tolist(), table.loss.tolist()) == (N, D, LOSS)
+    with pytest.raises(InputError, match=r"its columns are config.model.N, config.D, summary.loss, tags: name them"):
+        read("\n".join(rows))
 
 
 def test_a_table_from_a_pipe():
