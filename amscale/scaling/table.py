@@ -13,7 +13,7 @@ from amscale.scaling.points import Point, PointTable
 from amscale.scaling.table_file import Cells, read_cells
 from amscale.scaling.table_numbers import LARGEST, is_number, merged, nats_per_token, scale_of, to_number
 from amscale.scaling.table_rows import differing_columns, is_text, select_rows, tuning_columns
-from amscale.scaling.units import in_doubt, named_for_perplexity, units_warnings
+from amscale.scaling.units import LEAST_COUNT, in_doubt, named_for_perplexity, units_warnings
 from amscale.settings import parse_number
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ class _Reader:
         if name is None:
             return None
         sizes = key in _SIZES or key.startswith("tune ")
-        scale = self._scale(name) if sizes and key != "flops" else 1.0
+        scale = self._scale(name, scale_of(name)) if sizes and key != "flops" else 1.0
         found: list[float | None] = []
         for row, cell in zip(self.cells.numbers, self.cells.columns[name], strict=True):
             try:
@@ -238,10 +238,14 @@ class _Reader:
                 raise self._fault(row, name, cell, f"{example} is needed") from None
         if key != "loss":
             found = [None if value is not None and math.isnan(value) else value for value in found]
+        known = [value for value in found if value is not None]
+        if key in ("n", "d", "tokens") and scale == 1 and known and max(known) < LEAST_COUNT:
+            # `params_b` may be anything's; where its numbers are too small for a count, its letter is their unit.
+            scale = self._scale(name, scale_of(name[:-1] + name[-1].upper()))
+            found = [None if value is None else scale * value for value in found]
         return found
 
-    def _scale(self, name: str) -> float:
-        scale = scale_of(name)
+    def _scale(self, name: str, scale: float | None) -> float:
         if scale is not None:
             self.warnings.append(f"the numbers of column {name!r} are taken times {scale:g}, as its name says")
         return scale or 1.0

@@ -92,6 +92,9 @@ class Condition:
         return value is not None and _is(value, self.text) == (self.operator == "=")
 
 
+_PASSES = re.compile(r"epoch|passes|repeat", re.IGNORECASE)
+
+
 def differing_columns(
     cells: Cells, used: Collection[str], N: Sequence[float | None], D: Sequence[float | None]
 ) -> dict[str, str]:
@@ -115,6 +118,8 @@ def differing_columns(
             lines[name] = (
                 f"{what} in {name!r} ({_some(column)}): --by {name} fits each kind, --where '{name}={first}' one"
             )
+            if _PASSES.search(name):
+                lines[name] += "; passes over D belong into --tokens_column, as the tokens seen (D times them)"
     return lines
 
 

@@ -5,7 +5,7 @@ import re
 from amscale.scaling.points import PointTable
 
 _UNIFORM = 12.2
-_LEAST_COUNT = 2000.0
+LEAST_COUNT = 2000.0
 """A largest N or D below this is none of a language model's, but a number of millions or billions."""
 
 _BITS = re.compile(r"bpb|bpc|bits?\b|bits?[ _-]?per", re.IGNORECASE)
@@ -52,7 +52,7 @@ def units_warnings(table: PointTable, names: dict[str, str], unit: str) -> list[
         )
     for key, symbol in (("n", "N"), ("d", "D")):
         column = getattr(table, symbol)
-        if key in names and float(column.max()) < _LEAST_COUNT:
+        if key in names and float(column.max()) < LEAST_COUNT:
             found.append(
                 f"{symbol} is {column.min():.3g} to {column.max():.3g} in column {names[key]!r}: a count in millions "
                 f"or billions? name the column with its unit, as in '{names[key]} (M)'"

@@ -196,6 +196,15 @@ def test_units_in_names_are_used_and_said(read):
     ]
 
 
+def test_a_small_letter_is_a_unit_where_the_numbers_are_too_small_for_counts(read):
+    columns = Columns(n="params_m", d="tokens_b")
+    table = read("params_m,tokens_b,loss\n10,.2,3.25\n20,.4,3.125\n", columns)
+    assert (table.N.tolist(), table.D.tolist()) == ([1e7, 2e7], [2e8, 4e8])
+    assert "the numbers of column 'params_m' are taken times 1e+06, as its name says" in table.warnings
+    counts = read("params_m,tokens_b,loss\n10000000,2e8,3.25\n20000000,4e8,3.125\n", columns)
+    assert (counts.N.tolist(), counts.D.tolist(), counts.warnings) == ([1e7, 2e7], [2e8, 4e8], [])
+
+
 def test_perplexities_are_read_as_their_logarithms_and_never_as_losses(read):
     text = "N,D,val_ppl\n1e7,2e8,20.0855369\n2e7,4e8,inf\n3e7,4e8,7.38905610\n"
     table = read(text, Columns(loss="val_ppl"), loss_unit="perplexity")
@@ -276,3 +285,9 @@ def test_text_that_is_no_label_of_n_or_d_is_named_without_a_shared_cell(read):
 def test_bad_frames_are_one_line(frame, says):
     with pytest.raises(InputError, match=says):
         read_table(frame)
+
+
+def test_passes_that_tell_rows_apart_are_pointed_to_the_tokens_seen(read):
+    rows = [f"{N},{D},{epochs},{3 - 0.1 * epochs}" for N in (1e6, 2e6, 4e6) for D in (1e8, 2e8) for epochs in (1, 4)]
+    warnings = read("\n".join(["N,D,epochs,loss", *rows])).warnings
+    assert any("'epochs'" in line and "--tokens_column" in line for line in warnings)
