@@ -21,6 +21,7 @@ from amscale.scaling.answer_on_floor import NEAR
 from amscale.scaling.estimate import interval_text
 
 PAGE, README = DOCS / "results.md", DOCS.parent / "README.md"
+TUNED_PART = "every cell tuned, D from 120k"
 BEGIN, END = "<!-- findings: made by make results -->\n", "<!-- end of findings -->\n"
 
 
@@ -50,6 +51,12 @@ def render_findings(known: Known) -> str:
             told = "" if moved is None else f"; of tuned runs it may be {interval_text(moved)}"
             told += f"; it {tests_of(item)}" if item["value"] is not None else ""
             lines.append(f"* {text}, over-fitting threshold D*, weight decay 0: k is {number(item)}{told}.")
+    tuned = estimate(known, "rectangle_english", "k_kaplan", TUNED_PART)
+    if tuned is not None and tuned["value"] is not None:
+        lines.append(
+            "* English, one pass, rate and batch tuned in every cell of D from 120k: by Kaplan's law k is "
+            f"{number(tuned)}; it {tests_of(tuned)}."
+        )
     below = [row for row in _floors(known) if row["entropy"] is not None and row["entropy"] < 1]
     if below:
         settled = sum(abs(row["value"] / row["entropy"] - 1) < NEAR for row in below)
