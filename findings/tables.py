@@ -124,11 +124,12 @@ def k_table(known: Known, names: Sequence[str], ids: Sequence[str] = (), of: str
         for item in fit.get("estimates", ()):
             if item["group"] != EXPONENT or (ids and item["id"] not in ids):
                 continue
+            named = item["estimand"] + ", by squares" * item["id"].endswith("_squared")  # else by Huber's objective
             if item["value"] is None:
-                reasons = without.setdefault((name, item["estimand"]), {})
+                reasons = without.setdefault((name, named), {})
                 reasons.setdefault(item["refusal"], []).append(label)
             else:
-                rows.append([name, label, item["estimand"], number(item), *_tested(item)])
+                rows.append([name, label, named, number(item), *_tested(item)])
     heads = ("sweep", "fit", "estimand", "k (95 % interval)", "k of tuned runs", "of ½, 1, 1.35, 2, 4")
     text = table(heads, rows)
     if warnings:
