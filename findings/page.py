@@ -43,8 +43,8 @@ def render_findings(known: Known) -> str:
     """Return the findings that matter most, for README.md."""
     questions = [estimate(known, f"overfitting_{text}", "k_dstar") for text in ("questions", "english")]
     lines = [f"* Random tokens: {capacities.capacity_sentence(known)}"]
-    if slope := capacities.slope_of_most_bits(known, "capacity_long"):
-        lines[0] += f" With four times the steps, one seed, the slope of the most bits seen is {slope}."
+    if slope := capacities.slope_of_most_bits(known, "capacity_longer"):
+        lines[0] += f" With 256,000 steps at every N, one seed, the slope of the most bits seen is {slope}."
     for text, item in zip(("Question-Formation", "English"), questions, strict=True):
         if item is not None:
             moved = item["details"].get("for_tuned_runs")
