@@ -111,7 +111,7 @@ def _lengths(cell: Experiment, store: TokenStore) -> tuple[int, float]:
 
 
 def _steps(cell: Experiment, context: int, mean: float, unique_tokens: int) -> StepPlan:
-    if cell.train.batch_tokens < math.floor(mean):
+    if cell.train.batch_tokens < math.floor(mean) and cell.data.has_tokens:  # else the script makes its own batches
         raise InputError(
             f"train.batch_tokens={cell.train.batch_tokens}: a batch has at least one sequence, of "
             f"{'' if mean == context else 'in the mean '}{mean:.4g} tokens; give at least {math.ceil(mean)}, or lower "

@@ -68,7 +68,7 @@ def test_files_elsewhere_are_the_same_trial_and_changed_files_another(tmp_path):
             "validation": 1,
         }
         tree = {"name": "own", "grid": {"seed": [0]}, "model": {"family": "vanilla", "size": "25k"}, "data": data}
-        experiment = config.parse(tree | {"train": {"steps": 5, "batch_tokens": 100}})
+        experiment = config.parse(tree | {"train": {"steps": 5, "batch_tokens": 1000}})
         (trial,) = plan_sweep(experiment, tmp_path / "results", this_machine()).trials
         return trial.identity
 
