@@ -60,6 +60,11 @@ class PointTable:
     others: list[Point] = field(default_factory=list)
     """Finished runs at settings whose validation loss is greater: no points, but part of what was observed."""
 
+    def with_points(self, points: list[Point], others: list[Point]) -> "PointTable":
+        """Return a table of the same source with other points, without warnings, and what it says of its own points."""
+        left_out, doubt = list(self.left_out), self.unit_in_doubt
+        return PointTable(self.source, self.convention, points, left_out, others=others, unit_in_doubt=doubt)
+
     @property
     def N(self) -> Array:
         """Parameters, shape (points,)."""

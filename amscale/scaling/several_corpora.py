@@ -28,7 +28,7 @@ def by_corpus(table: PointTable) -> dict[str, PointTable]:
 
     def of(point: Point) -> PointTable:
         label = ",".join(f"data.{name}={format_value(_corpus(point).get(name))}" for name in names)
-        return found.setdefault(label, PointTable(table.source, table.convention, [], list(table.left_out)))
+        return found.setdefault(label, table.with_points([], []))
 
     for point in table.points:
         of(point).points.append(point)

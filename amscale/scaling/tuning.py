@@ -111,19 +111,17 @@ def tune_cells(table: PointTable, axes: Sequence[str], resamples: int = _RESAMPL
 
 def _least_values(points: Sequence[Point]) -> dict[str, float]:
     """Return the least values that settings of a cell can have, where they are known: a batch has one sequence."""
-    results = [point.result for point in points if point.result]
-    contexts = {result.shape.context for result in results if result.setting("data.packing") == "stream"}
-    known = len(contexts) == 1 and len(results) == len(points)
-    return {_BATCH: float(contexts.pop() or 0)} if known else {}
+    results = [point.result for point in points]
+    contexts = {each.shape.context if each and each.setting("data.packing") == "stream" else None for each in results}
+    context = contexts.pop() if len(contexts) == 1 else None
+    return {_BATCH: float(context)} if context else {}
 
 
 def _among(table: PointTable, points: list[Point]) -> PointTable:
     """Return a table of these points, with the runs of `table` that they are not beside them."""
     names = {point.name for point in points}
     others = [point for point in (*table.points, *table.others) if point.name not in names]
-    left_out, warnings = list(table.left_out), list(table.warnings)
-    doubt = table.unit_in_doubt
-    return PointTable(table.source, table.convention, points, left_out, warnings, others=others, unit_in_doubt=doubt)
+    return replace(table.with_points(points, others), warnings=list(table.warnings))
 
 
 def at_value(tuning: Tuning, axis: str, value: float) -> PointTable | None:

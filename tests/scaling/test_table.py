@@ -14,7 +14,10 @@ import pytest
 
 from amscale.errors import InputError
 from amscale.scaling.fit import fit_table
+from amscale.scaling.floor import references
+from amscale.scaling.several_corpora import by_corpus
 from amscale.scaling.table import Columns, read_table
+from amscale.scaling.tuning import tune_cells
 
 N, D, LOSS = [1e7, 2e7], [2e8, 4e8], [3.25, 3.125]
 PLAIN = "N,D,loss\n10000000,200000000,3.25\n20000000,400000000,3.125\n"
@@ -291,3 +294,12 @@ def test_passes_that_tell_rows_apart_are_pointed_to_the_tokens_seen(read):
     rows = [f"{N},{D},{epochs},{3 - 0.1 * epochs}" for N in (1e6, 2e6, 4e6) for D in (1e8, 2e8) for epochs in (1, 4)]
     warnings = read("\n".join(["N,D,epochs,loss", *rows])).warnings
     assert any("'epochs'" in line and "--tokens_column" in line for line in warnings)
+
+
+def test_what_is_made_of_a_table_doubts_its_unit_too(read):
+    rows = [f"{N},{D},{rate},{2 + 0.1 * rate}" for N in (1e6, 2e6) for D in (1e8, 2e8) for rate in (1, 2, 4)]
+    table = read("\n".join(["N,D,lr,bpb", *rows]), Columns(loss="bpb"))
+    assert table.unit_in_doubt
+    (of_corpus,) = by_corpus(table).values()
+    for made in (of_corpus, tune_cells(table, ["lr"], resamples=0).table):
+        assert references(made) == {}
