@@ -82,11 +82,11 @@ def _next_step(fit: BaseFit, address: str) -> NextStep:
     if "k_all_kinds" in fit:
         return NextStep(reason="rows of several kinds have no common law; a fit of one kind (--where) names them")
     path = Path(fit.table.source)
-    first = f"python -m amscale.fit {shlex.quote(address)} --next {PROPOSED}{_flags_of_table(fit.settings)}"
+    first = f"python -m amscale.fit {shlex.quote(address)} --next {PROPOSED}"
     try:
         if not path.is_dir():
             chosen, runs, speed = next_cells(fit.table, PROPOSED), 1, None
-            commands: tuple[str, ...] = (first,)
+            commands: tuple[str, ...] = (first + _flags_of_table(fit.settings),)
         else:
             settings = {name: fit.settings[name] for name in ("count", "window", "threshold")}
             found = _of_sweep(path, fit.table, PROPOSED, **settings)

@@ -83,7 +83,9 @@ def budgets(table: PointTable) -> list[Budget]:
     return sorted(found, key=lambda budget: budget.C)
 
 
-_METHODS = {"local cubic": (3, 1.6), "local parabola": (2, 0.8)}
+_MAIN = "local cubic"
+"""The method by which an optimum and a value are."""
+_METHODS = {_MAIN: (3, 1.6), "local parabola": (2, 0.8)}
 """Methods: degree of the polynomial, and how far in ln N from its least the runs may be. The first gives the value;
 what the others give widens the interval."""
 
@@ -110,7 +112,7 @@ def with_optimum(budget: Budget, trend: float = 0.0) -> Budget:
         for name, (degree, reach) in _METHODS.items()
         if (found := _vertex(x, y, float(sizes[best]), degree, reach)) is not None
     }
-    main = vertices.get(next(iter(_METHODS)))
+    main = vertices.get(_MAIN)
     if main is None:
         return replace(budget, reason="no cubic through the runs has its least inside them")
     tokens = np.polynomial.Polynomial.fit(x, np.log(budget.D), 1)(main.log_N)
@@ -168,9 +170,8 @@ def _clear(interior: Sequence[Budget]) -> list[Budget]:
     Where the sizes of a budget end near the optimum, noise alone decides whether it seems to lie between them: budgets
     that it moved inwards are kept, the others are dropped, and N_opt then follows the sizes that were run.
     """
-    first = [item.vertices[next(iter(_METHODS))] for item in interior]
-    least = _CLEAR * math.sqrt(_noise(first))
-    return [item for item, vertex in zip(interior, first, strict=True) if vertex.rise >= least]
+    least = _CLEAR * math.sqrt(_noise([item.vertices[_MAIN] for item in interior]))
+    return [item for item in interior if item.vertices[_MAIN].rise >= least]
 
 
 @dataclass(frozen=True)
@@ -268,9 +269,9 @@ def exponents_from_budgets(table: PointTable, hypotheses: Sequence[float]) -> li
         remarks += (f"{len(found) - len(interior)} of {len(found)} budgets dropped",)
     if len(clear) < len(interior):
         remarks += (f"at {len(clear)} of {len(interior)} budgets the loss rises on both sides beyond the noise",)
-    first = [item.vertices[next(iter(_METHODS))] for item in interior]
     log_C = np.log([item.C for item in interior])
-    data = _line(log_C, np.log([float(item.tokens or 0) for item in interior]), _variances(first))
+    variances = _variances([item.vertices[_MAIN] for item in interior])
+    data = _line(log_C, np.log([float(item.tokens or 0) for item in interior]), variances)
     # Where C is proportional to N·D a method moves both exponents by as much, one up and the other down.
     widened = data.interval[0] - max(0.0, high - main.interval[1]), data.interval[1] + max(0.0, main.interval[0] - low)
     estimates = [

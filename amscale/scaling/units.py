@@ -20,11 +20,15 @@ def named_for_perplexity(name: str) -> bool:
 
 def in_doubt(table: PointTable, name: str, unit: str) -> str:
     """Return why the losses of a table may be no nats per token, or an empty text; a floor of 1 then means nothing."""
-    if unit == "nats" and _BITS.search(name):
+    if _named_for_bits(name, unit):
         return f"{name!r} is named for bits (--loss_unit)"
     if table.points and _middle(table) > _UNIFORM:
         return f"half of the losses are above {_middle(table):.3g}, too much for nats per token"
     return ""
+
+
+def _named_for_bits(name: str, unit: str) -> bool:
+    return unit == "nats" and _BITS.search(name) is not None
 
 
 def _middle(table: PointTable) -> float:
@@ -43,7 +47,7 @@ def units_warnings(table: PointTable, names: dict[str, str], unit: str) -> list[
         return []
     found = []
     name, middle = names["loss"], _middle(table)
-    if unit == "nats" and _BITS.search(name):
+    if _named_for_bits(name, unit):
         found.append(f"{name!r} is named for bits, and is taken as nats per token: --loss_unit says which it is")
     elif middle > _UNIFORM:
         found.append(

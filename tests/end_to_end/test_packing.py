@@ -3,13 +3,12 @@
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from amscale.trials.metrics import TrainRecord
 from amscale.trials.sweep_store import SweepStore
-from tests.helpers.commands import command, environment, processes_naming, ranks_of
+from tests.helpers.commands import command, environment, processes_naming, ranks_of, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -22,14 +21,6 @@ train: {steps: 800, batch_tokens: 300, learning_rate: 1e-3, validate_every: 100,
 probes: {sequences: 0}
 launch: {device: cpu, checkpoint_every: 20, pack: 3, grace: 60}
 """
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + 600
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return found
 
 
 def test_a_packed_sweep_survives_a_kill_and_a_stop(tmp_path):
@@ -45,12 +36,13 @@ def test_a_packed_sweep_survives_a_kill_and_a_stop(tmp_path):
 
     told = tmp_path / "told"
     with told.open("w") as file, subprocess.Popen(arguments, stdout=file, stderr=file, env=environment()) as driver:
-        wait_for(checkpointed)
+        wait_until(checkpointed, 600, "a checkpoint of every trial")
         ranks = ranks_of(sweep.path)
         assert len(ranks) <= 2
         ranks[0].kill()
         # A sweep that is stopped between the failure and Tune's word of it would not say it.
-        wait_for(lambda: told.read_text().count("failed, starting again: exit status 137") == 3)
+        restarted = "failed, starting again: exit status 137"
+        wait_until(lambda: told.read_text().count(restarted) == 3, 600, restarted)
         driver.send_signal(signal.SIGTERM)
         driver.wait(timeout=600)
     output = told.read_text()
