@@ -9,13 +9,15 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from amscale.scaling.estimate import COMPUTE, EXPONENT, Estimate, interval_text, outside
-from amscale.scaling.points import PointTable
+from amscale.scaling.points import COUNTS, PointTable, counted
 from amscale.scaling.table_file import Cells
 from amscale.settings import format_value
 
 _DECADE = 10.0
-"""Range of N from which one setting for all sizes is said to move k."""
+"""Range of N, under the convention that gives the most, from which one setting for all sizes is said to move k."""
 
 _MEASURED = (
     "on one public grid k was 0.73 with every cell tuned, 0.60 at one learning rate and 0.98 at one batch; on another "
@@ -84,7 +86,7 @@ def _conditions(
     table: PointTable, tuned: Iterable[str], values: Callable[[str, str], Sequence[Any] | None]
 ) -> list[str]:
     found = []
-    span = float(table.N.max() / table.N.min()) if table.points else 1.0
+    span = _range_of_N(table)
     left = [name for name in _SETTINGS if name not in tuned]
     known = {name: column for name in left if (column := values(name, _SETTINGS[name][0])) is not None}
     fixed = [name for name, column in known.items() if len(_distinct(column)) == 1]
@@ -104,6 +106,18 @@ def _conditions(
     if held:
         found.append(f"k holds at {', '.join(f'{name} {text}' for name, text in held.items() if text)}")
     return found
+
+
+def _range_of_N(table: PointTable) -> float:
+    """Return by which factor N differs, under the convention that gives the most.
+
+    What embeddings add to each N narrows the range, and the same runs are not better tuned for it.
+    """
+    results = [point.result for point in table.points if point.result]
+    ranges = [table.N] if table.points else []
+    if results:
+        ranges += [np.array([counted(result.parameters, count) for result in results]) for count in COUNTS]
+    return max((float(N.max() / N.min()) for N in ranges), default=1.0)
 
 
 def _distinct(column: Sequence[Any]) -> list[str]:

@@ -4,6 +4,7 @@ DeepSpeed under ZeRO 0 in bf16 once took AdamW's first step, on gradients of zer
 then had the bias correction of the step after it; the first was 26 % too short, and all gradient norms agreed.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -75,8 +76,8 @@ class FirstUpdate:
             # Nor is a gradient so near to ε that its last places decide.
             decided = clipped.abs() > 100 * self._settings.epsilon
             excess = ((after - expected).abs() - rounding)[decided]
-            if excess.numel():
-                largest = max(largest, float(excess.max()) / self._rate)
+            if excess.numel() and (most := float(excess.max())) > 0:
+                largest = max(largest, most / self._rate if self._rate else math.inf)  # at a rate of 0 nothing moves
         return largest
 
 

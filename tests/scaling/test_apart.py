@@ -1,5 +1,7 @@
 """What moves k besides N and D is said: settings, units, outliers, errors that sizes share, curves out of line."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,9 +15,11 @@ from amscale.scaling.laws.law import HUBER_LOG, Rows
 from amscale.scaling.optima import exponent_from_optima
 from amscale.scaling.outliers import near_duplicates, outliers
 from amscale.scaling.points import Curves, Point, PointTable
+from amscale.scaling.reading import read_sweep
 from amscale.scaling.residual_trend import residual_trend
 from amscale.scaling.size_effect import size_effect
 from amscale.scaling.table import Columns, read_table
+from amscale.trials.archive import unpacked
 
 N, D = (grid.ravel() for grid in np.meshgrid(np.geomspace(1e6, 1e9, 6), np.geomspace(2e7, 2e10, 7)))
 SIZE = np.unique(N, return_inverse=True)[1]
@@ -131,6 +135,16 @@ def test_exponents_say_which_settings_they_hold_for(columns, says):
     found = conditions_of_table(read_table(frame), read_cells(frame))
     assert says in " ".join(found)
     assert ("cannot tell" in " ".join(found)) == (len(columns) < 3)
+
+
+def test_runs_are_no_better_tuned_where_embeddings_narrow_the_range_of_N():
+    from amscale.scaling.conditions import conditions_of_sweep
+
+    with unpacked(Path(__file__).parents[2] / "docs" / "data" / "overfitting_english.parquet") as folder:
+        for count, factor in (("non_embedding", 14.7), ("total", 6.19)):
+            table = read_sweep(folder, count)
+            assert table.N.max() / table.N.min() == pytest.approx(factor, rel=0.02)
+            assert "cannot tell" in " ".join(conditions_of_sweep(table))
 
 
 def test_random_losses_have_no_optimum():

@@ -85,6 +85,15 @@ def test_every_engine_makes_the_first_update_of_adamw_but_bf16_without_sharding(
     assert "first update differs from AdamW's by 26.5% of" in found[-1]
 
 
+def test_a_run_whose_only_update_has_a_rate_of_0_leaves_the_weights_as_they_are(tmp_path):
+    """A cosine of one step ends where it begins: so untrained models are probed."""
+    settings = "train.steps=1 train.schedule=cosine train.warmup=0 train.final_learning_rate=0 probes.every=1"
+    model = "grid={} model.family=vanilla model.layers=2 model.width=8 data.size=2k data.corpus=random_tokens"
+    command = [sys.executable, "-m", "amscale.sweep", *settings.split(), *model.split(), f"storage={tmp_path}", "--yes"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_a_placement_is_checked_by_its_launcher_on_two_processes():
     assert check_placement(Placement(1, 2, 1, "cpu", 3, "bf16", 4, 2)) is None
 
