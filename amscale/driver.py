@@ -137,7 +137,8 @@ def run_sweep(
         tensorboard: serve the sweep's curves in TensorBoard on loopback until the sweep ends.
 
     Raises:
-        InputError: bad settings, too few machines, or a folder that another driver holds; nothing is started. Or
+        InputError: bad settings, too few machines, or a folder that another driver holds; nothing is started
+            and nothing is left of it but tokens that were prepared. Or
             another driver has taken the sweep: its trials were ended in order.
         Preempted: SIGTERM stopped the process; trials wrote checkpoints.
     """
@@ -146,16 +147,21 @@ def run_sweep(
             find_tracker(name)
     sweep = sweep_store(config)
     with sweep.owned() as ownership, ExitStack() as until_the_end:
-        sweep.create(config)
+        sweep.check_is_sweep()
         board: SweepBoard | None = None
         begun = False
 
         def planned(plan: SweepPlan, missing: Sequence[TrialPlan]) -> SweepBoard | None:
-            """Ask, the first time, for approval of what is missing; show the trials of the plan in TensorBoard."""
+            """Ask, the first time, for approval of what is missing; show the trials of the plan in TensorBoard.
+
+            The folder gets the configuration only now: one that was refused is none that it serves.
+            """
             nonlocal board, begun
             first, begun = not begun, True
             if first and approve is not None and missing:
                 approve(_machine_hours(plan, missing))
+            if first:
+                sweep.create(config)
             board = _board(config, sweep, plan)
             if first and board is not None and tensorboard:
                 address = until_the_end.enter_context(served(board.folder))

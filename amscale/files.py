@@ -10,6 +10,8 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -176,6 +178,27 @@ def sync_folder(folder: Path, *, files: bool = True) -> None:
                 raise
         finally:
             os.close(descriptor)
+
+
+@contextmanager
+def removed_if_empty(folder: Path) -> Iterator[None]:
+    """Remove a folder after the block, and those above it, where they were missing before it and hold nothing.
+
+    So a command that is refused leaves no folder that it had made to see whether it can be made.
+    """
+    made = []
+    for path in (folder, *folder.parents):
+        if os.path.lexists(path):
+            break
+        made.append(path)
+    try:
+        yield
+    finally:
+        for path in made:
+            try:
+                path.rmdir()
+            except (OSError, ValueError):  # not made or not empty, and a name with a NUL in it
+                break
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -13,7 +13,8 @@ settings that matter: `fit` in the sweep's configuration; the flags of the same 
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,8 +116,8 @@ def fit(
             _other_than_one_fit(path, given)
             return
         _refuse_alone(given, "law", "save")
-        folder = _output_folder(output, path, whole=where is None and not is_archive(str(source)))
-        _show(_fitted_in_sight(path, given), folder, json, grounds)
+        with _output_folder(output, path, whole=where is None and not is_archive(str(source))) as folder:
+            _show(_fitted_in_sight(path, given), folder, json, grounds)
 
 
 _COLUMNS = ("n_column", "d_column", "loss_column", "flops_column", "seed_column", "tokens_column")
@@ -244,7 +245,8 @@ def _by(path: Path, given: dict[str, Any]) -> dict[str, Any]:
     for kind, each in found.fits.items():
         if given["output"] is not None and not isinstance(each, str):
             place = Path(str(given["output"])) / re.sub(r"[^\w.=-]+", "_", f"{found.name}={kind}")
-            written += _write(each, _output_folder(str(place), path, whole=False))
+            with _output_folder(str(place), path, whole=False) as folder:
+                written += _write(each, folder)
     return {**found.to_dict(), "written": written}
 
 
@@ -349,24 +351,22 @@ def _write(found: "BaseFit", folder: Path | None) -> list[str]:
         return [str(folder / "fit.json"), *map(str, write_figures(found, folder))]
 
 
-def _output_folder(output: str | None, source: Path, whole: bool) -> Path | None:
-    """Make and return the folder to write to: by default the sweep's, None for a table or a part of a sweep.
+@contextmanager
+def _output_folder(output: str | None, source: Path, whole: bool) -> Iterator[Path | None]:
+    """Have the folder to write to: by default the sweep's, None for a table or a part of a sweep.
 
     Raises:
         InputError: it cannot be made or written; said before anything is fitted.
     """
-    from amscale.trials.storage_errors import check_outputs, make_folder
+    from amscale.trials.storage_errors import output_folder
 
-    if output is None:
-        folder = source if source.is_dir() and whole else None
-    else:
-        folder = Path(str(output)).expanduser()
-        make_folder(folder, f"output={output!r}")
-    if folder is not None:
-        check_outputs(
-            folder, ("fit.json",), ("figures",), "give --output FOLDER, another place for fit.json and figures/"
-        )
-    return folder
+    folder = Path(str(output)).expanduser() if output is not None else source if source.is_dir() and whole else None
+    if folder is None:
+        yield None
+        return
+    advice = "give --output FOLDER, another place for fit.json and figures/"
+    with output_folder(folder, f"output={output!r}", ("fit.json",), ("figures",), advice):
+        yield folder
 
 
 def _propose_next(path: Path, given: dict[str, Any]) -> None:

@@ -22,16 +22,15 @@ def reproduce(trial: str, output: str | None = None, json: bool = False) -> None
 
     from amscale.cli import print_json
     from amscale.reporting.recipe import recipe_of
-    from amscale.trials.storage_errors import check_outputs, make_folder, storage_errors
+    from amscale.trials.storage_errors import output_folder, storage_errors
     from amscale.trials.sweep_store import open_trial
 
     with open_trial(trial) as store:
         recipe = recipe_of(store, trial)
     folder = Path("." if output is None else output)
     if output is not None:
-        make_folder(folder, f"output={output!r}")
-        check_outputs(folder, ["trial.yaml"], [], "give another folder by --output")
-        with storage_errors(folder):
+        setting, advice = f"output={output!r}", "give another folder by --output"
+        with storage_errors(folder), output_folder(folder, setting, ["trial.yaml"], [], advice):
             (folder / "trial.yaml").write_text(recipe.configuration, encoding="utf-8")
     if json:
         print_json(recipe.to_document(folder / "trial.yaml"))

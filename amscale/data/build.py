@@ -33,7 +33,7 @@ from amscale.data.split import ValidationSplit, write_in_order
 from amscale.data.token_store import FORMAT, DamagedStore, TokenStore, checksums, open_store, token_type
 from amscale.data.tokenizers import Tokenizer, make_tokenizer, saved_tokenizer, tokenizer_identity
 from amscale.errors import InputError
-from amscale.files import sync_folder
+from amscale.files import removed_if_empty, sync_folder
 from amscale.locks import FileLock, LockHeld, LocksUnsupported
 from amscale.settings import format_size
 
@@ -53,8 +53,8 @@ def sole_builder(root: Path, name: str) -> Iterator[Path | None]:
     """
     building = root / f".{name}-{socket.gethostname()}"
     while True:
-        building.mkdir(parents=True, exist_ok=True)
         try:
+            building.mkdir(parents=True, exist_ok=True)
             lock = FileLock(building / _LOCK, wait=True)
         except FileNotFoundError:  # another builder removed or renamed the folder in between
             continue
@@ -206,7 +206,7 @@ def prepare(corpus: Corpus, root: Path | str) -> TokenStore:
         except DamagedStore as error:
             print(f"{error}; it is made again", file=sys.stderr, flush=True)
     remove_forgotten(root)
-    with sole_builder(root, name) as building:
+    with removed_if_empty(root), sole_builder(root, name) as building:
         if building is not None:
             try:
                 _build(corpus, building)

@@ -26,21 +26,9 @@ from amscale.radius.figure import draw
 from amscale.radius.sample import Chunks, choose_chunks, places, vectors
 from amscale.radius.subject import Subject, TrainedTrial, find_trial, pretrained_subject, trial_subject
 from amscale.reporting.terminal import make_console
-from amscale.trials import storage_errors
+from amscale.trials.storage_errors import output_folder
 
 _ROWS = 4096
-
-
-def make_folder(storage: str, name: str) -> Path:
-    """Make the experiment's folder if it is missing.
-
-    Raises:
-        InputError: it cannot be made or written.
-    """
-    folder = Path(storage).expanduser() / name
-    storage_errors.make_folder(folder, f"storage={storage!r}")
-    storage_errors.check_outputs(folder, (), (), "give a writable folder as storage=FOLDER")
-    return folder
 
 
 def write_vectors(path: Path, index_P: np.ndarray, vectors: dict[str, Tensor], measured: list[VectorDistances]) -> None:
@@ -164,15 +152,17 @@ def run_radius(settings: RadiusSettings, console: Console | None = None) -> Path
     kind = f"chunks of {chunks.tokens} tokens" if found.data.packing == "stream" else "documents"
     about = f"{found.subject.name}, {found.store.corpus}, {len(chunks.index_P):,} {kind}"
     console.print(about, highlight=False)
-    folder = make_folder(settings.storage, settings.name)
-    measured = _measure(found.subject, chunks, settings, device, console, folder)
-    measured.sort(key=lambda one: list(labels).index(one.place))
-    write_distances(folder / "distances.parquet", measured)
-    write_samples(folder / "samples.csv", measured)
-    figure = draw(_headline(measured), about, measured, labels)
-    for suffix in ("png", "svg"):
-        figure.savefig(folder / f"radius.{suffix}", dpi=150)
-    write_summary(folder / "summary.json", _summary(settings, found, chunks, measured, device, began))
+    folder = Path(settings.storage).expanduser() / settings.name
+    setting, advice = f"storage={settings.storage!r}", "give a writable folder as storage=FOLDER"
+    with output_folder(folder, setting, (), (), advice):
+        measured = _measure(found.subject, chunks, settings, device, console, folder)
+        measured.sort(key=lambda one: list(labels).index(one.place))
+        write_distances(folder / "distances.parquet", measured)
+        write_samples(folder / "samples.csv", measured)
+        figure = draw(_headline(measured), about, measured, labels)
+        for suffix in ("png", "svg"):
+            figure.savefig(folder / f"radius.{suffix}", dpi=150)
+        write_summary(folder / "summary.json", _summary(settings, found, chunks, measured, device, began))
     _print_table(console, measured, labels)
     console.print(f"\nfiles: {folder.absolute()}", highlight=False, soft_wrap=True)
     return folder

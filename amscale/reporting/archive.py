@@ -20,7 +20,7 @@ from amscale.scaling.power_law import tried_windows
 from amscale.scaling.reading import read_curves
 from amscale.trials.archive import write_archive
 from amscale.trials.metrics import MetricsRecord, ProbeRecord, TrainMeanRecord, TrainRecord, ValidationRecord
-from amscale.trials.storage_errors import check_outputs, make_folder, storage_errors
+from amscale.trials.storage_errors import output_folder, storage_errors
 from amscale.trials.sweep_store import SweepStore
 from amscale.trials.trial_store import TrialStore
 
@@ -50,12 +50,12 @@ def archive_sweep(folder: Path, experiment: Experiment, output: Path, probes: st
 
     if probes not in ("all", "last", "none"):
         raise InputError(f"probes={probes!r}; allowed are all, last, none")
-    make_folder(output, f"output={str(output)!r}")
     file = output / f"{experiment.name}.parquet"
-    check_outputs(output, [file.name], [], "give another folder by --output")
-    rows = pd.DataFrame([_row(trial, experiment, probes) for trial in trials_in(folder)])
-    with storage_errors(output):
-        write_archive(file, _of_one_type(rows), _documents(folder))
+    setting, advice = f"output={str(output)!r}", "give another folder by --output"
+    with output_folder(output, setting, [file.name], [], advice):
+        rows = pd.DataFrame([_row(trial, experiment, probes) for trial in trials_in(folder)])
+        with storage_errors(output):
+            write_archive(file, _of_one_type(rows), _documents(folder))
     return file
 
 

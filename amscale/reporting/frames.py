@@ -9,7 +9,7 @@ from amscale.errors import InputError
 from amscale.scaling.points import counted
 from amscale.trials.metrics import MetricsRecord, ProbeRecord, TrainMeanRecord, TrainRecord, ValidationRecord
 from amscale.trials.records import TrialResult
-from amscale.trials.storage_errors import check_outputs, make_folder, storage_errors
+from amscale.trials.storage_errors import output_folder, storage_errors
 from amscale.trials.sweep_store import SweepStore
 from amscale.trials.trial_store import TrialStore
 
@@ -92,9 +92,8 @@ def write_frames(frames: "Mapping[str, DataFrame]", folder: Path, form: str) -> 
         raise InputError(f"format={form!r}; allowed are csv, parquet")
     written = {}
     files = [f"{name}.{form}" for name in frames]
-    make_folder(folder, f"output={str(folder)!r}")
-    check_outputs(folder, files, [], "give another folder by --output")
-    with storage_errors(folder):
+    setting, advice = f"output={str(folder)!r}", "give another folder by --output"
+    with storage_errors(folder), output_folder(folder, setting, files, [], advice):
         for name, frame in frames.items():
             if len(frame):
                 written[name] = folder / f"{name}.{form}"

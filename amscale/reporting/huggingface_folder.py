@@ -6,7 +6,7 @@ from typing import Any
 
 from amscale import config, models
 from amscale.errors import InputError
-from amscale.trials.storage_errors import check_outputs, make_folder, storage_errors
+from amscale.trials.storage_errors import output_folder, storage_errors
 from amscale.trials.trial_store import TrialStore
 
 _MOST_DIFFERENCE = 1e-3
@@ -43,23 +43,23 @@ def write_huggingface(store: TrialStore, folder: Path, card: str) -> float:
         raise InputError(f"{store.result}: shape.vocabulary or shape.context is missing; run the trial again")
     shape = models.solve(cell.model, result.shape.vocabulary, result.shape.context)
     theirs = _model(shape)
-    make_folder(folder, f"huggingface={str(folder)!r}")
-    check_outputs(folder, _FILES, [], "give another folder by --huggingface")
-    network = models.build(shape)
-    try:
-        state = load_file(store.weights)
-        network.load_state_dict(state)
-        theirs.load_state_dict({name.removeprefix("model."): tensor for name, tensor in state.items()})
-    except (OSError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise InputError(f"{store.weights}: not the weights of the trial beside it ({reason})") from None
-    theirs.tie_weights()
-    with storage_errors(folder):
-        theirs.save_pretrained(folder)
-        (folder / "README.md").write_text(card, encoding="utf-8")
-        tokenizer = Path(store.read_spec().store) / "tokenizer.json"
-        if tokenizer.is_file():
-            shutil.copyfile(tokenizer, folder / "tokenizer.json")
+    setting, advice = f"huggingface={str(folder)!r}", "give another folder by --huggingface"
+    with output_folder(folder, setting, _FILES, [], advice):
+        network = models.build(shape)
+        try:
+            state = load_file(store.weights)
+            network.load_state_dict(state)
+            theirs.load_state_dict({name.removeprefix("model."): tensor for name, tensor in state.items()})
+        except (OSError, RuntimeError, SafetensorError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise InputError(f"{store.weights}: not the weights of the trial beside it ({reason})") from None
+        theirs.tie_weights()
+        with storage_errors(folder):
+            theirs.save_pretrained(folder)
+            (folder / "README.md").write_text(card, encoding="utf-8")
+            tokenizer = Path(store.read_spec().store) / "tokenizer.json"
+            if tokenizer.is_file():
+                shutil.copyfile(tokenizer, folder / "tokenizer.json")
     loaded = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
     generator = torch.Generator().manual_seed(0)
     length = min(_CHECKED_TOKENS, shape.context)

@@ -1,6 +1,7 @@
 """The report of a sweep: one self-contained HTML page, and every figure as PNG and SVG beside it."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -19,7 +20,7 @@ from amscale.reporting.report_data import ReportData, read_report_data
 from amscale.scaling.forecast import score_lines
 from amscale.scaling.verdict import NextStep, promise
 from amscale.trials.archive import is_archive
-from amscale.trials.storage_errors import check_outputs, make_folder
+from amscale.trials.storage_errors import output_folder
 from amscale.trials.sweep_store import own_folder
 
 if TYPE_CHECKING:
@@ -47,17 +48,17 @@ def write_report(
     if archive is not None and output is None:
         output = own_folder(archive, Path(folder))
     target = Path(folder if output is None else output).expanduser().absolute()
-    if output is not None:
-        make_folder(target, f"output={str(output)!r}")
-    if target.is_dir():
-        files, advice = ("report.html", "fit.json"), "give another folder for report.html and figures/, --output FOLDER"
-        check_outputs(target, files, ("figures",), advice)
-    report = read_report_data(folder, fit, target, archive)
-    charts = report_charts(report)
-    palette = palette_of(charts)
-    write_charts(charts, palette, target / "figures")
-    page = target / "report.html"
-    write_atomically(page, render_page(report, charts, palette))
+    with ExitStack() as until_written:
+        if output is not None or target.is_dir():
+            setting, files = f"output={str(output)!r}", ("report.html", "fit.json")
+            advice = "give another folder for report.html and figures/, --output FOLDER"
+            until_written.enter_context(output_folder(target, setting, files, ("figures",), advice))
+        report = read_report_data(folder, fit, target, archive)
+        charts = report_charts(report)
+        palette = palette_of(charts)
+        write_charts(charts, palette, target / "figures")
+        page = target / "report.html"
+        write_atomically(page, render_page(report, charts, palette))
     return page
 
 

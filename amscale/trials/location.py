@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from amscale.config import Experiment
 from amscale.errors import InputError
+from amscale.files import removed_if_empty
 from amscale.trials.object_trial_store import ObjectTrialStore
 from amscale.trials.objects import ObjectStore, check_uri, is_uri
 from amscale.trials.trial_store import TrialStore
@@ -49,7 +50,9 @@ def working_folder(uri: str, scratch: str | None = None) -> Path:
 
 
 def storage_folder(experiment: Experiment) -> Path:
-    """Make and return the storage folder: this machine's working folder where storage is a URI.
+    """Return the storage folder: this machine's working folder where storage is a URI.
+
+    That it can be made and written is tried; one that was missing is missing still, until something is written there.
 
     Raises:
         InputError: it cannot be made or written, or the URI holds a password.
@@ -63,16 +66,17 @@ def storage_folder(experiment: Experiment) -> Path:
         named = f"storage={experiment.storage!r}:"
         if _UNEXPANDED.search(path) and not folder.exists():
             raise InputError(f"{named} variables and unknown users in it stand for nothing; write the path out")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:  # a ValueError: a NUL in it
-        reason = getattr(error, "strerror", None) or error
-        if isinstance(error, FileExistsError | NotADirectoryError):
-            taken = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-            reason = f"{taken} is a link to nothing" if taken.is_symlink() else f"{taken} is a file"
-        raise InputError(f"{named} cannot be made ({reason}); give a writable folder") from None
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"{named} cannot be written; give a writable folder")
+    with removed_if_empty(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:  # a ValueError: a NUL in it
+            reason = getattr(error, "strerror", None) or error
+            if isinstance(error, FileExistsError | NotADirectoryError):
+                taken = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+                reason = f"{taken} is a link to nothing" if taken.is_symlink() else f"{taken} is a file"
+            raise InputError(f"{named} cannot be made ({reason}); give a writable folder") from None
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise InputError(f"{named} cannot be written; give a writable folder")
     return folder
 
 

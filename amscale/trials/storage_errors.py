@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from amscale.errors import InputError
+from amscale.files import removed_if_empty
 
 _SENTENCES = {
     errno.ENOSPC: ("storage full", "free space"),
@@ -99,6 +100,25 @@ def check_outputs(folder: Path, files: Sequence[str], folders: Sequence[str], ad
             raise InputError(f"{path} is a file and in the way of a folder; {advice}")
         if (error := check_writable(path)) is not None:
             raise InputError(f"{str(error).partition(';')[0]}; {advice}")
+
+
+@contextmanager
+def output_folder(
+    folder: Path, setting: str, files: Sequence[str], folders: Sequence[str], advice: str
+) -> Iterator[None]:
+    """Have a folder for outputs while the block runs; one that was made, and that the block left empty, is removed.
+
+    Args:
+        setting: what named it, as the user wrote it.
+        files, folders, advice: as for `check_outputs`.
+
+    Raises:
+        InputError: it cannot be made or written; said before the block.
+    """
+    with removed_if_empty(folder):
+        make_folder(folder, setting)
+        check_outputs(folder, files, folders, advice)
+        yield
 
 
 def storage_error_in(error: BaseException, folder: Path) -> StorageError | None:

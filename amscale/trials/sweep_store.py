@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from amscale.config import Experiment, FitSettings, expand
 from amscale.data import store_name
 from amscale.errors import InputError, no_sweep
-from amscale.files import parse_yaml, read_text, write_atomically
+from amscale.files import parse_yaml, read_text, removed_if_empty, write_atomically
 from amscale.locks import FileLock, LockHeld, LocksUnsupported
 from amscale.settings import describe_error
 from amscale.trials import lease, mirror
@@ -100,7 +100,7 @@ class SweepStore:
         Raises:
             InputError: the folder is of another version, or holds something else, or cannot be written.
         """
-        self._check_is_sweep()
+        self.check_is_sweep()
         self.trials.mkdir(parents=True, exist_ok=True)
         tree = {"format": FORMAT, **config.model_dump(mode="json", exclude_unset=True)}
         write_atomically(self.path / "sweep.yaml", yaml.safe_dump(tree, sort_keys=False))
@@ -112,11 +112,16 @@ class SweepStore:
             InputError: as `create`.
         """
         if (self.path / "sweep.yaml").is_file():
-            self._check_is_sweep()
+            self.check_is_sweep()
         else:
             self.create(config)
 
-    def _check_is_sweep(self) -> None:
+    def check_is_sweep(self) -> None:
+        """Check that the folder is a sweep's, empty or not there.
+
+        Raises:
+            InputError: it is of another version, or holds something else.
+        """
         if (self.path / "sweep.yaml").is_file():
             if self.read_marker().get("format") != FORMAT:
                 raise InputError(
@@ -131,19 +136,15 @@ class SweepStore:
         """Hold the sweep for one driver.
 
         By a file lock, which nobody can take; on a disk without locks by a lease in the same file, which is renewed
-        while the block runs.
+        while the block runs. A folder that was made for the lock, and in which the block wrote nothing, is removed.
 
         Raises:
             InputError: another driver holds it; the message names it.
             StorageError: storage is full or read-only.
         """
-        with storage_errors(self.path):
+        with storage_errors(self.path), removed_if_empty(self.path):
             try:
-                self.path.mkdir(parents=True, exist_ok=True)
-            except FileExistsError:
-                raise InputError(f"{self.path}: is a file; choose another name or storage") from None
-            try:
-                lock = FileLock(self.path / lease.KEY)
+                lock = self._lock()
             except LockHeld as held:
                 raise InputError(
                     f"{self.path}: another driver runs this sweep ({held or 'unknown'}); wait for it"
@@ -154,7 +155,26 @@ class SweepStore:
                 return
             with lock:
                 lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-                yield lease.Ownership(self.address)
+                try:
+                    yield lease.Ownership(self.address)
+                finally:
+                    with suppress(FileNotFoundError):
+                        if os.listdir(self.path) == [lease.KEY]:
+                            lock.path.unlink()
+
+    def _lock(self) -> FileLock:
+        """Make the folder and lock its file; anew where a driver that left nothing removed both in between."""
+        while True:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                lock = FileLock(self.path / lease.KEY)
+            except FileExistsError:
+                raise InputError(f"{self.path}: is a file; choose another name or storage") from None
+            except FileNotFoundError:
+                continue
+            if lock.is_current():
+                return lock
+            lock.release()
 
     def publish_result(self, label: str, result: TrialResult) -> None:
         """Write the result of a trial that no process works on any more: from this moment it is done."""
@@ -254,10 +274,10 @@ class ObjectSweepStore(SweepStore):
 
 
 def sweep_store(config: Experiment) -> SweepStore:
-    """Return the store of a configuration's sweep, and make its storage folder.
+    """Return the store of a configuration's sweep.
 
     Raises:
-        InputError: the folder cannot be made or written.
+        InputError: its storage folder cannot be made or written.
     """
     folder = storage_folder(config)
     if is_uri(config.storage):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -127,6 +128,12 @@ MISTAKES = (
     (fit, "{0}/made --count=everything", "everything"),
     (fit, "{0}/made --hypotheses=two", "two"),
     (fit, "{0}/made --output={0}/file", "file"),
+    (fit, "{0}/points.csv --output={0}/new/fits", "fewer than two sizes N"),
+    (fit, "{0}/points.csv --forecast=N=1M,D=2M --save={0}/new/later.json", "fewer than two sizes N"),
+    (report, "{0}/unstarted --output={0}/new/page", "no trial has finished yet (it has no trials)"),
+    (plan, "{0}/tiny.yaml storage={0}/new/results model.size=7", "model.size = 7"),
+    (plan, "{0}/text.yaml data.files={0}/none.txt", "none.txt"),
+    (probe, "radius_cpu.yaml model.path={0}/none storage={0}/new", "none"),
     (probe, "radius_cpu.yaml model.path={0}/none", "none"),
     (plan, "{0}/tiny.yaml launch.zero_stage=4", "launch.zero_stage=4 must be 'auto', 0, 1, 2 or 3"),
     (plan, "{0}/tiny.yaml --on=h1000", "on='h1000' is not a card with known figures; give one of "),
@@ -151,16 +158,24 @@ MISTAKES = (
 )  # fmt: skip
 
 
+def files_of(place):
+    """Return all there is in a folder but the finished token stores, which the next command reads."""
+    tokens = place / "results" / "tokens"
+    stores = {path for path in tokens.glob("*") if (path / "store.json").is_file()}
+    kept = {tokens, tokens.parent} if stores else set()
+    return {path for path in place.rglob("*") if not {path, *path.parents} & stores} - kept
+
+
 @pytest.mark.parametrize(("function", "arguments", "words"), MISTAKES, ids=[words for _, words, _ in MISTAKES])
-def test_a_mistake_is_named_in_one_line_and_nothing_is_started(function, arguments, words, place, capfd, monkeypatch):
+def test_a_mistake_is_named_in_one_line_and_leaves_nothing(function, arguments, words, place, capfd, monkeypatch):
     monkeypatch.chdir(place / "empty")
+    before = files_of(place)
     assert ended(function, *(word.format(place) for word in arguments.split())) == 2
     said = capfd.readouterr()
     assert words in said.err
     assert said.err.count("\n") == 1, said.err
     assert said.out == ""
-    assert not list(place.glob("results/*/trials/*"))
-    assert not list((place / "empty").iterdir())
+    assert files_of(place) == before
 
 
 @pytest.fixture
@@ -195,12 +210,31 @@ def lacking(tmp_path, monkeypatch):
 )
 def test_what_the_machine_lacks_is_named(lacking, what, setting, words, place, capfd, monkeypatch):
     monkeypatch.chdir(place / "empty")
+    before = files_of(place)
     lacking[what]()
     assert ended(sweep, str(place / "tiny.yaml"), setting) == 2
     said = capfd.readouterr()
     assert words in said.err
     assert said.err.count("\n") == 1, said.err
-    assert not list(place.glob("results/*/trials/*"))
+    assert files_of(place) == before
+
+
+def test_a_refused_configuration_leaves_what_the_sweep_has_recorded(place, capfd):
+    """Its folder serves the one that it was run with, by which `fit` and `report` go on."""
+    before = (place / "small" / "sweep.yaml").read_text()
+    assert ended(sweep, str(place / "tiny.yaml"), f"storage={place}", "name=small", "model.size=7") == 2
+    assert "model.size = 7" in capfd.readouterr().err
+    assert (place / "small" / "sweep.yaml").read_text() == before
+
+
+def test_a_sweep_that_is_too_dear_leaves_nothing(place, capfd, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    before = files_of(place)
+    assert ended(sweep, str(place / "tiny.yaml"), f"storage={place}/dear/results", "--budget=0") == 2
+    assert "machine hours, and --budget is 0" in capfd.readouterr().err
+    assert {path.name for path in (place / "dear" / "results").iterdir()} == {"tokens"}
+    shutil.rmtree(place / "dear")
+    assert files_of(place) == before
 
 
 def test_an_old_python_is_named():

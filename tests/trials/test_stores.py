@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 
 import pytest
 
@@ -129,6 +130,34 @@ def test_one_driver_at_a_time(tmp_path):
         pytest.fail("two drivers hold one folder")
     with folder.owned():
         assert folder.path.is_dir()
+
+
+def test_a_driver_that_wrote_nothing_leaves_no_folder(tmp_path):
+    sweep = SweepStore(tmp_path / "results" / "sweep")
+    with pytest.raises(InputError, match="refused"), sweep.owned():
+        raise InputError("refused")
+    assert list(tmp_path.iterdir()) == []
+    sweep.path.mkdir(parents=True)
+    with sweep.owned():
+        pass
+    assert list(sweep.path.iterdir()) == []  # the user's own folder stays
+    with sweep.owned():
+        sweep.create(config.load("grammar.yaml"))
+    assert sorted(path.name for path in sweep.path.iterdir()) == [".driver", "sweep.yaml", "trials"]
+
+
+def test_a_lock_whose_file_another_driver_removed_is_taken_anew(tmp_path, monkeypatch):
+    """A driver that leaves nothing removes the file between the opening and the locking of the next one's."""
+    sweep, flock = SweepStore(tmp_path / "sweep"), fcntl.flock
+
+    def removed(descriptor, operation):
+        monkeypatch.setattr(fcntl, "flock", flock)
+        shutil.rmtree(sweep.path)
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", removed)
+    with sweep.owned(), pytest.raises(InputError, match=f"process {os.getpid()}"), SweepStore(sweep.path).owned():
+        pytest.fail("two drivers hold one folder")
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
