@@ -113,20 +113,20 @@ class _Finder(ModuleFinder):
         if full not in self.excludes:
             spec = PathFinder.find_spec(name, self.path if path is None else path)
             if spec is not None and spec.loader is None and spec.submodule_search_locations:
-                return None, next(iter(spec.submodule_search_locations)), ("", "", _FOLDER)
+                return None, next(iter(spec.submodule_search_locations)), _NO_CODE
         return super().find_module(name, path, parent)
 
-    def load_package(self, fqname: str, pathname: str) -> Any:
-        """Read a package; one without `__init__.py` has no code of its own."""
-        if (Path(pathname) / "__init__.py").is_file():
-            return super().load_package(fqname, pathname)
+    def load_module(self, fqname: str, fp: Any, pathname: str, file_info: Any) -> Any:
+        """Read a module; a package without `__init__.py` has no code of its own, only a folder of modules."""
+        if file_info is not _NO_CODE:
+            return super().load_module(fqname, fp, pathname, file_info)
         module: Any = self.add_module(fqname)
         module.__path__ = [pathname]
         return module
 
 
-_FOLDER = 5
-"""The kind of a package, as `ModuleFinder.load_module` knows it."""
+_NO_CODE = ("", "", None)
+"""What `find_module` says of a package without `__init__.py`; `load_module` knows it by its identity."""
 
 
 class _Code(NamedTuple):

@@ -1,6 +1,7 @@
 """A training script of the user's own: the example of docs/own_script.md as a sweep, killed and resumed; mistakes."""
 
 import json
+import modulefinder
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import amscale
 from amscale import config
 from amscale.errors import InputError
+from amscale.models import user_code
 from amscale.models.user_code import script_hash
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -99,6 +101,21 @@ def test_an_edit_of_a_script_or_of_what_it_imports_is_noticed_in_one_process(tmp
         path.write_text(text)
         assert script_hash(script) != before
         before = script_hash(script)
+
+
+def test_packages_are_read_whatever_number_modulefinder_has_for_them(tmp_path, monkeypatch):
+    """The number is its own affair, and may be another in the next Python."""
+    script, deep, whole = tmp_path / "my_train.py", tmp_path / "more" / "util.py", tmp_path / "whole" / "__init__.py"
+    script.write_text("import whole\nimport more.util\n")
+    for path in (deep, whole):
+        path.parent.mkdir()
+        path.write_text("x = 1\n")
+    before = script_hash(script)
+    monkeypatch.setattr(modulefinder, "_PKG_DIRECTORY", 99, raising=False)
+    monkeypatch.setattr(user_code, "_read", {})
+    assert script_hash(script) == before
+    deep.write_text("x = 22\n")
+    assert script_hash(script) != before
 
 
 def test_a_script_beside_amscale_is_its_own_code_alone(tmp_path):
