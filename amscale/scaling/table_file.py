@@ -138,10 +138,9 @@ def _from_text(text: str, path: Path) -> Cells:
     lines = [f"{line}\n" for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
     if lines[0].startswith("sep=") and len(lines[0].strip()) == 5:  # what Excel reads and writes
         return _split(lines[1:], lines[0][4], path, 1)
+    lines = _with_names(lines)
     header = next((line for line in lines if line.strip() and not line.startswith("#")), "")
-    candidates: list[str | None] = [separator for separator in _SEPARATORS if separator in header]
-    if not candidates:
-        candidates = [None] if len(header.split()) > 1 else [","]
+    candidates = _separators(header)
     read: list[Cells] = []
     faults: list[InputError] = []
     for separator in candidates:
@@ -160,10 +159,44 @@ def _from_text(text: str, path: Path) -> Cells:
     return read[0]
 
 
+def _with_names(lines: list[str]) -> list[str]:
+    """Return the lines with the line of names uncommented where it begins with #, as numpy.savetxt writes it.
+
+    It is the last comment above the first row that has as many cells as this row, none of them a number, where the row
+    holds numbers and so is no line of names itself.
+    """
+    first = next((index for index, line in enumerate(lines) if line.strip() and not line.startswith("#")), 0)
+    for index in reversed(range(first)):
+        for separator in _separators(lines[first]):
+            names, row = _cells_of(lines[index].removeprefix("#"), separator), _cells_of(lines[first], separator)
+            fits = 1 < len(names) <= len(row) and not any(row[len(names) :])
+            if fits and any(map(_is_number, row)) and not any(map(_is_number, names)):
+                # In `#params,#tokens,loss` it is part of the names.
+                kept = f" {lines[index]}" if any(name.startswith("#") for name in names) else lines[index][1:]
+                return [*lines[:index], kept, *lines[index + 1 :]]
+    return lines
+
+
+def _separators(header: str) -> list[str | None]:
+    """Return what may stand between the cells of a line; None stands for any number of blanks."""
+    found: list[str | None] = [separator for separator in _SEPARATORS if separator in header]
+    return found or ([None] if len(header.split()) > 1 else [","])
+
+
+def _cells_of(line: str, separator: str | None) -> list[str]:
+    text = " ".join(line.split()) if separator is None else line.strip(" \n")
+    try:
+        return [
+            cell.strip() for cell in next(csv.reader([text], delimiter=separator or " ", skipinitialspace=True), [])
+        ]
+    except csv.Error:  # of more than 128 KiB
+        return []
+
+
 def _split(lines: Sequence[str], separator: str | None, path: Path, skipped: int = 0) -> Cells:
     """Return the cells of lines with a separator between them; None stands for any number of blanks.
 
-    Lines that begin with # are comments; rows without any content are none.
+    Lines that begin with # are comments, but for one of names (`_with_names`); rows without any content are none.
     """
     kept = [(number, line) for number, line in enumerate(lines, skipped + 1) if not line.startswith("#")]
     comments = len(lines) - len(kept)

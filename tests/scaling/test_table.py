@@ -38,6 +38,12 @@ def parquet(frame):
     return file.getvalue()
 
 
+def saved_by_numpy():
+    file = io.StringIO()
+    np.savetxt(file, np.transpose([N, D, LOSS]), header="a sweep by hand\nN D loss", footer="the end")
+    return file.getvalue()
+
+
 WRITTEN = [
     PLAIN,
     PLAIN.replace("\n", ",\n"),
@@ -53,6 +59,14 @@ WRITTEN = [
     PLAIN.replace("\n", "\r"),
     ",N,D,loss\n0,1e7,2e8,3.25\n1,2e7,4e8,3.125\n",
     "# made by hand\n" + PLAIN.replace("\n2", "\n# a gap\n\n,,\n2"),
+    "#" + PLAIN,
+    "# made by hand\n\n# in two runs, on one machine, at night\n# N, D, loss\n# a gap\n\n" + BODY + "# the end\n",
+    "# N\tD\tloss\n" + BODY.replace(",", "\t"),
+    "#,N,D,loss\n0,1e7,2e8,3.25\n1,2e7,4e8,3.125\n",
+    "#run,N,D,loss,note\na,1e7,2e8,3.25,\nb,2e7,4e8,3.125,\n",
+    '# "N";"D";"loss"\n10000000;200000000;3,25\n20000000;400000000;3,125\n',
+    "# one, two, three\n" + PLAIN,
+    saved_by_numpy(),
     "N;D;loss\n10000000;200000000;3,25\n20000000;400000000;3,125\n",
     "N;D;loss\n10.000.000;200.000.000;3,250\n20.000.000;400.000.000;3,125\n",
     'N;D;"loss";"a, b"\n10000000;200000000;3,25;c\n20000000;4e8;3,125;d\n',
@@ -107,7 +121,10 @@ BAD = [
     ("", "is empty"),
     (" \n\n", "is empty"),
     (BODY, "line 1 holds numbers where the names"),
-    ("# N,D,loss\n" + BODY, "line 2 holds numbers.*begin with # are comments"),
+    ("# N,D\n" + BODY, "line 2 holds numbers.*begin with # are comments"),
+    ("# 1,2,3\n" + BODY, "line 2 holds numbers.*begin with # are comments"),
+    ("# made by hand\n" + BODY, "line 2 holds numbers.*begin with # are comments"),
+    ("#params,#tokens,loss\n" + BODY, r"--n_column \(perhaps '#params'\), --d_column \(perhaps '#tokens'\)"),
     ("N,D,loss\n1,2,3,4\n", "line 2 has 4 cells and the line of names 3"),
     ('"N" "D" "loss"\n"1" 1 2 3\n"2" 2 2 3\n', "line 2 has 4 cells.*row.names = FALSE"),
     ("N,D,loss,note\n1,2,3,a\n\n2,3,4\n", "line 4 has 3 cells and the line of names 4"),
