@@ -3,7 +3,7 @@
 import difflib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from amscale.errors import InputError
 from amscale.scaling.points import Point, PointTable
 from amscale.scaling.table_file import Cells, read_cells
-from amscale.scaling.table_numbers import LARGEST, is_number, merged, nats_per_token, scale_of, to_number
+from amscale.scaling.table_numbers import LARGEST, is_number, merged, nats_per_token, power_of, scale_of, to_number
 from amscale.scaling.table_rows import differing_columns, is_text, select_rows, tuning_columns
 from amscale.scaling.units import LEAST_COUNT, in_doubt, named_for_perplexity, units_warnings
 from amscale.settings import parse_number
@@ -185,7 +185,9 @@ class _Reader:
     def _near(self, key: str) -> list[str]:
         """Return the columns, at most three, that may be meant by one that is missing."""
         free = {name.casefold(): name for name in self.cells.columns if name not in self.names.values()}
-        near = difflib.get_close_matches(str(getattr(self.columns, key)).casefold(), free, cutoff=0.7)
+        wanted = str(getattr(self.columns, key)).casefold()
+        near = difflib.get_close_matches(wanted, free, cutoff=0.7)
+        near += [name for name in free if name.startswith(tuple(wanted + sign for sign in " _/([×*"))]
         near += [name for name in free if any(word in name for word in _WORDS_OF.get(key, ()))]
         near += [name for name in free if key == "flops" and name == "c"]
         return [free[name] for name in dict.fromkeys(near)][:3]
@@ -228,7 +230,7 @@ class _Reader:
         if name is None:
             return None
         sizes = key in _SIZES or key.startswith("tune ")
-        scale = self._scale(name, scale_of(name)) if sizes and key != "flops" else 1.0
+        scale = self._scale(name, power_of if key == "flops" else scale_of) if sizes else 1.0
         found: list[float | None] = []
         for row, cell in zip(self.cells.numbers, self.cells.columns[name], strict=True):
             try:
@@ -241,11 +243,18 @@ class _Reader:
         known = [value for value in found if value is not None]
         if key in ("n", "d", "tokens") and scale == 1 and known and max(known) < LEAST_COUNT:
             # `params_b` may be anything's; where its numbers are too small for a count, its letter is their unit.
-            scale = self._scale(name, scale_of(name[:-1] + name[-1].upper()))
+            scale = self._scale(name, lambda name: scale_of(name[:-1] + name[-1].upper()))
             found = [None if value is None else scale * value for value in found]
         return found
 
-    def _scale(self, name: str, scale: float | None) -> float:
+    def _scale(self, name: str, read: Callable[[str], float | None]) -> float:
+        """Return what the numbers of a column are to be multiplied by: what `read` finds in its name, or 1."""
+        try:
+            scale = read(name)
+        except ValueError as error:
+            raise InputError(
+                f"{self.cells.source}: the name of column {name!r} is unclear: {error}; rename it"
+            ) from None
         if scale is not None:
             self.warnings.append(f"the numbers of column {name!r} are taken times {scale:g}, as its name says")
         return scale or 1.0

@@ -43,10 +43,47 @@ _SCALE = re.compile(
 )
 
 
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
+_POWER = r"(10?(?:\.0*)?e\+?[0-9]{1,2}|10 ?(?:\^|\*\*) ?\{?\+?[0-9]{1,2}\}?|10[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,2}|1(?:[,_ ]?000)+)"
+_TIMES = r"(?:×|\*|·|⋅|\\times|\\cdot)"
+_UNIT = r"(?: (?:params|parameters|tokens|flops?))?"
+_POWERS = re.compile(
+    rf".*[(\[] ?\$?(?:in |of |/ ?|(?:x|times|{_TIMES}) ?)?{_POWER}s?\$?{_UNIT} ?[)\]]"
+    rf"|.*(?:[ _]in[ _]|/ ?|[ _](?:x|times)[ _]?|[ _]?\$?{_TIMES}[ _]?){_POWER}\$?",
+    re.IGNORECASE,
+)
+"""Names that end in a power of ten: `N (x1e6)`, `params (×10^6)`, `D (1,000,000)`, `N/1e6`, `tokens_in_1e9`."""
+
+
+def power_of(name: str) -> float | None:
+    """Return the power of ten by which the numbers of a column are to be multiplied, as its name says, or None.
+
+    Raises:
+        ValueError: it may be read in two ways.
+    """
+    match = _POWERS.fullmatch(name)
+    if match is None:
+        return None
+    text = (match[1] or match[2]).lower().translate(_RAISED)
+    base, e, exponent = text.partition("e")
+    if e and base.startswith("10"):
+        raise ValueError(f"{text} is 1e{int(exponent) + 1}, and often meant as 1e{int(exponent)}")
+    if e:
+        return 10.0 ** int(exponent)
+    zeros = re.fullmatch(r"1(?:[,_ ]?000)+", match[1] or match[2])
+    return 10.0 ** (text.count("0") if zeros else int(re.sub("[^0-9]", "", text[2:])))
+
+
 def scale_of(name: str) -> float | None:
-    """Return what the numbers of a column are to be multiplied by, as its name says: 1e6 for `params (M)`, or None."""
+    """Return what the numbers of a column are to be multiplied by, as its name says: 1e6 for `params (M)`, or None.
+
+    Raises:
+        ValueError: as for `power_of`.
+    """
     match = _SCALE.fullmatch(name)
-    return None if match is None else _SCALES[next(group for group in (match[1], match[4], match[5]) if group).lower()]
+    if match is None:
+        return power_of(name)
+    return _SCALES[next(group for group in (match[1], match[4], match[5]) if group).lower()]
 
 
 LARGEST = 1e40

@@ -100,6 +100,7 @@ BAD = [
     ),
     ("N,tokens,unique_tokens,loss\n1,4,2,3\n", r"--d_column \(perhaps 'unique_tokens'\)$"),
     ("N,C,loss\n1,2,3\n", r"no column 'D'.*name one with --flops_column \(perhaps 'C'\)$"),
+    ("N (M),D/1e9,loss\n1,2,3\n", r"--n_column \(perhaps 'N \(M\)'\), --d_column \(perhaps 'D/1e9'\)$"),
     ("N,D,x,nll\n1,2,3,4\n", r"--loss_column \(perhaps 'nll'\)$"),
     ("LOSS,Loss,N,D\n1,1,2,3\n", "may be 'LOSS' or 'Loss'"),
     ("N,D,loss\n0,2,3\n", "row 1, column 'N' holds 0"),
@@ -214,6 +215,46 @@ def test_units_in_names_are_used_and_said(read):
         "the numbers of column 'params (M)' are taken times 1e+06, as its name says",
         "the numbers of column 'tokens_B' are taken times 1e+09, as its name says",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [
+        ("N (x1e6)", 1e6),
+        ("params (×10^6)", 1e6),
+        ("N [1E+06]", 1e6),
+        ("N/1e6", 1e6),
+        ("N / 1000", 1e3),
+        ("params_in_1e6", 1e6),
+        ("params × 10⁶", 1e6),
+        ("N*10**6", 1e6),
+        (r"N ($\times 10^{6}$)", 1e6),
+        ("N (in 1,000,000)", 1e6),
+        ("params (1e6 parameters)", 1e6),
+        ("N_1e6", None),
+        ("N (100)", None),
+        ("N (x1e-6)", None),
+        ("params per 1e6", None),
+    ],
+)
+def test_powers_of_ten_in_names_are_used_and_said(name, scale, read):
+    column = f'"{name}",D,loss\n'
+    factor = scale or 1.0
+    table = read(f"{column}{3e7 / factor:g},2e8,3.25\n{6e7 / factor:g},4e8,3.125\n", Columns(n=name))
+    assert table.N.tolist() == [3e7, 6e7]
+    said = f"the numbers of column {name!r} are taken times {factor:g}, as its name says"
+    assert table.warnings == ([said] if scale else [])
+
+
+def test_flops_have_their_power_of_ten_too(read):
+    table = read("N,FLOPs (x1e15),loss\n1e7,12,3.25\n2e7,48,3.125\n", Columns(flops="FLOPs (x1e15)"))
+    assert (table.D.tolist(), table.flops.tolist()) == (D, [1.2e16, 4.8e16])
+    assert "the numbers of column 'FLOPs (x1e15)' are taken times 1e+15, as its name says" in table.warnings
+
+
+def test_a_power_of_ten_that_may_be_two_is_refused(read):
+    with pytest.raises(InputError, match=r"'N \(10e6\)' is unclear: 10e6 is 1e7, and often meant as 1e6; rename it$"):
+        read("N (10e6),D,loss\n1,2e8,3\n2,4e8,2\n", Columns(n="N (10e6)"))
 
 
 def test_a_small_letter_is_a_unit_where_the_numbers_are_too_small_for_counts(read):
