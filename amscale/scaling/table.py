@@ -13,7 +13,7 @@ from amscale.scaling.points import Point, PointTable
 from amscale.scaling.table_file import Cells, read_cells
 from amscale.scaling.table_numbers import LARGEST, is_number, merged, nats_per_token, power_of, scale_of, to_number
 from amscale.scaling.table_rows import differing_columns, is_text, select_rows, tuning_columns
-from amscale.scaling.units import LEAST_COUNT, in_doubt, named_for_perplexity, units_warnings
+from amscale.scaling.units import LEAST_COUNT, in_doubt, named_for_accuracy, named_for_perplexity, units_warnings
 from amscale.settings import parse_number
 
 if TYPE_CHECKING:
@@ -276,12 +276,18 @@ class _Reader:
 
         A missing one is None, and that of a diverged run not finite.
         """
+        name = self.names["loss"]
+        if named_for_accuracy(name):
+            raise InputError(
+                f"{self.cells.source}: {name!r} is named for an accuracy or a score, which is no loss: name the column "
+                "of the cross-entropy with --loss_column; rename this one if it holds that"
+            )
         values = self._numbers("loss") or []
         if unit == "perplexity":
             return self._logarithms(values)
-        if unit == "nats" and named_for_perplexity(self.names["loss"]):
+        if unit == "nats" and named_for_perplexity(name):
             raise InputError(
-                f"{self.cells.source}: {self.names['loss']!r} is named for a perplexity, which is no loss: "
+                f"{self.cells.source}: {name!r} is named for a perplexity, which is no loss: "
                 "--loss_unit perplexity takes its logarithm; rename the column where that is done"
             )
         for row, value in zip(self.cells.numbers, values, strict=True):

@@ -2,6 +2,8 @@
 
 import re
 
+import numpy as np
+
 from amscale.scaling.points import PointTable
 
 _UNIFORM = 12.2
@@ -16,6 +18,35 @@ _LOGARITHM = re.compile(r"log|ln|(?<![a-z])nats?(?![a-z])", re.IGNORECASE)
 def named_for_perplexity(name: str) -> bool:
     """Return whether a column's name says that it holds perplexities, and not their logarithms."""
     return _PERPLEXITY.search(name) is not None and _LOGARITHM.search(name) is None
+
+
+_ACCURACY = re.compile(
+    r"(?<![a-z])(acc|accuracy|accuracies|score|f1|auc|auroc|bleu|rouge|exact[ _-]?match|top[ _-]?[15]|pass[ _-]?rate)"
+    r"(?![a-z])|pass@",
+    re.IGNORECASE,
+)
+_LOSS = re.compile(r"loss|nll|entropy|err|ppl|perplex|(?<![a-z])(bits?|bp[bct]|nats?)(?![a-z])|1 ?[-−]", re.IGNORECASE)
+
+
+def named_for_accuracy(name: str) -> bool:
+    """Return whether a column's name says that it holds accuracies or scores, which rise as a model gets better."""
+    return _ACCURACY.search(name) is not None and _LOSS.search(name) is None
+
+
+_MOST_COMPARED = 500
+_RISING = 0.75
+"""Share of comparisons in which a loss that is none rises; of runs that over-fit, losses rise with N alone."""
+
+
+def _rises(table: PointTable) -> float:
+    """Return in what share of the pairs of runs, one larger in N or D and smaller in neither, the larger has more loss.
+
+    0 where there are fewer than six pairs.
+    """
+    rows = np.linspace(0, len(table.points) - 1, min(len(table.points), _MOST_COMPARED)).astype(int)
+    N, D, loss = table.N[rows], table.D[rows], table.loss[rows]
+    larger = (N[:, None] >= N) & (D[:, None] >= D) & ((N[:, None] > N) | (D[:, None] > D))
+    return float((loss[:, None] > loss)[larger].mean()) if larger.sum() >= 6 else 0.0
 
 
 def in_doubt(table: PointTable, name: str, unit: str) -> str:
@@ -53,6 +84,11 @@ def units_warnings(table: PointTable, names: dict[str, str], unit: str) -> list[
         found.append(
             f"half of the losses are above {middle:.3g} nats per token, more than an even guess among 200,000 tokens "
             f"has ({_UNIFORM}): are they perplexities (--loss_unit perplexity), or sums?"
+        )
+    if unit != "perplexity" and float(table.loss.max()) <= 1 and (share := _rises(table)) > _RISING:
+        found.append(
+            f"{name!r} is between 0 and 1, and greater for the larger N or D in {share:.0%} of the pairs of runs: is "
+            "it an accuracy? --loss_column names the column of the loss"
         )
     for key, symbol in (("n", "N"), ("d", "D")):
         column = getattr(table, symbol)

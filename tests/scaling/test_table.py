@@ -278,6 +278,35 @@ def test_perplexities_are_read_as_their_logarithms_and_never_as_losses(read):
     assert read(text.replace("val_ppl", "log_ppl"), Columns(loss="log_ppl")).loss[0] > 20
 
 
+@pytest.mark.parametrize("name", ["acc", "val/Accuracy (%)", "acc_norm", "mmlu_score", "F1", "pass@1", "top-1"])
+def test_accuracies_are_no_losses(name, read):
+    text = f"N,D,{name},loss,val_loss\n1e7,2e8,.2,3.25,3\n2e7,4e8,.3,3.125,2\n"
+    with pytest.raises(InputError, match=r"is named for an accuracy or a score.*--loss_column; rename this one"):
+        read(text, Columns(loss=name))
+    assert read(text).loss.tolist() == LOSS
+
+
+@pytest.mark.parametrize("name", ["1-acc", "accuracy_loss", "err", "score_nll", "place", "accumulated"])
+def test_what_falls_as_an_accuracy_rises_may_be_fitted(name, read):
+    assert read(f"N,D,{name}\n1e7,2e8,.3\n2e7,4e8,.2\n", Columns(loss=name)).warnings == []
+
+
+def test_losses_that_behave_as_accuracies_do_are_named():
+    def warnings(loss):
+        n, d = np.meshgrid([1e6, 3e6, 1e7], [1e8, 3e8, 1e9])
+        return read_table(pd.DataFrame({"N": n.ravel(), "D": d.ravel(), "loss": loss(n, d).ravel()})).warnings
+
+    def falling(n, d):
+        return 0.3 + (1e3 / n) ** 0.3 + (1e3 / d) ** 0.3
+
+    assert falling(1e6, 1e8) < 1
+    (said,) = warnings(lambda n, d: 1 - falling(n, d))
+    assert said.startswith("'loss' is between 0 and 1, and greater for the larger N or D in 100% of the pairs of runs")
+    assert warnings(falling) == []
+    assert warnings(lambda n, d: 5 - falling(n, d)) == []  # no accuracy
+    assert warnings(lambda n, d: 0.2 + (n / d) ** 0.2 / 2) == []  # over-fitting: it rises with N alone
+
+
 def test_a_floor_in_a_unit_that_is_in_doubt_is_not_held_against_1_nat(tmp_path):
     N, D = (axis.ravel() for axis in np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(2e8, 2e10, 5)))
     loss = 1.7 + 1.2 * (N / 1e8) ** -0.34 + 1.2 * (D / 2e9) ** -0.34
