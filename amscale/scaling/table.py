@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from amscale.errors import InputError
 from amscale.scaling.points import Point, PointTable
+from amscale.scaling.table_curves import ends_of_runs
 from amscale.scaling.table_file import Cells, read_cells
 from amscale.scaling.table_numbers import LARGEST, is_number, merged, nats_per_token, power_of, scale_of, to_number
 from amscale.scaling.table_rows import differing_columns, is_text, select_rows, tuning_columns
@@ -65,7 +66,8 @@ def read_table(
             or the unit of the loss is unclear.
     """
     factor = nats_per_token(loss_unit, bytes_per_token)
-    reader = _Reader(select_rows(read_cells(source), where), columns or Columns())
+    columns = columns or Columns()
+    reader = _Reader(ends_of_runs(select_rows(read_cells(source), where), columns), columns)
     times = "the logarithm of" if loss_unit == "perplexity" else f"{factor:.4g} times"
     unit = "nats per token" if loss_unit == "nats" else f"nats per token, {times} the file's {loss_unit}"
     table = PointTable(

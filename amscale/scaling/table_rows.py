@@ -80,15 +80,15 @@ class Condition:
     def parse(cls, text: str) -> "Condition | None":
         """Return the condition that a text holds, or None where it holds none."""
         found = re.fullmatch(r"\s*([^=<>!]*[^=<>!\s])\s*(<=|>=|!=|<|>|=)\s*(.*?)\s*", text)
-        if found is None or (found[2] in _OPERATORS and _number(found[3]) is None):
+        if found is None or (found[2] in _OPERATORS and number_of(found[3]) is None):
             return None
         return cls(*found.groups())
 
     def holds(self, value: Any) -> bool:
         """Return whether a value satisfies it; numbers may be written in any way, and nothing satisfies none."""
         if self.operator in _OPERATORS:
-            number = None if value is None or isinstance(value, bool) else _number(str(value))
-            return number is not None and _OPERATORS[self.operator](number, float(_number(self.text) or 0.0))
+            number = None if value is None or isinstance(value, bool) else number_of(str(value))
+            return number is not None and _OPERATORS[self.operator](number, float(number_of(self.text) or 0.0))
         return value is not None and _is(value, self.text) == (self.operator == "=")
 
 
@@ -110,7 +110,7 @@ def differing_columns(
             continue
         rows = [(n, d, str(value)) for n, d, value in zip(N, D, column, strict=True) if n is not None and d is not None]
         shared = _several([((n, d), value) for n, d, value in rows])
-        text = any(isinstance(value, str) and not _number(value) for value in column)
+        text = any(isinstance(value, str) and not number_of(value) for value in column)
         label = not _several([(v, n) for n, _, v in rows]) or not _several([(v, d) for _, d, v in rows])
         if shared or (text and not label):
             what = "rows of one N and D differ" if shared else "rows differ"
@@ -125,7 +125,7 @@ def differing_columns(
 
 def is_text(column: Sequence[Any]) -> bool:
     """Return whether a column holds names: text or truth values, not numbers."""
-    return any(isinstance(value, bool) or (isinstance(value, str) and _number(value) is None) for value in column)
+    return any(isinstance(value, bool) or (isinstance(value, str) and number_of(value) is None) for value in column)
 
 
 _TUNED = re.compile(
@@ -136,13 +136,18 @@ _TUNED = re.compile(
 """Names of columns of a learning rate or of a batch."""
 
 
+def tells_a_setting(name: str) -> bool:
+    """Return whether a column is named for a learning rate or a batch."""
+    return _TUNED.fullmatch(name) is not None
+
+
 def tuning_columns(cells: Cells, N: Sequence[float | None], D: Sequence[float | None]) -> list[str]:
     """Return the columns of learning rates and batches that take several values within a cell of N and D."""
     found = []
     for name, column in cells.columns.items():
-        if not _TUNED.fullmatch(name):
+        if not tells_a_setting(name):
             continue
-        values = [value if not isinstance(value, str) else _number(value) for value in column]
+        values = [value if not isinstance(value, str) else number_of(value) for value in column]
         pairs = [((n, d), v) for n, d, v in zip(N, D, values, strict=True) if None not in (n, d, v)]
         numbers = all(isinstance(v, int | float) and not isinstance(v, bool) and v > 0 for _, v in pairs)
         if numbers and _several(pairs):
@@ -161,7 +166,8 @@ def _some(values: Sequence[Any]) -> str:
     return ", ".join(names[:_SHOWN]) + (f", … {len(names)} values" if len(names) > _SHOWN else "")
 
 
-def _number(text: str) -> float | None:
+def number_of(text: str) -> float | None:
+    """Return the number that a text is, or None."""
     try:
         return parse_number(text)
     except ValueError:
@@ -172,5 +178,5 @@ def _is(cell: Any, text: str) -> bool:
     """Return whether a cell is what a command line writes as `text`; numbers may be written in any way."""
     if cell is None or str(cell).casefold() == text.casefold():
         return cell is not None
-    number = _number(text)
-    return number is not None and not isinstance(cell, bool) and number == _number(str(cell))
+    number = number_of(text)
+    return number is not None and not isinstance(cell, bool) and number == number_of(str(cell))
