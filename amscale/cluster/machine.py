@@ -37,6 +37,7 @@ def launch_command(
     return [
         sys.executable,
         "-m",
+        "amscale.cluster.without_trackers",
         "accelerate.commands.launch",
         # Without a file Accelerate reads the answers that this user once gave to `accelerate config`.
         "--config_file",

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,6 +19,7 @@ from amscale.cluster.early_stop import HopelessValues
 from amscale.cluster.listener import Listener, ListenerCallback
 from amscale.cluster.patience import Schedule
 from amscale.cluster.ray_head import HeadMonitor
+from amscale.cluster.without_trackers import without_trackers
 from amscale.errors import Preempted
 from amscale.trials.location import TrialLocation
 from amscale.trials.records import Placement
@@ -150,6 +152,10 @@ def run_jobs(
 
     from amscale.cluster.tune_trial import TrainingTrial, placement_group
 
+    # Tune counts the callbacks of its own trackers, and imports these where they are installed.
+    with without_trackers():
+        for name in ("mlflow", "wandb"):
+            import_module(f"ray.air.integrations.{name}")
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     by_label = {job.label: job for job in jobs}

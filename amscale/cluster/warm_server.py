@@ -24,11 +24,12 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection
 from typing import Any
 
 from amscale.cluster.warm_connection import peer, read_line, write_line
 from amscale.cluster.warm_supervisor import WarmSupervisor, set_title
+from amscale.cluster.without_trackers import without_trackers
 from amscale.errors import one_line
 
 _BLAS = ("numpy", "scipy.special")
@@ -60,21 +61,7 @@ _CHOSEN_BY_NAME = ("amscale.models.families", "amscale.models.networks", "amscal
 """Packages of which a trial uses the modules of its own family and corpus."""
 SHARDS = "shards"
 """Among the names that are used, where trials run under ZeRO 1 to 3."""
-_TRACKERS = ("clearml", "comet_ml", "mlflow", "trackio", "wandb")
-"""Packages that DeepSpeed or Accelerate import where they are installed. Some start threads, and no fork has those."""
 _REQUEST_SECONDS = 10.0
-
-
-@contextlib.contextmanager
-def _hidden(names: Sequence[str]) -> Iterator[None]:
-    """Let imports find no such packages meanwhile; ranks find them as ever."""
-    hidden = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: there is no such module
-    try:
-        yield
-    finally:
-        for name in hidden:
-            del sys.modules[name]
 
 
 def _may_be_used(module: str, used: Collection[str]) -> bool:
@@ -117,7 +104,8 @@ class _Server:
             for name in _BLAS:
                 importlib.import_module(name)
             self._blas_threads = _threads()
-            with _hidden(_TRACKERS):
+            # Some start threads, and no fork has those.
+            with without_trackers():
                 for name in names:
                     # Where another release has no such module, ranks do without it.
                     with contextlib.suppress(ModuleNotFoundError):

@@ -111,7 +111,7 @@ class WarmSupervisor:
 
         found: list[Any] = []
         torch_launcher.run = lambda arguments: found.append(self._fork_ranks(arguments))
-        launch.launch_command(launch.launch_command_parser().parse_args(self._command[3:]))
+        launch.launch_command(launch.launch_command_parser().parse_args(self._command[4:]))
         (store,) = found
         return store
 

@@ -12,11 +12,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from importlib import import_module
 from typing import Any
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 
+from amscale.cluster.without_trackers import without_trackers
 from amscale.config import TrainSettings
 from amscale.errors import InputError
 from amscale.planning.memory import BUCKET
@@ -65,6 +67,8 @@ def start_accelerator(placement: Placement, timeout: float = 1800.0) -> Accelera
             "command that starts a trial by hand"
         )
     _check_gloo_transport()
+    with without_trackers():
+        import_module("deepspeed")
     if placement.device == "cpu":
         _without_shared_memory_extension()
     backend = "gloo" if placement.device == "cpu" else "nccl"

@@ -92,7 +92,9 @@ def run_on_two_nodes(folder: Path) -> None:
     finally:
         made.shutdown()
     saw = {path.name: json.loads(path.read_text()) for path in seen.iterdir()}
-    print(json.dumps({"resources": plan.resources.describe(), "saw": [saw[trial.label] for trial in trials]}))
+    trackers = sorted({"mlflow", "wandb"} & sys.modules.keys())
+    told = {"resources": plan.resources.describe(), "trackers": trackers}
+    print(json.dumps({**told, "saw": [saw[trial.label] for trial in trials]}))
 
 
 @pytest.mark.slow
@@ -116,6 +118,7 @@ def test_trials_get_the_gpus_that_they_were_planned_for():
     assert found["resources"] == (
         "2 machines, 16 CPU cores, 3 GPUs (1 NVIDIA H100 80GB HBM3 of 86 GB, 2 NVIDIA RTX A4000 of 17 GB)"
     )
+    assert found["trackers"] == []  # Ray imports those that are installed, where they are not kept from it
     first, *others = found["saw"]
     assert first == ["large", "0"]
     # Four trials at a time on the two GPUs of the other node: the device that they share is one for each.

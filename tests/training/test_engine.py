@@ -1,4 +1,4 @@
-"""What the environment asks of gloo is tried before ranks meet."""
+"""What the environment asks of gloo is tried before ranks meet; a rank imports no tracker that is not asked for."""
 
 import os
 import subprocess
@@ -23,9 +23,11 @@ except InputError as error:
 @pytest.mark.slow
 @pytest.mark.parametrize(("asked", "said"), [("garbage", "GLOO_DEVICE_TRANSPORT='garbage' of "), ("TCP", "no error")])
 def test_a_transport_that_torch_has_not_is_refused_once(asked, said, tmp_path):
+    (tmp_path / "mlflow.py").write_text("print('GLOO: a tracker was imported', flush=True)")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     ran = subprocess.run(
         [sys.executable, "-c", SCRIPT + "else:\n    print('no error', flush=True)\n"],
-        env=os.environ | only_rank() | {"GLOO_DEVICE_TRANSPORT": asked},
+        env=os.environ | only_rank() | {"GLOO_DEVICE_TRANSPORT": asked, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         timeout=600,
