@@ -237,14 +237,3 @@ def test_bad_input_in_json_is_a_document_too(tmp_path):
     assert done.returncode == 2
     assert "not a sweep folder" in json.loads(done.stdout)["error"]
     assert done.stderr.startswith("status: ")
-
-
-@pytest.mark.slow
-def test_a_sweep_in_json(tmp_path):
-    (tmp_path / "tiny.yaml").write_text(TINY)
-    done = command("sweep", str(tmp_path / "tiny.yaml"), f"storage={tmp_path / 'r'}", "data.size=4k", "--json")
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
-    assert {row["state"] for row in document["trials"]} == {"finished"}
-    assert document["failed"] == {}
-    assert "plan: 2 trials" in done.stderr

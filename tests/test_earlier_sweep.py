@@ -63,13 +63,17 @@ def test_report_is_written(folder):
 
 @pytest.mark.slow
 def test_a_resumed_sweep_runs_what_is_missing_and_nothing_else(folder):
-    """The missing trial has its old identity, and gives the losses that it gave before."""
+    """The missing trial has its old identity, and gives the losses that it gave before; told in JSON alone."""
     trial = folder / "trials" / REMOVED
     before = json.loads((trial / "result.json").read_text())
     kept = {path: path.read_bytes() for path in folder.glob("trials/*/result.json") if path.parent != trial}
     shutil.rmtree(trial)
-    done = command("sweep", str(SWEEP / "first.yaml"), f"storage={folder.parent}")
+    done = command("sweep", str(SWEEP / "first.yaml"), f"storage={folder.parent}", "--json")
     assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert [row["state"] for row in document["trials"]] == ["finished"] * 9
+    assert document["failed"] == {}
+    assert "plan: 9 trials" in done.stderr
     after = json.loads((trial / "result.json").read_text())
     for section in ("trial", "shape", "parameters", "flops", "data", "steps"):
         assert after[section] == before[section]
