@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from tables import HYPOTHESES, NOT_RUN, Known, brief, decided, estimate, fits_of, number, span, table
+from tables import HYPOTHESES, NOT_RUN, Known, brief, decided, estimate, fits_of, number, span, table, title
 
-from amscale.scaling.capacity import RESTS
 from amscale.scaling.estimate import ends_of
 from amscale.scaling.power_law import fit_loglog
 from amscale.settings import format_size
@@ -42,37 +41,69 @@ def capacity_table(known: Known, name: str) -> str:
 
 def longer_sentence(known: Known, name: str, beside: str) -> str:
     """Return what runs of more steps memorise beside the same cells of fewer, and the slope of the most bits seen."""
-    one, other = (estimate(known, sweep, "capacity_bits_per_parameter") for sweep in (name, beside))
-    if one is None or other is None:
+    one, before = estimate(known, name, "capacity_bits_per_parameter"), _memorised(known, beside)
+    if one is None or not before:
         return NOT_RUN
-    before = {
-        item["N"]: dict(zip(item["D"], item["memorised"], strict=True)) for item in other["details"]["capacities"]
-    }
     gains = []
     for item in one["details"]["capacities"]:
         best = _best(item)
         bits, late = item["memorised"][best], (item.get("late") or [None] * (best + 1))[best]
         text = f"N = {format_size(item['N'])} {bits / item['N']:.3g} a parameter"
         if earlier := before.get(item["N"], {}).get(item["D"][best]):
-            text += f", {100 * (bits / earlier - 1):+.0f} %"
+            text += f", {round(100 * (bits / earlier - 1)):+d} %".replace("+0", "0")
         gains.append(text + ("" if late is None else f", {100 * late:.1f} % in the last fifth"))
     slope = slope_of_most_bits(known, name)
     taken = f" Taken as C, their slope on ln N is {slope}." if slope else ""
     return f"Most bits, beside the same D in fewer steps: {'; '.join(gains)}.{taken}"
 
 
+def longer_gains(known: Known, name: str, beside: str) -> list[tuple[float, float]]:
+    """Return by which share the most bits of each N grow with more steps, whatever their D."""
+    most, before = most_bits(known, name), most_bits(known, beside)
+    return [(N, bits / before[N] - 1) for N, bits in sorted(most.items()) if N in before]
+
+
+def _memorised(known: Known, name: str) -> dict[float, dict[float, float]]:
+    """Return the memorised bits at each D of each N."""
+    bits = estimate(known, name, "capacity_bits_per_parameter")
+    found = bits["details"].get("capacities", ()) if bits else ()
+    return {item["N"]: dict(zip(item["D"], item["memorised"], strict=True)) for item in found}
+
+
 def slope_of_most_bits(known: Known, name: str) -> str:
     """Return the slope on ln N of the most bits that runs of each N memorised, and the k that follows, by fewer D than
     C needs; empty with fewer than three N."""
+    most = most_bits(known, name)
+    return _slope([*most], [*most.values()])
+
+
+def most_bits(known: Known, name: str) -> dict[float, float]:
+    """Return the most bits that a run of each N memorised, at whatever D."""
+    return {N: max(of.values()) for N, of in _memorised(known, name).items()}
+
+
+def slope_by_count(known: Known, name: str, count: str) -> str:
+    """Return the slope of the most bits, and k, under another count of N; empty with fewer than three N."""
     bits = estimate(known, name, "capacity_bits_per_parameter")
-    most = {item["N"]: max(item["memorised"]) for item in (bits["details"]["capacities"] if bits else ())}
-    if len(most) < 3:
+    found = bits["details"].get("capacities", ()) if bits else ()
+    return _slope([item["sizes"][count] for item in found], [max(item["memorised"]) for item in found])
+
+
+def slope_without_largest(known: Known, name: str) -> str:
+    """Return the slope of ln C on ln N, and k, without the largest N; empty where C of three others is not known."""
+    bits = estimate(known, name, "capacity_bits_per_parameter")
+    found = [item for item in (bits["details"].get("capacities", ()) if bits else ()) if item["bits"]][:-1]
+    return _slope([item["N"] for item in found], [item["bits"] for item in found])
+
+
+def _slope(N: Sequence[float], bits: Sequence[float]) -> str:
+    if len(N) < 3:
         return ""
-    fit = fit_loglog([*most], [*most.values()])
+    fit = fit_loglog([*N], [*bits])
     low, high = fit.interval
     found = k_of_slope({"value": fit.slope, "interval": fit.interval})
     k = "" if found is None else f", k {_of_k(*found)}"
-    return f"{fit.slope:.4g} ({low:.4g} to {high:.4g}){k}"
+    return f"{fit.slope:.3g} ({low:.3g} to {high:.3g}){k}"
 
 
 def count_table(known: Known, names: Sequence[str]) -> str:
@@ -85,12 +116,17 @@ def count_table(known: Known, names: Sequence[str]) -> str:
         counted = bits["details"].get("by_count") or []
         for item in counted:
             per, of = ({"value": item[v], "interval": item[i], "refusal": "too few N"} for v, i in _BY_COUNT)
-            rows.append([name, item["count"], number(per), number(of)])
+            rows.append([title(name), COUNTS[item["count"]], number(per), number(of)])
         if not counted:
-            rows.append([name, "non_embedding", number(bits), number(slope)])
-    return table(("sweep", "N counts", "bits per parameter", "slope of ln C on ln N"), rows)
+            rows.append([title(name), COUNTS["non_embedding"], number(bits), number(slope)])
+    return table(("runs", "N counts", "bits per parameter", "slope of ln C on ln N"), rows)
 
 
+COUNTS = {
+    "non_embedding": "attention and feed-forward",
+    "with_head": "these and the output head",
+    "total": "all parameters",
+}
 _BY_COUNT = (("bits_per_parameter", "interval"), ("slope", "slope_interval"))
 
 
@@ -102,7 +138,7 @@ def capacity_sentence(known: Known, name: str = "capacity") -> str:
     facts, found = known[name]["facts"], k_of_slope(slope)
     text = (
         f"N = {span(facts['N'])} parameters (embeddings not counted, {len(facts['N'])} N, {len(facts['seeds'])} seeds) "
-        f"memorise {number(bits)} bits each, and the slope of ln C on ln N is {number(slope)}"
+        f"memorise at least {number(bits)} bits each, and the slope of ln C on ln N is {number(slope)}"
     )
     if found is None:
         return f"{text}."
@@ -110,31 +146,6 @@ def capacity_sentence(known: Known, name: str = "capacity") -> str:
     rejected = [value for value in HYPOTHESES if not low <= value <= high]
     grows = f"to hold D tokens by heart N must grow as D^{_of_k(k, (low, high))}"
     return f"{text}: {grows}, which {decided(rejected, HYPOTHESES)}."
-
-
-def rest_sentence(known: Known, name: str = "capacity") -> str:
-    """Return at which N the runs that memorise the most had come to rest, and what follows where some had not."""
-    bits = estimate(known, name, "capacity_bits_per_parameter")
-    found = [
-        item for item in (bits["details"].get("capacities", ()) if bits else ()) if item["bits"] and item.get("late")
-    ]
-    late = [(item["N"], item["late"][_best(item)]) for item in found]
-    late = [(N, share) for N, share in late if share is not None]
-    if not late:
-        return ""
-    moving = [(N, share) for N, share in late if share >= RESTS]
-    text = (
-        f"At the D of C, {len(late) - len(moving)} of {len(late)} N had come to rest: less than {100 * RESTS:.0f} % of "
-    )
-    text += "their bits came in the last fifth of the steps."
-    if moving:
-        listed = ", ".join(f"N = {format_size(N)} {100 * share:.1f} %" for N, share in moving)
-        text += f" Elsewhere C is a lower bound, and would rise with more steps ({listed})."
-    (first, least), (last, most) = min(late), max(late)
-    if moving and first != last and least != most:
-        text += f" That share is {'larger' if most > least else 'smaller'} at the largest N than at the smallest: "
-        text += f"with more steps the slope would {'rise, and k fall' if most > least else 'fall, and k rise'}."
-    return text
 
 
 def slopes_table(known: Known, name: str) -> str:
@@ -153,4 +164,24 @@ def slopes_table(known: Known, name: str) -> str:
         "\nC of an N is known where the most bits are at neither end of its D; a slope needs three N, and of three its "
         "interval is narrow or wide by chance.\n"
     )
-    return text + (f"\nk lies between {min(found):.3g} and {max(found):.3g} with the choice.\n" if found else "")
+    if found:
+        known_k = f"{len(found)} of {len(rows)} choices"
+        text += f"\nk is known for {known_k}, {min(found):.3g} to {max(found):.3g}.{_ends_of_choices(known, name)}\n"
+    return text
+
+
+def _ends_of_choices(known: Known, name: str) -> str:
+    """Return in how many cells the most bits were memorised at the largest of what was tried."""
+    facts, found = known[name]["facts"], []
+    cells = facts["least_train"]
+    for axis in ("batch_tokens", "learning_rate"):
+        top = facts[axis][1]
+        if at_end := sum(cell[axis] == top for cell in cells):
+            words = axis.removesuffix("_tokens").replace("_", " ")
+            found.append(f"at the largest {words} that was tried, {top:g}, in {at_end} of {len(cells)} cells")
+    if not found:
+        return ""
+    return (
+        f" Most bits were memorised {' and '.join(found)}: what is called tuned here is not, from above; and at equal "
+        "steps a larger batch also makes more passes."
+    )

@@ -20,23 +20,28 @@ class Finding:
     """One sweep of the page.
 
     Attributes:
+        title: what the page calls it.
         configuration: the name of its file in configs/findings.
         settings: overrides that make another sweep of that file.
         fits: arguments of `Sweep.fit` by the name of each fit.
+        also: arguments of more fits, of which only the exponents are kept: under other counts of N, of other parts.
         figures: (name of the figure, name of the fit) to draw.
         probes: which records of the probes the archive keeps.
         forecasts: cells of `fit --forecast` and the name of its file, each made before the row of the grid that has
             them is run; these rows come last.
     """
 
+    title: str
     configuration: str
     settings: tuple[str, ...] = ()
     fits: dict[str, dict[str, Any]] = field(default_factory=lambda: {"all": {}})
+    also: dict[str, dict[str, Any]] = field(default_factory=dict)
     figures: tuple[tuple[str, str], ...] = ()
     probes: str = "none"
     forecasts: tuple[tuple[str, str], ...] = ()
 
 
+_COUNTS = ("with_head", "total")
 _DECAYS = {f"weight decay {decay}": {"where": f"train.weight_decay={decay}"} for decay in ("0.0", "0.1")}
 _TREATED = {
     f"z-loss {z}, label smoothing {smoothing}": {"where": f"train.z_loss={z},train.label_smoothing={smoothing}"}
@@ -52,9 +57,38 @@ _CHOICES = {
     "rate 0.01, batch 512": {"where": "train.learning_rate=0.01,train.batch_tokens=512"},
 }
 """How learning rate and batch of capacity_choices are chosen."""
+_TUNED = {
+    "every cell tuned": {},
+    **{
+        f"batch {batch}, learning rate tuned": {
+            "where": f"train.batch_tokens={batch}",
+            "tune": ("train.learning_rate",),
+        }
+        for batch in (*_BATCHES, 512)
+    },
+}
+"""How learning rate and batch of the tuned sweeps of D* are chosen."""
+
+
+def _by_count(fits: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return these fits under the counts of N that are not the main one."""
+    return {f"{label}, {count}": {**given, "count": count} for label, given in fits.items() for count in _COUNTS}
+
+
+_LAYERS = (("energy", "all"),)
+_OPENELM = ("model.family=openelm", "model.head_dimension=8", "model.feed_forward_divisor=8")
+_FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "energies": ("vanilla, norm after", ()),
+    "energies_gpt2": ("GPT-2", ("name=energies_gpt2", "model.family=gpt2")),
+    "energies_openelm": ("OpenELM", ("name=energies_openelm", *_OPENELM)),
+    "energies_llama": ("Llama", ("name=energies_llama", "model={family: hub, architecture: llama}")),
+}
+"""The sweeps of energies; each is run untrained too: the one step of a cosine that ends at 0 has a rate of 0."""
+_PARTS = {f"every cell tuned, D from {D // 1000}k": {"where": f"data.size>={D}"} for D in (60_000, 120_000, 240_000)}
 FINDINGS = {
-    "capacity_rates": Finding("capacity_rates"),
+    "capacity_rates": Finding("random tokens, four rates", "capacity_rates"),
     "capacity_choices": Finding(
+        "random tokens, four rates, three batches",
         "capacity_rates",
         (
             "name=capacity_choices",
@@ -62,24 +96,70 @@ FINDINGS = {
         ),
         fits=_CHOICES,
     ),
-    "rates_questions": Finding("rates_questions"),
-    "capacity": Finding("capacity", figures=(("capacity", "all"),)),
-    "capacity_short": Finding("capacity", ("name=capacity_short", "train.steps=4000")),
-    "capacity_long": Finding("capacity", ("name=capacity_long", "seed=0", "train.steps=max(64000, 2 * N)")),
-    "capacity_longer": Finding("capacity", ("name=capacity_longer", "seed=0", "train.steps=256000")),
+    "rates_questions": Finding("Question-Formation, four rates", "rates_questions"),
+    "capacity": Finding("random tokens", "capacity", figures=(("capacity", "all"),)),
+    "capacity_short": Finding(
+        "random tokens, a quarter of the steps", "capacity", ("name=capacity_short", "train.steps=4000")
+    ),
+    "capacity_long": Finding(
+        "random tokens, four times the steps",
+        "capacity",
+        ("name=capacity_long", "seed=0", "train.steps=max(64000, 2 * N)"),
+    ),
+    "capacity_longer": Finding(
+        "random tokens, 256,000 steps", "capacity", ("name=capacity_longer", "seed=0", "train.steps=256000")
+    ),
     "overfitting_questions": Finding(
+        "Question-Formation",
         "overfitting_questions",
         fits=_DECAYS,
-        figures=(("frontier", "weight decay 0.0"), ("exponent", "weight decay 0.0")),
+        figures=(("frontier", "weight decay 0.0"),),
     ),
     "overfitting_english": Finding(
+        "English",
         "overfitting_english",
         fits=_DECAYS,
-        figures=(("frontier", "weight decay 0.0"), ("exponent", "weight decay 0.0")),
+        also=_by_count(_DECAYS),
+        figures=(("frontier", "weight decay 0.0"),),
     ),
-    "floor_random": Finding("floor_random", fits=_TREATED, figures=(("entropy", "z-loss 0.0, label smoothing 0.0"),)),
-    "floor_grammar": Finding("floor_grammar", figures=(("entropy", "all"),)),
+    "overfitting_questions_tuned": Finding(
+        "Question-Formation, tuned",
+        "overfitting_questions",
+        (
+            "name=overfitting_questions_tuned",
+            "model.width=[8,16,24,32]",
+            "data.size=[24k,40k,66k,110k,180k]",
+            "train.weight_decay=0.0",
+            "seed=0",
+            "train.steps=1126400 / B",
+            "train.validate_every=56320 / B",
+            "tune={train.learning_rate: [x0.12, x0.3, x0.7, x1.7, x4.1], train.batch_tokens: [64, 128, 256, 512]}",
+        ),
+        fits={"every cell tuned": {}},
+        also=_by_count({"every cell tuned": {}}),
+        figures=(("frontier", "every cell tuned"),),
+    ),
+    "overfitting_english_tuned": Finding(
+        "English, tuned",
+        "overfitting_english",
+        (
+            "name=overfitting_english_tuned",
+            "train.weight_decay=0.0",
+            "seed=0",
+            "train.steps=921600 / B",
+            "train.validate_every=30720 / B",
+            "tune={train.learning_rate: [x0.5, x1, x2, x4], train.batch_tokens: [64, 128, 256, 512]}",
+        ),
+        fits=_TUNED,
+        also=_by_count({"every cell tuned": {}}),
+        figures=(("frontier", "every cell tuned"),),
+    ),
+    "floor_random": Finding(
+        "random tokens", "floor_random", fits=_TREATED, figures=(("entropy", "z-loss 0.0, label smoothing 0.0"),)
+    ),
+    "floor_grammar": Finding("grammars", "floor_grammar", figures=(("entropy", "all"),)),
     "rectangle_english": Finding(
+        "English, one pass, tuned",
         "rectangle_english",
         fits={
             "every cell tuned": {},
@@ -92,10 +172,12 @@ FINDINGS = {
                 for batch in _BATCHES
             },
         },
-        figures=(("exponent", "every cell tuned"), ("loss", "every cell tuned")),
+        also=_PARTS | _by_count(_PARTS),
+        figures=(("loss", "every cell tuned"),),
         forecasts=(("N=47.3k,D=960k", "larger"), ("N=99.5k,D=1.92M", "largest")),
     ),
     "rectangle_one_rate": Finding(
+        "English, one pass, one rate",
         "rectangle_english",
         (
             "name=rectangle_one_rate",
@@ -112,17 +194,21 @@ FINDINGS = {
             },
         },
     ),
-    "radius_training": Finding("radius_training", fits={}),
-    "energies": Finding("energies", probes="all", figures=(("energy", "all"),)),
-    "energies_gpt2": Finding("energies", ("name=energies_gpt2", "model.family=gpt2"), probes="all"),
-    "energies_openelm": Finding(
-        "energies",
-        ("name=energies_openelm", "model.family=openelm", "model.head_dimension=8", "model.feed_forward_divisor=8"),
-        probes="all",
-    ),
-    "energies_llama": Finding(
-        "energies", ("name=energies_llama", "model={family: hub, architecture: llama}"), probes="all"
-    ),
+    "radius_training": Finding("GPT-2 shapes", "radius_training", fits={}),
+    **{
+        name: Finding(title, "energies", settings, probes="all", figures=_LAYERS if name == "energies" else ())
+        for name, (title, settings) in _FAMILIES.items()
+    },
+    **{
+        f"{name}_untrained": Finding(
+            f"{title}, untrained",
+            "energies",
+            (f"name={name}_untrained", *settings[1:], "train.steps=1", "train.warmup=0", "probes.every=1"),
+            fits={},
+            probes="all",
+        )
+        for name, (title, settings) in _FAMILIES.items()
+    },
 }
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,8 +18,11 @@ from amscale.reporting.chart import Chart, palette_of
 from amscale.reporting.figures import report_charts
 from amscale.reporting.report_data import read_report_data
 from amscale.reporting.static import draw_chart
-from amscale.scaling.dstar import cell_criteria
+from amscale.scaling.dstar import cell_criteria, locate_all
+from amscale.scaling.estimate import EXPONENT, to_json_types
+from amscale.scaling.fit import at_best
 from amscale.scaling.points import counted
+from amscale.scaling.power_law import exponent_from_dstar
 from amscale.scaling.reading import read_sweep
 from amscale.trials.records import TrialResult
 from amscale.trials.sweep_store import SweepStore, open_sweep
@@ -44,27 +47,47 @@ def fit_archive(name: str) -> None:
         "scaling": hashlib.sha256(sources).hexdigest()[:16],
         "kept": list(_DETAILS),
     }
-    wanted = json.loads(json.dumps(FINDINGS[name].fits))
-    known = read_estimates().get(name, {"of": {}, "fits": {}})
+    main = json.loads(json.dumps(FINDINGS[name].fits))
+    wanted = main | json.loads(json.dumps(FINDINGS[name].also))
+    known = read_estimates().get(name, {"of": {}, "fits": {}, "also": {}})
     arguments = known["of"].get("arguments", {})
     same = {key: known["of"].get(key) for key in of} == of
-    fits = {label: known["fits"][label] for label in wanted if same and arguments.get(label) == wanted[label]}
-    facts, shown = facts_of(name), shown_commands(name)
-    for label in wanted:
-        if label not in fits:
-            fits[label] = _fit(name, label)
-        if fits[label].get("sensitivity"):
-            fits[label]["criterion"] = _failing(name, wanted[label].get("where"))
-        done = {each: wanted[each] for each in fits}
-        _save(name, {"of": of | {"arguments": done}, "facts": facts, "commands": shown, "fits": fits})
+    former = known["fits"] | known.get("also", {})
+    fits = {label: former[label] for label in wanted if same and arguments.get(label) == wanted[label]}
+    found = {"of": of | {"arguments": {}}, "facts": facts_of(name), "commands": shown_commands(name)}
     if not wanted:
-        _save(name, {"of": of | {"arguments": {}}, "facts": facts, "commands": shown, "fits": {}})
+        _save(name, found | {"fits": {}, "also": {}})
+    for label, given in wanted.items():
+        if label not in fits:
+            fits[label] = _fit(name, label) if label in main else _exponents(name, given)
+        if fits[label].get("sensitivity"):
+            fits[label]["criterion"] = _failing(name, given.get("where"), given.get("tune"))
+        found["of"] |= {"arguments": {each: wanted[each] for each in fits}}
+        parts = ({each: fits[each] for each in fits if (each in main) == whole} for whole in (True, False))
+        _save(name, found | dict(zip(("fits", "also"), parts, strict=True)))
 
 
 def _save(name: str, found: dict[str, Any]) -> None:
     known = read_estimates() | {name: found}
     known = {name: known[name] for name in FINDINGS if name in known}
-    ESTIMATES.write_text(json.dumps(known, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    lines = (f"{json.dumps(each)}: {_lines(found)}" for each, found in known.items())
+    ESTIMATES.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+
+def _lines(found: dict[str, Any]) -> str:
+    """Return what is known of a sweep as JSON, a line for each fit: the file would be a third larger, one a number."""
+    parts = []
+    for key, value in found.items():
+        if key in ("fits", "also"):
+            fits = (f"   {json.dumps(label)}: {_json(fit)}" for label, fit in value.items())
+            parts.append(f"  {json.dumps(key)}: {{\n" + ",\n".join(fits) + "\n  }")
+        else:
+            parts.append(f"  {json.dumps(key)}: {_json(value)}")
+    return "{\n" + ",\n".join(parts) + "\n }"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _fit(name: str, label: str) -> dict[str, Any]:
@@ -81,6 +104,20 @@ def _fit(name: str, label: str) -> dict[str, Any]:
     for figure in wanted:
         _draw({chart.name: chart for chart in drawn}, figure, PICTURES / f"{name}_{figure}.png")
     return _kept(found.to_dict())
+
+
+def _exponents(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Make a fit of which only the exponents are kept."""
+    print(f"{name}: {given}", flush=True)
+    with open_sweep(str(archive(name))) as folder:
+        found = fit_folder(folder, **given, address=f"docs/data/{name}.parquet")
+    kept = [item for item in _kept(found.to_dict())["estimates"] if item["group"] == EXPONENT]
+    names = ("id", "estimand", "value", "interval", "refusal", "group", "hypotheses", "details")
+    return {"estimates": [{key: item[key] for key in names} | {"details": _moved(item)} for item in kept]}
+
+
+def _moved(item: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in item["details"].items() if key == "for_tuned_runs"}
 
 
 def _draw(charts: dict[str, Chart], figure: str, file: Path) -> None:
@@ -135,15 +172,20 @@ def _kept(document: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _failing(name: str, where: str | None) -> dict[str, Any]:
+def _failing(name: str, where: str | None, tune: Sequence[str] | None) -> dict[str, Any]:
     """Say which runs fail the D* criterion, and where of two N at one D the smaller fails, which of them learnt more.
 
-    `above` counts failing runs with a train loss above the least validation loss; `pairs` has the mean least validation
+    Of a tuned cell these are the runs at its best settings.
+
+    `above` counts failing runs with a train loss above the least validation loss: those still learn. Of the N in
+    `learning_at_lower_end` all runs that fail at the lower end of D* do. In `noisy` runs the variance of single batches
+    fails by itself; `without_variance` has k by the squared gap alone. `pairs` has the mean least validation
     losses of the smaller and the larger N of each pair.
     """
     with open_sweep(str(archive(name))) as folder:
         own = SweepStore(folder).fit_settings()
-        cells = read_sweep(folder, own.count, where).cells()
+        chosen = at_best(read_sweep(folder, own.count, where, tune))
+    cells = chosen.cells()
     criteria, _ = cell_criteria(cells, own.window)
     runs = [run for cell in criteria.values() for run in cell]
     failing = [run for run in runs if run.value >= own.threshold]
@@ -154,8 +196,27 @@ def _failing(name: str, where: str | None) -> dict[str, Any]:
         for small, large in itertools.product(fails, fails)
         if small[0] < large[0] and small[1] == large[1] and fails[small] and not fails[large]
     ]
-    above, at_end = sum(run.gap > 0 for run in failing), sum(run.at_end for run in runs)
-    return {"runs": len(runs), "failing": len(failing), "above": above, "at_end": at_end, "pairs": pairs}
+    of_gaps = {cell: [run.gap**2 for run in found] for cell, found in criteria.items()}
+    stars = locate_all(of_gaps, own.threshold)
+    without = exponent_from_dstar(stars, chosen.convention, "", own.hypotheses)
+    below = {}
+    for N, D in sorted(cell for cell, failed in fails.items() if failed):
+        below[N] = [run.gap > 0 for run in criteria[N, D] if run.value >= own.threshold]  # of the largest D that fails
+    return {
+        "runs": len(runs),
+        "failing": len(failing),
+        "above": sum(run.gap > 0 for run in failing),
+        "at_end": sum(run.at_end for run in runs),
+        "noisy": sum(run.variance >= own.threshold for run in runs),
+        "without_variance": {
+            "k": without.value,
+            "interval": to_json_types(without.interval),
+            "stars": [[star.N, star.lower, to_json_types(star.upper)] for star in stars],
+        },
+        "learning_at_lower_end": [N for N, above in below.items() if above and all(above)],
+        "window_steps": _ends(run.window for run in runs),
+        "pairs": pairs,
+    }
 
 
 def facts_of(name: str) -> dict[str, Any]:
@@ -183,19 +244,45 @@ def facts_of(name: str) -> dict[str, Any]:
         "device_hours": spent / 3600,
         "flops": sum(result.flops.total for result in results),
         "devices": sorted({str(result.engine.device) for result in done}),
+        "unsettled": _unsettled(done) if FINDINGS[name].configuration.startswith("floor") else [],
+        "losses": _least_losses(done, experiment.fit.count) if experiment.tune else [],
         "least_train": _least_train(done, experiment.fit.count) if experiment.tune else [],
         "energies": list(energies_of(Sweep.started(archive(name)))) if FINDINGS[name].probes == "all" else [],
     }
 
 
-def _least_train(results: list[TrialResult], count: str) -> list[dict[str, float]]:
-    """Return the learning rate of the run of least train loss of each cell."""
+def _unsettled(results: list[TrialResult]) -> list[dict[str, Any]]:
+    """Return every run on a text of known entropy that ends more than 1 % above it, losses that were smoothed apart."""
+    return [
+        {"entropy": entropy, "seed": result.seed, "validation": validation, "train": result.losses.train_evaluated}
+        for result in results
+        if (entropy := result.data.entropy_per_token)
+        and (validation := result.losses.validation_least)
+        and not result.setting("train.label_smoothing")
+        and validation > 1.01 * entropy
+    ]
+
+
+def _least_losses(results: list[TrialResult], count: str) -> list[dict[str, float]]:
+    """Return the least validation loss of each cell of a tuned sweep, at whatever settings."""
+    cells: dict[tuple[float, float], list[float]] = {}
+    for result in results:
+        if (loss := result.losses.validation_least) is not None:
+            cells.setdefault((counted(result.parameters, count), result.data.unique_tokens), []).append(loss)
+    return [{"N": N, "D": D, "loss": min(losses)} for (N, D), losses in sorted(cells.items())]
+
+
+def _least_train(results: list[TrialResult], count: str) -> list[dict[str, Any]]:
+    """Return learning rate and batch of the run of least train loss of each cell, which has memorised the most."""
     cells: dict[tuple[float, float], TrialResult] = {}
     for result in sorted(results, key=lambda result: result.losses.train_evaluated or result.losses.train_last or 0):
         cells.setdefault((counted(result.parameters, count), result.data.unique_tokens), result)
     ends = _ends(result.setting("train.learning_rate") for result in results)
-    rates = {cell: result.setting("train.learning_rate") for cell, result in sorted(cells.items())}
-    return [{"N": N, "D": D, "learning_rate": rate, "edge": rate in ends} for (N, D), rate in rates.items()]
+    found = []
+    for (N, D), result in sorted(cells.items()):
+        rate, batch = (result.setting(f"train.{axis}") for axis in ("learning_rate", "batch_tokens"))
+        found.append({"N": N, "D": D, "learning_rate": rate, "edge": rate in ends, "batch_tokens": batch})
+    return found
 
 
 def _ends(values: Iterator[Any]) -> list[float]:

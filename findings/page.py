@@ -11,17 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import answers
 import capacities
 import energies
 import tables
+import thresholds
 from radius import radius_section
-from tables import DOCS, Known, estimate, number, tests_of
-
-from amscale.scaling.answer_on_floor import NEAR
-from amscale.scaling.estimate import interval_text
+from tables import DOCS, Known
 
 PAGE, README = DOCS / "results.md", DOCS.parent / "README.md"
-TUNED_PART = "every cell tuned, D from 120k"
 BEGIN, END = "<!-- findings: made by make results -->\n", "<!-- end of findings -->\n"
 
 
@@ -41,43 +39,19 @@ def with_findings(readme: str, known: Known) -> str:
 
 def render_findings(known: Known) -> str:
     """Return the findings that matter most, for README.md."""
-    questions = [estimate(known, f"overfitting_{text}", "k_dstar") for text in ("questions", "english")]
-    lines = [f"* Random tokens: {capacities.capacity_sentence(known)}"]
+    parts = [
+        f"* Random tokens: {capacities.capacity_sentence(known)}\n",
+        f"* Over-fitting threshold, weight decay 0: {thresholds.dstar_summary(known)}\n",
+        f"* English, one pass, every cell tuned: {answers.part_answer(known)}\n",
+        answers.floor_answer(known).partition("\n* Farther")[0],
+    ]
     if slope := capacities.slope_of_most_bits(known, "capacity_longer"):
-        lines[0] += f" With 256,000 steps at every N, one seed, the slope of the most bits seen is {slope}."
-    for text, item in zip(("Question-Formation", "English"), questions, strict=True):
-        if item is not None:
-            moved = item["details"].get("for_tuned_runs")
-            told = "" if moved is None else f"; of tuned runs it may be {interval_text(moved)}"
-            told += f"; it {tests_of(item)}" if item["value"] is not None else ""
-            lines.append(f"* {text}, over-fitting threshold D*, weight decay 0: k is {number(item)}{told}.")
-    tuned = estimate(known, "rectangle_english", "k_kaplan", TUNED_PART)
-    if tuned is not None and tuned["value"] is not None:
-        lines.append(
-            "* English, one pass, rate and batch tuned in every cell of D from 120k: by Kaplan's law k is "
-            f"{number(tuned)}; it {tests_of(tuned)}."
+        parts[0] = (
+            parts[0].rstrip() + f" With 256,000 steps at every N, at one D and one seed each, the slope is {slope}.\n"
         )
-    below = [row for row in _floors(known) if row["entropy"] is not None and row["entropy"] < 1]
-    if below:
-        settled = sum(abs(row["value"] / row["entropy"] - 1) < NEAR for row in below)
-        lines.append(
-            f"* The floor, without label smoothing: of {len(below)} texts and treatments whose entropy is below 1 nat "
-            f"per token, validation loss came within {100 * NEAR:.0f} % of the entropy in {settled}."
-        )
+    lines = [line for part in parts for line in part.splitlines()]
     wrapped = (textwrap.fill(line, 128, subsequent_indent="  ", break_on_hyphens=False) for line in lines)
     return "\n".join(wrapped) + "\n"
-
-
-def _floors(known: Known) -> list[dict[str, Any]]:
-    """Return the least validation loss and the entropy of each text whose loss was not smoothed."""
-    found = []
-    for name in ("floor_random", "floor_grammar"):
-        fits = known.get(name, {}).get("fits", {})
-        for fit in (fit for label, fit in fits.items() if "smoothing 0.1" not in label):
-            for item in fit.get("estimates", ()):
-                if item["id"].startswith("floor_validation") and item["value"] is not None:
-                    found.append({"value": item["value"], "entropy": item["details"]["references"].get("entropy")})
-    return found
 
 
 def render_page(known: Known) -> str:
@@ -93,25 +67,28 @@ def render_page(known: Known) -> str:
         "tuned_rules": tables.tuned_rules,
         "k_table": tables.k_table,
         "treatments": tables.treatments_table,
-        "slopes": capacities.slopes_table,
-        "longer": capacities.longer_sentence,
         "says": tables.says,
         "picture": tables.picture,
+        "floors": tables.floor_table,
+        "laws": tables.laws_table,
+        "forecasts": tables.forecasts,
+        "slopes": capacities.slopes_table,
+        "longer": capacities.longer_sentence,
         "capacity_sentence": capacities.capacity_sentence,
         "capacities": capacities.capacity_table,
         "counts": capacities.count_table,
-        "rest": capacities.rest_sentence,
-        "trend": tables.dstar_trend,
-        "dstars": tables.dstar_table,
-        "floors": tables.floor_table,
+        "failing": thresholds.failing_sentences,
+        "dstars": thresholds.dstar_table,
+        "windows": thresholds.window_table,
+        "by_count": thresholds.count_of_N_table,
+        "dstar_answer": thresholds.dstar_answer,
         "energies": energies.energies_table,
         "energies_and_loss": energies.energies_against_loss,
-        "laws": tables.laws_table,
-        "forecasts": tables.forecasts,
         "any_of": any_of,
+        **{name: getattr(answers, name) for name in answers.__all__},
     }
     made = {name: partial(call, known) for name, call in calls.items()}
-    text = environment.get_template("results.md.j2").render(**made, radii=radius_section, smoothed=tables.smoothed)
+    text = environment.get_template("results.md.j2").render(**made, radii=radius_section)
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
 
 

@@ -7,12 +7,12 @@ one, is made from it.
 """
 
 import csv
-import math
 import shutil
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from tables import table
 
@@ -114,8 +114,18 @@ def _main_table(trained: Iterable[Place]) -> str:
                 f"{one.number('intrinsic_dimension'):.3g}",
             ]
         )
-    heads = ("model", "place", "n", "vectors", "r̂, median (95 %)", "r*", "r̂/r*", "separated by r*", "duplicates")
-    return table((*heads, "mean length", "dimension"), rows)
+    heads = (
+        "model",
+        "place",
+        "n",
+        "vectors",
+        "r̂, median (95 %)",
+        "r*",
+        "r̂/r*",
+        "vectors farther apart than r*",
+        "duplicates",
+    )
+    return table((*heads, "mean length", "intrinsic dimension"), rows)
 
 
 def _control_table(places: list[Place]) -> str:
@@ -152,9 +162,11 @@ def _findings(places: list[Place], trained: list[Place]) -> str:
     falls = [one.ratio(0) / one.ratio() for one in trained]
     grown = [one.number("size") / one.number("size", 0) for one in trained]
     crossed = [one for one in trained if one.ratio(0) > 1 >= one.ratio()]
+    steepest = max(trained, key=lambda one: one.ratio(0) / one.ratio())
     lines.append(
-        f"* From the smallest sample to the largest, {_span(grown)} times as many vectors, it falls by a factor of "
-        f"{_span(falls)}, and falls from above r* to below it at {len(crossed)} of {len(trained)} places."
+        f"* From the smallest sample to the largest, {_span(grown)} times as many vectors, it is divided by "
+        f"{median(falls):.3g} in the median, {min(falls):.3g} at the least and {max(falls):.3g} at the most "
+        f"({_listed([steepest])}), and falls from above r* to below it at {len(crossed)} of {len(trained)} places."
     )
     pairs = _across_the_norm(trained)
     if pairs:
@@ -189,19 +201,7 @@ def _findings(places: list[Place], trained: list[Place]) -> str:
         f"* Above r* at every number of vectors, with none of these three controls above it: {len(alone)} of "
         f"{len(trained)} places ({_listed(alone)})."
     )
-    powers = [power for power in map(_vectors_at_r_star, above) if not math.isnan(power)]
-    if powers:
-        lines.append(
-            f"* At {len(powers)} of those above r* the samples' slope, carried on beyond what was measured, brings the "
-            f"mean r̂ down to r* at {', '.join(f'10^{power:.2g}' for power in powers)} vectors."
-        )
     return "\n".join(lines)
-
-
-def _vectors_at_r_star(one: Place) -> float:
-    """Return log10 of the vectors at which the mean r̂ would be r*, as r̂ ∝ k^(−1/dimension)."""
-    ratio = one.number("radius_mean") / one.number("r_star")
-    return math.log10(one.number("size")) + one.number("intrinsic_dimension") * math.log10(ratio)
 
 
 def _across_the_norm(trained: list[Place]) -> list[tuple[Place, Place]]:

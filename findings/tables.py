@@ -1,14 +1,15 @@
 """The tables and sentences of docs/results.md, each made by a rule from docs/data/estimates.json."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
+from catalogue import FINDINGS
+
 from amscale.scaling.answer import names_of
-from amscale.scaling.dstar import place_of
 from amscale.scaling.estimate import EXPONENT, FLOOR, ends_of, interval_text
 from amscale.scaling.forecast import score_lines
 from amscale.settings import format_size
@@ -37,6 +38,13 @@ def number(item: dict[str, Any] | None) -> str:
     return f"{item['value']:.4g}" + (f" ({interval_text(interval)})" if interval else " (no interval)")
 
 
+def interval_of(value: float, interval: Sequence[float | None]) -> str:
+    """Return `1.58 (1.02 to 3.54)`."""
+    low, high = ends_of(interval)
+    ends = f"above {low:.3g}" if math.isinf(high) else f"{low:.3g} to {high:.3g}"
+    return f"{value:.3g} ({ends})"
+
+
 def brief(item: dict[str, Any] | None) -> str:
     """Return a value with its interval; of one that is not there no reason."""
     return "not determined" if item is None or item["value"] is None else number(item)
@@ -56,6 +64,20 @@ def tests_of(item: dict[str, Any]) -> str:
     """Return which of the hypotheses an estimate rejects."""
     tests = item["hypotheses"]
     return decided([test["value"] for test in tests if test["rejected"]], [test["value"] for test in tests])
+
+
+def title(name: str) -> str:
+    """Return what the page calls a sweep."""
+    return FINDINGS[name].title
+
+
+def fit_named(name: str, label: str) -> str:
+    """Return `English, weight decay 0`: a sweep and one of its fits."""
+    whole, tuned = title(name), ", tuned"
+    if label in ("all", "every cell tuned"):
+        return whole
+    shown = re.sub(r"\b0[.]0\b", "0", label)
+    return f"{whole.removesuffix(tuned)}, {shown.removeprefix('every cell ')}"
 
 
 def span(values: Sequence[float], size: bool = True) -> str:
@@ -88,7 +110,7 @@ def runs_table(known: Known, names: Sequence[str]) -> str:
         model = f"{', '.join(facts['family'])}, {span(facts['layers'])} layers"
         passes = f"{span(facts['steps'])}; {span(facts['epochs'], False)}"
         seeds = str(len(facts["seeds"]))
-        rows.append([f"[{name}](data/{name}.parquet)", model, span(facts["N"]), span(facts["D"])])
+        rows.append([f"{title(name)}: [{name}](data/{name}.parquet)", model, span(facts["N"]), span(facts["D"])])
         rows[-1] += [f"{facts['finished']} of {facts['trials']}", seeds, passes, rates, cost]
         commands += known[name]["commands"]
     heads = (
@@ -103,7 +125,17 @@ def runs_table(known: Known, names: Sequence[str]) -> str:
         "time, FLOPs",
     )
     shown = "".join(f"    {command}\n" for command in commands)
-    return table(heads, rows) + ("\n" + shown if shown else "")
+    return table(heads, rows) + (folded("The commands that ran them", shown) if shown else "")
+
+
+def bullets(lines: Iterable[str]) -> str:
+    """Return a Markdown list."""
+    return "".join(f"* {line}\n" for line in lines)
+
+
+def folded(summary: str, text: str) -> str:
+    """Return a part of the page that is closed until somebody opens it."""
+    return f'\n<details markdown="1"><summary>{summary}</summary>\n\n{text}\n</details>\n'
 
 
 def k_table(known: Known, names: Sequence[str], ids: Sequence[str] = (), of: str | None = None) -> str:
@@ -115,10 +147,10 @@ def k_table(known: Known, names: Sequence[str], ids: Sequence[str] = (), of: str
         ids: the estimates to show, all by default.
         of: the one fit to show, by default all of each sweep.
     """
-    rows, warnings = [], []
+    rows, conditions = [], []
     without: dict[tuple[str, str], dict[str, list[str]]] = {}
     for name, label, fit in fits_of(known, names, of):
-        warnings += fit.get("warnings", ())
+        conditions += [f"{fit_named(name, label)}: {text.partition('; ')[0]}" for text in fit.get("warnings", ())]
         if "refusal" in fit:
             without.setdefault((name, "every estimate"), {}).setdefault(fit["refusal"], []).append(label)
         for item in fit.get("estimates", ()):
@@ -129,15 +161,16 @@ def k_table(known: Known, names: Sequence[str], ids: Sequence[str] = (), of: str
                 reasons = without.setdefault((name, named), {})
                 reasons.setdefault(item["refusal"], []).append(label)
             else:
-                rows.append([name, label, named, number(item), *_tested(item)])
-    heads = ("sweep", "fit", "estimand", "k (95 % interval)", "k of tuned runs", "of ½, 1, 1.35, 2, 4")
+                rows.append([fit_named(name, label), named, number(item), *_tested(item)])
+    heads = ("runs", "estimand", "k (95 % interval)", "k of tuned runs", "of ½, 1, 1.35, 2, 4")
     text = table(heads, rows)
-    if warnings:
-        text += "\nWarnings of the fits:\n\n" + "".join(f"* {line}.\n" for line in dict.fromkeys(warnings))
+    if conditions:
+        text += "\n" + "".join(f"* {line}.\n" for line in dict.fromkeys(conditions))
     if without:
-        text += "\nNot determined:\n\n" + "".join(
-            f"* {name}, {estimand}: {_reasons(reasons)}.\n" for (name, estimand), reasons in without.items()
+        listed = "".join(
+            f"* {title(name)}, {estimand}: {_reasons(reasons)}.\n" for (name, estimand), reasons in without.items()
         )
+        text += folded("Estimates of k that are not determined, and why", listed)
     return text
 
 
@@ -196,7 +229,7 @@ def says(known: Known, names: Sequence[str], subject: str) -> str:
             for answer in fit.get("verdict", ()):
                 if ("floor" in answer["question"]) == (subject == "floor"):
                     told = " ".join([answer["headline"], *answer["says"]])
-                    lines.append(f"* {name}, {label}: {told}\n")
+                    lines.append(f"* {fit_named(name, label)}: {told}\n")
     return "".join(lines)
 
 
@@ -206,61 +239,22 @@ def picture(known: Known, name: str, figure: str, caption: str) -> str:
     return f"![{caption}]({file})\n" if name in known and (DOCS / file).is_file() else ""
 
 
-def dstar_table(known: Known, names: Sequence[str]) -> str:
-    """Return between which D the threshold D* of each N lies, by weight decay."""
-    rows = []
-    for name in (name for name in names if name in known):
-        for label in known[name]["fits"]:
-            item = estimate(known, name, "k_dstar", label)
-            for each in item["details"].get("dstar", ()) if item else ():
-                place = place_of(each["lower"], each["upper"])
-                rows.append([name, label, format_size(each["N"]), place, "; ".join(each["flags"])])
-    return table(("sweep", "fit", "N", "D* lies in", "remark"), rows)
+_WORDS = {
+    "copied half true": "with its copied half,",
+    "copied half false": "without a copied half,",
+    "word classes full": "all words",
+    "word classes half": "half of the words",
+    "word classes quarter": "a quarter of the words",
+}
+"""What settings of a text mean, by their names in the id of its floor."""
 
 
-def dstar_trend(known: Known, names: Sequence[str]) -> str:
-    """Return whether D* grows with N, from the places where it lies alone."""
-    lines = []
-    for name in (name for name in names if name in known):
-        for label in known[name]["fits"]:
-            item = estimate(known, name, "k_dstar", label)
-            stars = item["details"].get("dstar", ()) if item else ()
-            pairs = [(a, b) for a in stars for b in stars if a["N"] < b["N"]]
-            high = [math.inf if each["upper"] is None else each["upper"] for each in stars]
-            up = sum(b["lower"] >= (math.inf if a["upper"] is None else a["upper"]) for a, b in pairs)
-            down = sum(a["lower"] >= (math.inf if b["upper"] is None else b["upper"]) for a, b in pairs)
-            if pairs and high:
-                trend = "grows" if up and not down else "shrinks" if down and not up else "has no one direction"
-                lines.append(
-                    f"* {name}, {label}: of {len(pairs)} pairs of N, D* is larger for the larger N in {up} and smaller "
-                    f"in {down}, the others overlap: D* {trend} with N. {_failing(known[name]['fits'][label])}\n"
-                )
-    return "".join(lines)
-
-
-def _failing(fit: dict[str, Any]) -> str:
-    """Return what kind of runs fail the criterion: those that over-fit, or those that still learn."""
-    of = fit["criterion"]
-    text = f"{of['failing']} of {of['runs']} runs fail the criterion"
-    if of["failing"]:
-        below = of["failing"] - of["above"]
-        text += (
-            f": {below} over-fit, with a train loss below the least validation loss in the window, and {of['above']} "
-            "still learn in it, with one above"
-        )
-    text += f". In {of['at_end']} the validation loss was least at the end."
-    pairs = of["pairs"]
-    if pairs:
-        lower = sum(large < small for small, large in pairs)
-        small, large = (median(losses) for losses in zip(*pairs, strict=True))
-        text += (
-            f" Of two N at one D the smaller fails and the larger passes in {len(pairs)} pairs; in {lower} of them the "
-            f"larger has the lower least validation loss (medians {large:.3g} and {small:.3g})"
-        )
-        text += (
-            ": it passes where it has learnt more of what holds for unseen text too" * (lower >= 0.9 * len(pairs)) + "."
-        )
-    return text
+def _text_named(id: str) -> str:
+    """Return `without a copied half, all words`, or `vocabulary 4`, for the id of the floor of one text."""
+    words = id.removeprefix("floor_validation_").replace("_", " ")
+    for setting, meaning in _WORDS.items():
+        words = words.replace(setting, meaning)
+    return words
 
 
 def floor_table(known: Known, names: Sequence[str]) -> str:
@@ -274,10 +268,27 @@ def floor_table(known: Known, names: Sequence[str]) -> str:
                 entropy, interval = item["details"]["references"].get("entropy"), item["interval"]
                 near = "" if entropy is None else f"{100 * (item['value'] / entropy - 1):+.2g} %"
                 below = "no interval" if interval is None else "yes" if ends_of(interval)[1] < 1 else "no"
-                rows.append([name, label, item["id"].removeprefix("floor_validation_").replace("_", " "), number(item)])
+                rows.append([fit_named(name, label), _text_named(item["id"]), number(item)])
                 rows[-1] += ["not known" if entropy is None else f"{entropy:.4g}", near, below]
-    heads = ("sweep", "fit", "text", "least validation loss", "entropy", "above it", "whole interval below 1")
+                rows[-1].append(
+                    f"{entropy - math.log(1 - EPSILON / (round(math.exp(entropy)) + 1)):.4g}"
+                    if SMOOTHED in label and entropy
+                    else ""
+                )
+    heads = (
+        "runs",
+        "text",
+        "least validation loss",
+        "entropy",
+        "above it",
+        "whole interval below 1",
+        "asked for by the smoothing",
+    )
     return table(heads, rows)
+
+
+SMOOTHED, EPSILON = "smoothing 0.1", 0.1
+"""What labels of fits of smoothed losses hold, and by how much these are smoothed."""
 
 
 def laws_table(known: Known, name: str, of: str) -> str:
@@ -315,8 +326,8 @@ def tuned_table(known: Known, names: Sequence[str]) -> str:
             if found is not None:
                 rate = f"{found['learning_rate']:.3g}{'†' if found['edge'] else ''}"
                 train.append(f"{format_size(cell['D'])}: {rate}")
-    shown = [[name, format_size(N), *("; ".join(cells) for cells in both)] for (name, N), both in rows.items()]
-    headings = ("sweep", "N", "D: learning rate of least validation loss, interpolated", "D: that of least train loss")
+    shown = [[title(name), format_size(N), *("; ".join(cells) for cells in both)] for (name, N), both in rows.items()]
+    headings = ("runs", "N", "D: learning rate of least validation loss, interpolated", "D: that of least train loss")
     return table(headings, shown) + "\n† at the end of what was tried.\n"
 
 
@@ -325,26 +336,30 @@ def tuned_rules(known: Known, names: Sequence[str]) -> str:
 
     Only a batch has a least value that is known: one sequence.
     """
-    lines = []
+    rows = []
     for name in (name for name in names if name in known):
         tuning = next(iter(known[name]["fits"].values())).get("tuning") or {"axes": (), "cells": (), "lines": ()}
         edges = Counter(axis for cell in tuning["cells"] for axis in cell["edges"])
         cells = len(tuning["cells"])
         for axis in tuning["axes"]:
-            where = f"at the end of what was tried in {edges[axis]} of {cells} cells"
+            short = axis.partition(".")[2]
+            rule = next(
+                (line.removeprefix("rule: ") for line in tuning["lines"] if line.startswith(f"rule: {short}")), ""
+            )
             least = sum(axis in cell["at_least"] for cell in tuning["cells"])
-            if least:
-                where += f", and the least there can be in {least}: a batch of one sequence"
-            lines.append(f"* {name}: the best {axis.partition('.')[2]} is {where}.")
-        lines += [f"* {name}: {line}." for line in tuning["lines"] if line.startswith(("rule:", "no rule:"))]
-    return "".join(f"{line}\n" for line in lines)
+            inside = cells - edges[axis] - least
+            words = short.removesuffix("_tokens").replace("_", " ")
+            rows.append([title(name), words, str(cells), str(inside), str(least or ""), str(edges[axis]), rule])
+    heads = (
+        "runs",
+        "setting",
+        "cells",
+        "best inside",
+        "best the least there can be",
+        "best at an end of what was tried",
+    )
+    return table((*heads, "rule of the cells with the best inside (95 %)"), rows)
 
 
 def _same_cell(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return (one["N"], one["D"]) == (other["N"], other["D"])
-
-
-def smoothed(symbols: Sequence[int], epsilon: float) -> str:
-    """Return what a model scores on random tokens that does as label smoothing asks, over the end token too."""
-    losses = [math.log(V) - math.log(1 - epsilon / (V + 1)) for V in symbols]
-    return f"{names_of(losses)} for V = {names_of(symbols)} and ε = {epsilon:g}"

@@ -48,10 +48,10 @@ def test_estimates_are_those_of_the_archives_on_disk_which_are_small(known):
     assert set(known) == set(archives)
     for name, path in archives.items():
         assert known[name]["of"]["archive"] == hashlib.sha256(path.read_bytes()).hexdigest(), name
-        assert path.stat().st_size < 1_000_000, name  # 620 runs with their curves are the most
+        assert path.stat().st_size < 1_100_000, name  # 640 runs with their curves are the most
         assert known[name]["facts"]["finished"] > 0
         assert (ROOT / "configs" / "findings" / f"{catalogue.FINDINGS[name].configuration}.yaml").is_file()
-    assert sum(path.stat().st_size for path in DATA.iterdir()) < 5_000_000
+    assert sum(path.stat().st_size for path in DATA.iterdir()) < 6_500_000
 
 
 @pytest.mark.parametrize("name", [n for n in ("capacity", "floor_grammar") if (DATA / f"{n}.parquet").is_file()])

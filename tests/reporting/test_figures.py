@@ -40,7 +40,7 @@ def test_several_seeds_are_drawn_as_median_and_range(made, tmp_path, read_page):
     chart = next(chart for chart in read_page(page_of(folder)).charts if chart["name"] == "energy")
     (panel,) = chart["options"][0]["panels"]
     band, line = panel["traces"][:2]
-    assert panel["title"] == "N = 6k, 3 runs"
+    assert panel["title"] == "1 x 16, N = 6k, 3 runs"
     assert set(line["y"]) == {11.0}
     assert (min(band["y"]), max(band["y"])) == (10.0, 15.0)
 

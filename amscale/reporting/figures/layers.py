@@ -105,7 +105,7 @@ def _by_layer(
         for runs, series, _, more, lines in parts:
             x = linear_axis("step", [0.0, *(float(step) for trial in runs for step, _ in trial.probes)], 0.02)
             seeds = f"seed {runs[0].seed}" if len(runs) == 1 else f"{len(runs)} runs"
-            name = f"N = {format_size(runs[0].N or 0)}, {seeds}"
+            name = f"{_shape(runs[0])}N = {format_size(runs[0].N or 0)}, {seeds}"
             panels.append(Panel(name, x, y, [*series, *more], tuple(lines), height=290))
         options.append((format_size(D), panels))
     legend = [LegendItem(f"layer:{layer}", str(layer), f"layer:{layer}") for layer in sorted(layers)]
@@ -115,6 +115,12 @@ def _by_layer(
     if max(_depth(trial, group) for trial in trials) > _MAX_LAYERS:
         caption += f" At most {_MAX_LAYERS} layers of a network are shown, evenly spaced."
     return Chart(group, title, caption, options, [*legend, *extra_legend], "layer", "D (unique tokens)")
+
+
+def _shape(trial: ReportTrial) -> str:
+    """Return `2 x 32, `, layers and width, where these are known: two shapes may have almost the same N."""
+    shape = trial.result.shape if trial.result else None
+    return f"{shape.layers} x {shape.width}, " if shape and shape.layers and shape.width else ""
 
 
 def _depth(trial: ReportTrial, group: str) -> int:
