@@ -99,6 +99,40 @@ def test_no_sentence_contradicts_its_interval(page):
     assert tables.NOT_RUN in page.render_page({})
 
 
+def test_answers_follow_the_numbers_whatever_they_are(page):
+    answers, energies, thresholds = (sys.modules[name] for name in ("answers", "energies", "thresholds"))
+
+    def star(N, lower, upper):
+        return {"N": N, "lower": lower, "upper": upper, "flags": []}
+
+    grows = [star(1e3, 1e4, 2e4), star(1e4, 2e4, 4e4), star(1e5, 3e4, None)]
+    assert thresholds._pairs(grows) == (2, 0, 3)  # the last two overlap
+    assert thresholds._pairs([star(1e3, 3e4, 6e4), star(1e4, 1e4, 2e4)]) == (0, 1, 1)
+
+    assert answers._sides([(0.5, 0.5), (1.0, 0.995), (2.0, 2.0)]) == {
+        "below 1": [(0.5, 0.5)],
+        "too near to 1 to tell the two apart": [(1.0, 0.995)],
+        "above 1": [(2.0, 2.0)],
+    }
+
+    def probes(*shares):
+        rows = [{"layers": 2, "width": 8, "seed": 0, "step": step, "E": share} for step, share in shares]
+        return {"facts": {"energies": rows}}
+
+    known = {"energies": probes((10, 0.9), (90, 0.6)), "energies_untrained": probes((1, 0.5))}
+    assert energies.share_changes(known, ["energies"], "E") == (1, 0, 1)
+    assert energies.share_changes(known, ["energies"], "E", untrained=True) == (0, 1, 1)
+
+    def part(label, value, interval, rejected):
+        tests = [{"value": k, "rejected": k in rejected} for k in (1.0, 2.0)]
+        return {label: {"estimates": [{"id": "k_kaplan", "value": value, "interval": interval, "hypotheses": tests}]}}
+
+    fits = part(answers.PARTS[0], None, None, ()) | part(answers.PARTS[3], 2.5, [1.3, 6.0], (1.0,))
+    text = answers.part_answer({"rectangle_english": {"fits": fits, "also": {}}})
+    assert "all cells not determined" in text
+    assert "D from 240k 2.5 (1.3 to 6), which rejects 1, and not 2" in text
+
+
 def test_no_archive_tells_where_it_was_made():
     for file in sorted(DATA.glob("*.parquet")):
         table = pyarrow.parquet.read_table(file)
