@@ -53,6 +53,11 @@ class Place:
         """Return the median r̂ beside r*."""
         return self.number("radius_median", sample) / self.number("r_star", sample)
 
+    def ratio_text(self, sample: int = -1) -> str:
+        """Return `1.19 (1.17 to 1.21)`, the ratio with its interval."""
+        ends = (self.number(f"radius_median_{end}", sample) / self.number("r_star", sample) for end in ("low", "high"))
+        return f"{self.ratio(sample):.3g} ({' to '.join(f'{end:.3g}' for end in ends)})"
+
 
 def collect(storage: Path) -> None:
     """Copy the tables of the radius experiments in a storage folder into docs/data/, and figures into docs/images/."""
@@ -134,7 +139,7 @@ def _control_table(places: list[Place]) -> str:
     for one in places:
         if one.vectors == "trained":
             controls = [found.get((one.experiment, one.place, name)) for name in CONTROLS]
-            cells = [f"{each.ratio():.3g}" if each else "" for each in (one, *controls)]
+            cells = [each.ratio_text() if each else "" for each in (one, *controls)]
             rows.append([one.experiment, _called(one), *cells])
     heads = ("r̂/r* of", "place", "trained", "scaled to √n", "random weights", "coordinates shuffled", "Gaussian")
     return table(heads, rows)
@@ -145,12 +150,12 @@ def _size_table(trained: list[Place]) -> str:
         [
             one.experiment,
             _called(one),
-            *(f"{one.ratio(i):.3g} ({one.number('size', i):,.0f})" for i in (0, 1, 2, 3, -1)),
+            *(f"{one.number('size', i):,.0f}: {one.ratio_text(i)}" for i in (0, 1, 2, 3, -1)),
         ]
         for one in trained
         if len(one.samples) > 4
     ]
-    return table(("r̂/r* (vectors)", "place", "least sample", "", "", "", "all"), rows)
+    return table(("vectors: r̂/r* of", "place", "least sample", "", "", "", "all"), rows)
 
 
 def _findings(places: list[Place], trained: list[Place]) -> str:
