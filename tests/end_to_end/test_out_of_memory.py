@@ -94,7 +94,7 @@ def test_without_ray_the_micro_batch_is_halved_too(large, tmp_path):
     remote.write_text('#!/bin/sh\nexec sh -c "$2"\n')
     remote.chmod(0o755)
     script = Path(__file__).parents[2] / "launch" / "trial.sh"
-    with limited(tmp_path / "large", 600):
+    with limited(tmp_path / "large", 540):
         ran = subprocess.run(
             [script, "here", large, f"storage={tmp_path}", "train.steps=3"],
             env={**environment(), "REMOTE_SHELL": str(remote), "PYTHON": sys.executable},
