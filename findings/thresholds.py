@@ -41,17 +41,26 @@ def dstar_answer(known: Known, sweeps: Sequence[tuple[str, str]]) -> str:
 
 def _by_laws(known: Known, name: str, label: str) -> str:
     """Return k by the laws that describe tuned cells, by Huber's objective; elsewhere it may be that of one rate."""
-    items = [item for item in known[name]["fits"][label]["estimates"] if item["id"] in _LAWS and item["interval"]]
-    found = [
-        f"{item['details']['law']} {interval_of(item['value'], item['interval'])}, which {tests_of(item)}"
-        for item in items
-    ]
-    if not found or known[name]["fits"][label]["tuning"] is None:
+    if known[name]["fits"][label]["tuning"] is None:
         return ""
-    return f" k by the laws that describe these runs: {'; '.join(found)}."
+    told = []
+    for words, count in (("", ""), ("with N of all parameters ", ", total")):
+        found = [estimate_of(known, name, f"{label}{count}", id) for id in _LAWS]
+        told += [
+            f"{words}{_LAWS[item['id']]} {interval_of(item['value'], item['interval'])}, which {tests_of(item)}"
+            for item in found
+            if item is not None and item["value"] is not None and item["interval"]
+        ]
+    return f" k by the laws that describe these runs: {'; '.join(told)}." if told else ""
 
 
-_LAWS = ("k_chinchilla", "k_coupled", "k_kaplan", "k_data_constrained", "k_overfitting")
+_LAWS = {
+    "k_chinchilla": "Chinchilla",
+    "k_coupled": "coupled",
+    "k_kaplan": "Kaplan",
+    "k_data_constrained": "data-constrained",
+    "k_overfitting": "over-fitting",
+}
 
 
 def dstar_summary(known: Known) -> str:
