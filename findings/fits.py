@@ -54,7 +54,7 @@ def fit_archive(name: str) -> None:
     same = {key: known["of"].get(key) for key in of} == of
     former = known["fits"] | known.get("also", {})
     fits = {label: former[label] for label in wanted if same and arguments.get(label) == wanted[label]}
-    found = {"of": of | {"arguments": {}}, "facts": facts_of(name), "commands": shown_commands(name)}
+    found: dict[str, Any] = {"of": of | {"arguments": {}}, "facts": facts_of(name), "commands": shown_commands(name)}
     if not wanted:
         _save(name, found | {"fits": {}, "also": {}})
     for label, given in wanted.items():

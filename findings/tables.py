@@ -308,7 +308,7 @@ def laws_table(known: Known, name: str, of: str) -> str:
 
 def forecasts(known: Known, name: str) -> str:
     """Return the scores of the forecasts that were written down before their cells were run."""
-    fit = next(iter(known.get(name, {}).get("fits", {}).values()), {})
+    fit: dict[str, Any] = next(iter(known.get(name, {}).get("fits", {}).values()), {})
     lines = [line for score in fit.get("forecasts", ()) for line in score_lines(score)]
     return "".join(f"    {line}\n" for line in lines)
 
