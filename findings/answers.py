@@ -1,12 +1,10 @@
 """What each section of docs/results.md found: the sentences that stand first in it, by rules from the estimates."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from capacities import longer_gains, most_bits, slope_by_count, slope_of_most_bits, slope_without_largest
 from energies import family_shares, share_changes
-from tables import SMOOTHED, Known, bullets, estimate, interval_of, span, tests_of
-from thresholds import estimate_of
+from tables import SMOOTHED, Known, bullets, estimate, interval_of, span, verdict
 
 from amscale.scaling.answer import names_of
 from amscale.scaling.answer_on_floor import NEAR
@@ -97,6 +95,11 @@ def _against_a_half(most: dict[float, float]) -> str:
 
 def floor_answer(known: Known) -> str:
     """Return at how many texts on each side of 1 validation loss rests at the entropy, and which runs are far off."""
+    return floor_summary(known) + _far_from_entropy(known)
+
+
+def floor_summary(known: Known) -> str:
+    """Return at how many texts on each side of 1 validation loss rests at the entropy."""
     lines = []
     for name, what in (("floor_random", "random tokens, with and without z-loss"), ("floor_grammar", "grammars")):
         rows = list(_unsmoothed(known, name))
@@ -108,6 +111,12 @@ def floor_answer(known: Known) -> str:
         if rows:
             within = f"validation loss rests within {100 * NEAR:.0f} % of the entropy"
             lines.append(f"Of {what}, {within} {', '.join(sides)}.")
+    return bullets(lines)
+
+
+def _far_from_entropy(known: Known) -> str:
+    """Return the runs that end farther from the entropy of their text."""
+    lines = []
     far = [run for name in ("floor_random", "floor_grammar") for run in known[name]["facts"]["unsettled"]]
     for entropy in sorted({run["entropy"] for run in far}):
         runs = [run for run in far if run["entropy"] == entropy]
@@ -151,27 +160,21 @@ def energies_answer(known: Known, names: Sequence[str]) -> str:
 
 def part_answer(known: Known) -> str:
     """Return k by Kaplan's law on the whole rectangle of English and on its parts."""
-    found = {label: estimate_of(known, RECTANGLE, label, "k_kaplan") for label in PARTS}
+    found = {label: estimate(known, RECTANGLE, "k_kaplan", label) for label in PARTS}
     told = [
-        f"{label.removeprefix(TUNED + ', ') if label != TUNED else 'all cells'} {_k(item)}"
+        f"{label.removeprefix(TUNED + ', ') if label != TUNED else 'all cells'} {verdict(item)}"
         for label, item in found.items()
     ]
-    totals = [estimate_of(known, RECTANGLE, f"{label}, total", "k_kaplan") for label in PARTS]
+    totals = [estimate(known, RECTANGLE, "k_kaplan", f"{label}, total") for label in PARTS]
     by_total = [interval_of(item["value"], item["interval"]) for item in totals if item and item["value"] is not None]
     also = f" With N of all parameters {' and '.join(by_total)}." if by_total else ""
     return f"k by Kaplan's law: {'; '.join(told)}.{also} The parts were chosen after their losses had been seen."
 
 
-def _k(item: dict[str, Any] | None) -> str:
-    if item is None or item["value"] is None:
-        return "not determined"
-    return f"{interval_of(item['value'], item['interval'])}, which {tests_of(item)}"
-
-
 def optimum_answer(known: Known) -> str:
     """Return k by Kaplan's law on the whole rectangle and on its parts, κ, and how the forecasts did."""
     lines = [part_answer(known)]
-    found = [estimate_of(known, RECTANGLE, label, "k_kaplan") for label in PARTS]
+    found = [estimate(known, RECTANGLE, "k_kaplan", label) for label in PARTS]
     values = [item["value"] for item in found if item is not None and item["value"] is not None]
     if len(values) > 1 and max(values) > 1.2 * min(values):
         lines.append(
@@ -180,9 +183,9 @@ def optimum_answer(known: Known) -> str:
     kappa = estimate(known, RECTANGLE, "kappa_coupled", PARTS[2])
     if kappa is not None and kappa["value"] is not None:
         low, high = ends_of(kappa["interval"])
-        verdict = "holds" if low <= 1 <= high else "leaves out"
+        holds = "holds" if low <= 1 <= high else "leaves out"
         shown = interval_of(kappa["value"], kappa["interval"])
-        lines.append(f"Chinchilla's law is the coupled one at κ = 1: on D from 120k κ is {shown}, which {verdict} 1.")
+        lines.append(f"Chinchilla's law is the coupled one at κ = 1: on D from 120k κ is {shown}, which {holds} 1.")
     scores = known[RECTANGLE]["fits"][TUNED]["forecasts"]
     cells = [cell for score in scores for cell in score["cells"] if cell["measured"]]
     if cells:
@@ -195,13 +198,3 @@ def optimum_answer(known: Known) -> str:
             f"are inside their intervals, whose upper ends are {widths} times the lower: a wide one is hard to miss."
         )
     return bullets(lines)
-
-
-__all__ = [
-    "capacity_answer",
-    "choices_answer",
-    "energies_answer",
-    "floor_answer",
-    "optimum_answer",
-    "spread_of_losses",
-]

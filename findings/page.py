@@ -43,7 +43,7 @@ def render_findings(known: Known) -> str:
         f"* Random tokens: {capacities.capacity_sentence(known)}\n",
         f"* Over-fitting threshold, weight decay 0: {thresholds.dstar_summary(known)}\n",
         f"* English, one pass, every cell tuned: {answers.part_answer(known)}\n",
-        answers.floor_answer(known).partition("\n* Farther")[0],
+        answers.floor_summary(known),
     ]
     if slope := capacities.slope_of_most_bits(known, "capacity_longer"):
         parts[0] = (
@@ -85,7 +85,12 @@ def render_page(known: Known) -> str:
         "energies": energies.energies_table,
         "energies_and_loss": energies.energies_against_loss,
         "any_of": any_of,
-        **{name: getattr(answers, name) for name in answers.__all__},
+        "choices_answer": answers.choices_answer,
+        "spread_of_losses": answers.spread_of_losses,
+        "capacity_answer": answers.capacity_answer,
+        "floor_answer": answers.floor_answer,
+        "energies_answer": answers.energies_answer,
+        "optimum_answer": answers.optimum_answer,
     }
     made = {name: partial(call, known) for name, call in calls.items()}
     text = environment.get_template("results.md.j2").render(**made, radii=radius_section)

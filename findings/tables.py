@@ -22,9 +22,13 @@ Known = dict[str, Any]
 
 
 def estimate(known: Known, sweep: str, id: str, fit: str | None = None) -> dict[str, Any] | None:
-    """Return an estimate of a sweep's fit, the first one by default; None where there is none."""
+    """Return an estimate of a sweep's fit, the first one by default; None where there is none.
+
+    Of a fit all may be kept, or its exponents alone.
+    """
     fits = known.get(sweep, {}).get("fits", {})
-    found = fits.get(fit if fit is not None else next(iter(fits), ""), {})
+    label = fit if fit is not None else next(iter(fits), "")
+    found = fits.get(label) or known.get(sweep, {}).get("also", {}).get(label, {})
     return next((item for item in found.get("estimates", ()) if item["id"] == id), None)
 
 
@@ -48,6 +52,13 @@ def interval_of(value: float, interval: Sequence[float | None]) -> str:
 def brief(item: dict[str, Any] | None) -> str:
     """Return a value with its interval; of one that is not there no reason."""
     return "not determined" if item is None or item["value"] is None else number(item)
+
+
+def verdict(item: dict[str, Any] | None) -> str:
+    """Return `1.58 (1.02 to 3.54), which rejects ½, and not 1`, or that it is not determined."""
+    if item is None or item["value"] is None:
+        return "not determined"
+    return f"{interval_of(item['value'], item['interval'])}, which {tests_of(item)}"
 
 
 def decided(rejected: Sequence[float], tested: Sequence[float]) -> str:

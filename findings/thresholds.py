@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from tables import Known, brief, estimate, fit_named, interval_of, span, table, tests_of
+from tables import Known, brief, estimate, fit_named, interval_of, span, table, tests_of, verdict
 
 from amscale.scaling.dstar import place_of
 from amscale.scaling.estimate import interval_text
@@ -45,9 +45,9 @@ def _by_laws(known: Known, name: str, label: str) -> str:
         return ""
     told = []
     for words, count in (("", ""), ("with N of all parameters ", ", total")):
-        found = [estimate_of(known, name, f"{label}{count}", id) for id in _LAWS]
+        found = [estimate(known, name, id, f"{label}{count}") for id in _LAWS]
         told += [
-            f"{words}{_LAWS[item['id']]} {interval_of(item['value'], item['interval'])}, which {tests_of(item)}"
+            f"{words}{_LAWS[item['id']]} {verdict(item)}"
             for item in found
             if item is not None and item["value"] is not None and item["interval"]
         ]
@@ -83,7 +83,7 @@ def dstar_summary(known: Known) -> str:
     if ways:
         text += f" On Question-Formation {'; with every cell tuned '.join(ways)}."
     law, total = (
-        estimate_of(known, "overfitting_questions_tuned", f"every cell tuned{count}", "k_chinchilla")
+        estimate(known, "overfitting_questions_tuned", "k_chinchilla", f"every cell tuned{count}")
         for count in ("", ", total")
     )
     if law and total and law["value"] and total["value"]:
@@ -106,7 +106,7 @@ _SUMMARY = {
 def _by_choice(known: Known, name: str, label: str) -> str:
     """Return over what the value of k at D* goes by window, threshold and count of N."""
     found = [row["k"] for row in known[name]["fits"][label]["sensitivity"] if row["k"]]
-    counts = [estimate_of(known, name, f"{label}{count}", "k_dstar") for count in COUNTS]
+    counts = [estimate(known, name, "k_dstar", f"{label}{count}") for count in COUNTS]
     by_count = [item["value"] for item in counts if item is not None and item["value"] is not None]
     text = (
         f"With window and threshold halved and doubled it goes from {min(found):.3g} to {max(found):.3g}"
@@ -120,18 +120,12 @@ def _by_choice(known: Known, name: str, label: str) -> str:
     return text + "." if text else ""
 
 
-def estimate_of(known: Known, name: str, label: str, id: str) -> dict[str, Any] | None:
-    """Return an estimate of a fit, whether all of that fit is kept or only its exponents."""
-    fits = known[name]["fits"] | known[name]["also"] if name in known else {}
-    return next((item for item in fits.get(label, {}).get("estimates", ()) if item["id"] == id), None)
-
-
 def count_of_N_table(known: Known, fits: Sequence[tuple[str, str]], ids: Sequence[str]) -> str:
     """Return k under each count of N: a row for each fit and estimand, and how far N ranges under each."""
     rows = []
     for name, label in ((name, label) for name, label in fits if name in known):
         for id in ids:
-            found = [estimate_of(known, name, f"{label}{count}", id) for count in COUNTS]
+            found = [estimate(known, name, id, f"{label}{count}") for count in COUNTS]
             if any(item is not None and item["value"] is not None for item in found):
                 named = ESTIMANDS.get(id) or next(item["estimand"] for item in found if item)
                 rows.append([fit_named(name, label), named, *(_tested(item) for item in found)])
