@@ -38,10 +38,8 @@ from amscale.scaling.power_law import (
 )
 from amscale.scaling.reading import read_sweep
 from amscale.scaling.several_corpora import by_corpus, estimates_of_corpora
-from amscale.scaling.table import Columns, read_table
-from amscale.scaling.table_curves import ends_of_runs
-from amscale.scaling.table_file import read_cells
-from amscale.scaling.table_rows import select_rows
+from amscale.scaling.table import Columns, points_of
+from amscale.scaling.table_curves import rows_of_runs
 from amscale.scaling.tuning import Tuning, tune_cells, varying_axes
 from amscale.scaling.tuning_rule import TuningSummary, summarise
 
@@ -206,8 +204,8 @@ def fit_table(
     """
     _check(0.04, hypotheses, resamples)
     columns = columns or Columns()
-    cells = ends_of_runs(select_rows(read_cells(source), where), columns)
-    table = sample(drop_highest(read_table(cells, columns, loss_unit, bytes_per_token, where, tune), highest), rows)
+    cells = rows_of_runs(source, columns, where)
+    table = sample(drop_highest(points_of(cells, columns, loss_unit, bytes_per_token, where, tune), highest), rows)
     conditions = conditions_of_table(table, cells, tuned_elsewhere)
     laws: list[Comparison] = []
     tuning = None

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from amscale.errors import InputError
 from amscale.scaling.points import Point, PointTable
-from amscale.scaling.table_curves import ends_of_runs
-from amscale.scaling.table_file import Cells, read_cells
+from amscale.scaling.table_curves import rows_of_runs
+from amscale.scaling.table_file import Cells
 from amscale.scaling.table_numbers import LARGEST, is_number, merged, nats_per_token, power_of, scale_of, to_number
-from amscale.scaling.table_rows import differing_columns, is_text, select_rows, tuning_columns
+from amscale.scaling.table_rows import differing_columns, is_text, tuning_columns
 from amscale.scaling.units import LEAST_COUNT, in_doubt, named_for_accuracy, named_for_perplexity, units_warnings
 from amscale.settings import parse_number
 
@@ -65,9 +65,23 @@ def read_table(
         InputError: the file or a column is missing, a cell is not the number it must be, there are fewer N than needed,
             or the unit of the loss is unclear.
     """
-    factor = nats_per_token(loss_unit, bytes_per_token)
     columns = columns or Columns()
-    reader = _Reader(ends_of_runs(select_rows(read_cells(source), where), columns), columns)
+    cells = rows_of_runs(source, columns, where)
+    return points_of(cells, columns, loss_unit, bytes_per_token, where, tune, least_sizes)
+
+
+def points_of(
+    cells: Cells,
+    columns: Columns,
+    loss_unit: str,
+    bytes_per_token: float | None,
+    where: str | None,
+    tune: Sequence[str] | None,
+    least_sizes: int = 2,
+) -> PointTable:
+    """Read rows of runs as points, as `read_table` does; `where` has selected them, and is only named."""
+    factor = nats_per_token(loss_unit, bytes_per_token)
+    reader = _Reader(cells, columns)
     times = "the logarithm of" if loss_unit == "perplexity" else f"{factor:.4g} times"
     unit = "nats per token" if loss_unit == "nats" else f"nats per token, {times} the file's {loss_unit}"
     table = PointTable(

@@ -12,10 +12,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from amscale.errors import InputError
-from amscale.scaling.table_file import Cells
-from amscale.scaling.table_rows import is_text, number_of, take_rows, tells_a_setting
+from amscale.scaling.table_file import Cells, read_cells
+from amscale.scaling.table_rows import is_text, number_of, select_rows, take_rows, tells_a_setting
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
     from amscale.scaling.table import Columns
 
 _STEP = re.compile(r"_?((global|train|training|trainer|optimi[sz]er)[ _/-]?)*(step|iteration|iter)", re.IGNORECASE)
@@ -25,6 +29,15 @@ _RUN = re.compile(r"_?(run|trial|job)([ _-]?(id|name|number|index))?", re.IGNORE
 _WHOLE = re.compile(r"[0-9]+(\.0)?|[0-9](\.[0-9]+)?e[+-]?[0-9]+", re.IGNORECASE)
 _LESS = 1e-3
 """Share of a loss by which an earlier one must be less to be named."""
+
+
+def rows_of_runs(source: "str | Path | pd.DataFrame | Cells", columns: "Columns", where: str | None) -> Cells:
+    """Return the rows of a file or a DataFrame that `where` selects, one for each run where they are steps of runs.
+
+    Raises:
+        InputError: the file is missing, or the rows of several runs cannot be told apart.
+    """
+    return ends_of_runs(select_rows(read_cells(source), where), columns)
 
 
 def ends_of_runs(cells: Cells, columns: "Columns") -> Cells:
@@ -45,16 +58,15 @@ def ends_of_runs(cells: Cells, columns: "Columns") -> Cells:
     if step is None or amount is None or names["n"] is None or names["loss"] is None:
         return cells
     ids = [column for name, column in cells.columns.items() if _RUN.fullmatch(name)]
-    one_row_each = any(len(set(map(str, column))) == cells.rows for column in ids)
-    if one_row_each or any(said.startswith((_last(step), _all(step, amount))) for said in cells.warnings):
+    if any(len(set(map(str, column))) == cells.rows for column in ids):
         return cells
     curves = _Curves(cells, step, names["loss"])
     labels = [names["n"], *filter(None, [names["seed"]]), *_labels(cells, used | {step})]
     if curves.grow(curves.groups(labels), amount):
         said = (
-            f"{_all(step, amount)}: each row is taken as a run that ended there. Where rows are steps of one run, that "
-            "holds for a constant learning rate alone, and intervals are too narrow, since rows of one run share its "
-            "noise; of runs whose learning rate decays, keep the last rows"
+            f"{amount!r} grows with {step!r} at one N: each row is taken as a run that ended there. Where rows are "
+            "steps of one run, that holds for a constant learning rate alone, and intervals are too narrow, since rows "
+            "of one run share its noise; of runs whose learning rate decays, keep the last rows"
         )
         return replace(cells, warnings=[*cells.warnings, said])
     named = any(_RUN.fullmatch(name) for name in labels)
@@ -68,14 +80,6 @@ def ends_of_runs(cells: Cells, columns: "Columns") -> Cells:
         if all(map(curves.even, apart)) and any(map(curves.several, apart)):
             return curves.ends(apart, alone=False)
     raise curves.mixed(next(run for run in runs if not curves.even(run)))
-
-
-def _last(step: str) -> str:
-    return f"{step!r} counts the steps of runs"
-
-
-def _all(step: str, amount: str) -> str:
-    return f"{amount!r} grows with {step!r} at one N"
 
 
 def _column(cells: Cells, wanted: str) -> str | None:
@@ -161,8 +165,9 @@ class _Curves:
             if least is not None and final is not None and 0 < least < (1 - _LESS) * final:
                 sooner, most = sooner + 1, max(most, 1 - least / final)
         said = (
-            f"{_last(self.step)}: the last one with a loss gives the loss of a run ({len(kept)} of {self.cells.rows} "
-            f"rows are kept). --where '{self.step}<=…' ends runs sooner; a column of lengths of runs is named 'steps'"
+            f"{self.step!r} counts the steps of runs: the last one with a loss gives the loss of a run ({len(kept)} of "
+            f"{self.cells.rows} rows are kept). --where '{self.step}<=…' ends runs sooner; a column of "
+            "lengths of runs is named 'steps'"
         )
         if sooner:
             said += f". In {sooner} of {len(kept)} runs an earlier step had less loss, by up to {most:.1%}"
