@@ -32,7 +32,7 @@ grid: {model.size: [1.7k, 6.6k]}
 model: {family: vanilla, layers: 2, dropout: 0.0}
 data: {corpus: question_formation, documents: 2k, validation: 200, size: 8k}
 train: {steps: 30, batch_tokens: 700, learning_rate: 1e-2, validate_every: 10, validation_tokens: 2000}
-launch: {machines: 2, checkpoint_every: 10, stalled_after: 400, grace: 20}
+launch: {machines: 2, checkpoint_every: 25, stalled_after: 400, grace: 20}
 probes: {every: 0, sequences: 8}
 """
 
@@ -109,7 +109,7 @@ def test_two_sweeps_on_the_same_hosts_one_of_them_requeued(bed, configuration, t
     script = str(ROOT / "slurm" / "sweep.sbatch")
     early, calm = (
         bed.submit(*options, f"--job-name={name}", script, configuration, f"storage={tmp_path / name}", *cell, **submit)
-        for name, cell in (("early", ("model.size=6.6k", "train.steps=250")), ("calm", ("model.size=1.7k",)))
+        for name, cell in (("early", ("model.size=6.6k", "train.steps=1000")), ("calm", ("model.size=1.7k",)))
     )
 
     def drivers() -> list[str]:
@@ -117,8 +117,6 @@ def test_two_sweeps_on_the_same_hosts_one_of_them_requeued(bed, configuration, t
             line for line in ours(bed.hosts.hosts) if "-m amscale.sweep" in line and str(tmp_path / "early") in line
         ]
 
-    wait_until(drivers, 600, "a driver")
-    assert refused(bed.hosts.hosts[0], re.findall(r"launch\.address=(\S+)", drivers()[0])[0])
     checkpoints = tmp_path / "early" / "pair" / "trials"
     wait_until(lambda: any(checkpoints.glob("*/checkpoints/step_*[0-9]")), 600, "a checkpoint")
     bed.command("scancel", "--batch", "--signal=USR1", str(early))
@@ -128,6 +126,8 @@ def test_two_sweeps_on_the_same_hosts_one_of_them_requeued(bed, configuration, t
     before = (trial / "metrics.jsonl").read_text().splitlines()
     kept = [line for line in before if json.loads(line)["step"] <= int(newest.name.removeprefix("step_"))]
 
+    wait_until(drivers, 600, "a driver")  # asked here, where no trial runs on to its end in the meantime
+    assert refused(bed.hosts.hosts[0], re.findall(r"launch\.address=(\S+)", drivers()[0])[0])
     for job, restarts in ((early, "1"), (calm, "0")):
         facts = bed.wait(job, 600)
         output = "".join(path.read_text() for path in sorted(tmp_path.glob("*.txt")))
@@ -138,7 +138,7 @@ def test_two_sweeps_on_the_same_hosts_one_of_them_requeued(bed, configuration, t
     assert after[: len(kept)] == kept
     assert len(kept) > 10
     steps = [record["step"] for record in map(json.loads, after) if record["kind"] == "train"]
-    assert steps == list(range(1, 251))
+    assert steps == list(range(1, 1001))
     assert (trial / "log.txt").read_text().count("=== start ") == 2
     assert not (trial / "failures.jsonl").exists()
     assert engine(trial) == engine(trial_folder(tmp_path / "calm")) == ("DEEPSPEED", 2)
@@ -148,7 +148,7 @@ def test_two_sweeps_on_the_same_hosts_one_of_them_requeued(bed, configuration, t
 def test_one_trial_without_ray_requeued_beside_a_sweep_that_is_refused(bed, configuration, tmp_path, temporary):
     options = ["--time=60", f"--output={tmp_path}/%x.txt"]
     submit = {"env": shell(TMPDIR=temporary), "cwd": tmp_path}
-    arguments = [configuration, f"storage={tmp_path}", "model.size=1.7k", "train.steps=300"]
+    arguments = [configuration, f"storage={tmp_path}", "model.size=1.7k", "train.steps=1000"]
     trial = bed.submit(*options, "--nodes=2", str(ROOT / "slurm" / "trial.sbatch"), *arguments, **submit)
     sweep = str(ROOT / "slurm" / "sweep.sbatch")
     bad = bed.submit(*options, "--nodes=1", "--job-name=bad", sweep, *arguments, "train.steps=-3", **submit)
@@ -163,7 +163,7 @@ def test_one_trial_without_ray_requeued_beside_a_sweep_that_is_refused(bed, conf
     assert (facts["JobState"], facts["ExitCode"], facts["Restarts"]) == ("COMPLETED", "0:0", "1"), output
     assert engine(trial_folder(tmp_path)) == ("DEEPSPEED", 2)
     records = map(json.loads, (trial_folder(tmp_path) / "metrics.jsonl").read_text().splitlines())
-    assert [record["step"] for record in records if record["kind"] == "train"] == list(range(1, 301))
+    assert [record["step"] for record in records if record["kind"] == "train"] == list(range(1, 1001))
     wait_until(lambda: not ours(bed.hosts.hosts), 600, "an end of every process")
 
 

@@ -188,9 +188,9 @@ class Outside:
 
 def _read_table(path: str) -> None:
     """Read a table as `fit` does before it fits."""
-    from amscale.scaling import fit as scaling_fit
+    from amscale.scaling import table
 
-    scaling_fit.read_table(path)
+    table.read_table(path)
 
 
 def _prepare(tree: dict[str, object], folder: Path) -> None:
