@@ -34,7 +34,7 @@ def _points(kind: str, count: int, random: np.random.Generator) -> str:
         sizes, amounts = np.geomspace(4e7, 1e10, 12), np.geomspace(1e9, 2e11, count // 12)
         N, D = map(np.ravel, np.meshgrid(sizes, amounts))
     else:
-        N, D = (np.exp(random.uniform(*np.log(ends), count)) for ends in ((4e7, 1e10), (1e9, 2e11)))
+        N, D = (np.exp(random.uniform(np.log(low), np.log(high), count)) for low, high in ((4e7, 1e10), (1e9, 2e11)))
     loss = (1.69 + 406.4 / N**0.34 + 410.7 / D**0.28) * np.exp(random.normal(0, 0.005, len(N)))
     return "N,D,loss\n" + "".join(f"{n:.0f},{d:.0f},{value:.6f}\n" for n, d, value in zip(N, D, loss, strict=True))
 

@@ -18,7 +18,6 @@ import contextlib
 import itertools
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -35,7 +34,7 @@ import yaml
 WHOLE_SECONDS = 460.0
 """After which no side is started or goes on."""
 SIDES = {"gpt2": ("here", "here+compile", "plain", "compiled"), "llama": ("here", "plain")}
-FULL = {
+FULL: dict[str, dict[str, dict[str, Any]]] = {
     "gpt2": {
         "model": {"family": "gpt2", "size": "small", "dropout": 0.0},
         "data": {"vocabulary": 50256, "sequence_length": 1024, "sequences": 5000, "validation": 100},
@@ -215,8 +214,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     """Kill a process and all that it started: ranks have sessions of their own."""
     import psutil
 
-    for child in [*psutil.Process(process.pid).children(recursive=True), process]:
-        child.send_signal(signal.SIGKILL)
+    for child in psutil.Process(process.pid).children(recursive=True):
+        child.kill()
+    process.kill()
     process.wait()
 
 
@@ -272,6 +272,7 @@ def _train_plainly(configuration: str, storage: str, compiled: bool, output: str
     run = torch.compile(network) if compiled else network
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     data = trial.plan.cell.data
+    assert trial.tokens is not None
     subset = trial.tokens.training(data.size, data.packing, data.copies)
     batches = Batches(subset, steps.context, steps.sequences, 0)
     seconds, tokens, found = 0.0, 0, []

@@ -85,7 +85,7 @@ def _sweep(folder: Path, trials: int, machines: int, slots: int, records: int) -
     from amscale.cluster.ray_cluster import ray_cluster
     from amscale.reporting.progress import LiveProgress
 
-    jobs = _jobs(folder, trials, records)
+    jobs, said = _jobs(folder, trials, records), io.StringIO()
     # Where Ray keeps its sockets, and the address by which other programs would find this cluster.
     os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="scale")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": slots, "include_dashboard": False})
@@ -94,9 +94,9 @@ def _sweep(folder: Path, trials: int, machines: int, slots: int, records: int) -
     try:
         with ray_cluster(cluster.address, cpus=0) as head:
             assert len(ray.nodes()) == machines
-            console = Console(file=io.StringIO())
+            console = Console(file=said)
             before, began, cpu = _peak(), time.monotonic(), time.process_time()
-            with LiveProgress(console, {job.label: 2 for job in jobs}, done=0) as progress:
+            with LiveProgress(console, {job.label: 2 for job in jobs}, done={}) as progress:
                 tune.run_jobs(
                     jobs,
                     progress,
@@ -110,7 +110,7 @@ def _sweep(folder: Path, trials: int, machines: int, slots: int, records: int) -
     finally:
         cluster.shutdown()
     done = sum(job.location.store().done() for job in jobs)
-    assert done == trials, f"{done} of {trials} trials have a result:\n{console.file.getvalue()[-2000:]}"
+    assert done == trials, f"{done} of {trials} trials have a result:\n{said.getvalue()[-2000:]}"
     return cost
 
 
