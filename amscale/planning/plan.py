@@ -23,6 +23,7 @@ from amscale.planning.speeds import Speeds, speeds_for
 from amscale.planning.staging import stage_cells
 from amscale.planning.times import makespan, places
 from amscale.planning.trial_plan import TrialPlan, place_again, plan_cell, seconds_after, with_threads
+from amscale.settings import counted
 from amscale.trials.records import Placement, TrialResult
 from amscale.trials.sweep_store import SweepStore
 from amscale.trials.trial_store import TrialStore
@@ -109,8 +110,11 @@ class SweepPlan:
 
     @property
     def time_basis(self) -> str:
-        """What the expected times rest on, in words."""
-        return self.speeds.basis
+        """What the expected times rest on, in words, and for how many trials no step of about their size."""
+        far = sum(not self.speeds.know(t.shape.family, t.flops / t.steps, t.placement) for t in self.trials)
+        if not self.speeds.measured or not far:
+            return self.speeds.basis
+        return f"{self.speeds.basis}, but in steps of other sizes than those of {counted(far, 'trial')}"
 
     @property
     def left(self) -> list[TrialPlan]:

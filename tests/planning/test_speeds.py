@@ -96,6 +96,9 @@ def test_a_calibration_is_kept_and_not_repeated(cache, tmp_path):
     assert (before.time_basis[:10], after.time_basis) == ("an assumed", "speed measured on this machine")
     assert [trial.identity for trial in after.trials] == [trial.identity for trial in before.trials]
     assert calibrate(after, None) == []
+    larger = config.load("quick.yaml", [*few, "train.batch_tokens=64k"])
+    told = plan_sweep(larger, tmp_path, this_machine("cpu"), build=False).time_basis
+    assert told == "speed measured on this machine, but in steps of other sizes than those of 2 trials"
 
 
 def _plan(tmp_path, *arguments):
