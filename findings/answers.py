@@ -2,7 +2,14 @@
 
 from collections.abc import Sequence
 
-from capacities import longer_gains, most_bits, slope_by_count, slope_of_most_bits, slope_without_largest
+from capacities import (
+    largest_sentence,
+    longer_gains,
+    most_bits,
+    slope_by_count,
+    slope_of_most_bits,
+    slope_without_largest,
+)
 from energies import family_shares, share_changes
 from tables import SMOOTHED, Known, bullets, estimate, interval_of, span, verdict
 
@@ -14,6 +21,7 @@ from amscale.settings import format_size
 RECTANGLE = "rectangle_english"
 TUNED = "every cell tuned"
 PARTS = (TUNED, *(f"{TUNED}, D from {D}k" for D in (60, 120, 240)))
+LONGER_GRAMMAR = "floor_grammar_long"
 SHARED_N = 30_000
 """Above the largest N that was run at every D of the rectangle."""
 
@@ -75,6 +83,8 @@ def capacity_answer(known: Known) -> str:
         lines.append(
             f"With 256,000 steps at every N, at one D and one seed each, it is {slope}; by all parameters {total}."
         )
+    if largest := largest_sentence(known):
+        lines.append(largest)
     if against := _against_a_half(most_bits(known, "capacity_longer")):
         lines.append(against)
     return bullets(lines)
@@ -95,7 +105,7 @@ def _against_a_half(most: dict[float, float]) -> str:
 
 def floor_answer(known: Known) -> str:
     """Return at how many texts on each side of 1 validation loss rests at the entropy, and which runs are far off."""
-    return floor_summary(known) + _far_from_entropy(known)
+    return floor_summary(known) + _far_from_entropy(known) + _after_more_steps(known)
 
 
 def floor_summary(known: Known) -> str:
@@ -111,6 +121,9 @@ def floor_summary(known: Known) -> str:
         if rows:
             within = f"validation loss rests within {100 * NEAR:.0f} % of the entropy"
             lines.append(f"Of {what}, {within} {', '.join(sides)}.")
+    for value, entropy in _unsmoothed(known, LONGER_GRAMMAR):
+        if abs(value / entropy - 1) < NEAR and not known[LONGER_GRAMMAR]["facts"]["unsettled"]:
+            lines[-1] += f" With three times the steps it does at {entropy:.3g}, too."
     return bullets(lines)
 
 
@@ -122,6 +135,20 @@ def _far_from_entropy(known: Known) -> str:
         runs = [run for run in far if run["entropy"] == entropy]
         losses = "; ".join(f"seed {r['seed']}: validation {r['validation']:.3g}, train {r['train']:.3g}" for r in runs)
         lines.append(f"Farther from an entropy of {entropy:.3g} is {losses}: a run that has not learnt its text.")
+    return bullets(lines)
+
+
+def _after_more_steps(known: Known) -> str:
+    """Return where the text that a run had not learnt comes to rest with more steps; nothing where none was trained."""
+    lines = []
+    for value, entropy in _unsmoothed(known, LONGER_GRAMMAR):
+        facts, before = known[LONGER_GRAMMAR]["facts"], known["floor_grammar"]["facts"]
+        seeds, far = len(facts["seeds"]), len(facts["unsettled"])
+        lines.append(
+            f"With {facts['steps'][1]:,} steps instead of {before['steps'][1]:,} validation loss of that text is "
+            f"{value:.4g} in the mean of {seeds} seeds, {100 * (value / entropy - 1):+.2g} % from its entropy, and in "
+            f"{seeds - far} of them within {100 * NEAR:.0f} % of it."
+        )
     return bullets(lines)
 
 

@@ -1,9 +1,10 @@
 """How many bits N parameters memorise, as sentences and tables of the results page."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-from tables import HYPOTHESES, NOT_RUN, Known, brief, decided, estimate, fits_of, number, span, table, title
+from tables import HYPOTHESES, NOT_RUN, Known, brief, decided, estimate, number, span, table, title
 
 from amscale.scaling.estimate import ends_of
 from amscale.scaling.power_law import fit_loglog
@@ -63,9 +64,9 @@ def longer_gains(known: Known, name: str, beside: str) -> list[tuple[float, floa
     return [(N, bits / before[N] - 1) for N, bits in sorted(most.items()) if N in before]
 
 
-def _memorised(known: Known, name: str) -> dict[float, dict[float, float]]:
-    """Return the memorised bits at each D of each N."""
-    bits = estimate(known, name, "capacity_bits_per_parameter")
+def _memorised(known: Known, name: str, label: str | None = None) -> dict[float, dict[float, float]]:
+    """Return the memorised bits at each D of each N, by the first fit of a sweep or by another."""
+    bits = estimate(known, name, "capacity_bits_per_parameter", label)
     found = bits["details"].get("capacities", ()) if bits else ()
     return {item["N"]: dict(zip(item["D"], item["memorised"], strict=True)) for item in found}
 
@@ -80,6 +81,39 @@ def slope_of_most_bits(known: Known, name: str) -> str:
 def most_bits(known: Known, name: str) -> dict[float, float]:
     """Return the most bits that a run of each N memorised, at whatever D."""
     return {N: max(of.values()) for N, of in _memorised(known, name).items()}
+
+
+def _fits(known: Known, name: str) -> list[tuple[str, str]]:
+    """Return the sweep with the label of each fit, whether everything or some estimates of it are kept."""
+    return [(name, label) for kept in ("fits", "also") for label in known.get(name, {}).get(kept, ())]
+
+
+def largest_sentence(known: Known, name: str = "capacity_largest", longer: str = "capacity_largest_long") -> str:
+    """Return what the largest N memorises by the rule's rate and at the best of others, and with more steps."""
+    after, rates = most_bits(known, longer), known.get(name, {}).get("facts", {}).get("learning_rate", ())
+    found = []
+    for _, label in _fits(known, name):
+        item = estimate(known, name, "capacity_bits_per_parameter", label)
+        runs = item["details"].get("capacities", ()) if item else ()
+        found += [f"{max(run['memorised']) / run['N']:.3g} at {label}{_rate(run, rates)}" for run in runs]
+    if not found or not after:
+        return ""
+    ((N, bits),), (few, more) = after.items(), (known[each]["facts"] for each in (name, longer))
+    whole = more["D"][0] * more["entropy"][0] / math.log(2) / N
+    return (
+        f"At the largest N, {format_size(N)}, rate and batch count. In {few['steps'][1]:,} steps it memorises, bits a "
+        f"parameter, {'; '.join(found)}. In {more['steps'][1]:,} steps of {more['batch_tokens'][1]:,.0f} tokens by the "
+        f"rule {bits / N:.3g}; all that this D holds is {whole:.3g}."
+    )
+
+
+def _rate(run: dict[str, Any], ends: Sequence[float]) -> str:
+    """Return ` (0.00674, the least tried)`, the rate at which a run memorised the most, where it was chosen."""
+    given = dict(pair.split("=") for text in run["settings"][:1] for pair in text.split(", "))
+    if "train.learning_rate" not in given:
+        return ""
+    rate = float(given["train.learning_rate"])
+    return f" ({rate:.3g}{', the least tried' if rate == ends[0] else ''})"
 
 
 def slope_by_count(known: Known, name: str, count: str) -> str:
@@ -152,7 +186,7 @@ def slopes_table(known: Known, name: str) -> str:
     """Return bits per parameter and the slope of ln C on ln N of each fit, and the k that follows."""
     rows: list[list[str]] = []
     found: list[float] = []
-    for _, label, _ in fits_of(known, [name]):
+    for _, label in _fits(known, name):
         bits, slope = (estimate(known, name, f"capacity_{what}", label) for what in ("bits_per_parameter", "slope"))
         of_slope = k_of_slope(slope) if slope else None
         if of_slope is not None:

@@ -24,7 +24,8 @@ class Finding:
         configuration: the name of its file in configs/findings.
         settings: overrides that make another sweep of that file.
         fits: arguments of `Sweep.fit` by the name of each fit.
-        also: arguments of more fits, of which only the exponents are kept: under other counts of N, of other parts.
+        also: arguments of more fits, of which only the exponents and the capacity are kept: under other counts of N, of
+            other parts, at other settings.
         figures: (name of the figure, name of the fit) to draw.
         probes: which records of the probes the archive keeps.
         forecasts: cells of `fit --forecast` and the name of its file, each made before the row of the grid that has
@@ -51,12 +52,13 @@ _TREATED = {
 _PART, _BATCHES = "data.size>=120000", (64, 128, 256)
 """The part of the rectangle of English whose losses differ, and its batches."""
 _CHOICES = {
-    "rate and batch tuned": {},
     **{f"batch {batch}, rate tuned": {"where": f"train.batch_tokens={batch}"} for batch in (256, 512, 1024)},
     **{f"rate {rate}, batch tuned": {"where": f"train.learning_rate={rate}"} for rate in (0.005, 0.01, 0.02, 0.04)},
     "rate 0.01, batch 512": {"where": "train.learning_rate=0.01,train.batch_tokens=512"},
 }
-"""How learning rate and batch of capacity_choices are chosen."""
+"""How else learning rate and batch of capacity_choices are chosen."""
+_LARGEST = ("seed=0", "model.width=44", "data.size=32000")
+"""The largest N of capacity, at the D of its C."""
 _TUNED = {
     "every cell tuned": {},
     **{
@@ -94,7 +96,8 @@ FINDINGS = {
             "name=capacity_choices",
             "tune={train.learning_rate: [x0.5, x1, x2, x4], train.batch_tokens: [256, 512, 1024]}",
         ),
-        fits=_CHOICES,
+        fits={"rate and batch tuned": {}},
+        also=_CHOICES,
     ),
     "rates_questions": Finding("Question-Formation, four rates", "rates_questions"),
     "capacity": Finding("random tokens", "capacity", figures=(("capacity", "all"),)),
@@ -108,6 +111,26 @@ FINDINGS = {
     ),
     "capacity_longer": Finding(
         "random tokens, 256,000 steps", "capacity", ("name=capacity_longer", "seed=0", "train.steps=256000")
+    ),
+    "capacity_largest": Finding(
+        "random tokens, the largest N at four rates and two batches",
+        "capacity",
+        (
+            "name=capacity_largest",
+            *_LARGEST,
+            "train.steps=16000",
+            "tune={train.learning_rate: [x0.5, x1, x2, x4], train.batch_tokens: [512, 2048]}",
+        ),
+        fits={},
+        also={
+            "batch 512, rate by the rule": {"where": "train.batch_tokens=512,train.learning_rate=0.0134837"},
+            **{f"batch {batch}, rate tuned": {"where": f"train.batch_tokens={batch}"} for batch in (512, 2048)},
+        },
+    ),
+    "capacity_largest_long": Finding(
+        "random tokens, the largest N, 64,000 steps of 2,048 tokens",
+        "capacity",
+        ("name=capacity_largest_long", *_LARGEST, "train.batch_tokens=2048", "train.steps=64000"),
     ),
     "overfitting_questions": Finding(
         "Question-Formation",
@@ -158,6 +181,11 @@ FINDINGS = {
         "random tokens", "floor_random", fits=_TREATED, figures=(("entropy", "z-loss 0.0, label smoothing 0.0"),)
     ),
     "floor_grammar": Finding("grammars", "floor_grammar", figures=(("entropy", "all"),)),
+    "floor_grammar_long": Finding(
+        "grammar with its copied half, half of the words, three times the steps",
+        "floor_grammar",
+        ("name=floor_grammar_long", "data.word_classes=half", "data.copied_half=true", "train.steps=4500"),
+    ),
     "rectangle_english": Finding(
         "English, one pass, tuned",
         "rectangle_english",

@@ -19,7 +19,7 @@ from amscale.reporting.figures import report_charts
 from amscale.reporting.report_data import read_report_data
 from amscale.reporting.static import draw_chart
 from amscale.scaling.dstar import cell_criteria, locate_all
-from amscale.scaling.estimate import EXPONENT, to_json_types
+from amscale.scaling.estimate import CAPACITY, EXPONENT, to_json_types
 from amscale.scaling.fit import at_best
 from amscale.scaling.points import counted
 from amscale.scaling.power_law import exponent_from_dstar
@@ -59,7 +59,7 @@ def fit_archive(name: str) -> None:
         _save(name, found | {"fits": {}, "also": {}})
     for label, given in wanted.items():
         if label not in fits:
-            fits[label] = _fit(name, label) if label in main else _exponents(name, given)
+            fits[label] = _fit(name, label) if label in main else _some_estimates(name, given)
         if fits[label].get("sensitivity"):
             fits[label]["criterion"] = _failing(name, given.get("where"), given.get("tune"))
         found["of"] |= {"arguments": {each: wanted[each] for each in fits}}
@@ -106,18 +106,19 @@ def _fit(name: str, label: str) -> dict[str, Any]:
     return _kept(found.to_dict())
 
 
-def _exponents(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Make a fit of which only the exponents are kept."""
+def _some_estimates(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Make a fit of which only the exponents and the capacity are kept."""
     print(f"{name}: {given}", flush=True)
     with open_sweep(str(archive(name))) as folder:
         found = fit_folder(folder, **given, address=f"docs/data/{name}.parquet")
-    kept = [item for item in _kept(found.to_dict())["estimates"] if item["group"] == EXPONENT]
-    names = ("id", "estimand", "value", "interval", "refusal", "group", "hypotheses", "details")
-    return {"estimates": [{key: item[key] for key in names} | {"details": _moved(item)} for item in kept]}
+    items = _kept(found.to_dict())["estimates"]
+    kept = [item for item in items if item["group"] in (EXPONENT, CAPACITY)]
+    names = ("id", "estimand", "value", "interval", "refusal", "group", "used", "hypotheses", "details")
+    return {"estimates": [{key: item[key] for key in names} | {"details": _some_details(item)} for item in kept]}
 
 
-def _moved(item: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in item["details"].items() if key == "for_tuned_runs"}
+def _some_details(item: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in item["details"].items() if key in ("for_tuned_runs", "capacities")}
 
 
 def _draw(charts: dict[str, Chart], figure: str, file: Path) -> None:

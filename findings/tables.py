@@ -261,8 +261,8 @@ _WORDS = {
 
 
 def _text_named(id: str) -> str:
-    """Return `without a copied half, all words`, or `vocabulary 4`, for the id of the floor of one text."""
-    words = id.removeprefix("floor_validation_").replace("_", " ")
+    """Return `without a copied half, all words`, or `vocabulary 4`, for the id of the floor of one text of several."""
+    words = id.removeprefix("floor_validation").replace("_", " ").strip()
     for setting, meaning in _WORDS.items():
         words = words.replace(setting, meaning)
     return words

@@ -95,6 +95,10 @@ def test_no_sentence_contradicts_its_interval(page):
     )
     assert capacities.capacity_sentence(known(0.5, [0.45, 0.6])).endswith("which rejects ½, 1, 1.35 and 4, and not 2.")
     assert "which" not in capacities.capacity_sentence(known(0.5, [-0.1, 1.1]))
+    at_best = {"settings": ["train.batch_tokens=512, train.learning_rate=0.005"]}
+    assert capacities._rate(at_best, [0.005, 0.02]) == " (0.005, the least tried)"
+    assert capacities._rate(at_best, [0.001, 0.02]) == " (0.005)"
+    assert capacities._rate({"settings": []}, []) == ""
     assert tables.decided([], [0.5, 1.0]) == "rejects none of ½ and 1"
     assert tables.NOT_RUN in page.render_page({})
 
