@@ -1,6 +1,7 @@
 """Plan a sweep: the list of its trials, each with its shape, steps, cost and placement."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -111,7 +112,8 @@ class SweepPlan:
     @property
     def time_basis(self) -> str:
         """What the expected times rest on, in words, and for how many trials no step of about their size."""
-        far = sum(not self.speeds.know(t.shape.family, t.flops / t.steps, t.placement) for t in self.trials)
+        kinds = Counter((trial.shape.family, trial.flops / trial.steps, trial.placement) for trial in self.trials)
+        far = sum(trials for kind, trials in kinds.items() if not self.speeds.know(*kind))
         if not self.speeds.measured or not far:
             return self.speeds.basis
         return f"{self.speeds.basis}, but in steps of other sizes than those of {counted(far, 'trial')}"
