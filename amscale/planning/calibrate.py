@@ -66,10 +66,9 @@ def calibrate(plan: SweepPlan, concurrent: int | None) -> list[StepTime]:
 def unknown(plan: SweepPlan) -> list[TrialPlan]:
     """Return trials to measure: of those whose speed is not known, with the least, middle and most FLOPs a step."""
     found: dict[tuple[str, float], TrialPlan] = {}
-    for trial in plan.trials:
+    for trial in plan.unmeasured:
         placement, flops = trial.placement, trial.flops / trial.steps
-        can = placement.device == "cpu" and placement.world_size == 1 and trial.cell.data.has_tokens
-        if can and not plan.speeds.know(trial.shape.family, flops, placement):
+        if placement.device == "cpu" and placement.world_size == 1 and trial.cell.data.has_tokens:
             expected = Speeds().step_seconds(trial.shape.family, flops, placement, plan.resources)
             if expected <= _MOST_STEP_SECONDS:
                 found.setdefault((trial.shape.family, flops), trial)

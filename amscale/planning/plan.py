@@ -1,7 +1,6 @@
 """Plan a sweep: the list of its trials, each with its shape, steps, cost and placement."""
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -112,11 +111,19 @@ class SweepPlan:
     @property
     def time_basis(self) -> str:
         """What the expected times rest on, in words, and for how many trials no step of about their size."""
-        kinds = Counter((trial.shape.family, trial.flops / trial.steps, trial.placement) for trial in self.trials)
-        far = sum(trials for kind, trials in kinds.items() if not self.speeds.know(*kind))
-        if not self.speeds.measured or not far:
+        if not self.speeds.measured or not (far := len(self.unmeasured)):
             return self.speeds.basis
         return f"{self.speeds.basis}, but in steps of other sizes than those of {counted(far, 'trial')}"
+
+    @property
+    def unmeasured(self) -> list[TrialPlan]:
+        """The trials of which no step of about their FLOPs was measured; thousands have few kinds of steps."""
+
+        def kind(trial: TrialPlan) -> tuple[str, float, Placement]:
+            return trial.shape.family, trial.flops / trial.steps, trial.placement
+
+        known = {each: self.speeds.know(*each) for each in {kind(trial) for trial in self.trials}}
+        return [trial for trial in self.trials if not known[kind(trial)]]
 
     @property
     def left(self) -> list[TrialPlan]:
