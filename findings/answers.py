@@ -121,9 +121,9 @@ def floor_summary(known: Known) -> str:
         if rows:
             within = f"validation loss rests within {100 * NEAR:.0f} % of the entropy"
             lines.append(f"Of {what}, {within} {', '.join(sides)}.")
-    for value, entropy in _unsmoothed(known, LONGER_GRAMMAR):
-        if abs(value / entropy - 1) < NEAR and not known[LONGER_GRAMMAR]["facts"]["unsettled"]:
-            lines[-1] += f" With three times the steps it does at {entropy:.3g}, too."
+    if (longer := known.get(LONGER_GRAMMAR)) and lines and not longer["facts"]["unsettled"]:
+        (entropy,) = longer["facts"]["entropy"]
+        lines[-1] += f" With three times the steps it does at {entropy:.3g}, too."
     return bullets(lines)
 
 

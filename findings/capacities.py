@@ -64,9 +64,9 @@ def longer_gains(known: Known, name: str, beside: str) -> list[tuple[float, floa
     return [(N, bits / before[N] - 1) for N, bits in sorted(most.items()) if N in before]
 
 
-def _memorised(known: Known, name: str, label: str | None = None) -> dict[float, dict[float, float]]:
-    """Return the memorised bits at each D of each N, by the first fit of a sweep or by another."""
-    bits = estimate(known, name, "capacity_bits_per_parameter", label)
+def _memorised(known: Known, name: str) -> dict[float, dict[float, float]]:
+    """Return the memorised bits at each D of each N."""
+    bits = estimate(known, name, "capacity_bits_per_parameter")
     found = bits["details"].get("capacities", ()) if bits else ()
     return {item["N"]: dict(zip(item["D"], item["memorised"], strict=True)) for item in found}
 
@@ -83,16 +83,16 @@ def most_bits(known: Known, name: str) -> dict[float, float]:
     return {N: max(of.values()) for N, of in _memorised(known, name).items()}
 
 
-def _fits(known: Known, name: str) -> list[tuple[str, str]]:
-    """Return the sweep with the label of each fit, whether everything or some estimates of it are kept."""
-    return [(name, label) for kept in ("fits", "also") for label in known.get(name, {}).get(kept, ())]
+def _labels(known: Known, name: str) -> list[str]:
+    """Return the label of each fit of a sweep, whether everything or some estimates of it are kept."""
+    return [label for kept in ("fits", "also") for label in known.get(name, {}).get(kept, ())]
 
 
 def largest_sentence(known: Known, name: str = "capacity_largest", longer: str = "capacity_largest_long") -> str:
     """Return what the largest N memorises by the rule's rate and at the best of others, and with more steps."""
     after, rates = most_bits(known, longer), known.get(name, {}).get("facts", {}).get("learning_rate", ())
     found = []
-    for _, label in _fits(known, name):
+    for label in _labels(known, name):
         item = estimate(known, name, "capacity_bits_per_parameter", label)
         runs = item["details"].get("capacities", ()) if item else ()
         found += [f"{max(run['memorised']) / run['N']:.3g} at {label}{_rate(run, rates)}" for run in runs]
@@ -186,7 +186,7 @@ def slopes_table(known: Known, name: str) -> str:
     """Return bits per parameter and the slope of ln C on ln N of each fit, and the k that follows."""
     rows: list[list[str]] = []
     found: list[float] = []
-    for _, label in _fits(known, name):
+    for label in _labels(known, name):
         bits, slope = (estimate(known, name, f"capacity_{what}", label) for what in ("bits_per_parameter", "slope"))
         of_slope = k_of_slope(slope) if slope else None
         if of_slope is not None:

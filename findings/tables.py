@@ -24,7 +24,7 @@ Known = dict[str, Any]
 def estimate(known: Known, sweep: str, id: str, fit: str | None = None) -> dict[str, Any] | None:
     """Return an estimate of a sweep's fit, the first one by default; None where there is none.
 
-    Of a fit all may be kept, or its exponents alone.
+    Of a fit all may be kept, or its exponents and its capacity alone.
     """
     fits = known.get(sweep, {}).get("fits", {})
     label = fit if fit is not None else next(iter(fits), "")
