@@ -6,10 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
+from helpers.commands import wait_until
 
 from amscale.cluster.machine import SupervisedCommand, launch_command
 from amscale.cluster.network import INTERFACE_VARIABLES, Port, interface_of, interface_variables, join_port, split_port
@@ -48,13 +48,6 @@ def alive(path) -> list[psutil.Process]:
     ]
 
 
-def wait(condition, seconds=600.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def all_up(log) -> bool:
     """Whether all three stubborn processes have said so; the log's first line quotes their source."""
     return log.exists() and sum(line.startswith("up ") for line in log.read_text().splitlines()) == 3
@@ -62,7 +55,7 @@ def all_up(log) -> bool:
 
 def started(supervised: SupervisedCommand, command: list[str], folder) -> None:
     supervised.start(command, dict(os.environ), folder / "log.txt")
-    wait(lambda: all_up(folder / "log.txt"))
+    wait_until(lambda: all_up(folder / "log.txt"), 600, "three processes")
     assert len(alive(folder)) >= 3
 
 
@@ -106,7 +99,7 @@ def test_ranks_have_the_grace_that_they_measured_and_no_launcher_cuts_it_short(g
     supervised.start(
         [sys.executable, "-c", LAUNCHER, SLOW_TO_END, str(tmp_path)], dict(os.environ), tmp_path / "log.txt"
     )
-    wait((tmp_path / "up").exists)
+    wait_until((tmp_path / "up").exists, 600, "a process")
     supervised.stop()
     assert not alive(tmp_path)
     assert (tmp_path / "checkpoint").exists() == written
@@ -121,10 +114,10 @@ supervised.start({stubborn!r}, dict(os.environ), pathlib.Path({str(tmp_path / "l
 time.sleep(600)
 """
     process = subprocess.Popen([sys.executable, "-c", owner])
-    wait(lambda: all_up(tmp_path / "log.txt"))
+    wait_until(lambda: all_up(tmp_path / "log.txt"), 600, "three processes")
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    wait(lambda: not alive(tmp_path))
+    wait_until(lambda: not alive(tmp_path), 600, "an end of every process")
     assert not alive(tmp_path)
 
 
@@ -132,10 +125,10 @@ def test_a_supervisor_that_is_killed_takes_the_command_along(tmp_path):
     supervised = SupervisedCommand(0.5)
     script = f"import time; open({str(tmp_path / 'up')!r}, 'w'); time.sleep(600)"
     supervised.start([sys.executable, "-c", script], dict(os.environ), tmp_path / "log.txt")
-    wait((tmp_path / "up").exists)
+    wait_until((tmp_path / "up").exists, 600, "a process")
     (watcher,) = [p for p in alive(tmp_path) if "supervisor.py" in " ".join(p.info["cmdline"])]
     watcher.kill()
-    wait(lambda: not alive(tmp_path))
+    wait_until(lambda: not alive(tmp_path), 600, "an end of every process")
     assert not alive(tmp_path)
     supervised.stop()
 
@@ -143,7 +136,7 @@ def test_a_supervisor_that_is_killed_takes_the_command_along(tmp_path):
 def test_the_exit_status_of_the_command_is_the_supervisors(tmp_path):
     supervised = SupervisedCommand(0.5)
     supervised.start([sys.executable, "-c", "raise SystemExit(7)"], dict(os.environ), tmp_path / "log.txt")
-    wait(lambda: supervised.poll() is not None)
+    wait_until(lambda: supervised.poll() is not None, 600, "an end of the command")
     assert supervised.poll() == 7
     supervised.stop()
 

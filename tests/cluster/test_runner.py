@@ -6,9 +6,12 @@ import shutil
 import threading
 import time
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import pytest
 import yaml
+from helpers.commands import wait_until
 
 from amscale.cluster import run_machine, runner
 from amscale.cluster.base_runner import Report, TrialFailed
@@ -208,6 +211,10 @@ def test_a_hang_is_noticed_by_what_the_run_itself_has_shown(run, monkeypatch):
     assert made.latest["step"] == 40
 
 
+def _is_whole(spec: Path) -> bool:
+    return spec.exists() and spec.read_text().endswith("{}\n")
+
+
 def test_another_machine_follows_from_attempt_to_attempt(location):
     """Over a list of hosts: the second machine joins what the first begins, and ends when no attempt follows."""
     second = scripted(location, f"cat spec.yaml > seen.1; {SLEEP}", "cat spec.yaml > seen.2; exit 1", index=1)
@@ -221,10 +228,8 @@ def test_another_machine_follows_from_attempt_to_attempt(location):
     follow.start()
     for number, micro_batch in ((1, 5), (2, 3)):
         store.begin_attempt(replace(PLACEMENT, micro_batch=micro_batch), f"a.{number}")
-        deadline = time.monotonic() + 600
-        while not (seen := store.path / f"seen.{number}").exists() or not seen.read_text().endswith("{}\n"):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        seen = store.path / f"seen.{number}"
+        wait_until(partial(_is_whole, seen), 600, "a second machine that has joined")
         assert yaml.safe_load(seen.read_text())["placement"]["micro_batch"] == micro_batch
     store.end_attempt("a has ended")
     follow.join(60)

@@ -7,10 +7,10 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
+from helpers.commands import wait_until
 
 from amscale.diagnosis import facts, findings, shared_storage
 from amscale.diagnosis.examine import examine
@@ -195,9 +195,7 @@ def test_a_rank_whose_supervisor_has_gone_is_left_over(supervised, launcher, lef
         assert (orphan in facts.leftovers()) == (left and psutil.Process(orphan).ppid() == 1)
     finally:
         os.kill(orphan, signal.SIGKILL)
-    deadline = time.monotonic() + 600
-    while orphan in facts.leftovers():
-        assert time.monotonic() < deadline
+    wait_until(lambda: orphan not in facts.leftovers(), 600, "an end of the orphan")
 
 
 class Pretended:

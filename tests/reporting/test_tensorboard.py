@@ -2,7 +2,7 @@
 
 import json
 import shlex
-import time
+from contextlib import suppress
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -122,15 +122,14 @@ def test_the_server_shows_the_runs_on_loopback_and_ends(made, tmp_path):
     board.link()
     board.write(fit_so_far(folder, **FIT))
     with served(board.folder) as address:
-        deadline = time.monotonic() + 300
-        while True:
-            try:
-                runs = json.load(urlopen(f"{address}data/runs"))
-                if runs or time.monotonic() > deadline:
-                    break
-            except (URLError, ConnectionError):
-                assert time.monotonic() < deadline
-            time.sleep(0.5)
+        runs: list[str] = []
+
+        def shown() -> bool:
+            with suppress(URLError, ConnectionError):  # it has not started yet
+                runs[:] = json.load(urlopen(f"{address}data/runs"))
+            return bool(runs)
+
+        wait_until(shown, 300, "runs on the server")
     assert sorted(runs) == ["All", "All/N1=6k"]
     with pytest.raises(URLError):
         urlopen(f"{address}data/runs")
